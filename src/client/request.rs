@@ -1,0 +1,87 @@
+//! What is sent.
+//!
+//! Rules:
+//! 1. Always POST, always a form, nothing in the URL.
+//! 2. A request is composed once and shared: a poll repeats it without a copy.
+
+use alloc::string::String;
+use alloc::sync::Arc;
+use core::fmt;
+
+/// A request, to be sent as it stands. **Redirects are not to be followed**: they would carry the codes elsewhere.
+///
+/// Under the feature `http` it converts into an [`http::Request`] with any body that is made of a `String`.
+///
+/// # Security
+///
+/// Body and headers carry the device code and the client's secret. `Debug` shows neither.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Request(Arc<Parts>);
+
+#[derive(PartialEq, Eq)]
+struct Parts {
+    url: String,
+    authorization: Option<String>,
+    body: String,
+}
+
+impl Request {
+    pub(crate) fn new(url: String, authorization: Option<String>, body: String) -> Self {
+        Self(Arc::new(Parts { url, authorization, body }))
+    }
+
+    /// `POST`.
+    #[must_use]
+    pub const fn method(&self) -> &'static str {
+        "POST"
+    }
+
+    /// Where it goes.
+    #[must_use]
+    pub fn url(&self) -> &str {
+        &self.0.url
+    }
+
+    /// The headers, each a name in lower case and its value.
+    pub fn headers(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        let authorization = self.0.authorization.as_deref();
+        [
+            ("content-type", "application/x-www-form-urlencoded"),
+            // GitHub answers with a form unless it is asked.
+            ("accept", "application/json"),
+        ]
+        .into_iter()
+        .chain(authorization.map(|value| ("authorization", value)))
+    }
+
+    /// The body.
+    #[must_use]
+    pub fn body(&self) -> &str {
+        &self.0.body
+    }
+}
+
+impl fmt::Debug for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Request(POST {}, redacted)", self.0.url)
+    }
+}
+
+#[cfg(feature = "http")]
+impl<B: From<String>> From<Request> for http::Request<B> {
+    fn from(request: Request) -> Self {
+        let mut headers = http::HeaderMap::new();
+        for (name, value) in request.headers() {
+            if let Ok(mut value) = http::HeaderValue::from_str(value) {
+                value.set_sensitive(name == "authorization");
+                headers.insert(http::HeaderName::from_static(name), value);
+            }
+        }
+        let mut converted = Self::new(request.body().into());
+        *converted.method_mut() = http::Method::POST;
+        // An endpoint is checked to consist of what a URI may contain.
+        *converted.uri_mut() = request.url().parse().unwrap_or_default();
+        *converted.headers_mut() = headers;
+        converted
+    }
+}

@@ -1,0 +1,328 @@
+//! The device code, the user code and its alphabets, and the entropy they are drawn from.
+
+use alloc::string::String;
+use core::fmt;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+/// The random octets of one issuance: 32 for the device code, 16 for the user code.
+///
+/// It is given by value and used once. Draw it from a cryptographically secure generator, afresh for every issuance.
+///
+/// # Security
+///
+/// **Everything rests on these octets: whoever can guess them can take over the login.**
+pub struct Entropy([u8; Self::OCTETS]);
+
+impl Entropy {
+    /// How many octets one issuance takes.
+    pub const OCTETS: usize = 48;
+
+    /// Whether the octets are all the same: nobody filled the buffer.
+    pub(crate) fn is_blank(&self) -> bool {
+        let first = self.0.first();
+        self.0.iter().all(|octet| Some(octet) == first)
+    }
+
+    /// The codes that these octets stand for.
+    pub(crate) fn codes(self, shape: &UserCodeShape) -> (DeviceCode, UserCode) {
+        let mut device = [0; 32];
+        let mut user = [0; 16];
+        let (head, tail) = self.0.split_at_checked(32).unwrap_or_default();
+        device.copy_from_slice(head);
+        user.copy_from_slice(tail);
+        (
+            DeviceCode::of(&device),
+            shape.draw(u128::from_be_bytes(user)),
+        )
+    }
+}
+
+impl From<[u8; Self::OCTETS]> for Entropy {
+    fn from(octets: [u8; Self::OCTETS]) -> Self {
+        Self(octets)
+    }
+}
+
+impl fmt::Debug for Entropy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Entropy(redacted)")
+    }
+}
+
+/// A device code: 32 random octets as 43 characters of base64url.
+///
+/// # Security
+///
+/// Whoever has it can redeem the login. `Debug` does not show it.
+pub struct DeviceCode([u8; Self::LENGTH]);
+
+impl DeviceCode {
+    /// The length in characters.
+    pub(crate) const LENGTH: usize = 43;
+
+    fn of(octets: &[u8; 32]) -> Self {
+        let mut text = [b'A'; Self::LENGTH];
+        // 32 octets always take 43 characters; were it otherwise, the look-up of the code would fail, not the caller.
+        let _ = URL_SAFE_NO_PAD.encode_slice(octets, &mut text);
+        Self(text)
+    }
+
+    /// The characters, as they travel to the device.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        core::str::from_utf8(&self.0).unwrap_or_default()
+    }
+}
+
+impl fmt::Debug for DeviceCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("DeviceCode(redacted)")
+    }
+}
+
+/// The longest user code in characters, without dashes.
+pub const MAX_USER_CODE: usize = 16;
+
+/// The longest text in bytes that is read as a user code.
+pub const MAX_USER_CODE_ENTRY: usize = 64;
+
+/// A user code in its one canonical form: characters of the policy's alphabet, without dashes.
+///
+/// > The server SHOULD ignore any characters like punctuation that are not in the user code character set.
+/// > ([RFC 8628, section 6.1])
+///
+/// It serves the look-up and the comparison on the page. `Debug` does not show it, [`UserCode::display`] does.
+///
+/// [RFC 8628, section 6.1]: https://www.rfc-editor.org/rfc/rfc8628#section-6.1
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct UserCode {
+    characters: [u8; MAX_USER_CODE],
+    length: u8,
+}
+
+impl UserCode {
+    /// The characters without dashes.
+    #[must_use]
+    pub fn canonical(&self) -> &str {
+        let used = self.characters.get(..usize::from(self.length));
+        core::str::from_utf8(used.unwrap_or_default()).unwrap_or_default()
+    }
+
+    /// Appends the code as [`Self::display`] shows it.
+    pub(crate) fn push_to(&self, text: &mut String) {
+        for (place, group) in Grouped(self.canonical()).groups().enumerate() {
+            if place > 0 {
+                text.push('-');
+            }
+            text.push_str(group);
+        }
+    }
+
+    /// The code as a person reads and compares it: in groups of four, five or three with dashes between, where its length
+    /// allows.
+    #[must_use]
+    pub fn display(&self) -> impl fmt::Display + use<'_> {
+        Grouped(self.canonical())
+    }
+}
+
+impl fmt::Debug for UserCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("UserCode(redacted)")
+    }
+}
+
+struct Grouped<'a>(&'a str);
+
+impl<'a> Grouped<'a> {
+    /// The groups, all of one length.
+    fn groups(&self) -> impl Iterator<Item = &'a str> + use<'a> {
+        let length = self.0.len();
+        let group = [4, 5, 3]
+            .into_iter()
+            .find(|&group| length > group && length.is_multiple_of(group))
+            .unwrap_or(length);
+        let mut rest = self.0;
+        core::iter::from_fn(move || {
+            let (head, tail) = rest.split_at_checked(group)?;
+            rest = tail;
+            (!head.is_empty()).then_some(head)
+        })
+    }
+}
+
+impl fmt::Display for Grouped<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (place, group) in self.groups().enumerate() {
+            if place > 0 {
+                f.write_str("-")?;
+            }
+            f.write_str(group)?;
+        }
+        Ok(())
+    }
+}
+
+/// The alphabet of user codes and their length: what a policy fixes of them.
+///
+/// The default is the one of [RFC 8628, section 6.1]: eight of twenty consonants, `WDJB-MJHT`, 34.6 bits.
+///
+/// [RFC 8628, section 6.1]: https://www.rfc-editor.org/rfc/rfc8628#section-6.1
+#[derive(Clone, Debug)]
+pub struct UserCodeShape {
+    alphabet: String,
+    length: u8,
+    combinations: u64,
+}
+
+impl UserCodeShape {
+    /// The consonants without Y: no words, no vowels, nothing that is taken for a digit.
+    pub const CONSONANTS: &'static str = "BCDFGHJKLMNPQRSTVWXZ";
+
+    /// Codes of `length` characters of `alphabet`.
+    ///
+    /// # Errors
+    ///
+    /// A [`ShapeError`] where a person or a draw could confuse two codes, or the combinations do not fit 64 bits (the draw
+    /// takes 128 random bits modulo the combinations, so its bias stays below 2⁻⁶⁴; it is below 2⁻⁹³ for the default).
+    pub fn new(alphabet: &str, length: u8) -> Result<Self, ShapeError> {
+        let characters = alphabet.as_bytes();
+        if !characters.iter().all(u8::is_ascii_alphanumeric) {
+            return Err(ShapeError::Character);
+        }
+        if characters.len() < MIN_ALPHABET {
+            return Err(ShapeError::TooFew);
+        }
+        let repeated = |(place, one): (usize, &u8)| {
+            let before = characters.iter().take(place);
+            before
+                .into_iter()
+                .any(|other| other.eq_ignore_ascii_case(one))
+        };
+        if characters.iter().enumerate().any(repeated) {
+            return Err(ShapeError::Repeated);
+        }
+        if length == 0 || usize::from(length) > MAX_USER_CODE {
+            return Err(ShapeError::Length);
+        }
+        let base = u64::try_from(characters.len()).unwrap_or(u64::MAX);
+        let combinations = base
+            .checked_pow(length.into())
+            .ok_or(ShapeError::TooManyCombinations)?;
+        Ok(Self {
+            alphabet: alphabet.into(),
+            length,
+            combinations,
+        })
+    }
+
+    /// How many codes there are.
+    #[must_use]
+    pub const fn combinations(&self) -> u64 {
+        self.combinations
+    }
+
+    /// The length of a code in characters, without dashes.
+    #[must_use]
+    pub const fn length(&self) -> u8 {
+        self.length
+    }
+
+    /// The code that `random` stands for, each as likely as any other.
+    fn draw(&self, random: u128) -> UserCode {
+        let mut number = u64::try_from(random.checked_rem(self.combinations.into()).unwrap_or(0))
+            .unwrap_or_default();
+        let base = u64::try_from(self.alphabet.len()).unwrap_or(u64::MAX);
+        let mut code = self.blank();
+        for slot in code.characters.iter_mut().take(self.length.into()) {
+            let place = number.checked_rem(base).unwrap_or(0);
+            number = number.checked_div(base).unwrap_or(0);
+            *slot = usize::try_from(place)
+                .ok()
+                .and_then(|place| self.alphabet.as_bytes().get(place).copied())
+                .unwrap_or_default();
+        }
+        code
+    }
+
+    /// Reads what a person typed: case folded within ASCII, full-width forms folded to ASCII, all else dropped. None where
+    /// the length is not exact.
+    ///
+    /// Case is folded within ASCII only: to Unicode the Kelvin sign is a `k`, to a person who compares codes it is not.
+    pub(crate) fn read(&self, entry: &str) -> Option<UserCode> {
+        if entry.len() > MAX_USER_CODE_ENTRY {
+            return None;
+        }
+        let mut code = self.blank();
+        let mut slots = code.characters.iter_mut().take(self.length.into());
+        for typed in entry.chars().filter_map(narrow) {
+            let known = self
+                .alphabet
+                .bytes()
+                .find(|own| own.eq_ignore_ascii_case(&typed));
+            if let Some(character) = known {
+                *slots.next()? = character;
+            }
+        }
+        slots.next().is_none().then_some(code)
+    }
+
+    const fn blank(&self) -> UserCode {
+        UserCode {
+            characters: [0; MAX_USER_CODE],
+            length: self.length,
+        }
+    }
+}
+
+impl Default for UserCodeShape {
+    fn default() -> Self {
+        Self {
+            alphabet: Self::CONSONANTS.into(),
+            length: 8,
+            combinations: 20_u64.pow(8),
+        }
+    }
+}
+
+/// The fewest characters of an alphabet: digits alone are the least that [RFC 8628, section 6.1] proposes.
+///
+/// [RFC 8628, section 6.1]: https://www.rfc-editor.org/rfc/rfc8628#section-6.1
+const MIN_ALPHABET: usize = 10;
+
+/// The ASCII character that `typed` is or is the full-width form of (U+FF01 to U+FF5E).
+fn narrow(typed: char) -> Option<u8> {
+    const FULL_WIDTH: core::ops::RangeInclusive<u32> = 0xFF01..=0xFF5E;
+    let point = u32::from(typed);
+    let point = if FULL_WIDTH.contains(&point) {
+        point.saturating_sub(0xFF01).saturating_add(0x21)
+    } else {
+        point
+    };
+    u8::try_from(point).ok().filter(u8::is_ascii)
+}
+
+/// Why an alphabet and a length are not the shape of a user code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ShapeError {
+    /// A character that is not an ASCII letter or digit.
+    #[error("a user-code alphabet consists of ascii letters and digits")]
+    Character,
+    /// Fewer than ten characters.
+    #[error("a user-code alphabet needs at least {MIN_ALPHABET} characters")]
+    TooFew,
+    /// A character twice, be it in the other case.
+    #[error(
+        "a user-code alphabet may not name a letter twice, upper and lower case counting as one"
+    )]
+    Repeated,
+    /// No characters or too many.
+    #[error("a user code has from 1 to {MAX_USER_CODE} characters")]
+    Length,
+    /// The alphabet to the power of the length is over 64 bits.
+    #[error("a user code of this alphabet must be shorter: its combinations do not fit 64 bits")]
+    TooManyCombinations,
+}

@@ -1,0 +1,270 @@
+//! The digests under which codes and secrets are kept.
+//!
+//! Rules:
+//! 1. A store holds digests only: what it leaks cannot be presented to an endpoint.
+//! 2. Each digest has its own type; one cannot be looked up as another.
+//! 3. What is compared with something the peer chose freely, a client secret, is compared in constant time. The others are
+//!    keys of a map: to steer one, the peer would have to invert SHA-256.
+
+use alloc::string::String;
+use core::fmt;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+use subtle::ConstantTimeEq as _;
+
+use crate::code::UserCode;
+
+/// Thirty-two octets, aligned so that they are hashed and compared a word at a time.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+#[repr(C, align(8))]
+pub(crate) struct Digest([u8; 32]);
+
+impl Digest {
+    /// SHA-256 of `text`.
+    #[inline]
+    pub(crate) fn of(text: &[u8]) -> Self {
+        Self(Sha256::digest(text).into())
+    }
+
+    /// SHA-256 of `parts`, each preceded by its length: no two lists of parts have the same octets.
+    pub(crate) fn of_parts(parts: &[&[u8]]) -> Self {
+        let mut sha = Sha256::new();
+        for part in parts {
+            sha.update(u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());
+            sha.update(part);
+        }
+        Self(sha.finalize().into())
+    }
+
+    /// The first eight octets: as good a hash as any, where the octets are a digest of what nobody chose.
+    #[inline]
+    pub(crate) fn prefix(&self) -> u64 {
+        self.0
+            .first_chunk()
+            .map_or(0, |head| u64::from_le_bytes(*head))
+    }
+
+    pub(crate) const fn from_octets(octets: [u8; 32]) -> Self {
+        Self(octets)
+    }
+
+    pub(crate) const fn octets(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl TryFrom<String> for Digest {
+    type Error = DigestError;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        let mut octets = [0; 32];
+        match URL_SAFE_NO_PAD.decode_slice(text, &mut octets) {
+            Ok(32) => Ok(Self(octets)),
+            Ok(_) | Err(_) => Err(DigestError),
+        }
+    }
+}
+
+impl From<Digest> for String {
+    fn from(digest: Digest) -> Self {
+        URL_SAFE_NO_PAD.encode(digest.0)
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&String::from(*self))
+    }
+}
+
+/// A text that is not a digest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a digest is 32 octets, as 43 characters of base64url without padding")]
+#[non_exhaustive]
+pub struct DigestError;
+
+/// Declares a key: a digest of its own type that can be stored, looked up and logged.
+macro_rules! key {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+        #[serde(transparent)]
+        pub struct $name(pub(crate) Digest);
+
+        impl $name {
+            /// The key of the given octets, as a store returned them.
+            #[must_use]
+            pub const fn from_bytes(octets: [u8; 32]) -> Self {
+                Self(Digest::from_octets(octets))
+            }
+
+            /// The octets, for a store.
+            #[must_use]
+            pub const fn as_bytes(&self) -> &[u8; 32] {
+                self.0.octets()
+            }
+        }
+
+        /// As base64url without padding.
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Display::fmt(&self.0, f)
+            }
+        }
+
+        /// From base64url without padding.
+        impl core::str::FromStr for $name {
+            type Err = DigestError;
+
+            fn from_str(text: &str) -> Result<Self, Self::Err> {
+                Digest::try_from(String::from(text)).map(Self)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, concat!(stringify!($name), "({})"), self.0)
+            }
+        }
+    };
+}
+
+key! {
+    /// The key of a session, and its id: the SHA-256 of its device code.
+    ///
+    /// It may be logged and stored beside the tokens: the code has 256 bits of entropy and cannot be found from it.
+    SessionKey
+}
+
+key! {
+    /// The second key of a session: the HMAC-SHA-256 of its user code under the host's [`UserCodeKey`].
+    UserKey
+}
+
+key! {
+    /// The key of a [`Quota`](crate::server::Quota): the SHA-256 of what is limited and of whom.
+    QuotaKey
+}
+
+/// The host's key for the digests of user codes; 32 octets or more from a secure generator.
+///
+/// A user code has some 35 bits: whoever stole a store of plain hashes would have every code within the minute. Under a key
+/// that the store does not hold they have none.
+#[derive(Clone)]
+pub struct UserCodeKey(Hmac<Sha256>);
+
+impl UserCodeKey {
+    /// The key of the given octets.
+    ///
+    /// # Errors
+    ///
+    /// [`KeyError`] for fewer than 32 octets, or 32 or more that are all the same.
+    pub fn new(octets: &[u8]) -> Result<Self, KeyError> {
+        let first = octets.first().copied().unwrap_or_default();
+        if octets.len() < 32 || octets.iter().all(|&b| b == first) {
+            return Err(KeyError);
+        }
+        Hmac::new_from_slice(octets).map(Self).map_err(|_| KeyError)
+    }
+
+    pub(crate) fn digest(&self, code: &UserCode) -> UserKey {
+        let mut mac = self.0.clone();
+        mac.update(code.canonical().as_bytes());
+        UserKey(Digest(mac.finalize().into_bytes().into()))
+    }
+}
+
+impl fmt::Debug for UserCodeKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("UserCodeKey(redacted)")
+    }
+}
+
+/// A key that is too short or not random.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a user-code key must be at least 32 octets from a secure generator")]
+#[non_exhaustive]
+pub struct KeyError;
+
+/// The key under which user codes are digested, and the one before it while codes under that are still outstanding.
+///
+/// Keep the previous key for one session lifetime after a change.
+#[derive(Clone, Debug)]
+pub struct UserCodeKeys {
+    current: UserCodeKey,
+    previous: Option<UserCodeKey>,
+}
+
+impl UserCodeKeys {
+    /// One key.
+    #[must_use]
+    pub const fn new(current: UserCodeKey) -> Self {
+        Self {
+            current,
+            previous: None,
+        }
+    }
+
+    /// The same with the key that was current before.
+    #[must_use]
+    pub fn with_previous(mut self, previous: UserCodeKey) -> Self {
+        self.previous = Some(previous);
+        self
+    }
+
+    /// The digest under which a new code is kept.
+    pub(crate) fn current(&self, code: &UserCode) -> UserKey {
+        self.current.digest(code)
+    }
+
+    /// The digests under which a code may be kept: the current, then the previous.
+    pub(crate) fn each(&self, code: &UserCode) -> (UserKey, Option<UserKey>) {
+        let previous = self.previous.as_ref().map(|key| key.digest(code));
+        (self.current(code), previous)
+    }
+}
+
+/// The SHA-256 of a client secret.
+///
+/// # Security
+///
+/// A plain hash protects a secret that was generated, with 128 bits or more; it does not protect a password. The comparison
+/// takes the same time wherever the digests differ.
+#[derive(Clone, Copy, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct SecretDigest(Digest);
+
+impl SecretDigest {
+    /// The digest of a secret.
+    #[must_use]
+    pub fn of(secret: &str) -> Self {
+        Self(Digest::of(secret.as_bytes()))
+    }
+
+    /// The digest of the given octets, as a store returned them.
+    #[must_use]
+    pub const fn from_bytes(octets: [u8; 32]) -> Self {
+        Self(Digest(octets))
+    }
+
+    /// The octets, for a store.
+    #[must_use]
+    pub const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0.0
+    }
+
+    pub(crate) fn ct_eq(&self, other: &Self) -> subtle::Choice {
+        self.0.0.ct_eq(&other.0.0)
+    }
+}
+
+impl fmt::Debug for SecretDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SecretDigest(redacted)")
+    }
+}

@@ -1,0 +1,185 @@
+//! Scope tokens and sets of them ([RFC 6749, section 3.3]).
+//!
+//! [RFC 6749, section 3.3]: https://www.rfc-editor.org/rfc/rfc6749#section-3.3
+
+use alloc::borrow::Cow;
+use alloc::string::String;
+use alloc::sync::Arc;
+use core::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// The most tokens that one scope may have. Real scopes have a dozen; the bound keeps comparing two of them cheap.
+pub const MAX_TOKENS: usize = 64;
+
+/// The longest scope in bytes.
+pub const MAX_BYTES: usize = 4096;
+
+/// A set of scope tokens, in the order in which they were named; possibly empty.
+///
+/// > `scope = scope-token *( SP scope-token )`, `scope-token = 1*( %x21 / %x23-5B / %x5D-7E )`
+///
+/// Tokens are compared by case, twice the same token counts once, and two scopes are equal if they have the same tokens in
+/// the same order. Cloning shares the text.
+///
+/// # Security
+///
+/// `<`, `>` and `&` are legal in a token: escape a scope before it is shown in a page.
+///
+/// ```
+/// use device_flow::scope::Scope;
+///
+/// let scope: Scope = "openid profile".parse()?;
+/// assert!(scope.contains("openid"));
+/// assert!("openid  profile".parse::<Scope>().is_err());
+/// # Ok::<(), device_flow::scope::ScopeError>(())
+/// ```
+#[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "Cow<'_, str>", into = "String")]
+pub struct Scope(Arc<str>);
+
+impl Scope {
+    /// The scope without a token.
+    #[must_use]
+    pub fn empty() -> Self {
+        Self(Arc::from(""))
+    }
+
+    /// The tokens, in order.
+    pub fn tokens(&self) -> impl Iterator<Item = &str> + Clone {
+        tokens(&self.0)
+    }
+
+    /// Whether `token` is one of the tokens.
+    #[must_use]
+    pub fn contains(&self, token: &str) -> bool {
+        self.tokens().any(|own| own == token)
+    }
+
+    /// Whether there is no token.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Whether every token of this scope is one of `other`.
+    #[must_use]
+    pub fn is_within(&self, other: &Self) -> bool {
+        self.0 == other.0 || self.tokens().all(|token| other.contains(token))
+    }
+
+    /// The tokens joined by single spaces, as they travel.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The tokens of `requested` that are also in this scope, in the order requested.
+    ///
+    /// # Errors
+    ///
+    /// A [`ScopeError`] where `requested` is not a scope, whatever is allowed.
+    pub(crate) fn allow(&self, requested: &str) -> Result<Self, ScopeError> {
+        if requested == &*self.0 {
+            return Ok(self.clone());
+        }
+        check(requested)?;
+        let mut kept = String::with_capacity(requested.len().min(self.0.len()));
+        for token in tokens(requested).filter(|token| self.contains(token)) {
+            append(&mut kept, token);
+        }
+        Ok(Self(kept.into()))
+    }
+}
+
+impl core::str::FromStr for Scope {
+    type Err = ScopeError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text.is_empty() {
+            return Ok(Self::empty());
+        }
+        check(text)?;
+        let mut set = String::with_capacity(text.len());
+        for token in tokens(text) {
+            append(&mut set, token);
+        }
+        Ok(Self(set.into()))
+    }
+}
+
+impl TryFrom<Cow<'_, str>> for Scope {
+    type Error = ScopeError;
+
+    fn try_from(text: Cow<'_, str>) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+impl From<Scope> for String {
+    fn from(scope: Scope) -> Self {
+        Self::from(&*scope.0)
+    }
+}
+
+impl fmt::Display for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Scope({:?})", &self.0)
+    }
+}
+
+fn tokens(text: &str) -> impl Iterator<Item = &str> + Clone {
+    text.split(' ').filter(|token| !token.is_empty())
+}
+
+/// Appends a token unless it is there already.
+fn append(set: &mut String, token: &str) {
+    if tokens(set).any(|own| own == token) {
+        return;
+    }
+    if !set.is_empty() {
+        set.push(' ');
+    }
+    set.push_str(token);
+}
+
+fn check(text: &str) -> Result<(), ScopeError> {
+    if text.len() > MAX_BYTES {
+        return Err(ScopeError::TooLong);
+    }
+    if text.starts_with(' ') || text.ends_with(' ') || text.contains("  ") {
+        return Err(ScopeError::Spacing);
+    }
+    let legal = |b: u8| matches!(b, b' ' | 0x21 | 0x23..=0x5B | 0x5D..=0x7E);
+    if !text.bytes().all(legal) {
+        return Err(ScopeError::Character);
+    }
+    if text.split(' ').count() > MAX_TOKENS {
+        return Err(ScopeError::TooMany);
+    }
+    Ok(())
+}
+
+/// Why a text is not a scope.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ScopeError {
+    /// A character outside `%x21 / %x23-5B / %x5D-7E`.
+    #[error("a scope token may not contain quotes, backslashes, control or non-ASCII characters")]
+    Character,
+    /// A space at an end, or two in a row.
+    #[error("scope tokens are separated by exactly one space, with none at the ends")]
+    Spacing,
+    /// More than [`MAX_TOKENS`] tokens.
+    #[error("a scope may have at most {MAX_TOKENS} tokens")]
+    TooMany,
+    /// More than [`MAX_BYTES`] bytes.
+    #[error("a scope may have at most {MAX_BYTES} bytes")]
+    TooLong,
+}

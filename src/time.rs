@@ -1,0 +1,105 @@
+//! The only arithmetic on time.
+//!
+//! Rules:
+//! 1. The server half counts wall-clock milliseconds since the Unix epoch, the client half a monotonic [`Duration`].
+//! 2. Every operation saturates. An overflow means "later" or "expired", never "now".
+//! 3. A clock that went back never yields a negative difference.
+
+use core::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+
+/// A wall-clock reading of the server half: milliseconds since the Unix epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub(crate) struct Timestamp(i64);
+
+impl Timestamp {
+    /// The moment `span` later.
+    pub(crate) fn after(self, span: Duration) -> Self {
+        Self(self.0.saturating_add(millis(span)))
+    }
+
+    /// The time from `earlier` to this moment; zero where it lies in the future.
+    pub(crate) fn since(self, earlier: Self) -> Duration {
+        Duration::from_millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
+    }
+
+    /// The same moment as the type of the border. Beyond its range (9999) it stays at the end of the range.
+    pub(crate) fn to_offset(self) -> OffsetDateTime {
+        let seconds = self.0.div_euclid(1000);
+        let rest = Duration::from_millis(u64::try_from(self.0.rem_euclid(1000)).unwrap_or(0));
+        OffsetDateTime::from_unix_timestamp(seconds)
+            .unwrap_or(LATEST)
+            .saturating_add(time::Duration::try_from(rest).unwrap_or(time::Duration::ZERO))
+    }
+}
+
+/// The last moment that [`OffsetDateTime`] can tell in every offset, to the day.
+const LATEST: OffsetDateTime = time::Date::MAX.midnight().assume_utc();
+
+impl From<OffsetDateTime> for Timestamp {
+    fn from(moment: OffsetDateTime) -> Self {
+        let millis = moment.unix_timestamp().saturating_mul(1000);
+        Self(millis.saturating_add(i64::from(moment.millisecond())))
+    }
+}
+
+fn millis(span: Duration) -> i64 {
+    i64::try_from(span.as_millis()).unwrap_or(i64::MAX)
+}
+
+// The client half: spans and readings of the caller's monotonic clock.
+
+/// "If no value is provided, clients MUST use 5 as the default." ([RFC 8628, section 3.2])
+///
+/// [RFC 8628, section 3.2]: https://www.rfc-editor.org/rfc/rfc8628#section-3.2
+pub(crate) const DEFAULT_INTERVAL: Duration = Duration::from_secs(5);
+
+/// "the interval MUST be increased by 5 seconds for this and all subsequent requests" ([RFC 8628, section 3.5])
+///
+/// [RFC 8628, section 3.5]: https://www.rfc-editor.org/rfc/rfc8628#section-3.5
+const SLOW_DOWN_STEP: Duration = Duration::from_secs(5);
+
+/// The longest interval that is taken from an answer to a poll: above an hour it is a mistake, or malice.
+const MAX_TOLD: Duration = Duration::from_secs(3600);
+
+/// A back-off goes this far even where the interval is short: long enough to relieve a server, short enough to wait for.
+const MIN_CEILING: Duration = Duration::from_secs(60);
+
+/// The floor after an answer that named an interval: it only rises.
+pub(crate) fn raised(floor: Duration, told: Option<Duration>) -> Duration {
+    floor.max(told.map_or(Duration::ZERO, |told| told.min(MAX_TOLD)))
+}
+
+/// The floor after `slow_down`.
+pub(crate) fn slowed(floor: Duration, told: Option<Duration>) -> Duration {
+    raised(floor.saturating_add(SLOW_DOWN_STEP), told)
+}
+
+/// The gap after `failures` in a row: doubled for each, up to a ceiling, and never under the floor.
+pub(crate) fn back_off(floor: Duration, failures: u32) -> Duration {
+    let factor = 1_u32.checked_shl(failures).unwrap_or(u32::MAX);
+    floor.saturating_mul(factor).min(ceiling(floor))
+}
+
+/// The longest gap, and how long after the deadline the last poll may go out.
+pub(crate) fn ceiling(floor: Duration) -> Duration {
+    floor.saturating_mul(2).max(MIN_CEILING)
+}
+
+/// The whole seconds of a number that need not be one, rounded up; none where it is negative or not a number.
+pub(crate) fn whole_seconds(number: f64) -> Option<u64> {
+    match Duration::try_from_secs_f64(number) {
+        Ok(span) => {
+            let part = u64::from(span.subsec_nanos() > 0);
+            Some(
+                span.as_secs()
+                    .saturating_add(part)
+                    .max(u64::from(number > 0.0)),
+            )
+        }
+        Err(_) => (number > 0.0).then_some(u64::MAX),
+    }
+}

@@ -1,0 +1,429 @@
+//! The metadata of an authorization server ([RFC 8414], `OpenID` Connect Discovery 1.0) and the URLs in it.
+//!
+//! Rules:
+//! 1. A document whose issuer is not the one that was asked for, code point for code point, is not used.
+//! 2. A URL to which codes go is https, or http on this very machine, without user information and without a fragment.
+//! 3. No member comes twice: two readers would see two servers.
+//! 4. One type is read by a client and made by a server.
+//!
+//! [RFC 8414]: https://www.rfc-editor.org/rfc/rfc8414
+
+use alloc::format;
+use alloc::string::{String, ToString as _};
+use core::fmt;
+use core::net::{Ipv4Addr, Ipv6Addr};
+
+use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
+use serde_json::{Map, Value};
+
+/// The largest document that is read. Real ones have a few kilobytes.
+pub const MAX_DOCUMENT: usize = 1024 * 1024;
+
+/// The longest URL, in bytes: what browsers and proxies are sure to take.
+pub const MAX_URL: usize = 2048;
+
+/// The grant type of the device authorization grant ([RFC 8628, section 3.4]).
+///
+/// [RFC 8628, section 3.4]: https://www.rfc-editor.org/rfc/rfc8628#section-3.4
+pub const DEVICE_CODE_GRANT: &str = "urn:ietf:params:oauth:grant-type:device_code";
+
+const ISSUER: &str = "issuer";
+const DEVICE_AUTHORIZATION: &str = "device_authorization_endpoint";
+const TOKEN: &str = "token_endpoint";
+const GRANT_TYPES: &str = "grant_types_supported";
+
+/// An authorization server's metadata: what a client reads, what a server publishes.
+///
+/// A client asks for the document at [`well_known`](Self::well_known) or [`openid`](Self::openid) and reads the body:
+///
+/// ```
+/// use device_flow::wire::metadata::Metadata;
+///
+/// let issuer = "https://login.example.com";
+/// assert_eq!(Metadata::openid(issuer)?, "https://login.example.com/.well-known/openid-configuration");
+///
+/// let body = br#"{"issuer":"https://login.example.com",
+///     "device_authorization_endpoint":"https://login.example.com/oauth2/device_authorization",
+///     "token_endpoint":"https://login.example.com/oauth2/token"}"#;
+/// let metadata = Metadata::read(body, issuer)?;
+/// assert_eq!(metadata.token_endpoint(), Some("https://login.example.com/oauth2/token"));
+/// # Ok::<(), device_flow::wire::metadata::MetadataError>(())
+/// ```
+///
+/// A server makes its own:
+///
+/// ```
+/// use device_flow::wire::metadata::Metadata;
+///
+/// let body = Metadata::for_server(
+///     "https://login.example.com",
+///     "https://login.example.com/oauth2/device_authorization",
+///     "https://login.example.com/oauth2/token",
+/// )?
+/// .grant_type("refresh_token")
+/// .member("jwks_uri", "https://login.example.com/oauth2/jwks")?
+/// .to_json();
+/// # Ok::<(), device_flow::wire::metadata::MetadataError>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Metadata(Map<String, Value>);
+
+impl Metadata {
+    /// Reads a document that was fetched for `issuer`.
+    ///
+    /// # Errors
+    ///
+    /// [`MetadataError`]: the document cannot be read, is of another issuer, or names an endpoint that must not be used.
+    ///
+    /// # Security
+    ///
+    /// "The `issuer` value returned MUST be identical to the authorization server's issuer identifier value into which the
+    /// well-known URI string was inserted to create the URL used to retrieve the metadata." ([RFC 8414, section 3.3])
+    ///
+    /// [RFC 8414, section 3.3]: https://www.rfc-editor.org/rfc/rfc8414#section-3.3
+    pub fn read(body: &[u8], issuer: &str) -> Result<Self, MetadataError> {
+        if body.len() > MAX_DOCUMENT {
+            return Err(MetadataError::TooLarge);
+        }
+        let Members(members) =
+            serde_json::from_slice(body).map_err(|_| MetadataError::Unreadable)?;
+        let metadata = Self(members);
+        // "If these values are not identical, the data contained in the response MUST NOT be used."
+        if metadata.text(ISSUER) != Some(issuer) {
+            return Err(MetadataError::Issuer);
+        }
+        for name in [DEVICE_AUTHORIZATION, TOKEN] {
+            match metadata.0.get(name) {
+                None | Some(Value::Null) => {}
+                Some(value) => endpoint(value.as_str().ok_or(MetadataError::Unreadable)?)?,
+            }
+        }
+        Ok(metadata)
+    }
+
+    /// The document of a server with its endpoints mounted at these URLs: the device grant alone, every way of
+    /// authentication that this crate reads, and no response type, for the grant has no authorization endpoint.
+    ///
+    /// # Errors
+    ///
+    /// [`MetadataError::Url`] for an issuer or an endpoint that no client should use.
+    pub fn for_server(
+        issuer: &str,
+        device_authorization_endpoint: &str,
+        token_endpoint: &str,
+    ) -> Result<Self, MetadataError> {
+        check_issuer(issuer)?;
+        endpoint(device_authorization_endpoint)?;
+        endpoint(token_endpoint)?;
+        let members = [
+            (ISSUER, Value::from(issuer)),
+            (DEVICE_AUTHORIZATION, device_authorization_endpoint.into()),
+            (TOKEN, token_endpoint.into()),
+            (GRANT_TYPES, [DEVICE_CODE_GRANT].as_slice().into()),
+            // Required by RFC 8414, section 2, even where there is none.
+            ("response_types_supported", Value::Array([].into())),
+            (
+                "token_endpoint_auth_methods_supported",
+                ["none", "client_secret_basic", "client_secret_post"]
+                    .as_slice()
+                    .into(),
+            ),
+        ];
+        let named = members.map(|(name, value)| (name.to_string(), value));
+        Ok(Self(named.into_iter().collect()))
+    }
+
+    /// The same with a further grant type.
+    #[must_use]
+    pub fn grant_type(mut self, name: &str) -> Self {
+        if let Some(Value::Array(names)) = self.0.get_mut(GRANT_TYPES)
+            && !names.iter().any(|given| given == name)
+        {
+            names.push(name.into());
+        }
+        self
+    }
+
+    /// The same with another member, or another value for one.
+    ///
+    /// # Errors
+    ///
+    /// [`MetadataError::Reserved`] for the issuer, the two endpoints and the grant types.
+    pub fn member(mut self, name: &str, value: impl Into<Value>) -> Result<Self, MetadataError> {
+        if [ISSUER, DEVICE_AUTHORIZATION, TOKEN, GRANT_TYPES].contains(&name) {
+            return Err(MetadataError::Reserved);
+        }
+        self.0.insert(name.to_string(), value.into());
+        Ok(self)
+    }
+
+    /// The same with a device authorization endpoint of the caller's configuration, where the document names none.
+    ///
+    /// # Errors
+    ///
+    /// [`MetadataError::Url`] for an endpoint that must not be used.
+    pub fn or_device_authorization_endpoint(mut self, url: &str) -> Result<Self, MetadataError> {
+        endpoint(url)?;
+        if self.device_authorization_endpoint().is_none() {
+            self.0.insert(DEVICE_AUTHORIZATION.to_string(), url.into());
+        }
+        Ok(self)
+    }
+
+    /// The issuer.
+    #[must_use]
+    pub fn issuer(&self) -> &str {
+        self.text(ISSUER).unwrap_or_default()
+    }
+
+    /// Where device codes are asked for; none where the server does not support the grant ([RFC 8628, section 4]).
+    ///
+    /// [RFC 8628, section 4]: https://www.rfc-editor.org/rfc/rfc8628#section-4
+    #[must_use]
+    pub fn device_authorization_endpoint(&self) -> Option<&str> {
+        self.text(DEVICE_AUTHORIZATION)
+    }
+
+    /// Where tokens are asked for.
+    #[must_use]
+    pub fn token_endpoint(&self) -> Option<&str> {
+        self.text(TOKEN)
+    }
+
+    /// Every member, as it was read or given.
+    #[must_use]
+    pub const fn members(&self) -> &Map<String, Value> {
+        &self.0
+    }
+
+    /// The document, to be served as `application/json`.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        serde_json::to_string(&self.0).unwrap_or_default()
+    }
+
+    /// The URL of an issuer's document.
+    ///
+    /// "If the issuer identifier value contains a path component, any terminating "/" MUST be removed before inserting
+    /// "/.well-known/" and the well-known URI suffix between the host component and the path component."
+    /// ([RFC 8414, section 3.1])
+    ///
+    /// # Errors
+    ///
+    /// [`MetadataError::Url`] for an issuer that is none: not https, or with a query or a fragment.
+    ///
+    /// [RFC 8414, section 3.1]: https://www.rfc-editor.org/rfc/rfc8414#section-3.1
+    pub fn well_known(issuer: &str) -> Result<String, MetadataError> {
+        let path = check_issuer(issuer)?;
+        let origin = issuer.strip_suffix(path).unwrap_or(issuer);
+        let path = path.strip_suffix('/').unwrap_or(path);
+        Ok(format!(
+            "{origin}/.well-known/oauth-authorization-server{path}"
+        ))
+    }
+
+    /// The URL of an issuer's document according to `OpenID` Connect Discovery 1.0, section 4: appended to the issuer.
+    ///
+    /// # Errors
+    ///
+    /// [`MetadataError::Url`] as for [`Self::well_known`].
+    pub fn openid(issuer: &str) -> Result<String, MetadataError> {
+        check_issuer(issuer)?;
+        let issuer = issuer.strip_suffix('/').unwrap_or(issuer);
+        Ok(format!("{issuer}/.well-known/openid-configuration"))
+    }
+
+    fn text(&self, name: &str) -> Option<&str> {
+        self.0.get(name).and_then(Value::as_str)
+    }
+}
+
+/// An object in which no member comes twice.
+struct Members(Map<String, Value>);
+
+impl<'de> Deserialize<'de> for Members {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Object;
+
+        impl<'de> Visitor<'de> for Object {
+            type Value = Members;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<Members, A::Error> {
+                let mut members = Map::new();
+                while let Some((name, value)) = object.next_entry()? {
+                    if members.insert(name, value).is_some() {
+                        return Err(A::Error::custom("a repeated member"));
+                    }
+                }
+                Ok(Members(members))
+            }
+        }
+
+        deserializer.deserialize_map(Object)
+    }
+}
+
+/// Why a document is not used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum MetadataError {
+    /// More than [`MAX_DOCUMENT`] bytes.
+    #[error("the metadata document is too large")]
+    TooLarge,
+    /// Not a JSON object, a member twice, or an endpoint that is not a string.
+    #[error("the metadata document cannot be read")]
+    Unreadable,
+    /// The issuer is missing or another one ([RFC 8414, section 3.3](https://www.rfc-editor.org/rfc/rfc8414#section-3.3)).
+    #[error("the metadata document is of another issuer")]
+    Issuer,
+    /// The issuer or an endpoint must not be used.
+    #[error("an issuer or an endpoint of the metadata must not be used")]
+    Url(#[from] UrlError),
+    /// A member that has its own argument or method.
+    #[error(
+        "this member of the metadata is written elsewhere; use the argument or the method of its name"
+    )]
+    Reserved,
+}
+
+/// Checks a URL to which codes are sent.
+pub(crate) fn endpoint(url: &str) -> Result<(), UrlError> {
+    // What RFC 3986 does not admit, proxies and libraries read differently.
+    if url.bytes().any(|byte| br#""<>\^`{|}"#.contains(&byte)) {
+        return Err(UrlError::Character);
+    }
+    let parts = Parts::of(url)?;
+    // "The endpoint URI MUST NOT include a fragment component." (RFC 6749, section 3.2)
+    if parts.tail.contains('#') {
+        return Err(UrlError::Fragment);
+    }
+    parts.secure()
+}
+
+/// Checks an issuer, which is an endpoint without a query, and gives its path.
+fn check_issuer(issuer: &str) -> Result<&str, UrlError> {
+    endpoint(issuer)?;
+    let parts = Parts::of(issuer)?;
+    // "a URL that uses the "https" scheme and has no query or fragment components" (RFC 8414, section 2)
+    if parts.tail.contains('?') {
+        return Err(UrlError::Query);
+    }
+    Ok(parts.tail)
+}
+
+/// Checks a URL that is shown to people; plain http where `plain` says so.
+pub(crate) fn shown(url: &str, plain: Plain) -> Result<(), UrlError> {
+    let parts = Parts::of(url)?;
+    match plain {
+        Plain::Refused => parts.secure(),
+        Plain::Allowed => Ok(()),
+    }
+}
+
+/// Whether plain http is good enough.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Plain {
+    Refused,
+    Allowed,
+}
+
+/// The parts of an absolute http or https URL that matter here.
+struct Parts<'a> {
+    https: bool,
+    host: &'a str,
+    /// Path, query and fragment.
+    tail: &'a str,
+}
+
+impl<'a> Parts<'a> {
+    fn of(url: &'a str) -> Result<Self, UrlError> {
+        if url.len() > MAX_URL {
+            return Err(UrlError::TooLong);
+        }
+        if !url.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(UrlError::Character);
+        }
+        let (scheme, rest) = url.split_once("://").ok_or(UrlError::NotAbsolute)?;
+        let https = scheme.eq_ignore_ascii_case("https");
+        if !https && !scheme.eq_ignore_ascii_case("http") {
+            return Err(UrlError::NotAbsolute);
+        }
+        let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+        let (authority, tail) = rest.split_at_checked(end).unwrap_or((rest, ""));
+        if authority.contains('@') {
+            return Err(UrlError::UserInformation);
+        }
+        let (host, port) = match authority.rsplit_once(':') {
+            Some((host, port)) if !port.ends_with(']') => (host, port),
+            Some(_) | None => (authority, "0"),
+        };
+        let is_port = port.parse::<u16>().is_ok() && !port.starts_with('+');
+        if !is_host(host) || !is_port {
+            return Err(UrlError::NotAbsolute);
+        }
+        Ok(Self { https, host, tail })
+    }
+
+    fn secure(&self) -> Result<(), UrlError> {
+        if self.https || is_loopback(self.host) {
+            return Ok(());
+        }
+        Err(UrlError::Plain)
+    }
+}
+
+fn is_host(host: &str) -> bool {
+    match bracketed(host) {
+        Some(address) => address.parse::<Ipv6Addr>().is_ok(),
+        None => {
+            let legal =
+                |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
+            !host.is_empty() && host.bytes().all(legal)
+        }
+    }
+}
+
+fn is_loopback(host: &str) -> bool {
+    host.eq_ignore_ascii_case("localhost")
+        || host
+            .parse()
+            .is_ok_and(|address: Ipv4Addr| address.is_loopback())
+        || bracketed(host)
+            .and_then(|address| address.parse().ok())
+            .is_some_and(|address: Ipv6Addr| address.is_loopback())
+}
+
+fn bracketed(host: &str) -> Option<&str> {
+    host.strip_prefix('[')?.strip_suffix(']')
+}
+
+/// Why a URL must not be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum UrlError {
+    /// More than [`MAX_URL`] bytes.
+    #[error("a url may have at most {MAX_URL} bytes")]
+    TooLong,
+    /// A space, a control character, one beyond ASCII or one that a URL may not contain.
+    #[error("a url consists of visible ascii characters, the others escaped")]
+    Character,
+    /// No scheme http or https, no host, or a port that is none.
+    #[error("a url must be absolute, with the scheme https and a host")]
+    NotAbsolute,
+    /// A name or a password before the host.
+    #[error("a url may not carry user information")]
+    UserInformation,
+    /// Plain http to another machine.
+    #[error("a url must be https unless it is of this machine")]
+    Plain,
+    /// A fragment in an endpoint.
+    #[error("an endpoint may not have a fragment")]
+    Fragment,
+    /// A query in an issuer.
+    #[error("an issuer may not have a query")]
+    Query,
+}

@@ -1,0 +1,8 @@
+//! What travels: forms, credentials, responses, tokens and metadata. Nothing here decides.
+
+pub(crate) mod credentials;
+pub(crate) mod form;
+pub mod metadata;
+pub mod response;
+pub mod tokens;
+pub(crate) mod uri;

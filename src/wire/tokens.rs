@@ -1,0 +1,208 @@
+//! The access token response that the host minted ([RFC 6749, section 5.1]).
+//!
+//! [RFC 6749, section 5.1]: https://www.rfc-editor.org/rfc/rfc6749#section-5.1
+
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt::{self, Write as _};
+use core::time::Duration;
+
+use super::credentials::is_vschar;
+
+/// What the host minted for an approval. Whether it may be sent is decided by
+/// [`Redemption::settle`](crate::server::Redemption::settle), which adds the granted scope.
+///
+/// ```
+/// use core::time::Duration;
+/// use device_flow::wire::tokens::Tokens;
+///
+/// let tokens = Tokens::bearer("eyJhbGciOiJSUzI1NiJ9.e30.c2ln")?
+///     .expires_in(Duration::from_secs(300))
+///     .refresh_token("yLKPyKyVUx")?
+///     .id_token("eyJhbGciOiJSUzI1NiJ9.e30.c2ln")?;
+/// # Ok::<(), device_flow::wire::tokens::TokenError>(())
+/// ```
+#[derive(Clone)]
+pub struct Tokens<'a> {
+    access_token: &'a str,
+    token_type: &'a str,
+    expires_in: Option<u64>,
+    refresh_token: Option<&'a str>,
+    id_token: Option<&'a str>,
+    members: Vec<(&'a str, &'a serde_json::Value)>,
+}
+
+impl<'a> Tokens<'a> {
+    /// A bearer token ([RFC 6750](https://www.rfc-editor.org/rfc/rfc6750)).
+    ///
+    /// # Errors
+    ///
+    /// [`TokenError::Character`] for an empty token or one with other than visible ASCII and space.
+    pub fn bearer(access_token: &'a str) -> Result<Self, TokenError> {
+        Self::of_type("Bearer", access_token)
+    }
+
+    /// A token of another type, `DPoP` for example ([RFC 6749, section 7.1]).
+    ///
+    /// # Errors
+    ///
+    /// [`TokenError::Character`] as for [`Tokens::bearer`].
+    ///
+    /// [RFC 6749, section 7.1]: https://www.rfc-editor.org/rfc/rfc6749#section-7.1
+    pub fn of_type(token_type: &'a str, access_token: &'a str) -> Result<Self, TokenError> {
+        Ok(Self {
+            access_token: checked(access_token)?,
+            token_type: checked(token_type)?,
+            expires_in: None,
+            refresh_token: None,
+            id_token: None,
+            members: Vec::new(),
+        })
+    }
+
+    /// The lifetime of the access token, told in whole seconds.
+    #[must_use]
+    pub const fn expires_in(mut self, lifetime: Duration) -> Self {
+        self.expires_in = Some(lifetime.as_secs());
+        self
+    }
+
+    /// The refresh token.
+    ///
+    /// # Errors
+    ///
+    /// [`TokenError::Character`] as for [`Tokens::bearer`].
+    pub fn refresh_token(mut self, token: &'a str) -> Result<Self, TokenError> {
+        self.refresh_token = Some(checked(token)?);
+        Ok(self)
+    }
+
+    /// The ID token of `OpenID` Connect.
+    ///
+    /// # Errors
+    ///
+    /// [`TokenError::Character`] as for [`Tokens::bearer`].
+    pub fn id_token(mut self, token: &'a str) -> Result<Self, TokenError> {
+        self.id_token = Some(checked(token)?);
+        Ok(self)
+    }
+
+    /// A further member of the response.
+    ///
+    /// # Errors
+    ///
+    /// [`TokenError::Reserved`] for a member that this type or the protocol writes, or one that was given before.
+    pub fn member(
+        mut self,
+        name: &'a str,
+        value: &'a serde_json::Value,
+    ) -> Result<Self, TokenError> {
+        const OURS: [&str; 7] = [
+            "access_token",
+            "token_type",
+            "expires_in",
+            "refresh_token",
+            "id_token",
+            "scope",
+            "error",
+        ];
+        if OURS.contains(&name) || self.members.iter().any(|(given, _)| *given == name) {
+            return Err(TokenError::Reserved);
+        }
+        self.members.push((name, value));
+        Ok(self)
+    }
+
+    /// The body, with `scope` unless it is empty.
+    pub(crate) fn body(&self, scope: &str) -> String {
+        let texts = [
+            ("access_token", Some(self.access_token)),
+            ("token_type", Some(self.token_type)),
+            ("refresh_token", self.refresh_token),
+            ("id_token", self.id_token),
+            ("scope", (!scope.is_empty()).then_some(scope)),
+        ];
+        let length = texts.iter().filter_map(|(_, text)| *text).map(str::len);
+        let mut body = String::with_capacity(length.fold(FRAME_BYTES, usize::saturating_add));
+        body.push('{');
+        for (name, text) in texts {
+            if let Some(text) = text {
+                separate(&mut body);
+                body.push('"');
+                body.push_str(name);
+                body.push_str("\":");
+                quote(&mut body, text);
+            }
+        }
+        if let Some(seconds) = self.expires_in {
+            let _ = write!(body, ",\"expires_in\":{seconds}");
+        }
+        for (name, value) in &self.members {
+            separate(&mut body);
+            let _ = write!(body, "{}:{value}", serde_json::Value::from(*name));
+        }
+        body.push('}');
+        body
+    }
+}
+
+/// Names, punctuation and the number. A token that needs escapes makes the body grow.
+const FRAME_BYTES: usize = 128;
+
+impl fmt::Debug for Tokens<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tokens")
+            .field("token_type", &self.token_type)
+            .field("expires_in", &self.expires_in)
+            .finish_non_exhaustive()
+    }
+}
+
+fn separate(body: &mut String) {
+    if body.len() > 1 {
+        body.push(',');
+    }
+}
+
+/// Appends visible ASCII as a JSON string.
+pub(crate) fn quote(body: &mut String, text: &str) {
+    body.push('"');
+    let mut rest = text;
+    while let Some(place) = memchr::memchr2(b'"', b'\\', rest.as_bytes()) {
+        let Some((plain, special)) = rest.split_at_checked(place) else {
+            break;
+        };
+        body.push_str(plain);
+        body.push('\\');
+        let Some((escaped, after)) = special.split_at_checked(1) else {
+            break;
+        };
+        body.push_str(escaped);
+        rest = after;
+    }
+    body.push_str(rest);
+    body.push('"');
+}
+
+fn checked(token: &str) -> Result<&str, TokenError> {
+    // "access-token = 1*VSCHAR" (RFC 6749, appendix A.12)
+    let legal = token.bytes().all(is_vschar);
+    if token.is_empty() || !legal {
+        return Err(TokenError::Character);
+    }
+    Ok(token)
+}
+
+/// A mistake in what the host minted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum TokenError {
+    /// An empty token, or a character outside `%x20-7E`.
+    #[error("a token consists of at least one character, all of visible ascii or space")]
+    Character,
+    /// A member that has its own method, that only the protocol writes, or that was given before.
+    #[error(
+        "this member of the response is written elsewhere; use the method of its name, or give it once"
+    )]
+    Reserved,
+}
