@@ -6,7 +6,7 @@
 //! 3. Nothing but a 2xx with an access token is a success.
 //! 4. What stays unclear is no reason to go on: an unknown error code stops the poller, unless the status says "later".
 
-use alloc::string::ToString as _;
+use alloc::string::String;
 use core::fmt;
 use core::time::Duration;
 
@@ -164,8 +164,7 @@ fn read(status: u16, octets: &[u8]) -> Verdict {
         Some(Meaning::InvalidGrant) => Verdict::InvalidGrant(refusal()),
         Some(Meaning::Transient) => Verdict::Transient,
         None if is_transient(status) => Verdict::Transient,
-        // "Upon receiving an error response with any other error code or any non-2xx response ..., the client MUST stop
-        // polling" is how RFC 8628, section 3.5, ends for every other code.
+        // "If the client receives an error response with any other error code, it MUST stop polling" (RFC 8628, section 3.5)
         None => Verdict::Rejected(refusal()),
     }
 }
@@ -179,7 +178,7 @@ pub(crate) fn readable(status: u16, octets: &[u8]) -> Result<Option<Body<'_>>, U
         return Err(Unread::Redirected);
     }
     let body = Body::read(octets);
-    // "Parameters ... MUST NOT be included more than once." holds for responses too (RFC 6749, section 3.2).
+    // "Request and response parameters MUST NOT be included more than once." (RFC 6749, section 3.2)
     if body.as_ref().is_some_and(|body| body.repeated) {
         return Err(Unread::Malformed(Malformed::Repeated));
     }
@@ -262,7 +261,7 @@ pub struct Refusal {
     /// code was redeemed by this very device.
     pub possibly_redeemed: bool,
     /// The members that are not of the protocol, as they came: not safe to print.
-    pub members: Map<alloc::string::String, serde_json::Value>,
+    pub members: Map<String, serde_json::Value>,
 }
 
 impl Refusal {
@@ -278,7 +277,7 @@ impl Refusal {
     }
 
     /// A refusal that was said by the status alone.
-    pub(crate) const fn bare(status: u16) -> Self {
+    pub(crate) fn bare(status: u16) -> Self {
         Self { status, code: None, description: None, possibly_redeemed: false, members: Map::new() }
     }
 
@@ -292,7 +291,7 @@ impl Refusal {
 impl fmt::Debug for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Refusal")
-            .field("status", &self.status.to_string())
+            .field("status", &self.status)
             .field("possibly_redeemed", &self.possibly_redeemed)
             .finish_non_exhaustive()
     }

@@ -58,8 +58,10 @@ impl<'a> Body<'a> {
             }
         }
         let known = &body.members;
-        let keys = [&known.access_token, &known.device_code, &known.error];
-        keys.into_iter().any(Value::is_there).then_some(body)
+        let ours = known.access_token.is_there()
+            || known.device_code.is_there()
+            || known.error.is_there();
+        ours.then_some(body)
     }
 
     /// The members that are not ours. They are lost where they are nested deeper than `serde_json` reads, 128 levels: an
@@ -152,14 +154,14 @@ impl Value<'_> {
         }
     }
 
-    /// A number of seconds, one at least.
+    /// A number of seconds.
     pub(crate) fn seconds(&self) -> Option<Duration> {
         let seconds = match self {
             Self::Number(seconds) => Some(*seconds),
             Self::Text(text) => number(text),
             Self::Absent | Self::Null | Self::List(_) | Self::Other => None,
         };
-        seconds.filter(|&seconds| seconds > 0).map(Duration::from_secs)
+        seconds.map(Duration::from_secs)
     }
 }
 
@@ -185,12 +187,12 @@ impl<'de> Visitor<'de> for BodyVisitor {
     fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<Body<'de>, A::Error> {
         let mut body = Body::default();
         while let Some(slot) = object.next_key_seed(Name(&mut body.members))? {
-            match slot {
-                Some(slot) => body.repeated |= core::mem::replace(slot, object.next_value()?).is_there(),
-                None => {
-                    body.others = true;
-                    object.next_value::<IgnoredAny>()?;
-                }
+            if let Some(slot) = slot {
+                let before = core::mem::replace(slot, object.next_value()?);
+                body.repeated |= before.is_there();
+            } else {
+                body.others = true;
+                object.next_value::<IgnoredAny>()?;
             }
         }
         Ok(body)

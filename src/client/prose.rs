@@ -47,7 +47,7 @@ impl fmt::Debug for Prose {
 
 /// The general categories Cc and Cf of Unicode 16.0 (`DerivedGeneralCategory.txt`), and the separators of lines and
 /// paragraphs. U+2065, not assigned so far, lies among invisible operators.
-const fn is_hidden(c: char) -> bool {
+fn is_hidden(c: char) -> bool {
     c.is_control()
         || matches!(
             c,

@@ -3,9 +3,9 @@
 //! The host supplies a clock reading, 48 random bytes per issuance, HTTP, the sign-in of its users, the minting of tokens, the
 //! keys for the digests of user codes, and a store. Three paths lead through it:
 //!
-//! - a device asks for codes: [`Form::read`], [`Form::device_authorization`], `authenticate`, [`Issuing::draw`], insert,
+//! - a device asks for codes: [`Form::read`], [`Form::device_authorization`], [`Request::authenticate`], [`Issuing::draw`], insert,
 //!   [`Issuance::settle`];
-//! - a device polls: [`Form::read`], [`Form::grant`], `authenticate`, load, [`Poll::decide`], and for an approved session
+//! - a device polls: [`Form::read`], [`Form::grant`], [`Request::authenticate`], load, [`Poll::decide`], and for an approved session
 //!   mint, write, [`Redemption::settle`];
 //! - a user decides: [`Entry::new`], pay a guess, look up, [`Paid::enter`], claim; then [`Session::approve`] or
 //!   [`Session::deny`].
@@ -23,6 +23,7 @@
 //!
 //! A store that may lose an acknowledged write may redeem a code twice.
 
+mod authenticate;
 mod issue;
 mod pace;
 mod policy;
@@ -32,8 +33,11 @@ mod registration;
 mod reply;
 mod request;
 mod session;
+mod stored;
+mod subject;
 mod verify;
 
+pub use authenticate::{HostVerdict, Presented, Request};
 pub use issue::{Inserted, Issuance, Issuing, Taken};
 pub use pace::Pace;
 pub use policy::{Policy, PolicyBuilder, PolicyError};
@@ -41,11 +45,8 @@ pub use poll::{Approval, HostError, HostErrorText, Poll, Polled, Redemption, Rev
 pub use quota::{Limit, LimitError, Quota, QuotaChange, Spent};
 pub use registration::{Authentication, ClientIdError, Registration, SecretPlacement};
 pub use reply::{Cause, Reply};
-pub use request::{
-    DeviceAuthorizationRequest, DeviceCodeRequest, Form, Grant, HostVerdict, Incoming, Presented,
-};
-pub use session::{
-    Change, HostValue, HostValueError, Lost, Origin, Session, Status, Stored, StoredError, Subject,
-    SubjectError, Written,
-};
+pub use request::{Form, Grant, Incoming};
+pub use session::{Change, Lost, Session, Status, Stored, Written};
+pub use stored::StoredError;
+pub use subject::{HostValue, HostValueError, Origin, Subject, SubjectError};
 pub use verify::{Claim, DecisionError, Entered, Entry, Guess, Paid, Review, WrongCode};

@@ -11,7 +11,7 @@ use core::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::policy::Policy;
-use super::session::StoredError;
+use super::stored::StoredError;
 use crate::time::Timestamp;
 
 /// When a device last polled, and how often it may.

@@ -15,9 +15,8 @@ use super::pace::{Pace, Step};
 use super::policy::Policy;
 use super::registration::Registration;
 use super::reply::{Cause, Reply};
-use super::session::{
-    ATTEMPTS, Change, Grant, HostValue, Lost, Redeemed, Session, State, Stored, Subject, Written,
-};
+use super::session::{ATTEMPTS, Change, Grant, Lost, Redeemed, Session, State, Stored, Written};
+use super::subject::{HostValue, Subject};
 use crate::digest::SessionKey;
 use crate::scope::Scope;
 use crate::time::Timestamp;

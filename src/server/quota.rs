@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
 use super::registration::Registration;
-use super::session::Subject;
+use super::subject::Subject;
 use crate::digest::{Digest, QuotaKey};
 use crate::time::Timestamp;
 

@@ -1,25 +1,20 @@
-//! A request, from its bytes to an authenticated client.
+//! A request, from its bytes to a form (table A).
 //!
-//! Rules (tables A and B):
+//! Rules:
 //! 1. Each step needs the value that only the step before can make: [`Form::read`], [`Form::grant`] or
-//!    [`Form::device_authorization`], then `authenticate`, which alone yields a [`Poll`] or an [`Issuing`].
+//!    [`Form::device_authorization`], then [`Request::authenticate`], which alone yields a [`Poll`] or an [`Issuing`].
 //! 2. Each step borrows the form: nothing is copied, and an async handler may hold every step across an await.
 //! 3. Within a step the rows are checked in their order.
-//! 4. Every way of failing to be a client is one response, byte for byte.
 
 use alloc::borrow::Cow;
 
-use time::OffsetDateTime;
-
+use super::authenticate::{Credentials, Request};
 use super::issue::Issuing;
 use super::policy::Policy;
 use super::poll::Poll;
-use super::quota::Quota;
-use super::registration::{Authentication, Registration, SecretPlacement};
 use super::reply::{Cause, Reply};
 use crate::code::DeviceCode;
-use crate::digest::{QuotaKey, SecretDigest, SessionKey};
-use crate::wire::credentials::{Basic, is_vschar};
+use crate::digest::{Digest, SessionKey};
 use crate::wire::form::{Raw, Segments, divide};
 
 /// The grant type of the device grant ([RFC 8628, section 3.4]).
@@ -49,7 +44,7 @@ pub struct Incoming<'a> {
 
 /// A header that may stand once.
 #[derive(Clone, Copy)]
-enum Header<'a> {
+pub(super) enum Header<'a> {
     Absent,
     Once(&'a [u8]),
     Repeated,
@@ -119,14 +114,14 @@ impl<'a> Header<'a> {
 /// [RFC 6749, section 3.2]: https://www.rfc-editor.org/rfc/rfc6749#section-3.2
 #[must_use]
 pub struct Form<'a> {
-    policy: &'a Policy,
+    pub(super) policy: &'a Policy,
     body: &'a [u8],
-    authorization: Header<'a>,
+    pub(super) authorization: Header<'a>,
     grant_type: Option<Raw<'a>>,
     device_code: Option<Raw<'a>>,
-    client_id: Option<Raw<'a>>,
-    client_secret: Option<Raw<'a>>,
-    client_assertion: Option<Raw<'a>>,
+    pub(super) client_id: Option<Raw<'a>>,
+    pub(super) client_secret: Option<Raw<'a>>,
+    pub(super) client_assertion: Option<Raw<'a>>,
     scope: Option<Raw<'a>>,
 }
 
@@ -243,14 +238,16 @@ impl<'a> Form<'a> {
         if !is_device_grant {
             return Ok(Grant::Other(self));
         }
-        let credentials = self.credentials()?;
-        let device_code =
-            present(self.device_code).ok_or(Reply::fixed(Cause::DeviceCodeMissing))?;
-        Ok(Grant::DeviceCode(DeviceCodeRequest {
-            form: self,
+        let credentials = Credentials::read(self)?;
+        present(self.device_code).ok_or(Reply::fixed(Cause::DeviceCodeMissing))?;
+        Ok(Grant::DeviceCode(Request::new(
+            self,
             credentials,
-            device_code,
-        }))
+            |form, client| {
+                let key = present(form.device_code).and_then(session_key);
+                Poll::new(form.policy, client, key)
+            },
+        )))
     }
 
     /// A request at the device authorization endpoint (A10 to A15).
@@ -258,11 +255,12 @@ impl<'a> Form<'a> {
     /// # Errors
     ///
     /// The reply to send: `invalid_request`, or `invalid_client` for an unusable `Authorization` header.
-    pub fn device_authorization(&self) -> Result<DeviceAuthorizationRequest<'_>, Reply> {
-        Ok(DeviceAuthorizationRequest {
-            form: self,
-            credentials: self.credentials()?,
-        })
+    pub fn device_authorization(&self) -> Result<Request<'_, Issuing<'_>>, Reply> {
+        Ok(Request::new(
+            self,
+            Credentials::read(self)?,
+            |form, client| Issuing::new(form.policy, client, present(form.scope)),
+        ))
     }
 
     /// The reply to a grant that the host does not serve either: `unsupported_grant_type` (A9).
@@ -282,53 +280,6 @@ impl<'a> Form<'a> {
             .filter(move |(own, _)| own.is(name))
             .filter_map(|(_, value)| present(Some(value))?.text())
     }
-
-    fn credentials(&self) -> Result<Credentials<'_>, Reply> {
-        let secret = present(self.client_secret);
-        let assertion = present(self.client_assertion);
-        let basic = match self.authorization {
-            Header::Absent => Ok(None),
-            Header::Once(value) => Basic::read(value).map(Some).ok_or(()),
-            Header::Repeated => Err(()),
-        };
-        let with_secret = matches!(&basic, Ok(Some(basic)) if !basic.secret.is_empty());
-        // "The client MUST NOT use more than one authentication method in each request." (RFC 6749, section 2.3)
-        let methods = [with_secret, secret.is_some(), assertion.is_some()];
-        if methods.into_iter().filter(|used| *used).count() > 1 {
-            return Err(Reply::fixed(Cause::SeveralCredentials));
-        }
-        let Ok(basic) = basic else {
-            return Err(Reply::unauthorized(Cause::Authorization, self.policy));
-        };
-        let body_id = present(self.client_id);
-        match (&basic, body_id) {
-            (Some(basic), Some(id)) if !id.is(&basic.id) => {
-                return Err(Reply::fixed(Cause::ClientIdsDiffer));
-            }
-            (None, None) if assertion.is_none() => {
-                return Err(Reply::fixed(Cause::ClientIdMissing));
-            }
-            (_, _) => {}
-        }
-        let body_id = body_id.map(printable).transpose().map_err(Reply::fixed)?;
-        let body_secret = secret.map(printable).transpose().map_err(Reply::fixed)?;
-        let (basic_id, basic_secret) = match basic {
-            Some(Basic { id, secret }) => (Some(id), Some(secret).filter(|text| !text.is_empty())),
-            None => (None, None),
-        };
-        let proof = match (basic_secret, body_secret, assertion) {
-            (Some(secret), _, _) => Proof::Secret(Cow::Owned(secret), Place::Basic),
-            (None, Some(secret), _) => Proof::Secret(secret, Place::Body),
-            (None, None, Some(_)) => Proof::Assertion,
-            (None, None, None) => Proof::None,
-        };
-        let client_id = basic_id.map(Cow::Owned).or(body_id);
-        // "client_id" may be empty in a Basic header alone.
-        if client_id.as_deref().is_some_and(str::is_empty) {
-            return Err(Reply::fixed(Cause::ClientIdMissing));
-        }
-        Ok(Credentials { client_id, proof })
-    }
 }
 
 impl core::fmt::Debug for Form<'_> {
@@ -338,14 +289,8 @@ impl core::fmt::Debug for Form<'_> {
 }
 
 /// "Parameters sent without a value MUST be treated as if they were omitted from the request." (RFC 6749, section 3.2)
-fn present(value: Option<Raw<'_>>) -> Option<Raw<'_>> {
+pub(super) fn present(value: Option<Raw<'_>>) -> Option<Raw<'_>> {
     value.filter(|value| !value.0.is_empty())
-}
-
-fn printable(raw: Raw<'_>) -> Result<Cow<'_, str>, Cause> {
-    let text = raw.text().ok_or(Cause::Encoding)?;
-    let legal = text.bytes().all(is_vschar);
-    legal.then_some(text).ok_or(Cause::CredentialCharacters)
 }
 
 fn is_form(content_type: Header<'_>) -> bool {
@@ -365,319 +310,16 @@ fn is_form(content_type: Header<'_>) -> bool {
 #[expect(clippy::exhaustive_enums, reason = "a host must dispatch both")]
 pub enum Grant<'f> {
     /// The device grant.
-    DeviceCode(DeviceCodeRequest<'f>),
+    DeviceCode(Request<'f, Poll<'f>>),
     /// Another one, for the host to dispatch; [`Form::unsupported_grant`] where it has none.
     Other(&'f Form<'f>),
-}
-
-/// What a client presented: who it claims to be, and its proof.
-struct Credentials<'f> {
-    client_id: Option<Cow<'f, str>>,
-    proof: Proof<'f>,
-}
-
-enum Proof<'f> {
-    None,
-    Secret(Cow<'f, str>, Place),
-    Assertion,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Place {
-    Basic,
-    Body,
-}
-
-/// What a client presented to prove who it is, for a host that verifies it by itself.
-///
-/// # Security
-///
-/// The secret is in clear. `Debug` does not show it.
-#[expect(
-    clippy::exhaustive_enums,
-    reason = "a host that verifies must look at each"
-)]
-pub enum Presented<'f> {
-    /// Nothing in the request; a certificate may have been presented to the host.
-    Nothing,
-    /// A secret.
-    Secret(&'f str),
-    /// An assertion, with its type (RFC 7521, section 4.2).
-    Assertion {
-        /// `client_assertion`.
-        assertion: Cow<'f, str>,
-        /// `client_assertion_type`.
-        assertion_type: Option<Cow<'f, str>>,
-    },
-}
-
-impl core::fmt::Debug for Presented<'_> {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.write_str(match self {
-            Self::Nothing => "Nothing",
-            Self::Secret(_) => "Secret(redacted)",
-            Self::Assertion { .. } => "Assertion(redacted)",
-        })
-    }
-}
-
-/// What the host found when it verified a client by itself. There is no default.
-#[derive(Clone, Copy, Debug)]
-#[expect(clippy::exhaustive_enums, reason = "a verdict is one or the other")]
-pub enum HostVerdict<'r> {
-    /// It is this client.
-    Authenticated(&'r Registration),
-    /// It is not who it claims to be, or nobody knows it.
-    Refused,
-}
-
-impl Credentials<'_> {
-    fn presented<'s>(&'s self, form: &'s Form<'_>) -> Presented<'s> {
-        match &self.proof {
-            Proof::None => Presented::Nothing,
-            Proof::Secret(secret, _) => Presented::Secret(secret),
-            Proof::Assertion => Presented::Assertion {
-                assertion: form.parameter("client_assertion").unwrap_or_default(),
-                assertion_type: form.parameter("client_assertion_type"),
-            },
-        }
-    }
-
-    fn secret_quota_key(&self, source: &str) -> Option<QuotaKey> {
-        match &self.proof {
-            Proof::Secret(..) => {
-                let client_id = self.client_id.as_deref().unwrap_or_default();
-                Some(QuotaKey::secrets(client_id, source))
-            }
-            Proof::None | Proof::Assertion => None,
-        }
-    }
-
-    /// B2 to B7 and B9, with the comparison of a secret by the core.
-    fn check(&self, registration: Option<&Registration>) -> Result<(), Cause> {
-        let known = registration.filter(|known| self.names(known));
-        let is_right = match &self.proof {
-            Proof::Secret(secret, _) => matches(secret, known),
-            Proof::None | Proof::Assertion => false,
-        };
-        let known = known.ok_or(Cause::UnknownClient)?;
-        match (known.authentication(), &self.proof) {
-            (Authentication::Public, Proof::None) => admit(known),
-            (Authentication::Public, Proof::Secret(..)) => Err(Cause::UnexpectedSecret),
-            (Authentication::Secret { placement, .. }, Proof::Secret(_, place)) => {
-                if !placement.allows(*place) {
-                    Err(Cause::MethodExcluded)
-                } else if is_right {
-                    admit(known)
-                } else {
-                    Err(Cause::WrongSecret)
-                }
-            }
-            (
-                Authentication::Secret { .. }
-                | Authentication::HostSecret(_)
-                | Authentication::Assertion
-                | Authentication::MutualTls,
-                Proof::None,
-            ) => Err(Cause::CredentialMissing),
-            // An assertion for a client without one, or a proof that only the host can verify.
-            (_, Proof::Secret(..) | Proof::Assertion) => Err(Cause::MethodExcluded),
-        }
-    }
-
-    /// B2 to B7 and B9, with the host's verdict.
-    fn check_verdict(&self, verdict: HostVerdict<'_>) -> Result<(), Cause> {
-        let HostVerdict::Authenticated(known) = verdict else {
-            return Err(Cause::HostRefused);
-        };
-        if self.client_id.is_some() && !self.names(known) {
-            return Err(Cause::HostRefused);
-        }
-        match (known.authentication(), &self.proof) {
-            (Authentication::HostSecret(placement), Proof::Secret(_, place))
-                if placement.allows(*place) =>
-            {
-                admit(known)
-            }
-            (Authentication::Assertion, Proof::Assertion)
-            | (Authentication::MutualTls, Proof::None) => admit(known),
-            (Authentication::HostSecret(_) | Authentication::Assertion, Proof::None) => {
-                Err(Cause::CredentialMissing)
-            }
-            // A client that the core verifies, or another proof than the registered one.
-            (_, Proof::None | Proof::Secret(..) | Proof::Assertion) => Err(Cause::MethodExcluded),
-        }
-    }
-
-    fn names(&self, registration: &Registration) -> bool {
-        self.client_id.as_deref() == Some(registration.client_id())
-    }
-}
-
-impl SecretPlacement {
-    /// B6: Basic always, the body unless registered otherwise.
-    fn allows(self, place: Place) -> bool {
-        match self {
-            Self::Anywhere => true,
-            Self::BasicOnly => place == Place::Basic,
-        }
-    }
-}
-
-/// B7 and B9.
-fn admit(known: &Registration) -> Result<(), Cause> {
-    if known.is_disabled() {
-        return Err(Cause::ClientDisabled);
-    }
-    if !known.may_use_device_grant() {
-        return Err(Cause::GrantNotAllowed);
-    }
-    Ok(())
-}
-
-/// Compares a secret with both digests of a client, or with two of nobody's where there are fewer: an unknown client takes
-/// as long as a wrong secret.
-fn matches(secret: &str, known: Option<&Registration>) -> bool {
-    let nobodys = SecretDigest::from_bytes([0; 32]);
-    let digests = match known.map(Registration::authentication) {
-        Some(Authentication::Secret { digests, .. }) => *digests,
-        Some(
-            Authentication::Public
-            | Authentication::HostSecret(_)
-            | Authentication::Assertion
-            | Authentication::MutualTls,
-        )
-        | None => [None, None],
-    };
-    let presented = SecretDigest::of(secret);
-    let [first, second] = digests.map(|own| own.unwrap_or(nobodys));
-    (presented.ct_eq(&first) | presented.ct_eq(&second)).into()
-}
-
-/// The reply to a client that was refused.
-fn refused(cause: Cause, policy: &Policy) -> Reply {
-    if cause == Cause::GrantNotAllowed {
-        return Reply::fixed(cause);
-    }
-    Reply::unauthorized(cause, policy)
-}
-
-/// A request that waits for its client: what both endpoints have in common.
-macro_rules! request {
-    ($(#[$doc:meta])* $name:ident { $($field:ident: $type:ty),* } => $next:ident, $make:expr) => {
-        $(#[$doc])*
-        #[must_use]
-        pub struct $name<'f> {
-            form: &'f Form<'f>,
-            credentials: Credentials<'f>,
-            $($field: $type,)*
-        }
-
-        impl<'f> $name<'f> {
-            /// The client that this claims to be, to look up its registration. None where an assertion alone names it.
-            #[must_use]
-            pub fn client_id(&self) -> Option<&str> {
-                self.credentials.client_id.as_deref()
-            }
-
-            /// What the client presented, for a host that verifies it by itself.
-            #[must_use]
-            pub fn presented(&self) -> Presented<'_> {
-                self.credentials.presented(self.form)
-            }
-
-            /// The key of the quota of wrong secrets, by this client and this source; none where no secret was presented.
-            #[must_use]
-            pub fn secret_quota_key(&self, source: &str) -> Option<QuotaKey> {
-                self.credentials.secret_quota_key(source)
-            }
-
-            /// Refuses the request where the quota of wrong secrets is spent (B1). Call it before `authenticate`; take from
-            /// the quota, by [`Policy::secret_limit`], after a reply whose cause is [`Cause::WrongSecret`] or
-            /// [`Cause::UnknownClient`].
-            ///
-            /// # Errors
-            ///
-            /// The reply to send: 429.
-            pub fn check_secret_quota(
-                &self,
-                stored: Option<Quota>,
-                now: OffsetDateTime,
-            ) -> Result<(), Reply> {
-                let limit = self.form.policy.secret_limit();
-                limit.check(stored, now).map_err(Reply::secret_quota_spent)
-            }
-
-            /// Authenticates the client by its registration as it is now; none for a client that nobody knows (B2 to B7, B9).
-            ///
-            /// # Errors
-            ///
-            /// The reply to send: `invalid_client`, or `unauthorized_client` where the device grant is not allowed.
-            pub fn authenticate(
-                self,
-                registration: Option<&'f Registration>,
-            ) -> Result<$next<'f>, Reply> {
-                let checked = self.credentials.check(registration);
-                self.admitted(checked, registration)
-            }
-
-            /// Takes the verdict of a host that verified the client by itself, with argon2, an assertion or a certificate.
-            ///
-            /// # Errors
-            ///
-            /// As for `authenticate`; also where the client is registered for another method than it used.
-            pub fn authenticate_by(self, verdict: HostVerdict<'f>) -> Result<$next<'f>, Reply> {
-                let checked = self.credentials.check_verdict(verdict);
-                let registration = match verdict {
-                    HostVerdict::Authenticated(registration) => Some(registration),
-                    HostVerdict::Refused => None,
-                };
-                self.admitted(checked, registration)
-            }
-
-            fn admitted(
-                self,
-                checked: Result<(), Cause>,
-                registration: Option<&'f Registration>,
-            ) -> Result<$next<'f>, Reply> {
-                let policy = self.form.policy;
-                match (checked, registration) {
-                    (Ok(()), Some(client)) => Ok($make(self, client)),
-                    (Ok(()), None) => Err(refused(Cause::UnknownClient, policy)),
-                    (Err(cause), _) => Err(refused(cause, policy)),
-                }
-            }
-        }
-
-        impl core::fmt::Debug for $name<'_> {
-            fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-                write!(f, concat!(stringify!($name), "({:?})"), self.form)
-            }
-        }
-    };
-}
-
-request! {
-    /// A poll whose client is not known yet.
-    DeviceCodeRequest { device_code: Raw<'f> } => Poll,
-    |request: Self, client| {
-        Poll::new(request.form.policy, client, session_key(request.device_code))
-    }
-}
-
-request! {
-    /// A request for codes whose client is not known yet.
-    DeviceAuthorizationRequest {} => Issuing,
-    |request: Self, client| {
-        Issuing::new(request.form.policy, client, present(request.form.scope))
-    }
 }
 
 /// The key of a device code; none for one of a length that no code has (A17).
 fn session_key(device_code: Raw<'_>) -> Option<SessionKey> {
     let of = |code: &[u8]| {
         let possible = code.len() == DeviceCode::LENGTH;
-        possible.then(|| SessionKey(crate::digest::Digest::of(code)))
+        possible.then(|| SessionKey(Digest::of(code)))
     };
     if device_code.is_plain() {
         return of(device_code.0);

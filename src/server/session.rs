@@ -12,11 +12,7 @@
 //!            Denied    Revoked
 //! ```
 
-use alloc::borrow::ToOwned as _;
-use alloc::boxed::Box;
-use alloc::string::String;
 use alloc::sync::Arc;
-use alloc::vec::Vec;
 use core::fmt;
 use core::time::Duration;
 
@@ -24,10 +20,10 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
 use super::pace::Pace;
+use super::subject::{HostValue, Origin, Subject};
 use crate::digest::{SessionKey, UserKey};
 use crate::scope::Scope;
 use crate::time::Timestamp;
-use crate::wire::credentials::is_vschar;
 
 /// What a store returns for a key: the session, and its pace where one is to be had.
 ///
@@ -46,19 +42,19 @@ pub struct Stored {
 ///
 /// It holds digests of its codes, never a code. Its serde form has a version tag, and refuses what it does not know.
 #[derive(Clone, Serialize, Deserialize)]
-#[serde(try_from = "Form", into = "Form")]
+#[serde(try_from = "super::stored::Form", into = "super::stored::Form")]
 #[repr(C)] // what a pending poll reads comes first, within two cache lines
 pub struct Session {
-    key: SessionKey,
+    pub(super) key: SessionKey,
     pub(super) state: State,
     pub(super) expires_at: Timestamp,
-    client_id: Arc<str>,
+    pub(super) client_id: Arc<str>,
     pub(super) version: u64,
-    purge_at: Timestamp,
-    user_key: UserKey,
-    scope: Scope,
-    issued_at: Timestamp,
-    origin: Option<Arc<Origin>>,
+    pub(super) purge_at: Timestamp,
+    pub(super) user_key: UserKey,
+    pub(super) scope: Scope,
+    pub(super) issued_at: Timestamp,
+    pub(super) origin: Option<Arc<Origin>>,
 }
 
 #[derive(Clone)]
@@ -338,275 +334,3 @@ pub struct Lost;
 
 /// How often a guarded write is tried.
 pub(super) const ATTEMPTS: u8 = 3;
-
-/// A signed-in user, by the `sub` of the host ([OpenID Connect Core, section 2]): 1 to 255 bytes without control characters.
-///
-/// [OpenID Connect Core, section 2]: https://openid.net/specs/openid-connect-core-1_0.html#IDToken
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct Subject(Box<str>);
-
-impl Subject {
-    /// The user of this identifier.
-    ///
-    /// # Errors
-    ///
-    /// [`SubjectError`] where it is empty, too long, or has control characters.
-    pub fn new(sub: impl Into<Box<str>>) -> Result<Self, SubjectError> {
-        let sub = sub.into();
-        if sub.is_empty() || sub.len() > 255 || sub.chars().any(char::is_control) {
-            return Err(SubjectError);
-        }
-        Ok(Self(sub))
-    }
-
-    /// The identifier.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl TryFrom<String> for Subject {
-    type Error = SubjectError;
-
-    fn try_from(sub: String) -> Result<Self, Self::Error> {
-        Self::new(sub)
-    }
-}
-
-impl From<Subject> for String {
-    fn from(subject: Subject) -> Self {
-        subject.0.into()
-    }
-}
-
-/// A text that names no user.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a subject has from 1 to 255 bytes and no control characters")]
-#[non_exhaustive]
-pub struct SubjectError;
-
-/// One opaque value of the host, kept with the approval and returned with the grant: organization, session, time of
-/// authentication, consent. At most 1 KiB.
-#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "Vec<u8>", into = "Vec<u8>")]
-pub struct HostValue(Box<[u8]>);
-
-impl HostValue {
-    /// The most bytes that it may have.
-    pub const MAX_BYTES: usize = 1024;
-
-    /// The value of these bytes.
-    ///
-    /// # Errors
-    ///
-    /// [`HostValueError`] for more than [`HostValue::MAX_BYTES`].
-    pub fn new(bytes: impl Into<Box<[u8]>>) -> Result<Self, HostValueError> {
-        let bytes = bytes.into();
-        if bytes.len() > Self::MAX_BYTES {
-            return Err(HostValueError);
-        }
-        Ok(Self(bytes))
-    }
-
-    /// The bytes.
-    #[must_use]
-    pub fn as_bytes(&self) -> &[u8] {
-        &self.0
-    }
-}
-
-impl TryFrom<Vec<u8>> for HostValue {
-    type Error = HostValueError;
-
-    fn try_from(bytes: Vec<u8>) -> Result<Self, Self::Error> {
-        Self::new(bytes)
-    }
-}
-
-impl From<HostValue> for Vec<u8> {
-    fn from(value: HostValue) -> Self {
-        value.0.into()
-    }
-}
-
-impl fmt::Debug for HostValue {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "HostValue({} bytes)", self.0.len())
-    }
-}
-
-/// A value that is too large.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the host's value may have at most 1024 bytes; store more elsewhere and keep its key here")]
-#[non_exhaustive]
-pub struct HostValueError;
-
-/// Where a request for codes came from, as the host knows it: an address, a place, a user agent.
-///
-/// It is kept for the review: a user who sees a strange city does not approve. Cut at 256 bytes, control characters
-/// replaced; none is left out for an empty text.
-///
-/// # Security
-///
-/// Untrusted text: escape it before it is shown in a page.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(from = "String", into = "String")]
-pub struct Origin(Box<str>);
-
-impl Origin {
-    /// The most bytes that are kept.
-    pub const MAX_BYTES: usize = 256;
-
-    /// The origin of this text, cut and cleaned.
-    #[must_use]
-    pub fn new(text: &str) -> Self {
-        let mut kept = String::with_capacity(text.len().min(Self::MAX_BYTES));
-        for character in text.chars() {
-            let shown = if character.is_control() {
-                char::REPLACEMENT_CHARACTER
-            } else {
-                character
-            };
-            if kept.len().saturating_add(shown.len_utf8()) > Self::MAX_BYTES {
-                break;
-            }
-            kept.push(shown);
-        }
-        Self(kept.into())
-    }
-
-    /// The text.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl From<String> for Origin {
-    fn from(text: String) -> Self {
-        Self::new(&text)
-    }
-}
-
-impl From<Origin> for String {
-    fn from(origin: Origin) -> Self {
-        origin.0.into()
-    }
-}
-
-/// The version of the stored form.
-const VERSION: u8 = 1;
-
-/// The stored form of a session.
-#[derive(Serialize, Deserialize)]
-#[serde(rename = "Session", deny_unknown_fields)]
-struct Form {
-    v: u8,
-    key: SessionKey,
-    user_key: UserKey,
-    version: u64,
-    client_id: String,
-    scope: Scope,
-    issued_at: Timestamp,
-    expires_at: Timestamp,
-    purge_at: Timestamp,
-    origin: Option<Origin>,
-    state: StateForm,
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(rename = "State", rename_all = "lowercase", deny_unknown_fields)]
-enum StateForm {
-    Pending,
-    Claimed(Subject),
-    Approved(Grant),
-    Denied(Subject),
-    Redeemed { grant: Grant, at: Timestamp },
-    Revoked(Grant),
-}
-
-impl From<Session> for Form {
-    fn from(session: Session) -> Self {
-        Self {
-            v: VERSION,
-            key: session.key,
-            user_key: session.user_key,
-            version: session.version,
-            client_id: (*session.client_id).to_owned(),
-            scope: session.scope,
-            issued_at: session.issued_at,
-            expires_at: session.expires_at,
-            purge_at: session.purge_at,
-            origin: session.origin.as_deref().cloned(),
-            state: match &session.state {
-                State::Pending => StateForm::Pending,
-                State::Claimed(subject) => StateForm::Claimed((**subject).clone()),
-                State::Approved(grant) => StateForm::Approved((**grant).clone()),
-                State::Denied(subject) => StateForm::Denied((**subject).clone()),
-                State::Redeemed(redeemed) => StateForm::Redeemed {
-                    grant: (*redeemed.grant).clone(),
-                    at: redeemed.at,
-                },
-                State::Revoked(grant) => StateForm::Revoked((**grant).clone()),
-            },
-        }
-    }
-}
-
-impl TryFrom<Form> for Session {
-    type Error = StoredError;
-
-    fn try_from(form: Form) -> Result<Self, Self::Error> {
-        if form.v != VERSION {
-            return Err(StoredError::Version);
-        }
-        let granted = match &form.state {
-            StateForm::Pending | StateForm::Claimed(_) | StateForm::Denied(_) => None,
-            StateForm::Approved(grant)
-            | StateForm::Revoked(grant)
-            | StateForm::Redeemed { grant, .. } => Some(grant),
-        };
-        let in_order = form.issued_at < form.expires_at && form.expires_at < form.purge_at;
-        let client = !form.client_id.is_empty() && form.client_id.bytes().all(is_vschar);
-        let scope = granted.is_none_or(|grant| grant.scope.is_within(&form.scope));
-        if !in_order || !client || !scope || form.version == 0 {
-            return Err(StoredError::Corrupt);
-        }
-        Ok(Self {
-            key: form.key,
-            state: match form.state {
-                StateForm::Pending => State::Pending,
-                StateForm::Claimed(subject) => State::Claimed(Arc::new(subject)),
-                StateForm::Approved(grant) => State::Approved(Arc::new(grant)),
-                StateForm::Denied(subject) => State::Denied(Arc::new(subject)),
-                StateForm::Redeemed { grant, at } => {
-                    let grant = Arc::new(grant);
-                    State::Redeemed(Arc::new(Redeemed { grant, at }))
-                }
-                StateForm::Revoked(grant) => State::Revoked(Arc::new(grant)),
-            },
-            expires_at: form.expires_at,
-            client_id: form.client_id.into(),
-            version: form.version,
-            purge_at: form.purge_at,
-            user_key: form.user_key,
-            scope: form.scope,
-            issued_at: form.issued_at,
-            origin: form.origin.map(Arc::new),
-        })
-    }
-}
-
-/// Why a stored form was refused. Answer 503, never `invalid_grant` (C1): the client would stop for good.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum StoredError {
-    /// Written by a version of this crate that this one does not know.
-    #[error("the stored form has an unknown version; a newer server wrote it")]
-    Version,
-    /// Its parts contradict each other.
-    #[error("the stored form is corrupt: its parts contradict each other")]
-    Corrupt,
-}

@@ -14,9 +14,8 @@ use time::OffsetDateTime;
 
 use super::policy::Policy;
 use super::quota::{Quota, QuotaChange, Spent};
-use super::session::{
-    ATTEMPTS, Change, Grant, HostValue, Lost, Origin, Session, State, Subject, Written,
-};
+use super::session::{ATTEMPTS, Change, Grant, Lost, Session, State, Written};
+use super::subject::{HostValue, Origin, Subject};
 use crate::code::UserCode;
 use crate::digest::{QuotaKey, UserCodeKeys, UserKey};
 use crate::scope::Scope;
