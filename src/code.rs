@@ -69,6 +69,10 @@ impl DeviceCode {
         Self(text)
     }
 
+    pub(crate) const fn octets(&self) -> &[u8; Self::LENGTH] {
+        &self.0
+    }
+
     /// The characters, as they travel to the device.
     #[must_use]
     pub fn as_str(&self) -> &str {

@@ -13,10 +13,11 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use serde::{Deserialize, Serialize};
+use sha2::block_api::compress256;
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
-use crate::code::UserCode;
+use crate::code::{DeviceCode, UserCode};
 
 /// Thirty-two octets, aligned so that they are hashed and compared a word at a time.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -26,9 +27,35 @@ pub(crate) struct Digest([u8; 32]);
 
 impl Digest {
     /// SHA-256 of `text`.
-    #[inline]
     pub(crate) fn of(text: &[u8]) -> Self {
         Self(Sha256::digest(text).into())
+    }
+
+    /// SHA-256 of a device code. It fills one block of known layout ([FIPS 180-4], section 5.1.1: the message, a one bit,
+    /// zeros, the length in bits), which spares a pending poll a tenth of its time.
+    ///
+    /// [FIPS 180-4]: https://csrc.nist.gov/pubs/fips/180-4/upd1/final
+    #[inline]
+    pub(crate) fn of_code(code: &[u8; DeviceCode::LENGTH]) -> Self {
+        const PADDED: [u8; 64] = {
+            let mut block = [0; 64];
+            block[DeviceCode::LENGTH] = 0x80;
+            block[62] = ((DeviceCode::LENGTH * 8) >> 8).to_le_bytes()[0];
+            block[63] = (DeviceCode::LENGTH * 8).to_le_bytes()[0];
+            block
+        };
+        let mut block = PADDED;
+        if let Some(message) = block.first_chunk_mut() {
+            *message = *code;
+        }
+        let mut state = INITIAL;
+        compress256(&mut state, &[block]);
+        let mut octets = [0; 32];
+        let (words, _) = octets.as_chunks_mut();
+        for (octets, word) in words.iter_mut().zip(state) {
+            *octets = word.to_be_bytes();
+        }
+        Self(octets)
     }
 
     /// SHA-256 of `parts`, each preceded by its length: no two lists of parts have the same octets.
@@ -57,6 +84,18 @@ impl Digest {
         &self.0
     }
 }
+
+/// The initial state of SHA-256 (FIPS 180-4, section 5.3.3).
+const INITIAL: [u32; 8] = [
+    0x6a09_e667,
+    0xbb67_ae85,
+    0x3c6e_f372,
+    0xa54f_f53a,
+    0x510e_527f,
+    0x9b05_688c,
+    0x1f83_d9ab,
+    0x5be0_cd19,
+];
 
 impl TryFrom<String> for Digest {
     type Error = DigestError;

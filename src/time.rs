@@ -63,10 +63,10 @@ pub(crate) const DEFAULT_INTERVAL: Duration = Duration::from_secs(5);
 const SLOW_DOWN_STEP: Duration = Duration::from_secs(5);
 
 /// The longest interval that is taken from an answer to a poll: above an hour it is a mistake, or malice.
-const MAX_TOLD: Duration = Duration::from_secs(3600);
+const MAX_TOLD: Duration = Duration::from_hours(1);
 
 /// A back-off goes this far even where the interval is short: long enough to relieve a server, short enough to wait for.
-const MIN_CEILING: Duration = Duration::from_secs(60);
+const MIN_CEILING: Duration = Duration::from_mins(1);
 
 /// The floor after an answer that named an interval: it only rises.
 pub(crate) fn raised(floor: Duration, told: Option<Duration>) -> Duration {
@@ -80,13 +80,16 @@ pub(crate) fn slowed(floor: Duration, told: Option<Duration>) -> Duration {
 
 /// The gap after `failures` in a row: doubled for each, up to a ceiling, and never under the floor.
 pub(crate) fn back_off(floor: Duration, failures: u32) -> Duration {
+    if failures == 0 {
+        return floor;
+    }
     let factor = 1_u32.checked_shl(failures).unwrap_or(u32::MAX);
     floor.saturating_mul(factor).min(ceiling(floor))
 }
 
 /// The longest gap, and how long after the deadline the last poll may go out.
 pub(crate) fn ceiling(floor: Duration) -> Duration {
-    floor.saturating_mul(2).max(MIN_CEILING)
+    floor.saturating_add(floor).max(MIN_CEILING)
 }
 
 /// The whole seconds of a number that need not be one, rounded up; none where it is negative or not a number.

@@ -13,7 +13,7 @@ use core::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::Map;
 
-use super::body::{Body, Members};
+use super::body::{Body, Format, Kept, Members};
 use super::prose::Prose;
 use super::tokens::Tokens;
 
@@ -33,7 +33,11 @@ pub struct Received<B> {
 impl<B: AsRef<[u8]>> Received<B> {
     /// An answer without `Retry-After`.
     pub const fn new(status: u16, body: B) -> Self {
-        Self { status, retry_after: None, body }
+        Self {
+            status,
+            retry_after: None,
+            body,
+        }
     }
 
     /// The same with the value of `Retry-After`. What is not a number of seconds is ignored.
@@ -94,7 +98,10 @@ pub enum Failure {
 
 /// What an answer to a poll means.
 #[derive(Clone, Debug, PartialEq)]
-#[expect(clippy::exhaustive_enums, reason = "whoever reads an answer must know every meaning")]
+#[expect(
+    clippy::exhaustive_enums,
+    reason = "whoever reads an answer must know every meaning"
+)]
 pub enum Verdict {
     /// `authorization_pending`, with the interval that the body may have named.
     Pending(Option<Duration>),
@@ -134,12 +141,14 @@ pub fn verdict<B: AsRef<[u8]>>(received: &Received<B>) -> Verdict {
 }
 
 fn read(status: u16, octets: &[u8]) -> Verdict {
-    let body = match readable(status, octets) {
-        Ok(Some(body)) => body,
-        Ok(None) => return unreadable(status),
+    let kept = Kept::default();
+    let mut body = Body::new(&kept);
+    match open(status, octets, &mut body) {
+        Ok(Format::Known) => {}
+        Ok(Format::Unknown) => return unreadable(status),
         Err(Unread::Redirected) => return Verdict::Redirected(status),
         Err(Unread::Malformed(why)) => return Verdict::Malformed(why),
-    };
+    }
     let members = &body.members;
     let Some(code) = code(status, members) else {
         return match status {
@@ -169,20 +178,24 @@ fn read(status: u16, octets: &[u8]) -> Verdict {
     }
 }
 
-/// What both endpoints do with an answer before anything else: the body, or none where it is neither JSON nor a form.
-pub(crate) fn readable(status: u16, octets: &[u8]) -> Result<Option<Body<'_>>, Unread> {
+/// What is done with an answer of either endpoint before anything else.
+pub(crate) fn open<'a>(
+    status: u16,
+    octets: &'a [u8],
+    body: &mut Body<'a>,
+) -> Result<Format, Unread> {
     if octets.len() > MAX_BODY {
         return Err(Unread::Malformed(Malformed::TooLarge));
     }
     if matches!(status, 300..=399) {
         return Err(Unread::Redirected);
     }
-    let body = Body::read(octets);
+    let format = body.read(octets);
     // "Request and response parameters MUST NOT be included more than once." (RFC 6749, section 3.2)
-    if body.as_ref().is_some_and(|body| body.repeated) {
+    if body.repeated {
         return Err(Unread::Malformed(Malformed::Repeated));
     }
-    Ok(body)
+    Ok(format)
 }
 
 /// Why an answer's body is not looked at.
@@ -202,13 +215,16 @@ fn unreadable(status: u16) -> Verdict {
 }
 
 /// The error code of a body.
-pub(crate) fn code<'m>(status: u16, members: &'m Members<'_>) -> Option<&'m str> {
+pub(crate) fn code<'a>(status: u16, members: &Members<'a>) -> Option<&'a str> {
     members.error.text().or_else(|| {
         if matches!(status, 200..=299) {
             return None;
         }
         let known = |text: &&str| Meaning::of(text).is_some();
-        members.code.text().or_else(|| members.message.text().filter(known))
+        members
+            .code
+            .text()
+            .or_else(|| members.message.text().filter(known))
     })
 }
 
@@ -238,7 +254,9 @@ impl Meaning {
             "access_denied" | "authorization_declined" => Self::Denied,
             // GitHub has had several.
             "expired_token" | "token_expired" | "code_expired" => Self::Expired,
-            "invalid_grant" | "bad_verification_code" | "incorrect_device_code" => Self::InvalidGrant,
+            "invalid_grant" | "bad_verification_code" | "incorrect_device_code" => {
+                Self::InvalidGrant
+            }
             "temporarily_unavailable" | "server_error" | "too_many_requests" => Self::Transient,
             _ => return None,
         })
@@ -253,13 +271,12 @@ impl Meaning {
 pub struct Refusal {
     /// The status of the response.
     pub status: u16,
-    /// The error code, if the body had one.
-    pub code: Option<Prose>,
     /// The description that the server gave.
     pub description: Option<Prose>,
     /// Whether the answer to an earlier poll was lost and may have carried tokens: then `invalid_grant` may mean that the
     /// code was redeemed by this very device.
     pub possibly_redeemed: bool,
+    code: Option<Prose>,
     /// The members that are not of the protocol, as they came: not safe to print.
     pub members: Map<String, serde_json::Value>,
 }
@@ -278,13 +295,19 @@ impl Refusal {
 
     /// A refusal that was said by the status alone.
     pub(crate) fn bare(status: u16) -> Self {
-        Self { status, code: None, description: None, possibly_redeemed: false, members: Map::new() }
+        Self {
+            status,
+            code: None,
+            description: None,
+            possibly_redeemed: false,
+            members: Map::new(),
+        }
     }
 
-    /// The error code as it is compared; empty where there was none.
+    /// The error code, known or not, if the body had one; as printable as [`Prose`].
     #[must_use]
-    pub fn code(&self) -> &str {
-        self.code.as_ref().map_or("", Prose::as_str)
+    pub fn code(&self) -> Option<&str> {
+        self.code.as_ref().map(Prose::as_str)
     }
 }
 

@@ -6,20 +6,24 @@
 //! 3. `null` is absent. A number may be an integer, a float (rounded up) or a string. A scope may be an array.
 //! 4. A member of ours that comes twice is remembered: two readers would see two answers.
 
-use alloc::borrow::{Cow, ToOwned as _};
+use alloc::borrow::Cow;
+use alloc::boxed::Box;
 use alloc::string::{String, ToString as _};
+use alloc::vec::Vec;
+use core::cell::OnceCell;
 use core::fmt;
 use core::time::Duration;
 
-use serde::de::value::MapAccessDeserializer;
-use serde::de::{Deserialize, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
+use serde::de::{
+    Deserialize, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor,
+};
 use serde_json::Map;
 
 use crate::time;
 use crate::wire::form::Segments;
 
 /// What a body says.
-#[derive(Default)]
 pub(crate) struct Body<'a> {
     pub(crate) members: Members<'a>,
     /// Whether a member of ours came twice.
@@ -27,41 +31,76 @@ pub(crate) struct Body<'a> {
     /// Whether there are members that are not ours.
     others: bool,
     text: &'a str,
+    kept: &'a Kept,
+}
+
+/// Whether a body could be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Format {
+    /// JSON, or a form of ours.
+    Known,
+    /// Neither.
+    Unknown,
 }
 
 impl<'a> Body<'a> {
-    /// Reads a body; none where it is neither JSON nor a form of ours.
-    pub(crate) fn read(octets: &'a [u8]) -> Option<Self> {
-        let text = core::str::from_utf8(octets).ok()?;
-        if let Ok(mut body) = serde_json::from_str::<Self>(text) {
-            body.text = text;
-            return Some(body);
+    /// A body that says nothing.
+    pub(crate) fn new(kept: &'a Kept) -> Self {
+        Self {
+            members: Members::default(),
+            repeated: false,
+            others: false,
+            text: "",
+            kept,
         }
-        Self::read_form(text.trim_ascii()).or_else(|| {
-            // JSON, but no object: it was read, and says nothing.
-            let json = serde_json::from_str::<IgnoredAny>(text);
-            json.is_ok().then(Self::default)
-        })
     }
 
-    fn read_form(text: &'a str) -> Option<Self> {
+    /// Reads a body, in place: moving what was read costs more than reading it.
+    pub(crate) fn read(&mut self, octets: &'a [u8]) -> Format {
+        let Ok(text) = core::str::from_utf8(octets) else {
+            return Format::Unknown;
+        };
+        self.text = text;
+        let mut json = serde_json::Deserializer::from_str(text);
+        if (&mut *self)
+            .deserialize(&mut json)
+            .and_then(|()| json.end())
+            .is_ok()
+        {
+            return Format::Known;
+        }
+        *self = Self {
+            text: text.trim_ascii(),
+            ..Self::new(self.kept)
+        };
+        if self.read_form().is_some() {
+            return Format::Known;
+        }
+        *self = Self::new(self.kept);
+        // JSON, but no object: it can be read, and says nothing.
+        match serde_json::from_str::<IgnoredAny>(text) {
+            Ok(_) => Format::Known,
+            Err(_) => Format::Unknown,
+        }
+    }
+
+    fn read_form(&mut self) -> Option<()> {
         // No form has these, every page in HTML does, and some pages have `&error=` in a link.
-        if text.bytes().any(|byte| byte == b'<' || byte == b'"' || byte.is_ascii_whitespace()) {
+        let foreign = |byte: u8| matches!(byte, b'<' | b'"') || byte.is_ascii_whitespace();
+        if self.text.bytes().any(foreign) {
             return None;
         }
-        let mut body = Self { text, ..Self::default() };
-        for (name, value) in Segments::of(text.as_bytes()) {
-            let value = Value::Text(value.text()?);
-            match body.members.slot(&name.text()?) {
-                Some(slot) => body.repeated |= core::mem::replace(slot, value).is_there(),
-                None => body.others = true,
+        for (name, value) in Segments::of(self.text.as_bytes()) {
+            let value = value.text()?;
+            match self.members.slot(&name.text()?) {
+                Some(slot) if slot.is_there() => self.repeated = true,
+                Some(slot) => *slot = Value::Text(self.kept.text(value)),
+                None => self.others = true,
             }
         }
-        let known = &body.members;
-        let ours = known.access_token.is_there()
-            || known.device_code.is_there()
-            || known.error.is_there();
-        ours.then_some(body)
+        let known = &self.members;
+        let keys = [known.access_token, known.device_code, known.error];
+        keys.iter().any(Value::is_there).then_some(())
     }
 
     /// The members that are not ours. They are lost where they are nested deeper than `serde_json` reads, 128 levels: an
@@ -75,10 +114,30 @@ impl<'a> Body<'a> {
         }
         let pairs = Segments::of(self.text.as_bytes()).filter_map(|(name, value)| {
             let name = name.text()?;
-            let other = Members::default().slot(&name).is_none();
-            other.then_some((name.into_owned(), value.text()?.into()))
+            (!Members::has(&name)).then_some((name.into_owned(), value.text()?.into()))
         });
         pairs.collect()
+    }
+}
+
+/// The strings of a body that could not be borrowed, for they had escapes: a list with one entry for a member at most.
+#[derive(Default)]
+pub(crate) struct Kept(OnceCell<Box<(String, Kept)>>);
+
+impl Kept {
+    fn keep(&self, text: String) -> &str {
+        let mut end = self;
+        while let Some(entry) = end.0.get() {
+            end = &entry.1;
+        }
+        &end.0.get_or_init(|| Box::new((text, Self::default()))).0
+    }
+
+    fn text<'a>(&'a self, text: Cow<'a, str>) -> &'a str {
+        match text {
+            Cow::Borrowed(text) => text,
+            Cow::Owned(text) => self.keep(text),
+        }
     }
 }
 
@@ -92,6 +151,10 @@ macro_rules! members {
         }
 
         impl<'a> Members<'a> {
+            fn has(name: &str) -> bool {
+                matches!(name, $(stringify!($name))|+)
+            }
+
             fn slot(&mut self, name: &str) -> Option<&mut Value<'a>> {
                 match name {
                     $(stringify!($name) => Some(&mut self.$name),)+
@@ -110,54 +173,58 @@ members! {
     code, message,
 }
 
-/// The value of a member.
-#[derive(Default)]
+/// The value of a member. It has nothing to drop, which for sixteen of them takes longer than a pending answer may.
+#[derive(Clone, Copy, Default)]
 pub(crate) enum Value<'a> {
     #[default]
     Absent,
     Null,
-    Text(Cow<'a, str>),
+    Text(&'a str),
     Number(u64),
     /// An array of strings, joined by spaces.
-    List(String),
+    List(&'a str),
     Other,
 }
 
-impl Value<'_> {
+impl<'a> Value<'a> {
     /// Whether the member is there at all, if only as `null`.
     fn is_there(&self) -> bool {
         !matches!(self, Self::Absent)
     }
 
     /// Whether the member has a value.
-    pub(crate) fn is_given(&self) -> bool {
+    pub(crate) fn is_given(self) -> bool {
         !matches!(self, Self::Absent | Self::Null)
     }
 
     /// The characters of a string that is not empty.
-    pub(crate) fn text(&self) -> Option<&str> {
+    pub(crate) fn text(self) -> Option<&'a str> {
         match self {
             Self::Text(text) if !text.is_empty() => Some(text),
-            Self::Absent | Self::Null | Self::Text(_) | Self::Number(_) | Self::List(_) | Self::Other => None,
+            Self::Absent
+            | Self::Null
+            | Self::Text(_)
+            | Self::Number(_)
+            | Self::List(_)
+            | Self::Other => None,
         }
     }
 
     /// A scope, its tokens separated by spaces. Commas separate where nothing else does.
-    pub(crate) fn scope(&self) -> Option<Cow<'_, str>> {
+    pub(crate) fn scope(self) -> Option<Cow<'a, str>> {
         match self {
             Self::Text(text) if text.contains(',') && !text.contains(' ') => {
                 Some(text.replace(',', " ").into())
             }
-            Self::Text(text) => Some(Cow::Borrowed(text)),
-            Self::List(tokens) => Some(Cow::Borrowed(tokens)),
+            Self::Text(text) | Self::List(text) => Some(Cow::Borrowed(text)),
             Self::Absent | Self::Null | Self::Number(_) | Self::Other => None,
         }
     }
 
     /// A number of seconds.
-    pub(crate) fn seconds(&self) -> Option<Duration> {
+    pub(crate) fn seconds(self) -> Option<Duration> {
         let seconds = match self {
-            Self::Number(seconds) => Some(*seconds),
+            Self::Number(seconds) => Some(seconds),
             Self::Text(text) => number(text),
             Self::Absent | Self::Null | Self::List(_) | Self::Other => None,
         };
@@ -166,36 +233,40 @@ impl Value<'_> {
 }
 
 fn number(text: &str) -> Option<u64> {
-    text.parse().ok().or_else(|| time::whole_seconds(text.parse().ok()?))
+    text.parse()
+        .ok()
+        .or_else(|| time::whole_seconds(text.parse().ok()?))
 }
 
-impl<'de> Deserialize<'de> for Body<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(BodyVisitor)
+impl<'de> DeserializeSeed<'de> for &mut Body<'de> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_map(self)
     }
 }
 
-struct BodyVisitor;
-
-impl<'de> Visitor<'de> for BodyVisitor {
-    type Value = Body<'de>;
+impl<'de> Visitor<'de> for &mut Body<'de> {
+    type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an object")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<Body<'de>, A::Error> {
-        let mut body = Body::default();
-        while let Some(slot) = object.next_key_seed(Name(&mut body.members))? {
-            if let Some(slot) = slot {
-                let before = core::mem::replace(slot, object.next_value()?);
-                body.repeated |= before.is_there();
-            } else {
-                body.others = true;
-                object.next_value::<IgnoredAny>()?;
+    fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<(), A::Error> {
+        while let Some(slot) = object.next_key_seed(Name(&mut self.members))? {
+            match slot {
+                Some(slot) if !slot.is_there() => {
+                    *slot = object.next_value_seed(Reading(self.kept))?
+                }
+                passed => {
+                    self.repeated |= passed.is_some();
+                    self.others |= passed.is_none();
+                    object.next_value::<IgnoredAny>()?;
+                }
             }
         }
-        Ok(body)
+        Ok(())
     }
 }
 
@@ -222,67 +293,63 @@ impl<'m, 'de> Visitor<'de> for Name<'m, 'de> {
     }
 }
 
-impl<'de> Deserialize<'de> for Value<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(ValueVisitor)
+/// Reads a member's value.
+struct Reading<'de>(&'de Kept);
+
+impl<'de> DeserializeSeed<'de> for Reading<'de> {
+    type Value = Value<'de>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value<'de>, D::Error> {
+        deserializer.deserialize_any(self)
     }
 }
 
-struct ValueVisitor;
-
-impl<'de> Visitor<'de> for ValueVisitor {
+impl<'de> Visitor<'de> for Reading<'de> {
     type Value = Value<'de>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a value")
     }
 
-    fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Self::Value, E> {
-        Ok(Value::Text(Cow::Borrowed(text)))
+    fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Value<'de>, E> {
+        Ok(Value::Text(text))
     }
 
-    fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
-        Ok(Value::Text(Cow::Owned(text.to_owned())))
+    fn visit_str<E>(self, text: &str) -> Result<Value<'de>, E> {
+        Ok(Value::Text(self.0.keep(text.into())))
     }
 
-    fn visit_u64<E>(self, number: u64) -> Result<Self::Value, E> {
+    fn visit_u64<E>(self, number: u64) -> Result<Value<'de>, E> {
         Ok(Value::Number(number))
     }
 
-    fn visit_i64<E>(self, number: i64) -> Result<Self::Value, E> {
+    fn visit_i64<E>(self, number: i64) -> Result<Value<'de>, E> {
         Ok(u64::try_from(number).map_or(Value::Other, Value::Number))
     }
 
-    fn visit_f64<E>(self, number: f64) -> Result<Self::Value, E> {
+    fn visit_f64<E>(self, number: f64) -> Result<Value<'de>, E> {
         Ok(time::whole_seconds(number).map_or(Value::Other, Value::Number))
     }
 
-    fn visit_unit<E>(self) -> Result<Self::Value, E> {
+    fn visit_unit<E>(self) -> Result<Value<'de>, E> {
         Ok(Value::Null)
     }
 
-    fn visit_bool<E>(self, _: bool) -> Result<Self::Value, E> {
+    fn visit_bool<E>(self, _: bool) -> Result<Value<'de>, E> {
         Ok(Value::Other)
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
-        let mut tokens = String::new();
-        while let Some(element) = list.next_element::<Value<'_>>()? {
-            let Value::Text(token) = element else {
-                while list.next_element::<IgnoredAny>()?.is_some() {}
-                return Ok(Value::Other);
-            };
-            if !tokens.is_empty() {
-                tokens.push(' ');
-            }
-            tokens.push_str(&token);
-        }
-        Ok(Value::List(tokens))
+    fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<Value<'de>, A::Error> {
+        let items = Vec::<serde_json::Value>::deserialize(SeqAccessDeserializer::new(list))?;
+        let tokens: Option<Vec<&str>> = items.iter().map(serde_json::Value::as_str).collect();
+        Ok(tokens.map_or(Value::Other, |tokens| {
+            Value::List(self.0.keep(tokens.join(" ")))
+        }))
     }
 
     /// An object, or a number: where the host's dependencies switch on the feature `arbitrary_precision` of `serde_json`,
     /// numbers arrive as an object that only its own type understands.
-    fn visit_map<A: MapAccess<'de>>(self, object: A) -> Result<Self::Value, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, object: A) -> Result<Value<'de>, A::Error> {
         match serde_json::Value::deserialize(MapAccessDeserializer::new(object))? {
             serde_json::Value::Number(digits) => {
                 Ok(number(&digits.to_string()).map_or(Value::Other, Value::Number))
@@ -313,7 +380,7 @@ impl<'de> Deserialize<'de> for Others {
             fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<Others, A::Error> {
                 let mut others = Map::new();
                 while let Some(name) = object.next_key::<String>()? {
-                    if Members::default().slot(&name).is_some() {
+                    if Members::has(&name) {
                         object.next_value::<IgnoredAny>()?;
                     } else {
                         others.insert(name, object.next_value()?);

@@ -37,7 +37,10 @@ impl Endpoints {
         let (device_authorization, token) = (device_authorization.into(), token.into());
         metadata::endpoint(&device_authorization)?;
         metadata::endpoint(&token)?;
-        Ok(Self { device_authorization, token })
+        Ok(Self {
+            device_authorization,
+            token,
+        })
     }
 
     /// The endpoints of a server that publishes them. Where the document lacks the device authorization endpoint,
@@ -47,7 +50,10 @@ impl Endpoints {
     ///
     /// [`EndpointError::Unsupported`] where the document lacks one of them.
     pub fn from_metadata(metadata: &Metadata) -> Result<Self, EndpointError> {
-        match (metadata.device_authorization_endpoint(), metadata.token_endpoint()) {
+        match (
+            metadata.device_authorization_endpoint(),
+            metadata.token_endpoint(),
+        ) {
             (Some(device_authorization), Some(token)) => Self::new(device_authorization, token),
             (None, _) | (_, None) => Err(EndpointError::Unsupported),
         }
@@ -130,7 +136,13 @@ impl DeviceFlow {
     /// Sends a parameter of the server's own with every request: `audience`, `resource`, Twitch's `scopes`.
     #[must_use]
     pub fn extra(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
-        const OURS: [&str; 5] = ["client_id", "client_secret", "scope", "grant_type", "device_code"];
+        const OURS: [&str; 5] = [
+            "client_id",
+            "client_secret",
+            "scope",
+            "grant_type",
+            "device_code",
+        ];
         let name = name.into();
         if name.is_empty() || OURS.contains(&&*name) {
             self.blame(FlowError::Reserved);
@@ -225,8 +237,15 @@ impl DeviceFlow {
 
     /// What a snapshot is bound to.
     pub(crate) fn digest(&self) -> Digest {
-        let Endpoints { device_authorization, token } = &self.endpoints;
-        Digest::of_parts(&[device_authorization.as_bytes(), token.as_bytes(), self.client_id.as_bytes()])
+        let Endpoints {
+            device_authorization,
+            token,
+        } = &self.endpoints;
+        Digest::of_parts(&[
+            device_authorization.as_bytes(),
+            token.as_bytes(),
+            self.client_id.as_bytes(),
+        ])
     }
 
     fn push_client(&self, body: &mut String) {

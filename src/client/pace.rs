@@ -18,8 +18,10 @@ use crate::time;
 pub(crate) struct Pace {
     /// The latest reading.
     pub(crate) clock: Duration,
-    /// When the next poll may go out.
-    pub(crate) due: Duration,
+    /// When the next poll may go out, but for the margin.
+    pub(crate) earliest: Duration,
+    /// What the caller adds to it.
+    margin: Duration,
     pub(crate) deadline: Duration,
     pub(crate) lifetime: Duration,
     /// The smallest gap.
@@ -70,10 +72,16 @@ pub(crate) enum Turn {
 
 impl Pace {
     /// The schedule from the answer to the device authorization request on.
-    pub(crate) fn new(clock: Duration, deadline: Duration, lifetime: Duration, floor: Duration) -> Self {
+    pub(crate) fn new(
+        clock: Duration,
+        deadline: Duration,
+        lifetime: Duration,
+        floor: Duration,
+    ) -> Self {
         Self {
             clock,
-            due: clock,
+            earliest: clock,
+            margin: Duration::ZERO,
             deadline,
             lifetime,
             floor,
@@ -93,11 +101,12 @@ impl Pace {
     pub(crate) fn turn(&mut self) -> Turn {
         let asks_late = self.last_poll == LastPoll::Ahead;
         let past = self.is_past_deadline();
-        if self.clock < self.due && (asks_late || self.due < self.deadline) {
-            Turn::Wait(self.due)
+        let due = self.due();
+        if self.clock < due && (asks_late || due < self.deadline) {
+            Turn::Wait(due)
         } else if past && !asks_late {
             Turn::Over
-        } else if self.clock < self.due {
+        } else if self.clock < due {
             // No poll is left; the user may still be shown the code until it expires.
             Turn::Wait(self.deadline)
         } else {
@@ -143,16 +152,22 @@ impl Pace {
         let left = self.deadline.saturating_sub(self.clock);
         let pause = pause.unwrap_or_default().min(left);
         let gap = time::back_off(self.floor, self.failures);
-        self.due = self.clock.saturating_add(gap.max(pause));
+        self.earliest = self.clock.saturating_add(gap.max(pause));
+        self.margin = Duration::ZERO;
         self.last_poll = match self.last_poll {
             LastPoll::Ahead | LastPoll::TooLate => self.last_poll_of_schedule(),
             kept @ (LastPoll::Off | LastPoll::Sent) => kept,
         };
     }
 
-    /// Puts the next poll off.
+    /// Puts the next poll off, once, and no further than by the floor.
     pub(crate) fn put_off(&mut self, margin: Duration) {
-        self.due = self.due.saturating_add(margin.min(self.floor));
+        self.margin = margin.min(self.floor);
+    }
+
+    /// When the next poll goes out.
+    pub(crate) fn due(&self) -> Duration {
+        self.earliest.saturating_add(self.margin)
     }
 
     pub(crate) fn is_past_deadline(&self) -> bool {
@@ -166,7 +181,7 @@ impl Pace {
 
     fn last_poll_of_schedule(&self) -> LastPoll {
         let latest = self.deadline.saturating_add(time::ceiling(self.floor));
-        if self.due.max(self.deadline) <= latest && self.floor <= self.lifetime {
+        if self.earliest.max(self.deadline) <= latest && self.floor <= self.lifetime {
             LastPoll::Ahead
         } else {
             LastPoll::TooLate

@@ -45,15 +45,14 @@ impl Waiting {
         }))
     }
 
-    /// Puts the next poll off by `margin`, so that a fleet of devices does not ask in step. It is drawn by the caller for
-    /// each wait and counts up to the interval in force; the poll after the next is not put off.
+    /// Puts the next poll off by `margin`, so that a fleet of devices does not ask in step. It is drawn by the caller, counts
+    /// up to the interval in force, replaces the one given before, and is forgotten with the next answer.
     pub fn with_margin(mut self, margin: Duration) -> Self {
         self.0.pace.put_off(margin);
         self
     }
 
     /// What to do at `now`, a reading of a monotonic clock. It may be asked too early and as often as one likes.
-    #[must_use]
     pub fn next(mut self, now: Duration) -> Next {
         let machine = &mut *self.0;
         machine.pace.tick(now);
@@ -75,7 +74,9 @@ impl Waiting {
 
 impl fmt::Debug for Waiting {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Waiting").field("due", &self.0.pace.due).finish_non_exhaustive()
+        f.debug_struct("Waiting")
+            .field("due", &self.0.pace.due())
+            .finish_non_exhaustive()
     }
 }
 
@@ -85,7 +86,6 @@ pub struct Sent(pub(crate) Box<Machine>);
 
 impl Sent {
     /// Takes the answer, or the reason why there is none.
-    #[must_use]
     pub fn answer<B: AsRef<[u8]>>(
         mut self,
         answer: Result<Received<B>, Failure>,
@@ -103,8 +103,12 @@ impl Sent {
                     Verdict::SlowDown(told) => pace.slow_down(told),
                     Verdict::Transient => pace.unavailable(received.status()),
                     Verdict::Denied(refusal) => return Step::Done(Outcome::Denied(refusal)),
-                    Verdict::Expired(refusal) => return Step::Done(Outcome::Expired(Expiry::ByServer(refusal))),
-                    Verdict::InvalidGrant(refusal) => return Step::Done(invalid_grant(pace, refusal)),
+                    Verdict::Expired(refusal) => {
+                        return Step::Done(Outcome::Expired(Expiry::ByServer(refusal)));
+                    }
+                    Verdict::InvalidGrant(refusal) => {
+                        return Step::Done(invalid_grant(pace, refusal));
+                    }
                     Verdict::Rejected(refusal) => return Step::Done(Outcome::Rejected(refusal)),
                     Verdict::Tokens(tokens) => {
                         return Step::Done(Outcome::Granted(tokens.compare(&machine.requested)));
@@ -131,7 +135,9 @@ impl Sent {
 
 impl fmt::Debug for Sent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Sent").field("clock", &self.0.pace.clock).finish_non_exhaustive()
+        f.debug_struct("Sent")
+            .field("clock", &self.0.pace.clock)
+            .finish_non_exhaustive()
     }
 }
 
@@ -202,7 +208,10 @@ pub enum Step {
 /// How it ended.
 #[derive(Clone, Debug, PartialEq)]
 #[must_use = "it may hold tokens"]
-#[expect(clippy::exhaustive_enums, reason = "each ending is another message to the user")]
+#[expect(
+    clippy::exhaustive_enums,
+    reason = "each ending is another message to the user"
+)]
 pub enum Outcome {
     /// The user agreed.
     Granted(Tokens),

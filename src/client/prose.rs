@@ -22,7 +22,13 @@ impl Prose {
     #[must_use]
     pub fn of(text: &str) -> Self {
         let shown = text.chars().take(MAX_CHARACTERS);
-        let printable = shown.map(|c| if is_hidden(c) { char::REPLACEMENT_CHARACTER } else { c });
+        let printable = shown.map(|c| {
+            if is_hidden(c) {
+                char::REPLACEMENT_CHARACTER
+            } else {
+                c
+            }
+        });
         Self(printable.collect::<String>().into())
     }
 

@@ -27,7 +27,11 @@ struct Parts {
 
 impl Request {
     pub(crate) fn new(url: String, authorization: Option<String>, body: String) -> Self {
-        Self(Arc::new(Parts { url, authorization, body }))
+        Self(Arc::new(Parts {
+            url,
+            authorization,
+            body,
+        }))
     }
 
     /// `POST`.
@@ -77,7 +81,7 @@ impl<B: From<String>> From<Request> for http::Request<B> {
                 headers.insert(http::HeaderName::from_static(name), value);
             }
         }
-        let mut converted = Self::new(request.body().into());
+        let mut converted = Self::new(String::from(request.body()).into());
         *converted.method_mut() = http::Method::POST;
         // An endpoint is checked to consist of what a URI may contain.
         *converted.uri_mut() = request.url().parse().unwrap_or_default();

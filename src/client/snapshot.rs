@@ -83,7 +83,7 @@ impl Snapshot {
             client: machine.client,
             lifetime: pace.lifetime,
             left: pace.deadline.saturating_sub(pace.clock),
-            wait: pace.due.saturating_sub(pace.clock),
+            wait: pace.due().saturating_sub(pace.clock),
             floor: pace.floor,
             failures: pace.failures,
             last_poll: pace.last_poll,
@@ -172,19 +172,19 @@ impl DeviceFlow {
             return Err(ResumeError::Mismatch);
         }
         let (left, wait) = match elapsed {
-            Some(elapsed) => (form.left.saturating_sub(elapsed), form.wait.saturating_sub(elapsed)),
+            Some(elapsed) => (
+                form.left.saturating_sub(elapsed),
+                form.wait.saturating_sub(elapsed),
+            ),
             None => (form.left, form.floor),
         };
         let pace = Pace {
-            clock: now,
-            due: now.saturating_add(wait),
-            deadline: now.saturating_add(left),
-            lifetime: form.lifetime,
-            floor: form.floor,
+            earliest: now.saturating_add(wait),
             failures: form.failures,
             last_poll: form.last_poll,
             lost: form.lost,
             cause: form.cause,
+            ..Pace::new(now, now.saturating_add(left), form.lifetime, form.floor)
         };
         Ok(Waiting::new(self, DeviceCode(form.device_code), pace))
     }

@@ -15,8 +15,10 @@ use core::time::Duration;
 
 use serde_json::Map;
 
-use super::answer::{Failure, Malformed, Meaning, Received, Refusal, Unread, code, is_transient, readable};
-use super::body::Body;
+use super::answer::{
+    Failure, Malformed, Meaning, Received, Refusal, Unread, code, is_transient, open,
+};
+use super::body::{Body, Format, Kept};
 use super::flow::{DeviceFlow, Wishes};
 use super::pace::{LastPoll, Pace};
 use super::poll::Waiting;
@@ -47,7 +49,11 @@ impl Starting {
         now: Duration,
     ) -> Result<(Waiting, Prompt), StartError> {
         let received = answer.map_err(StartError::Failed)?;
-        let Authorization { device_code, interval, prompt } = self.flow.read(&received)?;
+        let Authorization {
+            device_code,
+            interval,
+            prompt,
+        } = self.flow.read(&received)?;
         let clock = self.asked.max(now);
         let deadline = self.asked.saturating_add(prompt.lifetime);
         let mut pace = Pace::new(clock, deadline, prompt.lifetime, interval);
@@ -57,7 +63,7 @@ impl Starting {
         }
         pace.schedule(received.pause());
         if wishes.polls_at_once {
-            pace.due = clock;
+            pace.earliest = clock;
         }
         Ok((Waiting::new(&self.flow, device_code, pace), prompt))
     }
@@ -69,7 +75,10 @@ impl DeviceFlow {
     /// # Errors
     ///
     /// [`StartError`], but for [`StartError::Failed`].
-    pub fn read<B: AsRef<[u8]>>(&self, received: &Received<B>) -> Result<Authorization, StartError> {
+    pub fn read<B: AsRef<[u8]>>(
+        &self,
+        received: &Received<B>,
+    ) -> Result<Authorization, StartError> {
         read(received.status(), received.octets(), self.wishes)
     }
 }
@@ -155,22 +164,23 @@ pub enum Warning {
 }
 
 fn read(status: u16, octets: &[u8], wishes: Wishes) -> Result<Authorization, StartError> {
-    let body = readable(status, octets).map_err(|unread| match unread {
+    let kept = Kept::default();
+    let mut body = Body::new(&kept);
+    let format = open(status, octets, &mut body).map_err(|unread| match unread {
         Unread::Redirected => StartError::Redirected(status),
         Unread::Malformed(why) => StartError::Malformed(why),
     })?;
-    let error = body.as_ref().and_then(|body| Some((body, code(status, &body.members)?)));
-    if let Some((body, code)) = error {
-        return Err(StartError::Rejected(Refusal::of(status, Some(code), body)));
+    if let Some(code) = code(status, &body.members) {
+        return Err(StartError::Rejected(Refusal::of(status, Some(code), &body)));
     }
     match status {
-        200..=299 => issued(&body.ok_or(StartError::Malformed(Malformed::Unreadable))?, wishes),
+        200..=299 => match format {
+            Format::Known => issued(&body, wishes),
+            Format::Unknown => Err(StartError::Malformed(Malformed::Unreadable)),
+        },
         404 | 405 | 501 => Err(StartError::Unsupported(status)),
         _ if is_transient(status) => Err(StartError::Unavailable(status)),
-        400..=499 => Err(StartError::Rejected(body.map_or_else(
-            || Refusal::bare(status),
-            |body| Refusal::of(status, None, &body),
-        ))),
+        400..=499 => Err(StartError::Rejected(Refusal::of(status, None, &body))),
         _ => Err(StartError::Malformed(Malformed::Status)),
     }
 }
@@ -186,11 +196,16 @@ fn issued(body: &Body<'_>, wishes: Wishes) -> Result<Authorization, StartError> 
         return Err(Field::UserCode.into());
     }
     // Google and others wrote `verification_url` before the name was settled, and still do.
-    let verification_uri = members.verification_uri.text().or(members.verification_url.text());
+    let verification_uri = members
+        .verification_uri
+        .text()
+        .or(members.verification_url.text());
     let verification_uri = verification_uri.ok_or(Field::VerificationUri)?;
     metadata::shown(verification_uri, wishes.plain).map_err(|_| Field::VerificationUri)?;
-    let complete = &members.verification_uri_complete;
-    let usable = complete.text().filter(|uri| metadata::shown(uri, wishes.plain).is_ok());
+    let complete = members.verification_uri_complete;
+    let usable = complete
+        .text()
+        .filter(|uri| metadata::shown(uri, wishes.plain).is_ok());
     if usable.is_none() && complete.is_given() {
         warnings.push(Warning::VerificationUriComplete);
     }
@@ -201,10 +216,14 @@ fn issued(body: &Body<'_>, wishes: Wishes) -> Result<Authorization, StartError> 
         wishes.default_lifetime
     };
     let lifetime = lifetime.filter(positive).ok_or(Field::ExpiresIn)?;
-    let interval = members.interval.seconds().filter(positive).unwrap_or_else(|| {
-        warnings.push(Warning::Interval);
-        DEFAULT_INTERVAL
-    });
+    let interval = members
+        .interval
+        .seconds()
+        .filter(positive)
+        .unwrap_or_else(|| {
+            warnings.push(Warning::Interval);
+            DEFAULT_INTERVAL
+        });
 
     Ok(Authorization {
         device_code: DeviceCode(device_code.to_owned()),
@@ -258,9 +277,12 @@ impl StartError {
                 Failure::Permanent => false,
             },
             Self::Rejected(refusal) => {
-                is_transient(refusal.status) || Meaning::of(refusal.code()) == Some(Meaning::Transient)
+                let meaning = refusal.code().and_then(Meaning::of);
+                is_transient(refusal.status) || meaning == Some(Meaning::Transient)
             }
-            Self::Redirected(_) | Self::Malformed(_) | Self::Unsupported(_) | Self::Field(_) => false,
+            Self::Redirected(_) | Self::Malformed(_) | Self::Unsupported(_) | Self::Field(_) => {
+                false
+            }
         }
     }
 }

@@ -36,17 +36,21 @@ pub struct Tokens {
 impl Tokens {
     pub(crate) fn read(body: &Body<'_>) -> Result<Self, Malformed> {
         let members = &body.members;
-        let token_type = match &members.token_type {
+        let token_type = match members.token_type {
             Value::Absent | Value::Null => None,
             Value::Text(name) => Some(checked(name)?),
             Value::Number(_) | Value::List(_) | Value::Other => return Err(Malformed::Token),
         };
-        let optional = |token: &Value<'_>| token.text().map(checked).transpose();
+        let optional = |token: Value<'_>| token.text().map(checked).transpose();
         Ok(Self {
-            access_token: members.access_token.text().ok_or(Malformed::Empty).and_then(checked)?,
+            access_token: members
+                .access_token
+                .text()
+                .ok_or(Malformed::Empty)
+                .and_then(checked)?,
             token_type,
-            refresh_token: optional(&members.refresh_token)?,
-            id_token: optional(&members.id_token)?,
+            refresh_token: optional(members.refresh_token)?,
+            id_token: optional(members.id_token)?,
             scope: members.scope.scope().map(Into::into),
             expires_in: members.expires_in.seconds(),
             withheld: Vec::new(),
@@ -58,7 +62,9 @@ impl Tokens {
     pub(crate) fn compare(mut self, requested: &Scope) -> Self {
         // "OPTIONAL, if identical to the scope requested by the client; otherwise, REQUIRED." (RFC 6749, section 5.1)
         if let Some(granted) = &self.scope {
-            let missing = requested.tokens().filter(|own| granted.split(' ').all(|token| token != *own));
+            let missing = requested
+                .tokens()
+                .filter(|own| granted.split(' ').all(|token| token != *own));
             self.withheld = missing.map(ToOwned::to_owned).collect();
         }
         self
@@ -71,7 +77,9 @@ impl Tokens {
     /// [RFC 6749, section 7.1]: https://www.rfc-editor.org/rfc/rfc6749#section-7.1
     #[must_use]
     pub fn bearer(&self) -> Option<&str> {
-        self.token_type().eq_ignore_ascii_case(BEARER).then_some(&*self.access_token)
+        self.token_type()
+            .eq_ignore_ascii_case(BEARER)
+            .then_some(&*self.access_token)
     }
 
     /// The access token, whatever its type: for a client that has looked at [`Self::token_type`].
@@ -126,7 +134,9 @@ impl Tokens {
 
 impl fmt::Debug for Tokens {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Tokens").field("expires_in", &self.expires_in).finish_non_exhaustive()
+        f.debug_struct("Tokens")
+            .field("expires_in", &self.expires_in)
+            .finish_non_exhaustive()
     }
 }
 
@@ -134,6 +144,12 @@ const BEARER: &str = "Bearer";
 
 fn checked(token: &str) -> Result<Box<str>, Malformed> {
     // All of it is looked at, which a vector does faster than a branch.
-    let legal = token.bytes().fold(true, |legal, byte| legal & is_vschar(byte));
-    if legal { Ok(token.into()) } else { Err(Malformed::Token) }
+    let legal = token
+        .bytes()
+        .fold(true, |legal, byte| legal & is_vschar(byte));
+    if legal {
+        Ok(token.into())
+    } else {
+        Err(Malformed::Token)
+    }
 }

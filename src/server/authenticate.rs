@@ -7,6 +7,7 @@
 //!    names the client; there is no default.
 
 use alloc::borrow::Cow;
+use alloc::boxed::Box;
 use core::fmt;
 
 use time::OffsetDateTime;
@@ -14,43 +15,38 @@ use time::OffsetDateTime;
 use super::quota::Quota;
 use super::registration::{Authentication, Registration, SecretPlacement};
 use super::reply::{Cause, Reply};
-use super::request::{Form, Header, present};
+use super::request::Form;
 use crate::digest::{QuotaKey, SecretDigest};
-use crate::wire::credentials::{Basic, is_vschar};
+use crate::wire::credentials::Basic;
 use crate::wire::form::Raw;
+use crate::wire::octets::are_vschars;
 
 /// A request whose client is not known yet. Authenticated, it becomes a `T`: a [`Poll`](super::Poll) or an
 /// [`Issuing`](super::Issuing).
 #[must_use]
 pub struct Request<'f, T> {
-    form: &'f Form<'f>,
     credentials: Credentials<'f>,
     admit: fn(&'f Form<'f>, &'f Registration) -> T,
 }
 
 impl<'f, T> Request<'f, T> {
     pub(super) const fn new(
-        form: &'f Form<'f>,
         credentials: Credentials<'f>,
         admit: fn(&'f Form<'f>, &'f Registration) -> T,
     ) -> Self {
-        Self {
-            form,
-            credentials,
-            admit,
-        }
+        Self { credentials, admit }
     }
 
     /// The client that this claims to be, to look up its registration. None where an assertion alone names it.
     #[must_use]
     pub fn client_id(&self) -> Option<&str> {
-        self.credentials.client_id.as_deref()
+        self.credentials.client_id()
     }
 
     /// What the client presented, for a host that verifies it by itself.
     #[must_use]
     pub fn presented(&self) -> Presented<'_> {
-        self.credentials.presented(self.form)
+        self.credentials.presented()
     }
 
     /// The key of the quota of wrong secrets, by this client and this source; none where no secret was presented.
@@ -70,7 +66,7 @@ impl<'f, T> Request<'f, T> {
         stored: Option<Quota>,
         now: OffsetDateTime,
     ) -> Result<(), Reply> {
-        let limit = self.form.policy.secret_limit();
+        let limit = self.credentials.form.policy.secret_limit();
         limit.check(stored, now).map_err(Reply::secret_quota_spent)
     }
 
@@ -95,36 +91,36 @@ impl<'f, T> Request<'f, T> {
     }
 
     fn admitted(self, client: Result<&'f Registration, Cause>) -> Result<T, Reply> {
+        let form = self.credentials.form;
         match client {
-            Ok(client) => Ok((self.admit)(self.form, client)),
+            Ok(client) => Ok((self.admit)(form, client)),
             Err(Cause::GrantNotAllowed) => Err(Reply::fixed(Cause::GrantNotAllowed)),
-            Err(cause) => Err(Reply::unauthorized(cause, self.form.policy)),
+            Err(cause) => Err(Reply::unauthorized(cause, form.policy)),
         }
     }
 }
 
 impl<T> fmt::Debug for Request<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Request({:?})", self.form)
+        write!(f, "Request({:?})", self.credentials.form)
     }
 }
 
-/// What a client presented: who it claims to be, and its proof.
+/// What a client presented: who it claims to be, and the kind of its proof. The texts stay in the form where they can.
 pub(super) struct Credentials<'f> {
-    client_id: Option<Cow<'f, str>>,
-    proof: Proof<'f>,
-}
-
-enum Proof<'f> {
-    None,
-    Secret(Cow<'f, str>, Place),
-    Assertion,
+    form: &'f Form<'f>,
+    basic: Option<Box<Basic>>,
+    /// The id of the body, where that had escapes.
+    decoded_id: Option<Box<str>>,
+    proof: Proof,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Place {
-    Basic,
-    Body,
+enum Proof {
+    None,
+    BasicSecret,
+    BodySecret,
+    Assertion,
 }
 
 /// What a client presented to prove who it is, for a host that verifies it by itself.
@@ -140,7 +136,7 @@ pub enum Presented<'f> {
     /// Nothing in the request; a certificate may have been presented to the host.
     Nothing,
     /// A secret.
-    Secret(&'f str),
+    Secret(Cow<'f, str>),
     /// An assertion, with its type (RFC 7521, section 4.2).
     Assertion {
         /// `client_assertion`.
@@ -172,68 +168,106 @@ pub enum HostVerdict<'r> {
 
 impl<'f> Credentials<'f> {
     /// Reads what the form and the header carry (A10 to A15).
+    #[inline(always)]
     pub(super) fn read(form: &'f Form<'f>) -> Result<Self, Reply> {
-        let secret = present(form.client_secret);
-        let assertion = present(form.client_assertion);
-        let basic = match form.authorization {
-            Header::Absent => Ok(None),
-            Header::Once(value) => Basic::read(value).map(Some).ok_or(()),
-            Header::Repeated => Err(()),
+        let mut credentials = Self {
+            form,
+            basic: None,
+            decoded_id: None,
+            proof: match (form.client_secret(), form.client_assertion()) {
+                (None, None) => Proof::None,
+                (Some(_), None) => Proof::BodySecret,
+                (None, Some(_)) => Proof::Assertion,
+                (Some(_), Some(_)) => return Err(Reply::fixed(Cause::SeveralCredentials)),
+            },
         };
-        let with_secret = matches!(&basic, Ok(Some(basic)) if !basic.secret.is_empty());
-        // "The client MUST NOT use more than one authentication method in each request." (RFC 6749, section 2.3)
-        let methods = [with_secret, secret.is_some(), assertion.is_some()];
-        if methods.into_iter().filter(|used| *used).count() > 1 {
-            return Err(Reply::fixed(Cause::SeveralCredentials));
+        if let Some(header) = form.authorization {
+            credentials.read_header(header)?;
         }
-        let Ok(basic) = basic else {
-            return Err(Reply::unauthorized(Cause::Authorization, form.policy));
-        };
-        let body_id = present(form.client_id);
-        match (&basic, body_id) {
-            (Some(basic), Some(id)) if !id.is(&basic.id) => {
-                return Err(Reply::fixed(Cause::ClientIdsDiffer));
-            }
-            (None, None) if assertion.is_none() => {
+        match form.client_id() {
+            Some(id) => credentials.read_id(id).map_err(Reply::fixed)?,
+            None if credentials.names_nobody() => {
                 return Err(Reply::fixed(Cause::ClientIdMissing));
             }
-            (_, _) => {}
+            None => {}
         }
-        let body_id = body_id.map(printable).transpose().map_err(Reply::fixed)?;
-        let body_secret = secret.map(printable).transpose().map_err(Reply::fixed)?;
-        let (basic_id, basic_secret) = match basic {
-            Some(Basic { id, secret }) => (Some(id), Some(secret).filter(|text| !text.is_empty())),
-            None => (None, None),
-        };
-        let proof = match (basic_secret, body_secret, assertion) {
-            (Some(secret), _, _) => Proof::Secret(Cow::Owned(secret), Place::Basic),
-            (None, Some(secret), _) => Proof::Secret(secret, Place::Body),
-            (None, None, Some(_)) => Proof::Assertion,
-            (None, None, None) => Proof::None,
-        };
-        let client_id = basic_id.map(Cow::Owned).or(body_id);
-        // "client_id" may be empty in a Basic header alone.
-        if client_id.as_deref().is_some_and(str::is_empty) {
-            return Err(Reply::fixed(Cause::ClientIdMissing));
+        if let Some(secret) = form.client_secret().filter(|_| !form.is_plain()) {
+            printable(secret).map_err(Reply::fixed)?;
         }
-        Ok(Self { client_id, proof })
+        Ok(credentials)
     }
 
-    fn presented<'s>(&'s self, form: &'s Form<'_>) -> Presented<'s> {
-        match &self.proof {
+    /// A10 and A11.
+    #[cold]
+    #[inline(never)]
+    fn read_header(&mut self, header: &[u8]) -> Result<(), Reply> {
+        let basic = Basic::read(header);
+        if basic.as_ref().is_some_and(|basic| !basic.secret.is_empty()) {
+            // "The client MUST NOT use more than one authentication method in each request." (RFC 6749, section 2.3)
+            if self.proof != Proof::None {
+                return Err(Reply::fixed(Cause::SeveralCredentials));
+            }
+            self.proof = Proof::BasicSecret;
+        }
+        let basic =
+            basic.ok_or_else(|| Reply::unauthorized(Cause::Authorization, self.form.policy))?;
+        self.basic = Some(Box::new(basic));
+        Ok(())
+    }
+
+    /// A12 and A15.
+    #[inline(always)]
+    fn read_id(&mut self, id: Raw<'_>) -> Result<(), Cause> {
+        if self.basic.as_ref().is_some_and(|basic| !id.is(&basic.id)) {
+            return Err(Cause::ClientIdsDiffer);
+        }
+        if !self.form.is_plain() && !id.is_plain() {
+            self.decoded_id = Some(printable(id)?.into());
+        }
+        Ok(())
+    }
+
+    /// A14. An empty id in a Basic header names nobody.
+    fn names_nobody(&self) -> bool {
+        match &self.basic {
+            Some(basic) => basic.id.is_empty(),
+            None => self.proof != Proof::Assertion,
+        }
+    }
+
+    fn client_id(&self) -> Option<&str> {
+        match (&self.basic, &self.decoded_id) {
+            (Some(basic), _) => Some(&basic.id),
+            (None, Some(id)) => Some(id),
+            (None, None) => core::str::from_utf8(self.form.client_id()?.0).ok(),
+        }
+    }
+
+    fn secret(&self) -> Option<Cow<'_, str>> {
+        match self.proof {
+            Proof::BasicSecret => self.basic.as_ref().map(|basic| (&*basic.secret).into()),
+            Proof::BodySecret => self.form.client_secret()?.text(),
+            Proof::None | Proof::Assertion => None,
+        }
+    }
+
+    fn presented(&self) -> Presented<'_> {
+        match self.proof {
             Proof::None => Presented::Nothing,
-            Proof::Secret(secret, _) => Presented::Secret(secret),
+            Proof::BasicSecret | Proof::BodySecret => {
+                Presented::Secret(self.secret().unwrap_or_default())
+            }
             Proof::Assertion => Presented::Assertion {
-                assertion: form.parameter("client_assertion").unwrap_or_default(),
-                assertion_type: form.parameter("client_assertion_type"),
+                assertion: self.form.parameter("client_assertion").unwrap_or_default(),
+                assertion_type: self.form.parameter("client_assertion_type"),
             },
         }
     }
 
     fn secret_quota_key(&self, source: &str) -> Option<QuotaKey> {
-        match &self.proof {
-            Proof::Secret(..) => {
-                let client_id = self.client_id.as_deref().unwrap_or_default();
+        match self.proof {
+            Proof::BasicSecret | Proof::BodySecret => {
+                let client_id = self.client_id().unwrap_or_default();
                 Some(QuotaKey::secrets(client_id, source))
             }
             Proof::None | Proof::Assertion => None,
@@ -243,16 +277,15 @@ impl<'f> Credentials<'f> {
     /// B2 to B7 and B9, with the comparison of a secret by the core.
     fn check<'r>(&self, registration: Option<&'r Registration>) -> Result<&'r Registration, Cause> {
         let known = registration.filter(|known| self.names(known));
-        let is_right = match &self.proof {
-            Proof::Secret(secret, _) => matches(secret, known),
-            Proof::None | Proof::Assertion => false,
-        };
+        let is_right = self.secret().is_some_and(|secret| matches(&secret, known));
         let known = known.ok_or(Cause::UnknownClient)?;
-        match (known.authentication(), &self.proof) {
+        match (known.authentication(), self.proof) {
             (Authentication::Public, Proof::None) => admit(known),
-            (Authentication::Public, Proof::Secret(..)) => Err(Cause::UnexpectedSecret),
-            (Authentication::Secret { placement, .. }, Proof::Secret(_, place)) => {
-                if !placement.allows(*place) {
+            (Authentication::Public, Proof::BasicSecret | Proof::BodySecret) => {
+                Err(Cause::UnexpectedSecret)
+            }
+            (Authentication::Secret { placement, .. }, Proof::BasicSecret | Proof::BodySecret) => {
+                if !placement.allows(self.proof) {
                     Err(Cause::MethodExcluded)
                 } else if is_right {
                     admit(known)
@@ -268,7 +301,9 @@ impl<'f> Credentials<'f> {
                 Proof::None,
             ) => Err(Cause::CredentialMissing),
             // An assertion for a client without one, or a proof that only the host can verify.
-            (_, Proof::Secret(..) | Proof::Assertion) => Err(Cause::MethodExcluded),
+            (_, Proof::BasicSecret | Proof::BodySecret | Proof::Assertion) => {
+                Err(Cause::MethodExcluded)
+            }
         }
     }
 
@@ -277,12 +312,12 @@ impl<'f> Credentials<'f> {
         let HostVerdict::Authenticated(known) = verdict else {
             return Err(Cause::HostRefused);
         };
-        if self.client_id.is_some() && !self.names(known) {
+        if self.client_id().is_some() && !self.names(known) {
             return Err(Cause::HostRefused);
         }
-        match (known.authentication(), &self.proof) {
-            (Authentication::HostSecret(placement), Proof::Secret(_, place))
-                if placement.allows(*place) =>
+        match (known.authentication(), self.proof) {
+            (Authentication::HostSecret(placement), Proof::BasicSecret | Proof::BodySecret)
+                if placement.allows(self.proof) =>
             {
                 admit(known)
             }
@@ -292,21 +327,31 @@ impl<'f> Credentials<'f> {
                 Err(Cause::CredentialMissing)
             }
             // A client that the core verifies, or another proof than the registered one.
-            (_, Proof::None | Proof::Secret(..) | Proof::Assertion) => Err(Cause::MethodExcluded),
+            (_, Proof::None | Proof::BasicSecret | Proof::BodySecret | Proof::Assertion) => {
+                Err(Cause::MethodExcluded)
+            }
         }
     }
 
     fn names(&self, registration: &Registration) -> bool {
-        self.client_id.as_deref() == Some(registration.client_id())
+        let id = registration.client_id();
+        match (&self.basic, &self.decoded_id) {
+            (Some(basic), _) => basic.id == id,
+            (None, Some(own)) => **own == *id,
+            (None, None) => self
+                .form
+                .client_id()
+                .is_some_and(|own| own.0 == id.as_bytes()),
+        }
     }
 }
 
 impl SecretPlacement {
     /// B6: Basic always, the body unless registered otherwise.
-    fn allows(self, place: Place) -> bool {
+    fn allows(self, proof: Proof) -> bool {
         match self {
             Self::Anywhere => true,
-            Self::BasicOnly => place == Place::Basic,
+            Self::BasicOnly => proof == Proof::BasicSecret,
         }
     }
 }
@@ -343,6 +388,6 @@ fn matches(secret: &str, known: Option<&Registration>) -> bool {
 
 fn printable(raw: Raw<'_>) -> Result<Cow<'_, str>, Cause> {
     let text = raw.text().ok_or(Cause::Encoding)?;
-    let legal = text.bytes().all(is_vschar);
+    let legal = are_vschars(text.as_bytes());
     legal.then_some(text).ok_or(Cause::CredentialCharacters)
 }

@@ -96,7 +96,7 @@ impl<'f> Issuing<'f> {
         }
         let (device_code, user_code) = entropy.codes(&self.policy.user_code);
         let session = Session::new(Issued {
-            key: SessionKey(Digest::of(device_code.as_str().as_bytes())),
+            key: SessionKey(Digest::of_code(device_code.octets())),
             user_key: keys.current(&user_code),
             client_id: self.client.shared_id().clone(),
             scope,

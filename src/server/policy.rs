@@ -116,8 +116,8 @@ const MAX_RETRY_WINDOW: Duration = Duration::from_secs(30);
 /// The shortest retention: answers must outlive the last poll of a slow device.
 const MIN_RETENTION: Duration = Duration::from_mins(1);
 
-/// The longest body that may be configured.
-const MAX_BODY: usize = 1024 * 1024;
+/// The longest body that may be configured: what two octets can count.
+const MAX_BODY: usize = 65_535;
 
 /// The chance per key and lifetime of guessing any code must stay below two to the power of minus this.
 const GUESS_BITS: u32 = 16;
@@ -236,7 +236,7 @@ impl PolicyBuilder {
         self
     }
 
-    /// The longest body that is read, in bytes. Default 16 KiB, at most 1 MiB.
+    /// The longest body that is read, in bytes. Default 16 KiB, at most 65,535.
     pub const fn max_body(mut self, bytes: usize) -> Self {
         self.max_body = bytes;
         self
@@ -356,6 +356,6 @@ pub enum PolicyError {
     #[error("the retention must be at least a minute")]
     Retention,
     /// The body limit.
-    #[error("the body limit must be from 1 byte to 1 MiB")]
+    #[error("the body limit must be from 1 to 65,535 bytes")]
     MaxBody,
 }

@@ -6,7 +6,7 @@ use alloc::sync::Arc;
 
 use crate::digest::SecretDigest;
 use crate::scope::Scope;
-use crate::wire::credentials::is_vschar;
+use crate::wire::octets::are_vschars;
 
 /// A registered client. Nothing is allowed to it that is not said.
 ///
@@ -51,7 +51,7 @@ impl Registration {
         authentication: Authentication,
     ) -> Result<Self, ClientIdError> {
         let client_id = client_id.into();
-        if client_id.is_empty() || !client_id.bytes().all(is_vschar) {
+        if client_id.is_empty() || !are_vschars(client_id.as_bytes()) {
             return Err(ClientIdError);
         }
         Ok(Self {

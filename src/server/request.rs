@@ -37,17 +37,9 @@ const MAX_PARAMETERS: usize = 64;
 #[must_use]
 pub struct Incoming<'a> {
     method: &'a str,
-    content_type: Header<'a>,
-    authorization: Header<'a>,
+    content_type: Option<&'a [u8]>,
+    authorization: Option<&'a [u8]>,
     body: &'a [u8],
-}
-
-/// A header that may stand once.
-#[derive(Clone, Copy)]
-pub(super) enum Header<'a> {
-    Absent,
-    Once(&'a [u8]),
-    Repeated,
 }
 
 impl<'a> Incoming<'a> {
@@ -55,8 +47,8 @@ impl<'a> Incoming<'a> {
     pub const fn new(method: &'a str, body: &'a [u8]) -> Self {
         Self {
             method,
-            content_type: Header::Absent,
-            authorization: Header::Absent,
+            content_type: None,
+            authorization: None,
             body,
         }
     }
@@ -66,7 +58,7 @@ impl<'a> Incoming<'a> {
     where
         V: AsRef<[u8]> + ?Sized + 'a,
     {
-        self.content_type = Header::of(values);
+        self.content_type = single(values);
         self
     }
 
@@ -75,9 +67,19 @@ impl<'a> Incoming<'a> {
     where
         V: AsRef<[u8]> + ?Sized + 'a,
     {
-        self.authorization = Header::of(values);
+        self.authorization = single(values);
         self
     }
+}
+
+/// The value of a header that may stand once. One that stands twice is as unusable as an empty one, and becomes that.
+fn single<'a, V>(values: impl IntoIterator<Item = &'a V>) -> Option<&'a [u8]>
+where
+    V: AsRef<[u8]> + ?Sized + 'a,
+{
+    let mut values = values.into_iter();
+    let first = values.next()?;
+    Some(values.next().map_or(first.as_ref(), |_| &[]))
 }
 
 #[cfg(feature = "http")]
@@ -96,17 +98,6 @@ impl core::fmt::Debug for Incoming<'_> {
     }
 }
 
-impl<'a> Header<'a> {
-    fn of<V: AsRef<[u8]> + ?Sized + 'a>(values: impl IntoIterator<Item = &'a V>) -> Self {
-        let mut values = values.into_iter();
-        match (values.next(), values.next()) {
-            (None, _) => Self::Absent,
-            (Some(value), None) => Self::Once(value.as_ref()),
-            (Some(_), Some(_)) => Self::Repeated,
-        }
-    }
-}
-
 /// A form that was read: well-formed, within the limits, no parameter twice.
 ///
 /// A parameter without a value counts as absent ([RFC 6749, section 3.2]).
@@ -114,15 +105,27 @@ impl<'a> Header<'a> {
 /// [RFC 6749, section 3.2]: https://www.rfc-editor.org/rfc/rfc6749#section-3.2
 #[must_use]
 pub struct Form<'a> {
-    pub(super) policy: &'a Policy,
     body: &'a [u8],
-    pub(super) authorization: Header<'a>,
-    grant_type: Option<Raw<'a>>,
-    device_code: Option<Raw<'a>>,
-    pub(super) client_id: Option<Raw<'a>>,
-    pub(super) client_secret: Option<Raw<'a>>,
-    pub(super) client_assertion: Option<Raw<'a>>,
-    scope: Option<Raw<'a>>,
+    pub(super) policy: &'a Policy,
+    pub(super) authorization: Option<&'a [u8]>,
+    grant_type: Place,
+    device_code: Place,
+    client_id: Place,
+    client_secret: Place,
+    client_assertion: Place,
+    scope: Place,
+    /// Whether each of these values, a usual grant type aside, stands for itself.
+    is_plain: bool,
+}
+
+/// Where in the body a value stands: from and to. A parameter that never came stands nowhere.
+///
+/// Two numbers instead of a slice: a form that fits a cache line can be returned and passed on without stalls.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Place(u16, u16);
+
+impl Place {
+    const NOWHERE: Self = Self(u16::MAX, u16::MAX);
 }
 
 impl<'a> Form<'a> {
@@ -131,12 +134,13 @@ impl<'a> Form<'a> {
     /// # Errors
     ///
     /// The reply to send: 405 for another method, `invalid_request` for all else.
+    #[inline(always)]
     pub fn read(incoming: Incoming<'a>, policy: &'a Policy) -> Result<Self, Reply> {
         // "The client MUST use the HTTP "POST" method when making access token requests." (RFC 6749, section 3.2)
         if incoming.method != "POST" {
             return Err(Reply::fixed(Cause::MethodNotAllowed));
         }
-        if !is_form(incoming.content_type) {
+        if !incoming.content_type.is_some_and(is_form) {
             return Err(Reply::fixed(Cause::MediaType));
         }
         if incoming.body.len() > policy.max_body {
@@ -146,17 +150,21 @@ impl<'a> Form<'a> {
             policy,
             body: incoming.body,
             authorization: incoming.authorization,
-            grant_type: None,
-            device_code: None,
-            client_id: None,
-            client_secret: None,
-            client_assertion: None,
-            scope: None,
+            grant_type: Place::NOWHERE,
+            device_code: Place::NOWHERE,
+            client_id: Place::NOWHERE,
+            client_secret: Place::NOWHERE,
+            client_assertion: Place::NOWHERE,
+            scope: Place::NOWHERE,
+            is_plain: true,
         };
-        form.divide().map_err(Reply::fixed)?;
-        Ok(form)
+        match form.divide() {
+            Ok(()) => Ok(form),
+            Err(cause) => Err(Reply::fixed(cause)),
+        }
     }
 
+    #[inline(always)]
     fn divide(&mut self) -> Result<(), Cause> {
         let mut segments = Segments::of(self.body);
         let mut count = 0_usize;
@@ -165,15 +173,21 @@ impl<'a> Form<'a> {
             if count == MAX_PARAMETERS {
                 return Err(Cause::TooManyParameters);
             }
-            let (name, value) = divide(segment);
-            let is_known = value.0 == DEVICE_GRANT_ENCODED.as_bytes();
-            if !is_known && !value.is_sound() {
-                return Err(Cause::Encoding);
-            }
+            let to = segments.position();
             // "Request and response parameters MUST NOT be included more than once." (RFC 6749, section 3.2)
-            repeated |= match self.slot(name.0) {
-                Some(slot) => slot.replace(value).is_some(),
-                None => self.is_repeated(name, value, count)?,
+            repeated |= match self.slot(segment) {
+                Some((slot, value)) => {
+                    let is_repeated = slot.fill(to, value);
+                    let value = Raw(value);
+                    if value.0 != DEVICE_GRANT_ENCODED.as_bytes() && !value.is_plain() {
+                        self.is_plain = false;
+                        if !value.is_sound() {
+                            return Err(Cause::Encoding);
+                        }
+                    }
+                    is_repeated
+                }
+                None => self.is_repeated(segment, to, count)?,
             };
             count = count.saturating_add(1);
         }
@@ -183,40 +197,51 @@ impl<'a> Form<'a> {
         Ok(())
     }
 
-    /// The place of a parameter that the core reads.
-    #[inline]
-    fn slot(&mut self, name: &[u8]) -> Option<&mut Option<Raw<'a>>> {
-        match name {
-            b"grant_type" => Some(&mut self.grant_type),
-            b"device_code" => Some(&mut self.device_code),
-            b"client_id" => Some(&mut self.client_id),
-            b"client_secret" => Some(&mut self.client_secret),
-            b"client_assertion" => Some(&mut self.client_assertion),
-            b"scope" => Some(&mut self.scope),
-            _ => None,
+    /// The slot and the value of a parameter that the core reads.
+    #[inline(always)]
+    fn slot<'s>(&mut self, segment: &'s [u8]) -> Option<(&mut Place, &'s [u8])> {
+        if let Some(value) = segment.strip_prefix(b"grant_type=") {
+            Some((&mut self.grant_type, value))
+        } else if let Some(value) = segment.strip_prefix(b"device_code=") {
+            Some((&mut self.device_code, value))
+        } else if let Some(value) = segment.strip_prefix(b"client_id=") {
+            Some((&mut self.client_id, value))
+        } else if let Some(value) = segment.strip_prefix(b"client_secret=") {
+            Some((&mut self.client_secret, value))
+        } else if let Some(value) = segment.strip_prefix(b"client_assertion=") {
+            Some((&mut self.client_assertion, value))
+        } else {
+            let value = segment.strip_prefix(b"scope=")?;
+            Some((&mut self.scope, value))
         }
     }
 
     /// Files a parameter whose raw name is none of ours, and tells whether it stood before.
     #[cold]
-    fn is_repeated(&mut self, name: Raw<'a>, value: Raw<'a>, count: usize) -> Result<bool, Cause> {
+    #[inline(never)]
+    fn is_repeated(&mut self, segment: &[u8], to: usize, count: usize) -> Result<bool, Cause> {
         // These may repeat: RFC 8707, section 2, and RFC 8693, section 2.1.
         const REPEATABLE: [&str; 2] = ["resource", "audience"];
+        // A name of ours may come with escapes, or without "=".
         const OURS: [&str; 6] = [
-            "grant_type",
-            "device_code",
-            "client_id",
-            "client_secret",
-            "client_assertion",
-            "scope",
+            "grant_type=",
+            "device_code=",
+            "client_id=",
+            "client_secret=",
+            "client_assertion=",
+            "scope=",
         ];
-        if !name.is_sound() {
+        let (name, value) = divide(segment);
+        if !name.is_sound() || !value.is_sound() {
             return Err(Cause::Encoding);
         }
-        // A name of ours may come with escapes.
-        let ours = OURS.into_iter().find(|own| name.is(own));
-        if let Some(slot) = ours.and_then(|own| self.slot(own.as_bytes())) {
-            return Ok(slot.replace(value).is_some());
+        let ours = OURS
+            .into_iter()
+            .find(|own| name.is(own.trim_end_matches('=')));
+        if let Some((slot, _)) = ours.and_then(|own| self.slot(own.as_bytes())) {
+            let is_repeated = slot.fill(to, value.0);
+            self.is_plain = false;
+            return Ok(is_repeated);
         }
         if REPEATABLE.into_iter().any(|own| name.is(own)) {
             return Ok(false);
@@ -225,13 +250,41 @@ impl<'a> Form<'a> {
         Ok(before.any(|(earlier, _)| earlier.same(name)))
     }
 
+    /// A value that the core reads. "Parameters sent without a value MUST be treated as if they were omitted from the
+    /// request." (RFC 6749, section 3.2)
+    #[inline(always)]
+    fn value(&self, place: Place) -> Option<Raw<'a>> {
+        let value = self.body.get(place.0.into()..place.1.into())?;
+        (!value.is_empty()).then_some(Raw(value))
+    }
+
+    /// Whether id, secret and code stand for themselves, and are visible ASCII or space.
+    pub(super) const fn is_plain(&self) -> bool {
+        self.is_plain
+    }
+
+    pub(super) fn client_id(&self) -> Option<Raw<'a>> {
+        self.value(self.client_id)
+    }
+
+    pub(super) fn client_secret(&self) -> Option<Raw<'a>> {
+        self.value(self.client_secret)
+    }
+
+    pub(super) fn client_assertion(&self) -> Option<Raw<'a>> {
+        self.value(self.client_assertion)
+    }
+
     /// Which grant a request at the token endpoint asks for (A8, A9).
     ///
     /// # Errors
     ///
     /// The reply to send, `invalid_request`, where it names none.
+    #[inline(always)]
     pub fn grant(&self) -> Result<Grant<'_>, Reply> {
-        let grant_type = present(self.grant_type).ok_or(Reply::fixed(Cause::GrantTypeMissing))?;
+        let grant_type = self
+            .value(self.grant_type)
+            .ok_or(Reply::fixed(Cause::GrantTypeMissing))?;
         let is_device_grant = grant_type.0 == DEVICE_GRANT_ENCODED.as_bytes()
             || grant_type.0 == DEVICE_GRANT.as_bytes()
             || grant_type.is(DEVICE_GRANT);
@@ -239,12 +292,12 @@ impl<'a> Form<'a> {
             return Ok(Grant::Other(self));
         }
         let credentials = Credentials::read(self)?;
-        present(self.device_code).ok_or(Reply::fixed(Cause::DeviceCodeMissing))?;
+        self.value(self.device_code)
+            .ok_or(Reply::fixed(Cause::DeviceCodeMissing))?;
         Ok(Grant::DeviceCode(Request::new(
-            self,
             credentials,
             |form, client| {
-                let key = present(form.device_code).and_then(session_key);
+                let key = form.value(form.device_code).and_then(session_key);
                 Poll::new(form.policy, client, key)
             },
         )))
@@ -256,11 +309,9 @@ impl<'a> Form<'a> {
     ///
     /// The reply to send: `invalid_request`, or `invalid_client` for an unusable `Authorization` header.
     pub fn device_authorization(&self) -> Result<Request<'_, Issuing<'_>>, Reply> {
-        Ok(Request::new(
-            self,
-            Credentials::read(self)?,
-            |form, client| Issuing::new(form.policy, client, present(form.scope)),
-        ))
+        Ok(Request::new(Credentials::read(self)?, |form, client| {
+            Issuing::new(form.policy, client, form.value(form.scope))
+        }))
     }
 
     /// The reply to a grant that the host does not serve either: `unsupported_grant_type` (A9).
@@ -277,8 +328,8 @@ impl<'a> Form<'a> {
     /// The values of a parameter that may repeat, `resource` for example, without empty ones.
     pub fn parameters(&self, name: &str) -> impl Iterator<Item = Cow<'a, str>> {
         Segments::of(self.body)
-            .filter(move |(own, _)| own.is(name))
-            .filter_map(|(_, value)| present(Some(value))?.text())
+            .filter(move |(own, value)| own.is(name) && !value.0.is_empty())
+            .filter_map(|(_, value)| value.text())
     }
 }
 
@@ -288,21 +339,31 @@ impl core::fmt::Debug for Form<'_> {
     }
 }
 
-/// "Parameters sent without a value MUST be treated as if they were omitted from the request." (RFC 6749, section 3.2)
-pub(super) fn present(value: Option<Raw<'_>>) -> Option<Raw<'_>> {
-    value.filter(|value| !value.0.is_empty())
+impl Place {
+    /// Puts a value that ends at `to` here, and tells whether there was one.
+    #[inline(always)]
+    fn fill(&mut self, to: usize, value: &[u8]) -> bool {
+        let was_filled = *self != Self::NOWHERE;
+        let from = to.saturating_sub(value.len());
+        // The policy bounds bodies to what these numbers can tell.
+        *self = Self(
+            u16::try_from(from).unwrap_or(u16::MAX),
+            u16::try_from(to).unwrap_or(u16::MAX),
+        );
+        was_filled
+    }
 }
 
-fn is_form(content_type: Header<'_>) -> bool {
+/// A2: the media type, its case and its parameters aside.
+#[inline(always)]
+fn is_form(content_type: &[u8]) -> bool {
     const FORM: &[u8] = b"application/x-www-form-urlencoded";
-    match content_type {
-        Header::Absent | Header::Repeated => false,
-        Header::Once(value) => {
-            let end = memchr::memchr(b';', value).unwrap_or(value.len());
-            let essence = value.get(..end).unwrap_or_default().trim_ascii();
-            essence.eq_ignore_ascii_case(FORM)
-        }
+    if content_type == FORM {
+        return true;
     }
+    let end = memchr::memchr(b';', content_type).unwrap_or(content_type.len());
+    let essence = content_type.get(..end).unwrap_or_default().trim_ascii();
+    essence.eq_ignore_ascii_case(FORM)
 }
 
 /// Which grant a request at the token endpoint asks for.
@@ -317,11 +378,8 @@ pub enum Grant<'f> {
 
 /// The key of a device code; none for one of a length that no code has (A17).
 fn session_key(device_code: Raw<'_>) -> Option<SessionKey> {
-    let of = |code: &[u8]| {
-        let possible = code.len() == DeviceCode::LENGTH;
-        possible.then(|| SessionKey(Digest::of(code)))
-    };
-    if device_code.is_plain() {
+    let of = |code: &[u8]| Some(SessionKey(Digest::of_code(code.try_into().ok()?)));
+    if device_code.0.len() == DeviceCode::LENGTH && device_code.is_plain() {
         return of(device_code.0);
     }
     of(device_code.text()?.as_bytes())

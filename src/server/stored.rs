@@ -16,7 +16,7 @@ use super::subject::{Origin, Subject};
 use crate::digest::{SessionKey, UserKey};
 use crate::scope::Scope;
 use crate::time::Timestamp;
-use crate::wire::credentials::is_vschar;
+use crate::wire::octets::are_vschars;
 
 /// The version of the stored form.
 const VERSION: u8 = 1;
@@ -91,7 +91,7 @@ impl TryFrom<Form> for Session {
             | StateForm::Redeemed { grant, .. } => Some(grant),
         };
         let in_order = form.issued_at < form.expires_at && form.expires_at < form.purge_at;
-        let client = !form.client_id.is_empty() && form.client_id.bytes().all(is_vschar);
+        let client = !form.client_id.is_empty() && are_vschars(form.client_id.as_bytes());
         let scope = granted.is_none_or(|grant| grant.scope.is_within(&form.scope));
         if !in_order || !client || !scope || form.version == 0 {
             return Err(StoredError::Corrupt);

@@ -12,6 +12,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use super::form::{self, Raw};
+use super::octets::are_vschars;
 
 /// The longest `Authorization` header that is read.
 const MAX_HEADER: usize = 8 * 1024;
@@ -37,8 +38,8 @@ impl Basic {
         let (id, secret) = pair.split_at_checked(colon)?;
         let id = Raw(id).text()?.into_owned();
         let secret = Raw(secret.get(1..)?).text()?.into_owned();
-        let printable = |text: &str| text.bytes().all(is_vschar);
-        (printable(&id) && printable(&secret)).then_some(Self { id, secret })
+        let legal = are_vschars(id.as_bytes()) && are_vschars(secret.as_bytes());
+        legal.then_some(Self { id, secret })
     }
 }
 
@@ -53,9 +54,7 @@ pub(crate) fn basic(id: &str, secret: &str) -> String {
     header
 }
 
-/// `VSCHAR = %x20-7E`, of which ids, secrets and tokens are made ([RFC 6749, appendix A]).
-///
-/// [RFC 6749, appendix A]: https://www.rfc-editor.org/rfc/rfc6749#appendix-A
+/// `VSCHAR = %x20-7E` ([RFC 6749, appendix A](https://www.rfc-editor.org/rfc/rfc6749#appendix-A)).
 pub(crate) const fn is_vschar(byte: u8) -> bool {
     matches!(byte, 0x20..=0x7E)
 }

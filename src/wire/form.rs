@@ -12,29 +12,45 @@ use alloc::borrow::Cow;
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use super::octets::are_plain;
+
 /// The segments of a body: each a raw name and a raw value.
 #[derive(Clone, Debug)]
 pub(crate) struct Segments<'a> {
-    rest: &'a [u8],
+    body: &'a [u8],
+    /// Where the last segment ended.
+    position: usize,
+    /// Where the next one begins.
+    next: usize,
 }
 
 impl<'a> Segments<'a> {
     pub(crate) const fn of(body: &'a [u8]) -> Self {
-        Self { rest: body }
+        Self {
+            body,
+            position: 0,
+            next: 0,
+        }
     }
 
     /// The next segment that is not empty, undivided.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn next_segment(&mut self) -> Option<&'a [u8]> {
-        while !self.rest.is_empty() {
-            let end = memchr::memchr(b'&', self.rest).unwrap_or(self.rest.len());
-            let (segment, rest) = self.rest.split_at_checked(end)?;
-            self.rest = rest.get(1..).unwrap_or_default();
-            if !segment.is_empty() {
-                return Some(segment);
+        loop {
+            let rest = self.body.get(self.next..)?;
+            let length = memchr::memchr(b'&', rest).unwrap_or(rest.len());
+            self.position = self.next.saturating_add(length);
+            self.next = self.position.saturating_add(1);
+            if length > 0 {
+                return rest.get(..length);
             }
         }
-        None
+    }
+
+    /// Where the last segment ended.
+    #[inline]
+    pub(crate) const fn position(&self) -> usize {
+        self.position
     }
 }
 
@@ -78,12 +94,10 @@ impl<'a> Raw<'a> {
         })
     }
 
-    /// Whether the raw octets are the characters: ASCII without `%` and `+`.
-    #[inline]
+    /// Whether the raw octets are the characters, all of them visible ASCII or space.
+    #[inline(always)]
     pub(crate) fn is_plain(self) -> bool {
-        // Without an early exit this is a handful of vector instructions.
-        let odd = |b: u8| u8::from(b == b'%') | u8::from(b == b'+') | (b & 0x80);
-        self.0.iter().fold(0, |seen, &b| seen | odd(b)) == 0
+        are_plain(self.0)
     }
 
     /// Whether every escape is whole and the octets are UTF-8.

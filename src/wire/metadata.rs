@@ -377,14 +377,11 @@ impl<'a> Parts<'a> {
 }
 
 fn is_host(host: &str) -> bool {
-    match bracketed(host) {
-        Some(address) => address.parse::<Ipv6Addr>().is_ok(),
-        None => {
-            let legal =
-                |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
-            !host.is_empty() && host.bytes().all(legal)
-        }
+    if let Some(address) = bracketed(host) {
+        return address.parse::<Ipv6Addr>().is_ok();
     }
+    let legal = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
+    !host.is_empty() && host.bytes().all(legal)
 }
 
 fn is_loopback(host: &str) -> bool {

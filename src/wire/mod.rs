@@ -3,6 +3,7 @@
 pub(crate) mod credentials;
 pub(crate) mod form;
 pub mod metadata;
+pub(crate) mod octets;
 pub mod response;
 pub mod tokens;
 pub(crate) mod uri;

@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 use core::fmt::{self, Write as _};
 use core::time::Duration;
 
-use super::credentials::is_vschar;
+use super::octets::are_vschars;
 
 /// What the host minted for an approval. Whether it may be sent is decided by
 /// [`Redemption::settle`](crate::server::Redemption::settle), which adds the granted scope.
@@ -186,8 +186,7 @@ pub(crate) fn quote(body: &mut String, text: &str) {
 
 fn checked(token: &str) -> Result<&str, TokenError> {
     // "access-token = 1*VSCHAR" (RFC 6749, appendix A.12)
-    let legal = token.bytes().all(is_vschar);
-    if token.is_empty() || !legal {
+    if token.is_empty() || !are_vschars(token.as_bytes()) {
         return Err(TokenError::Character);
     }
     Ok(token)
