@@ -144,7 +144,7 @@ fn read(status: u16, octets: &[u8]) -> Verdict {
     let kept = Kept::default();
     let mut body = Body::new(&kept);
     match open(status, octets, &mut body) {
-        Ok(Format::Known) => {}
+        Ok(Format::Json | Format::Form) => {}
         Ok(Format::Unknown) => return unreadable(status),
         Err(Unread::Redirected) => return Verdict::Redirected(status),
         Err(Unread::Malformed(why)) => return Verdict::Malformed(why),

@@ -30,16 +30,17 @@ pub(crate) struct Body<'a> {
     pub(crate) repeated: bool,
     /// Whether there are members that are not ours.
     others: bool,
+    format: Format,
     text: &'a str,
     kept: &'a Kept,
 }
 
-/// Whether a body could be read.
+/// How a body is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Format {
-    /// JSON, or a form of ours.
-    Known,
-    /// Neither.
+    Json,
+    /// A form with a key of ours.
+    Form,
     Unknown,
 }
 
@@ -50,6 +51,7 @@ impl<'a> Body<'a> {
             members: Members::default(),
             repeated: false,
             others: false,
+            format: Format::Json,
             text: "",
             kept,
         }
@@ -62,24 +64,22 @@ impl<'a> Body<'a> {
         };
         self.text = text;
         let mut json = serde_json::Deserializer::from_str(text);
-        if (&mut *self)
-            .deserialize(&mut json)
-            .and_then(|()| json.end())
-            .is_ok()
-        {
-            return Format::Known;
+        let object = (&mut *self).deserialize(&mut json);
+        if object.and_then(|()| json.end()).is_ok() {
+            return Format::Json;
         }
         *self = Self {
             text: text.trim_ascii(),
+            format: Format::Form,
             ..Self::new(self.kept)
         };
         if self.read_form().is_some() {
-            return Format::Known;
+            return Format::Form;
         }
         *self = Self::new(self.kept);
         // JSON, but no object: it can be read, and says nothing.
         match serde_json::from_str::<IgnoredAny>(text) {
-            Ok(_) => Format::Known,
+            Ok(_) => Format::Json,
             Err(_) => Format::Unknown,
         }
     }
@@ -109,8 +109,8 @@ impl<'a> Body<'a> {
         if !self.others {
             return Map::new();
         }
-        if let Ok(Others(others)) = serde_json::from_str(self.text) {
-            return others;
+        if self.format == Format::Json {
+            return serde_json::from_str(self.text).map_or_else(|_| Map::new(), |Others(map)| map);
         }
         let pairs = Segments::of(self.text.as_bytes()).filter_map(|(name, value)| {
             let name = name.text()?;
@@ -257,7 +257,7 @@ impl<'de> Visitor<'de> for &mut Body<'de> {
         while let Some(slot) = object.next_key_seed(Name(&mut self.members))? {
             match slot {
                 Some(slot) if !slot.is_there() => {
-                    *slot = object.next_value_seed(Reading(self.kept))?
+                    *slot = object.next_value_seed(Reading(self.kept))?;
                 }
                 passed => {
                     self.repeated |= passed.is_some();

@@ -21,7 +21,7 @@ pub(crate) struct Pace {
     /// When the next poll may go out, but for the margin.
     pub(crate) earliest: Duration,
     /// What the caller adds to it.
-    margin: Duration,
+    pub(crate) margin: Duration,
     pub(crate) deadline: Duration,
     pub(crate) lifetime: Duration,
     /// The smallest gap.

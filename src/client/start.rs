@@ -175,7 +175,7 @@ fn read(status: u16, octets: &[u8], wishes: Wishes) -> Result<Authorization, Sta
     }
     match status {
         200..=299 => match format {
-            Format::Known => issued(&body, wishes),
+            Format::Json | Format::Form => issued(&body, wishes),
             Format::Unknown => Err(StartError::Malformed(Malformed::Unreadable)),
         },
         404 | 405 | 501 => Err(StartError::Unsupported(status)),

@@ -186,7 +186,7 @@ impl Issuance<'_> {
     /// [`Taken`]: draw again with fresh entropy. After three more draws the next is 503.
     pub fn settle(self, inserted: Inserted) -> Result<Reply, Taken> {
         match inserted {
-            Inserted::New => Ok(Reply::made(Response::made(200, self.body()), Cause::Issued)),
+            Inserted::New => Ok(Reply::made(Response::made(self.body()), Cause::Issued)),
             Inserted::UserCodeTaken => {
                 *self.redraws = self.redraws.saturating_add(1);
                 Err(Taken)

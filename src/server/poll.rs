@@ -74,10 +74,10 @@ impl<'f> Poll<'f> {
         }
         let now = Timestamp::from(now);
         let Some(stored) = stored else {
-            let cause = self
-                .key
-                .map_or(Cause::MalformedCode, |_| Cause::UnknownCode);
-            return Polled::Reply(Reply::fixed(cause)); // C2
+            return Polled::Reply(match self.key {
+                Some(_) => Reply::fixed(Cause::UnknownCode), // C2
+                None => Reply::fixed(Cause::MalformedCode),  // A17
+            });
         };
         let session = &stored.session;
         if self.key.as_ref() != Some(session.key()) {
@@ -120,11 +120,12 @@ impl<'f> Poll<'f> {
             return Reply::lost_race(); // C18: the winner redeemed it; that is no replay
         }
         let since = now.since(redeemed.at);
-        Reply::fixed(if since < self.policy.retry_window {
-            Cause::Duplicate(since)
+        let cause = if since < self.policy.retry_window {
+            Cause::Duplicate
         } else {
-            Cause::Replay(since)
-        })
+            Cause::Replay
+        };
+        Reply::used(cause, since)
     }
 }
 
@@ -196,14 +197,17 @@ impl<'p> Redemption<'p> {
         settle(written, self.losses, || {
             // "scope OPTIONAL, if identical to the scope requested by the client; otherwise, REQUIRED." (RFC 6749, section 5.1)
             let body = tokens.body(self.grant.scope.as_str());
-            Reply::made(Response::made(200, body), Cause::Granted)
+            Reply::made(Response::made(body), Cause::Granted)
         })
     }
 
     /// Refuses for a check of the host's own, `DPoP` or `resource` for example; nothing is consumed (C14). Come here first, so
     /// that a caller without its proof cannot cause a write.
     pub fn refuse(self, error: HostError) -> Reply {
-        Reply::made(Response::made(error.status, error.body()), Cause::HostCheck)
+        Reply::made(
+            Response::refused(error.status, error.body()),
+            Cause::HostCheck,
+        )
     }
 
     /// Refuses because the subject or the consent is no longer valid, for good (C15).

@@ -9,13 +9,15 @@ use core::time::Duration;
 
 use super::policy::Policy;
 use super::quota::Spent;
-use crate::wire::response::{Fixed, Response, fixed};
+use crate::wire::response::{Fixed, INVALID_CLIENT, Response, fixed};
 
 /// A response to send, and why it is what it is.
 #[derive(Clone, Debug)]
 #[must_use = "the peer is waiting for it"]
 pub struct Reply {
     response: Response,
+    /// In milliseconds; zero for a code that was not redeemed. One word: a reply is moved often.
+    since_redemption: u64,
     cause: Cause,
 }
 
@@ -38,6 +40,15 @@ impl Reply {
         self.cause
     }
 
+    /// How long ago the code was redeemed, where the cause is [`Cause::Replay`] or [`Cause::Duplicate`].
+    #[must_use]
+    pub const fn since_redemption(&self) -> Option<Duration> {
+        match self.cause {
+            Cause::Replay | Cause::Duplicate => Some(Duration::from_millis(self.since_redemption)),
+            _ => None,
+        }
+    }
+
     /// For a host whose store failed, or returned a form that it cannot read (B8, C1): 503. Never `invalid_grant`, on which
     /// the client would stop for good.
     pub const fn store_failed() -> Self {
@@ -55,30 +66,25 @@ impl Reply {
 
     /// A poll that lost its race and finds the session redeemed by the winner: as any used code, but nothing is to be revoked.
     pub(super) const fn lost_race() -> Self {
-        Self {
-            response: Response::fixed(INVALID_GRANT),
-            cause: Cause::LostRace,
-        }
+        Self::made(Response::fixed(INVALID_GRANT), Cause::LostRace)
+    }
+
+    /// A code that was redeemed before, `since` ago.
+    pub(super) fn used(cause: Cause, since: Duration) -> Self {
+        let mut reply = Self::fixed(cause);
+        reply.since_redemption = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
+        reply
     }
 
     fn too_many(cause: Cause, spent: Spent) -> Self {
         let millis = spent.retry_after.as_millis();
         let seconds = u32::try_from(millis.div_ceil(1000)).unwrap_or(u32::MAX);
-        Self {
-            response: Response::later(cause.fixed(), seconds.max(1)),
-            cause,
-        }
+        Self::made(Response::later(TOO_MANY, seconds.max(1)), cause)
     }
 
+    #[inline(always)]
     pub(super) const fn slow_down(interval: u32) -> Self {
-        Self {
-            response: Response::slow_down(interval),
-            cause: Cause::TooFast,
-        }
-    }
-
-    pub(super) const fn made(response: Response, cause: Cause) -> Self {
-        Self { response, cause }
+        Self::made(Response::slow_down(interval), Cause::TooFast)
     }
 
     /// The refusal of a client: "the authorization server MUST respond with an HTTP 401 (Unauthorized) status code and include
@@ -86,28 +92,24 @@ impl Reply {
     ///
     /// [RFC 6749, section 5.2]: https://www.rfc-editor.org/rfc/rfc6749#section-5.2
     pub(super) fn unauthorized(cause: Cause, policy: &Policy) -> Self {
+        Self::made(Response::unauthorized(policy.realm.clone()), cause)
+    }
+
+    /// The constant response to `cause`.
+    #[inline(always)]
+    pub(super) const fn fixed(cause: Cause) -> Self {
+        Self::made(Response::fixed(cause.fixed()), cause)
+    }
+
+    #[inline(always)]
+    pub(super) const fn made(response: Response, cause: Cause) -> Self {
         Self {
-            response: Response::unauthorized(cause.fixed(), policy.realm.clone()),
+            response,
+            since_redemption: 0,
             cause,
         }
     }
-
-    /// The constant response to `cause`; a 503 says when to come back.
-    pub(super) const fn fixed(cause: Cause) -> Self {
-        let fixed = cause.fixed();
-        let response = if fixed.status() == 503 {
-            Response::later(fixed, RETRY_AFTER)
-        } else {
-            Response::fixed(fixed)
-        };
-        Self { response, cause }
-    }
 }
-
-/// When to come back after a 503, in seconds: the default interval of a poll ([RFC 8628, section 3.2]).
-///
-/// [RFC 8628, section 3.2]: https://www.rfc-editor.org/rfc/rfc8628#section-3.2
-const RETRY_AFTER: u32 = 5;
 
 #[cfg(feature = "http")]
 impl<B: From<alloc::borrow::Cow<'static, [u8]>>> From<Reply> for http::Response<B> {
@@ -117,7 +119,6 @@ impl<B: From<alloc::borrow::Cow<'static, [u8]>>> From<Reply> for http::Response<
 }
 
 /// The responses that several causes share, byte for byte.
-const INVALID_CLIENT: &Fixed = fixed!(401, "invalid_client", "client authentication failed");
 const EXPIRED: &Fixed = fixed!(400, "expired_token", "the device code has expired");
 const TOO_MANY: &Fixed = fixed!(429, "temporarily_unavailable", "too many requests");
 const UNAVAILABLE: &Fixed = fixed!(503, "temporarily_unavailable", "try again later");
@@ -136,12 +137,12 @@ macro_rules! invalid {
 
 /// Declares the causes: each with its row in the tables, its name in a log, and its response.
 macro_rules! causes {
-    ($($(#[$doc:meta])* $name:ident $(($field:ty))?, $text:literal, $response:expr;)+) => {
+    ($($(#[$doc:meta])* $name:ident, $text:literal, $response:expr;)+) => {
         /// Why a request got its reply. Each names its row in the tables of the server half.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         #[non_exhaustive]
         pub enum Cause {
-            $($(#[$doc])* $name $(($field))?,)+
+            $($(#[$doc])* $name,)+
         }
 
         impl Cause {
@@ -149,14 +150,15 @@ macro_rules! causes {
             #[must_use]
             pub const fn as_str(self) -> &'static str {
                 match self {
-                    $(Self::$name { .. } => $text,)+
+                    $(Self::$name => $text,)+
                 }
             }
 
             /// The constant part of the response.
+            #[inline(always)]
             const fn fixed(self) -> &'static Fixed {
                 match self {
-                    $(Self::$name { .. } => $response,)+
+                    $(Self::$name => $response,)+
                 }
             }
         }
@@ -218,10 +220,10 @@ causes! {
     MalformedCode, "malformed_code", INVALID_GRANT;
     /// C3: the code was issued to another client. Worth an alarm.
     ForeignClient, "foreign_client", INVALID_GRANT;
-    /// C4: redeemed before, this long ago: revoke the tokens of the session.
-    Replay(Duration), "replay", INVALID_GRANT;
+    /// C4: redeemed before, [`Reply::since_redemption`] ago: revoke the tokens of the session.
+    Replay, "replay", INVALID_GRANT;
     /// C4: redeemed before, so shortly that it is a duplicate of the same request: revoke nothing.
-    Duplicate(Duration), "duplicate", INVALID_GRANT;
+    Duplicate, "duplicate", INVALID_GRANT;
     /// C5: the approval was withdrawn.
     Revoked, "revoked", INVALID_GRANT;
     /// C6: the user denied.

@@ -284,7 +284,7 @@ impl<'a> Form<'a> {
     pub fn grant(&self) -> Result<Grant<'_>, Reply> {
         let grant_type = self
             .value(self.grant_type)
-            .ok_or(Reply::fixed(Cause::GrantTypeMissing))?;
+            .ok_or_else(|| Reply::fixed(Cause::GrantTypeMissing))?;
         let is_device_grant = grant_type.0 == DEVICE_GRANT_ENCODED.as_bytes()
             || grant_type.0 == DEVICE_GRANT.as_bytes()
             || grant_type.is(DEVICE_GRANT);
@@ -293,7 +293,7 @@ impl<'a> Form<'a> {
         }
         let credentials = Credentials::read(self)?;
         self.value(self.device_code)
-            .ok_or(Reply::fixed(Cause::DeviceCodeMissing))?;
+            .ok_or_else(|| Reply::fixed(Cause::DeviceCodeMissing))?;
         Ok(Grant::DeviceCode(Request::new(
             credentials,
             |form, client| {

@@ -24,13 +24,13 @@ fn beyond_vschar(octet: u8) -> u8 {
 /// Whether `odd` is not zero for some octet.
 #[inline(always)]
 fn any(text: &[u8], odd: impl Fn(u8) -> u8) -> bool {
-    let among = |some: &[u8]| some.iter().fold(0, |seen, &octet| seen | odd(octet));
-    match text.last_chunk::<16>() {
-        None => among(text) != 0,
-        Some(last) => {
-            let (whole, _) = text.as_chunks::<16>();
-            let seen = whole.iter().fold(0, |seen, some| seen | among(some));
-            (seen | among(last)) != 0
-        }
+    let among = |some: &[u8; 16]| some.iter().fold(0, |seen, &octet| seen | odd(octet));
+    let Some(last) = text.last_chunk::<16>() else {
+        return text.iter().any(|&octet| odd(octet) != 0);
+    };
+    let mut seen = among(last);
+    for some in text.as_chunks::<16>().0 {
+        seen |= among(some);
     }
+    seen != 0
 }

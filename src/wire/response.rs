@@ -8,6 +8,7 @@
 //! [RFC 6749, section 5.1]: https://www.rfc-editor.org/rfc/rfc6749#section-5.1
 //! [RFC 9110, section 15.5.2]: https://www.rfc-editor.org/rfc/rfc9110#section-15.5.2
 
+use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -33,9 +34,11 @@ enum Kind {
     /// `slow_down` with the interval now in force.
     SlowDown(u32),
     /// The refusal of a client, with the realm of its challenge.
-    Unauthorized(&'static Fixed, Arc<str>),
-    /// A body made for this request.
-    Made(u16, String),
+    Unauthorized(Arc<str>),
+    /// A success, with the body made for it.
+    Made(String),
+    /// A refusal of the host's own.
+    Refused(Box<(u16, String)>),
 }
 
 /// The constant part of a refusal.
@@ -62,11 +65,16 @@ macro_rules! fixed {
 }
 pub(crate) use fixed;
 
-impl Fixed {
-    pub(crate) const fn status(&self) -> u16 {
-        self.status
-    }
+/// Every way of failing to be a client.
+pub(crate) const INVALID_CLIENT: &Fixed =
+    fixed!(401, "invalid_client", "client authentication failed");
 
+/// When to come back after a 503, in seconds: the default interval of a poll ([RFC 8628, section 3.2]).
+///
+/// [RFC 8628, section 3.2]: https://www.rfc-editor.org/rfc/rfc8628#section-3.2
+const RETRY_AFTER: &str = "5";
+
+impl Fixed {
     pub(crate) const fn new(status: u16, body: &'static str) -> Self {
         Self { status, body }
     }
@@ -85,23 +93,27 @@ impl Response {
         Self(Kind::SlowDown(interval))
     }
 
-    pub(crate) const fn unauthorized(fixed: &'static Fixed, realm: Arc<str>) -> Self {
-        Self(Kind::Unauthorized(fixed, realm))
+    pub(crate) const fn unauthorized(realm: Arc<str>) -> Self {
+        Self(Kind::Unauthorized(realm))
     }
 
-    pub(crate) const fn made(status: u16, body: String) -> Self {
-        Self(Kind::Made(status, body))
+    pub(crate) const fn made(body: String) -> Self {
+        Self(Kind::Made(body))
+    }
+
+    pub(crate) fn refused(status: u16, body: String) -> Self {
+        Self(Kind::Refused(Box::new((status, body))))
     }
 
     /// The status code.
     #[must_use]
-    pub const fn status(&self) -> u16 {
+    pub fn status(&self) -> u16 {
         match &self.0 {
-            Kind::Fixed(fixed) | Kind::Later(fixed, _) | Kind::Unauthorized(fixed, _) => {
-                fixed.status
-            }
+            Kind::Fixed(fixed) | Kind::Later(fixed, _) => fixed.status,
             Kind::SlowDown(_) => 400,
-            Kind::Made(status, _) => *status,
+            Kind::Unauthorized(_) => INVALID_CLIENT.status,
+            Kind::Made(_) => 200,
+            Kind::Refused(refused) => refused.0,
         }
     }
 
@@ -119,12 +131,15 @@ impl Response {
             Kind::Later(_, seconds) | Kind::SlowDown(seconds) => {
                 Some(("retry-after", Text::number("", *seconds, "")))
             }
-            Kind::Unauthorized(_, realm) => {
+            Kind::Unauthorized(realm) => {
                 let challenge = format!("Basic realm=\"{realm}\"");
                 Some(("www-authenticate", Text(Repr::Owned(challenge))))
             }
             Kind::Fixed(fixed) if fixed.status == 405 => Some(("allow", Text::borrowed("POST"))),
-            Kind::Fixed(_) | Kind::Made(..) => None,
+            Kind::Fixed(fixed) if fixed.status == 503 => {
+                Some(("retry-after", Text::borrowed(RETRY_AFTER)))
+            }
+            Kind::Fixed(_) | Kind::Made(_) | Kind::Refused(_) => None,
         };
         let always = ALWAYS
             .into_iter()
@@ -144,15 +159,15 @@ impl Response {
     #[inline]
     pub fn body(&self) -> Text<'_> {
         match &self.0 {
-            Kind::Fixed(fixed) | Kind::Later(fixed, _) | Kind::Unauthorized(fixed, _) => {
-                Text::borrowed(fixed.body)
-            }
+            Kind::Fixed(fixed) | Kind::Later(fixed, _) => Text::borrowed(fixed.body),
+            Kind::Unauthorized(_) => Text::borrowed(INVALID_CLIENT.body),
             Kind::SlowDown(interval) => Text::number(
                 r#"{"error":"slow_down","error_description":"polling too fast","interval":"#,
                 *interval,
                 "}",
             ),
-            Kind::Made(_, body) => Text::borrowed(body),
+            Kind::Made(body) => Text::borrowed(body),
+            Kind::Refused(refused) => Text::borrowed(&refused.1),
         }
     }
 }
@@ -176,10 +191,10 @@ impl<B: From<alloc::borrow::Cow<'static, [u8]>>> From<Response> for http::Respon
         }
         let status = response.status();
         let body = match response.0 {
-            Kind::Fixed(fixed) | Kind::Later(fixed, _) | Kind::Unauthorized(fixed, _) => {
-                Cow::Borrowed(fixed.body.as_bytes())
-            }
-            Kind::Made(_, body) => Cow::Owned(body.into_bytes()),
+            Kind::Fixed(fixed) | Kind::Later(fixed, _) => Cow::Borrowed(fixed.body.as_bytes()),
+            Kind::Unauthorized(_) => Cow::Borrowed(INVALID_CLIENT.body.as_bytes()),
+            Kind::Made(body) => Cow::Owned(body.into_bytes()),
+            Kind::Refused(refused) => Cow::Owned(refused.1.into_bytes()),
             Kind::SlowDown(_) => Cow::Owned(response.body().as_bytes().to_owned()),
         };
         let mut converted = Self::new(body.into());

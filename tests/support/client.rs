@@ -1,0 +1,181 @@
+//! What the tests of the client half share: a client, its answers, and the whole of what it sends and says.
+
+#![allow(dead_code, reason = "each test binary uses a part")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a panic is how a test fails")]
+
+use core::time::Duration;
+
+use device_flow::client::{
+    DeviceFlow, Endpoints, Failure, Next, Outcome, Prompt, Prose, Received, Refusal, Request, Sent,
+    StartError, Step, Tokens, Waiting,
+};
+use serde_json::{Value, json};
+
+pub(crate) const DEVICE: &str = "https://as.example/oauth2/device_authorization";
+pub(crate) const TOKEN: &str = "https://as.example/oauth2/token";
+
+/// What a server issues: 300 s to live, 5 s between polls.
+pub(crate) const ISSUED: &str = r#"{"device_code":"GmRhmhcxhwAzkoEqiMEg_DnyEysNkuNhszIySk9eS",
+    "user_code":"WDJB-MJHT","verification_uri":"https://as.example/device",
+    "verification_uri_complete":"https://as.example/device?user_code=WDJB-MJHT","expires_in":300,"interval":5}"#;
+
+/// The body of a poll for [`ISSUED`].
+pub(crate) const POLL: &str = "grant_type=urn%3Aietf%3Aparams%3Aoauth%3Agrant-type%3Adevice_code\
+    &device_code=GmRhmhcxhwAzkoEqiMEg_DnyEysNkuNhszIySk9eS&client_id=cli";
+
+pub(crate) const PENDING: &str = r#"{"error":"authorization_pending"}"#;
+pub(crate) const SLOW_DOWN: &str = r#"{"error":"slow_down"}"#;
+pub(crate) const INVALID_GRANT: &str = r#"{"error":"invalid_grant"}"#;
+pub(crate) const SUCCESS: &str = r#"{"access_token":"a","token_type":"Bearer"}"#;
+
+pub(crate) type Answer<'a> = Result<Received<&'a str>, Failure>;
+
+pub(crate) const TIMEOUT: Answer<'static> = Err(Failure::ConnectionTimeout);
+
+/// Seconds.
+pub(crate) const fn s(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+/// An answer with this status and body.
+pub(crate) fn ok(status: u16, body: &str) -> Answer<'_> {
+    Ok(Received::new(status, body))
+}
+
+pub(crate) fn endpoints() -> Endpoints {
+    Endpoints::new(DEVICE, TOKEN).unwrap()
+}
+
+/// A public client without a scope.
+pub(crate) fn flow() -> DeviceFlow {
+    DeviceFlow::new(endpoints(), "cli")
+}
+
+/// Starts at 0 and answers at once.
+pub(crate) fn start(flow: &DeviceFlow, answer: Answer<'_>) -> Result<(Waiting, Prompt), StartError> {
+    let (starting, _) = flow.start(s(0)).unwrap();
+    starting.answer(answer, s(0))
+}
+
+/// A poller of [`ISSUED`], issued at 0: the first poll is due at 5, the deadline is at 300.
+pub(crate) fn issued() -> Waiting {
+    start(&flow(), ok(200, ISSUED)).unwrap().0
+}
+
+/// A poller with another interval and lifetime.
+pub(crate) fn issued_with(flow: &DeviceFlow, interval: u64, lifetime: u64) -> Waiting {
+    let body = ISSUED
+        .replace("\"expires_in\":300", &format!("\"expires_in\":{lifetime}"))
+        .replace("\"interval\":5", &format!("\"interval\":{interval}"));
+    start(flow, ok(200, &body)).unwrap().0
+}
+
+/// The poller has to wait at `now`; says until when.
+pub(crate) fn waits(waiting: Waiting, now: Duration) -> (Waiting, Duration) {
+    match waiting.next(now) {
+        Next::Wait(waiting, until) => (waiting, until),
+        other @ (Next::Send(..) | Next::Done(_)) => panic!("{other:?}"),
+    }
+}
+
+/// The poller has to send at `now`.
+pub(crate) fn sends(waiting: Waiting, now: Duration) -> Sent {
+    match waiting.next(now) {
+        Next::Send(sent, _) => sent,
+        other @ (Next::Wait(..) | Next::Done(_)) => panic!("{other:?}"),
+    }
+}
+
+/// The poller is at its end at `now`.
+pub(crate) fn ends(waiting: Waiting, now: Duration) -> Outcome {
+    match waiting.next(now) {
+        Next::Done(outcome) => outcome,
+        other @ (Next::Wait(..) | Next::Send(..)) => panic!("{other:?}"),
+    }
+}
+
+/// The poller goes on.
+pub(crate) fn again(step: Step) -> Waiting {
+    match step {
+        Step::Again(waiting) => waiting,
+        Step::Done(outcome) => panic!("{outcome:?}"),
+    }
+}
+
+/// The poller is at its end.
+pub(crate) fn over(step: Step) -> Outcome {
+    match step {
+        Step::Done(outcome) => outcome,
+        Step::Again(waiting) => panic!("{waiting:?}"),
+    }
+}
+
+/// Polls [`issued`] once at 5 and ends.
+pub(crate) fn outcome(answer: Answer<'_>) -> Outcome {
+    over(sends(issued(), s(5)).answer(answer, s(5)))
+}
+
+/// The whole of a request.
+pub(crate) fn whole(request: &Request) -> Value {
+    let headers: Vec<_> = request.headers().collect();
+    json!([request.method(), request.url(), headers, request.body()])
+}
+
+/// The request to expect, of a client without a header for its secret.
+pub(crate) fn posted(url: &str, body: &str) -> Value {
+    let headers = [
+        ("content-type", "application/x-www-form-urlencoded"),
+        ("accept", "application/json"),
+    ];
+    json!(["POST", url, headers, body])
+}
+
+/// The whole of a refusal.
+pub(crate) fn told(refusal: &Refusal) -> Value {
+    json!({
+        "status": refusal.status,
+        "code": refusal.code(),
+        "description": refusal.description.as_ref().map(Prose::as_str),
+        "possibly_redeemed": refusal.possibly_redeemed,
+        "members": refusal.members,
+    })
+}
+
+/// A refusal by a code alone.
+pub(crate) fn refused(status: u16, code: &str) -> Value {
+    json!({"status": status, "code": code, "description": null, "possibly_redeemed": false, "members": {}})
+}
+
+/// The whole of the tokens.
+pub(crate) fn granted(tokens: &Tokens) -> Value {
+    json!({
+        "bearer": tokens.bearer(),
+        "access_token": tokens.access_token(),
+        "token_type": tokens.token_type(),
+        "refresh_token": tokens.refresh_token(),
+        "id_token": tokens.id_token(),
+        "expires_in": tokens.expires_in().map(|span| span.as_secs()),
+        "scope": tokens.scope(),
+        "withheld": tokens.withheld(),
+        "members": tokens.members(),
+    })
+}
+
+/// A bearer token `a` and nothing else.
+pub(crate) fn bearer_a() -> Value {
+    json!({
+        "bearer": "a", "access_token": "a", "token_type": "Bearer", "refresh_token": null, "id_token": null,
+        "expires_in": null, "scope": null, "withheld": [], "members": {},
+    })
+}
+
+/// The whole of a prompt, the warnings apart.
+pub(crate) fn shown(prompt: &Prompt) -> Value {
+    json!({
+        "user_code": prompt.user_code,
+        "verification_uri": prompt.verification_uri,
+        "verification_uri_complete": prompt.verification_uri_complete,
+        "lifetime": prompt.lifetime.as_secs(),
+        "members": prompt.members,
+    })
+}
