@@ -418,8 +418,8 @@ fn deep_nesting_neither_overflows_the_stack_nor_loses_a_token() {
         format!("{{\"access_token\":\"a\",\"{name}\":{}{}}}", "[".repeat(400_000), "]".repeat(400_000))
     };
     assert_eq!(granted(&tokens(read(200, deep("x")))), bearer_a());
-    // Where a member of ours is nested beyond what is read, the body is no JSON.
-    assert_eq!(read(200, deep("scope")), Verdict::Transient);
+    // Where a member of ours is nested beyond what is read, nothing of the object is.
+    assert_eq!(read(200, deep("scope")), Verdict::Malformed(Malformed::Empty));
 }
 
 #[test]

@@ -810,7 +810,7 @@ fn bytes(reply: &Reply) -> (u16, Vec<(String, String)>, String) {
     let response = reply.response();
     let headers = response
         .headers()
-        .map(|(name, value)| (name.to_owned(), value.to_owned()));
+        .map(|(name, value)| (name.to_owned(), (*value).to_owned()));
     (
         response.status(),
         headers.collect(),

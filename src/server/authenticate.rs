@@ -9,9 +9,12 @@
 use alloc::borrow::Cow;
 use alloc::boxed::Box;
 use core::fmt;
+use core::marker::PhantomData;
 
 use time::OffsetDateTime;
 
+use super::issue::Issuing;
+use super::poll::Poll;
 use super::quota::Quota;
 use super::registration::{Authentication, Registration, SecretPlacement};
 use super::reply::{Cause, Reply};
@@ -26,15 +29,15 @@ use crate::wire::octets::are_vschars;
 #[must_use]
 pub struct Request<'f, T> {
     credentials: Credentials<'f>,
-    admit: fn(&'f Form<'f>, &'f Registration) -> T,
+    becomes: PhantomData<T>,
 }
 
 impl<'f, T> Request<'f, T> {
-    pub(super) const fn new(
-        credentials: Credentials<'f>,
-        admit: fn(&'f Form<'f>, &'f Registration) -> T,
-    ) -> Self {
-        Self { credentials, admit }
+    pub(super) const fn new(credentials: Credentials<'f>) -> Self {
+        Self {
+            credentials,
+            becomes: PhantomData,
+        }
     }
 
     /// The client that this claims to be, to look up its registration. None where an assertion alone names it.
@@ -69,36 +72,46 @@ impl<'f, T> Request<'f, T> {
         let limit = self.credentials.form.policy.secret_limit();
         limit.check(stored, now).map_err(Reply::secret_quota_spent)
     }
-
-    /// Authenticates the client by its registration as it is now; none for a client that nobody knows (B2 to B7, B9).
-    ///
-    /// # Errors
-    ///
-    /// The reply to send: `invalid_client`, or `unauthorized_client` where the device grant is not allowed.
-    pub fn authenticate(self, registration: Option<&'f Registration>) -> Result<T, Reply> {
-        let client = self.credentials.check(registration);
-        self.admitted(client)
-    }
-
-    /// Takes the verdict of a host that verified the client by itself, with argon2, an assertion or a certificate.
-    ///
-    /// # Errors
-    ///
-    /// As for `authenticate`; also where the client is registered for another method than it used.
-    pub fn authenticate_by(self, verdict: HostVerdict<'f>) -> Result<T, Reply> {
-        let client = self.credentials.check_verdict(verdict);
-        self.admitted(client)
-    }
-
-    fn admitted(self, client: Result<&'f Registration, Cause>) -> Result<T, Reply> {
-        let form = self.credentials.form;
-        match client {
-            Ok(client) => Ok((self.admit)(form, client)),
-            Err(Cause::GrantNotAllowed) => Err(Reply::fixed(Cause::GrantNotAllowed)),
-            Err(cause) => Err(Reply::unauthorized(cause, form.policy)),
-        }
-    }
 }
+
+/// Declares the two ways of authentication for what a request becomes. Two impls, not a trait: a host sees plain methods, and
+/// the compiler sees through them.
+macro_rules! authenticate {
+    ($next:ident) => {
+        impl<'f> Request<'f, $next<'f>> {
+            /// Authenticates the client by its registration as it is now; none for a client that nobody knows (B2 to B7, B9).
+            ///
+            /// # Errors
+            ///
+            /// The reply to send: `invalid_client`, or `unauthorized_client` where the device grant is not allowed.
+            #[inline(always)]
+            pub fn authenticate(
+                self,
+                registration: Option<&'f Registration>,
+            ) -> Result<$next<'f>, Reply> {
+                match self.credentials.check(registration) {
+                    Ok(client) => Ok($next::new(self.credentials.form, client)),
+                    Err(cause) => Err(self.credentials.refuse(cause)),
+                }
+            }
+
+            /// Takes the verdict of a host that verified the client by itself, with argon2, an assertion or a certificate.
+            ///
+            /// # Errors
+            ///
+            /// As for `authenticate`; also where the client is registered for another method than it used.
+            pub fn authenticate_by(self, verdict: HostVerdict<'f>) -> Result<$next<'f>, Reply> {
+                match self.credentials.check_verdict(verdict) {
+                    Ok(client) => Ok($next::new(self.credentials.form, client)),
+                    Err(cause) => Err(self.credentials.refuse(cause)),
+                }
+            }
+        }
+    };
+}
+
+authenticate!(Poll);
+authenticate!(Issuing);
 
 impl<T> fmt::Debug for Request<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -275,6 +288,7 @@ impl<'f> Credentials<'f> {
     }
 
     /// B2 to B7 and B9, with the comparison of a secret by the core.
+    #[inline(always)]
     fn check<'r>(&self, registration: Option<&'r Registration>) -> Result<&'r Registration, Cause> {
         let known = registration.filter(|known| self.names(known));
         let is_right = self.secret().is_some_and(|secret| matches(&secret, known));
@@ -333,6 +347,16 @@ impl<'f> Credentials<'f> {
         }
     }
 
+    /// The reply to a client that was refused.
+    #[cold]
+    fn refuse(&self, cause: Cause) -> Reply {
+        if cause == Cause::GrantNotAllowed {
+            return Reply::fixed(cause);
+        }
+        Reply::unauthorized(cause, self.form.policy)
+    }
+
+    #[inline(always)]
     fn names(&self, registration: &Registration) -> bool {
         let id = registration.client_id();
         match (&self.basic, &self.decoded_id) {

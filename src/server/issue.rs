@@ -14,6 +14,7 @@ use time::OffsetDateTime;
 use super::policy::Policy;
 use super::registration::Registration;
 use super::reply::{Cause, Reply};
+use super::request::Form;
 use super::session::{Issued, Session};
 use super::subject::Origin;
 use crate::code::{DeviceCode, Entropy, UserCode};
@@ -43,15 +44,11 @@ pub struct Issuing<'f> {
 }
 
 impl<'f> Issuing<'f> {
-    pub(super) const fn new(
-        policy: &'f Policy,
-        client: &'f Registration,
-        scope: Option<Raw<'f>>,
-    ) -> Self {
+    pub(super) fn new(form: &'f Form<'f>, client: &'f Registration) -> Self {
         Self {
-            policy,
+            policy: form.policy,
             client,
-            scope,
+            scope: form.scope(),
             origin: None,
             redraws: 0,
         }

@@ -6,10 +6,12 @@
 use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 use core::time::Duration;
 
 use super::quota::Limit;
 use crate::code::UserCodeShape;
+use crate::wire::response::SlowDown;
 use crate::wire::uri::Uri;
 
 /// The policy of a server: intervals, lifetimes, limits and texts.
@@ -33,7 +35,9 @@ pub struct Policy {
     pub(super) lifetime: Duration,
     pub(super) retention: Duration,
     pub(super) retry_window: Duration,
-    pub(super) realm: Arc<str>,
+    pub(super) challenge: Arc<str>,
+    /// The bodies of `slow_down`, one for each interval that this policy comes to.
+    slow_downs: Vec<Arc<SlowDown>>,
     pub(super) user_code: UserCodeShape,
     guesses: Limit,
     issuing: Limit,
@@ -94,6 +98,13 @@ impl Policy {
     #[must_use]
     pub const fn secret_limit(&self) -> Limit {
         self.secrets
+    }
+
+    /// The body of `slow_down` with `interval`, which may also be one of an earlier policy.
+    pub(super) fn slow_down(&self, interval: u32) -> Arc<SlowDown> {
+        let mut bodies = self.slow_downs.iter();
+        let made = bodies.find(|body| body.interval == interval);
+        made.map_or_else(|| Arc::new(SlowDown::new(interval)), Arc::clone)
     }
 
     /// How long an approval made at the last moment may still be redeemed: time for two polls.
@@ -296,6 +307,10 @@ impl PolicyBuilder {
         } else {
             (format!("{page}{end}"), None)
         };
+        let widths = core::iter::successors(Some(interval), |&width| {
+            (width < cap).then(|| width.saturating_add(step).min(cap))
+        });
+        let slow_downs = widths.map(|width| Arc::new(SlowDown::new(width))).collect();
         Ok(Policy {
             interval,
             step,
@@ -304,7 +319,8 @@ impl PolicyBuilder {
             lifetime: self.lifetime,
             retention: self.retention,
             retry_window: self.retry_window,
-            realm: self.realm.into(),
+            challenge: format!("Basic realm=\"{}\"", self.realm).into(),
+            slow_downs,
             user_code: self.user_code,
             guesses: self.guesses,
             issuing: self.issuing,

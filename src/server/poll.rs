@@ -15,11 +15,14 @@ use super::pace::{Pace, Step};
 use super::policy::Policy;
 use super::registration::Registration;
 use super::reply::{Cause, Reply};
+use super::request::Form;
 use super::session::{ATTEMPTS, Change, Grant, Lost, Redeemed, Session, State, Stored, Written};
 use super::subject::{HostValue, Subject};
-use crate::digest::SessionKey;
+use crate::code::DeviceCode;
+use crate::digest::{Digest, SessionKey};
 use crate::scope::Scope;
 use crate::time::Timestamp;
+use crate::wire::form::Raw;
 use crate::wire::response::Response;
 use crate::wire::tokens::Tokens;
 
@@ -37,15 +40,12 @@ pub struct Poll<'f> {
 }
 
 impl<'f> Poll<'f> {
-    pub(super) const fn new(
-        policy: &'f Policy,
-        client: &'f Registration,
-        key: Option<SessionKey>,
-    ) -> Self {
+    #[inline(always)]
+    pub(super) fn new(form: &'f Form<'f>, client: &'f Registration) -> Self {
         Self {
-            policy,
+            policy: form.policy,
             client,
-            key,
+            key: form.device_code().and_then(session_key),
             losses: 0,
         }
     }
@@ -110,8 +110,10 @@ impl<'f> Poll<'f> {
     fn wait(&self, pace: Option<&Pace>, now: Timestamp) -> Polled<'static> {
         match self.policy.step(pace, now) {
             Step::Accepted(pace) => Polled::Paced(pace, Reply::fixed(Cause::Pending)),
-            Step::Widened(pace) => Polled::Paced(pace, Reply::slow_down(pace.seconds())),
-            Step::Early(interval) => Polled::Reply(Reply::slow_down(interval)),
+            Step::Widened(pace) => {
+                Polled::Paced(pace, Reply::slow_down(pace.seconds(), self.policy))
+            }
+            Step::Early(interval) => Polled::Reply(Reply::slow_down(interval, self.policy)),
         }
     }
 
@@ -127,6 +129,16 @@ impl<'f> Poll<'f> {
         };
         Reply::used(cause, since)
     }
+}
+
+/// The key of a device code; none for one of a length that no code has (A17).
+#[inline(always)]
+fn session_key(device_code: Raw<'_>) -> Option<SessionKey> {
+    let of = |code: &[u8]| Some(SessionKey(Digest::of_code(code.try_into().ok()?)));
+    if device_code.0.len() == DeviceCode::LENGTH && device_code.is_plain() {
+        return of(device_code.0);
+    }
+    of(device_code.text()?.as_bytes())
 }
 
 /// What becomes of a poll.

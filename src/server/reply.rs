@@ -83,8 +83,11 @@ impl Reply {
     }
 
     #[inline(always)]
-    pub(super) const fn slow_down(interval: u32) -> Self {
-        Self::made(Response::slow_down(interval), Cause::TooFast)
+    pub(super) fn slow_down(interval: u32, policy: &Policy) -> Self {
+        Self::made(
+            Response::slow_down(policy.slow_down(interval)),
+            Cause::TooFast,
+        )
     }
 
     /// The refusal of a client: "the authorization server MUST respond with an HTTP 401 (Unauthorized) status code and include
@@ -92,7 +95,7 @@ impl Reply {
     ///
     /// [RFC 6749, section 5.2]: https://www.rfc-editor.org/rfc/rfc6749#section-5.2
     pub(super) fn unauthorized(cause: Cause, policy: &Policy) -> Self {
-        Self::made(Response::unauthorized(policy.realm.clone()), cause)
+        Self::made(Response::unauthorized(policy.challenge.clone()), cause)
     }
 
     /// The constant response to `cause`.

@@ -7,14 +7,13 @@
 //! 3. Within a step the rows are checked in their order.
 
 use alloc::borrow::Cow;
+use core::mem;
 
 use super::authenticate::{Credentials, Request};
 use super::issue::Issuing;
 use super::policy::Policy;
 use super::poll::Poll;
 use super::reply::{Cause, Reply};
-use crate::code::DeviceCode;
-use crate::digest::{Digest, SessionKey};
 use crate::wire::form::{Raw, Segments, divide};
 
 /// The grant type of the device grant ([RFC 8628, section 3.4]).
@@ -108,24 +107,170 @@ pub struct Form<'a> {
     body: &'a [u8],
     pub(super) policy: &'a Policy,
     pub(super) authorization: Option<&'a [u8]>,
+    places: Places,
+}
+
+/// Where in the body the values stand that the core reads. Numbers instead of slices: a form that fits a cache line can be
+/// returned and passed on without stalls.
+struct Places {
     grant_type: Place,
     device_code: Place,
     client_id: Place,
     client_secret: Place,
     client_assertion: Place,
     scope: Place,
+    /// Whether the grant type is the device grant, encoded as most clients do.
+    usual_grant: bool,
     /// Whether each of these values, a usual grant type aside, stands for itself.
-    is_plain: bool,
+    plain: bool,
 }
 
-/// Where in the body a value stands: from and to. A parameter that never came stands nowhere.
-///
-/// Two numbers instead of a slice: a form that fits a cache line can be returned and passed on without stalls.
+/// From and to.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Place(u16, u16);
 
 impl Place {
+    /// Of a parameter that did not come.
     const NOWHERE: Self = Self(u16::MAX, u16::MAX);
+
+    /// Of a value that ends at `to`. The policy bounds bodies to what these numbers can tell.
+    #[inline(always)]
+    fn of(value: &[u8], to: usize) -> Self {
+        let from = to.saturating_sub(value.len());
+        let number = |place: usize| u16::try_from(place).unwrap_or(u16::MAX);
+        Self(number(from), number(to))
+    }
+}
+
+/// A parameter that the core reads.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Name {
+    GrantType,
+    DeviceCode,
+    ClientId,
+    ClientSecret,
+    ClientAssertion,
+    Scope,
+}
+
+impl Name {
+    /// The parameter of a segment that spells its name without escapes, and its value.
+    #[inline(always)]
+    fn of(segment: &[u8]) -> Option<(Self, &[u8])> {
+        if let Some(value) = segment.strip_prefix(b"grant_type=") {
+            Some((Self::GrantType, value))
+        } else if let Some(value) = segment.strip_prefix(b"device_code=") {
+            Some((Self::DeviceCode, value))
+        } else if let Some(value) = segment.strip_prefix(b"client_id=") {
+            Some((Self::ClientId, value))
+        } else if let Some(value) = segment.strip_prefix(b"client_secret=") {
+            Some((Self::ClientSecret, value))
+        } else if let Some(value) = segment.strip_prefix(b"client_assertion=") {
+            Some((Self::ClientAssertion, value))
+        } else {
+            let value = segment.strip_prefix(b"scope=")?;
+            Some((Self::Scope, value))
+        }
+    }
+
+    /// The same of a name with escapes, or without a value.
+    fn spelled(name: Raw<'_>) -> Option<Self> {
+        let ours = [
+            (Self::GrantType, "grant_type"),
+            (Self::DeviceCode, "device_code"),
+            (Self::ClientId, "client_id"),
+            (Self::ClientSecret, "client_secret"),
+            (Self::ClientAssertion, "client_assertion"),
+            (Self::Scope, "scope"),
+        ];
+        let found = ours.into_iter().find(|(_, text)| name.is(text));
+        found.map(|(own, _)| own)
+    }
+}
+
+/// A segment that does not spell a name of ours.
+enum Unusual<'a> {
+    /// It is ours all the same, with escapes or without a value.
+    Ours(Name, &'a [u8]),
+    /// It is not, and whether it stood before.
+    Other { is_repeated: bool },
+}
+
+impl Places {
+    #[inline(always)]
+    fn read(body: &[u8]) -> Result<Self, Cause> {
+        let mut places = Self {
+            grant_type: Place::NOWHERE,
+            device_code: Place::NOWHERE,
+            client_id: Place::NOWHERE,
+            client_secret: Place::NOWHERE,
+            client_assertion: Place::NOWHERE,
+            scope: Place::NOWHERE,
+            usual_grant: false,
+            plain: true,
+        };
+        let mut segments = Segments::of(body);
+        let mut count = 0_usize;
+        let mut repeated = false;
+        while let Some(segment) = segments.next_segment() {
+            if count == MAX_PARAMETERS {
+                return Err(Cause::TooManyParameters);
+            }
+            count = count.saturating_add(1);
+            let (name, value) = match Name::of(segment) {
+                Some(known) => known,
+                None => match unusual(body, segment, count)? {
+                    Unusual::Ours(name, value) => (name, value),
+                    Unusual::Other { is_repeated } => {
+                        repeated |= is_repeated;
+                        continue;
+                    }
+                },
+            };
+            let place = Place::of(value, segments.position());
+            let before = match name {
+                Name::GrantType => mem::replace(&mut places.grant_type, place),
+                Name::DeviceCode => mem::replace(&mut places.device_code, place),
+                Name::ClientId => mem::replace(&mut places.client_id, place),
+                Name::ClientSecret => mem::replace(&mut places.client_secret, place),
+                Name::ClientAssertion => mem::replace(&mut places.client_assertion, place),
+                Name::Scope => mem::replace(&mut places.scope, place),
+            };
+            // "Request and response parameters MUST NOT be included more than once." (RFC 6749, section 3.2)
+            repeated |= before != Place::NOWHERE;
+            if name == Name::GrantType && value == DEVICE_GRANT_ENCODED.as_bytes() {
+                places.usual_grant = true;
+            } else if !Raw(value).is_plain() {
+                places.plain = false;
+                if !Raw(value).is_sound() {
+                    return Err(Cause::Encoding);
+                }
+            }
+        }
+        if repeated {
+            return Err(Cause::RepeatedParameter);
+        }
+        Ok(places)
+    }
+}
+
+/// Looks at the segment of this number, which does not spell a name of ours.
+#[cold]
+#[inline(never)]
+fn unusual<'a>(body: &[u8], segment: &'a [u8], number: usize) -> Result<Unusual<'a>, Cause> {
+    // These may repeat: RFC 8707, section 2, and RFC 8693, section 2.1.
+    const REPEATABLE: [&str; 2] = ["resource", "audience"];
+    let (name, value) = divide(segment);
+    if !name.is_sound() || !value.is_sound() {
+        return Err(Cause::Encoding);
+    }
+    if let Some(ours) = Name::spelled(name) {
+        return Ok(Unusual::Ours(ours, value.0));
+    }
+    let may_repeat = REPEATABLE.into_iter().any(|own| name.is(own));
+    let mut before = Segments::of(body).take(number.saturating_sub(1));
+    let is_repeated = !may_repeat && before.any(|(earlier, _)| earlier.same(name));
+    Ok(Unusual::Other { is_repeated })
 }
 
 impl<'a> Form<'a> {
@@ -146,108 +291,15 @@ impl<'a> Form<'a> {
         if incoming.body.len() > policy.max_body {
             return Err(Reply::fixed(Cause::BodyTooLarge));
         }
-        let mut form = Self {
-            policy,
-            body: incoming.body,
-            authorization: incoming.authorization,
-            grant_type: Place::NOWHERE,
-            device_code: Place::NOWHERE,
-            client_id: Place::NOWHERE,
-            client_secret: Place::NOWHERE,
-            client_assertion: Place::NOWHERE,
-            scope: Place::NOWHERE,
-            is_plain: true,
-        };
-        match form.divide() {
-            Ok(()) => Ok(form),
+        match Places::read(incoming.body) {
+            Ok(places) => Ok(Self {
+                body: incoming.body,
+                policy,
+                authorization: incoming.authorization,
+                places,
+            }),
             Err(cause) => Err(Reply::fixed(cause)),
         }
-    }
-
-    #[inline(always)]
-    fn divide(&mut self) -> Result<(), Cause> {
-        let mut segments = Segments::of(self.body);
-        let mut count = 0_usize;
-        let mut repeated = false;
-        while let Some(segment) = segments.next_segment() {
-            if count == MAX_PARAMETERS {
-                return Err(Cause::TooManyParameters);
-            }
-            let to = segments.position();
-            // "Request and response parameters MUST NOT be included more than once." (RFC 6749, section 3.2)
-            repeated |= match self.slot(segment) {
-                Some((slot, value)) => {
-                    let is_repeated = slot.fill(to, value);
-                    let value = Raw(value);
-                    if value.0 != DEVICE_GRANT_ENCODED.as_bytes() && !value.is_plain() {
-                        self.is_plain = false;
-                        if !value.is_sound() {
-                            return Err(Cause::Encoding);
-                        }
-                    }
-                    is_repeated
-                }
-                None => self.is_repeated(segment, to, count)?,
-            };
-            count = count.saturating_add(1);
-        }
-        if repeated {
-            return Err(Cause::RepeatedParameter);
-        }
-        Ok(())
-    }
-
-    /// The slot and the value of a parameter that the core reads.
-    #[inline(always)]
-    fn slot<'s>(&mut self, segment: &'s [u8]) -> Option<(&mut Place, &'s [u8])> {
-        if let Some(value) = segment.strip_prefix(b"grant_type=") {
-            Some((&mut self.grant_type, value))
-        } else if let Some(value) = segment.strip_prefix(b"device_code=") {
-            Some((&mut self.device_code, value))
-        } else if let Some(value) = segment.strip_prefix(b"client_id=") {
-            Some((&mut self.client_id, value))
-        } else if let Some(value) = segment.strip_prefix(b"client_secret=") {
-            Some((&mut self.client_secret, value))
-        } else if let Some(value) = segment.strip_prefix(b"client_assertion=") {
-            Some((&mut self.client_assertion, value))
-        } else {
-            let value = segment.strip_prefix(b"scope=")?;
-            Some((&mut self.scope, value))
-        }
-    }
-
-    /// Files a parameter whose raw name is none of ours, and tells whether it stood before.
-    #[cold]
-    #[inline(never)]
-    fn is_repeated(&mut self, segment: &[u8], to: usize, count: usize) -> Result<bool, Cause> {
-        // These may repeat: RFC 8707, section 2, and RFC 8693, section 2.1.
-        const REPEATABLE: [&str; 2] = ["resource", "audience"];
-        // A name of ours may come with escapes, or without "=".
-        const OURS: [&str; 6] = [
-            "grant_type=",
-            "device_code=",
-            "client_id=",
-            "client_secret=",
-            "client_assertion=",
-            "scope=",
-        ];
-        let (name, value) = divide(segment);
-        if !name.is_sound() || !value.is_sound() {
-            return Err(Cause::Encoding);
-        }
-        let ours = OURS
-            .into_iter()
-            .find(|own| name.is(own.trim_end_matches('=')));
-        if let Some((slot, _)) = ours.and_then(|own| self.slot(own.as_bytes())) {
-            let is_repeated = slot.fill(to, value.0);
-            self.is_plain = false;
-            return Ok(is_repeated);
-        }
-        if REPEATABLE.into_iter().any(|own| name.is(own)) {
-            return Ok(false);
-        }
-        let mut before = Segments::of(self.body).take(count);
-        Ok(before.any(|(earlier, _)| earlier.same(name)))
     }
 
     /// A value that the core reads. "Parameters sent without a value MUST be treated as if they were omitted from the
@@ -260,19 +312,27 @@ impl<'a> Form<'a> {
 
     /// Whether id, secret and code stand for themselves, and are visible ASCII or space.
     pub(super) const fn is_plain(&self) -> bool {
-        self.is_plain
+        self.places.plain
     }
 
     pub(super) fn client_id(&self) -> Option<Raw<'a>> {
-        self.value(self.client_id)
+        self.value(self.places.client_id)
     }
 
     pub(super) fn client_secret(&self) -> Option<Raw<'a>> {
-        self.value(self.client_secret)
+        self.value(self.places.client_secret)
     }
 
     pub(super) fn client_assertion(&self) -> Option<Raw<'a>> {
-        self.value(self.client_assertion)
+        self.value(self.places.client_assertion)
+    }
+
+    pub(super) fn device_code(&self) -> Option<Raw<'a>> {
+        self.value(self.places.device_code)
+    }
+
+    pub(super) fn scope(&self) -> Option<Raw<'a>> {
+        self.value(self.places.scope)
     }
 
     /// Which grant a request at the token endpoint asks for (A8, A9).
@@ -283,24 +343,16 @@ impl<'a> Form<'a> {
     #[inline(always)]
     pub fn grant(&self) -> Result<Grant<'_>, Reply> {
         let grant_type = self
-            .value(self.grant_type)
+            .value(self.places.grant_type)
             .ok_or_else(|| Reply::fixed(Cause::GrantTypeMissing))?;
-        let is_device_grant = grant_type.0 == DEVICE_GRANT_ENCODED.as_bytes()
-            || grant_type.0 == DEVICE_GRANT.as_bytes()
-            || grant_type.is(DEVICE_GRANT);
-        if !is_device_grant {
+        if !self.places.usual_grant && !grant_type.is(DEVICE_GRANT) {
             return Ok(Grant::Other(self));
         }
         let credentials = Credentials::read(self)?;
-        self.value(self.device_code)
-            .ok_or_else(|| Reply::fixed(Cause::DeviceCodeMissing))?;
-        Ok(Grant::DeviceCode(Request::new(
-            credentials,
-            |form, client| {
-                let key = form.value(form.device_code).and_then(session_key);
-                Poll::new(form.policy, client, key)
-            },
-        )))
+        if self.device_code().is_none() {
+            return Err(Reply::fixed(Cause::DeviceCodeMissing));
+        }
+        Ok(Grant::DeviceCode(Request::new(credentials)))
     }
 
     /// A request at the device authorization endpoint (A10 to A15).
@@ -309,9 +361,7 @@ impl<'a> Form<'a> {
     ///
     /// The reply to send: `invalid_request`, or `invalid_client` for an unusable `Authorization` header.
     pub fn device_authorization(&self) -> Result<Request<'_, Issuing<'_>>, Reply> {
-        Ok(Request::new(Credentials::read(self)?, |form, client| {
-            Issuing::new(form.policy, client, form.value(form.scope))
-        }))
+        Ok(Request::new(Credentials::read(self)?))
     }
 
     /// The reply to a grant that the host does not serve either: `unsupported_grant_type` (A9).
@@ -339,21 +389,6 @@ impl core::fmt::Debug for Form<'_> {
     }
 }
 
-impl Place {
-    /// Puts a value that ends at `to` here, and tells whether there was one.
-    #[inline(always)]
-    fn fill(&mut self, to: usize, value: &[u8]) -> bool {
-        let was_filled = *self != Self::NOWHERE;
-        let from = to.saturating_sub(value.len());
-        // The policy bounds bodies to what these numbers can tell.
-        *self = Self(
-            u16::try_from(from).unwrap_or(u16::MAX),
-            u16::try_from(to).unwrap_or(u16::MAX),
-        );
-        was_filled
-    }
-}
-
 /// A2: the media type, its case and its parameters aside.
 #[inline(always)]
 fn is_form(content_type: &[u8]) -> bool {
@@ -374,13 +409,4 @@ pub enum Grant<'f> {
     DeviceCode(Request<'f, Poll<'f>>),
     /// Another one, for the host to dispatch; [`Form::unsupported_grant`] where it has none.
     Other(&'f Form<'f>),
-}
-
-/// The key of a device code; none for one of a length that no code has (A17).
-fn session_key(device_code: Raw<'_>) -> Option<SessionKey> {
-    let of = |code: &[u8]| Some(SessionKey(Digest::of_code(code.try_into().ok()?)));
-    if device_code.0.len() == DeviceCode::LENGTH && device_code.is_plain() {
-        return of(device_code.0);
-    }
-    of(device_code.text()?.as_bytes())
 }

@@ -32,8 +32,8 @@ enum Kind {
     /// The same with the seconds after which to come back.
     Later(&'static Fixed, u32),
     /// `slow_down` with the interval now in force.
-    SlowDown(u32),
-    /// The refusal of a client, with the realm of its challenge.
+    SlowDown(Arc<SlowDown>),
+    /// The refusal of a client, with its challenge.
     Unauthorized(Arc<str>),
     /// A success, with the body made for it.
     Made(String),
@@ -89,12 +89,12 @@ impl Response {
         Self(Kind::Later(fixed, seconds))
     }
 
-    pub(crate) const fn slow_down(interval: u32) -> Self {
-        Self(Kind::SlowDown(interval))
+    pub(crate) const fn slow_down(body: Arc<SlowDown>) -> Self {
+        Self(Kind::SlowDown(body))
     }
 
-    pub(crate) const fn unauthorized(realm: Arc<str>) -> Self {
-        Self(Kind::Unauthorized(realm))
+    pub(crate) const fn unauthorized(challenge: Arc<str>) -> Self {
+        Self(Kind::Unauthorized(challenge))
     }
 
     pub(crate) const fn made(body: String) -> Self {
@@ -118,7 +118,7 @@ impl Response {
     }
 
     /// The headers, each a name in lower case and its value.
-    pub fn headers(&self) -> impl Iterator<Item = (&'static str, Text<'_>)> {
+    pub fn headers(&self) -> impl Iterator<Item = (&'static str, HeaderValue<'_>)> {
         // "The authorization server MUST include the HTTP "Cache-Control" response header field with a value of "no-store"
         // in any response containing tokens, credentials, or other sensitive information, as well as the "Pragma" response
         // header field with a value of "no-cache"." (RFC 6749, section 5.1)
@@ -127,29 +127,24 @@ impl Response {
             ("cache-control", "no-store"),
             ("pragma", "no-cache"),
         ];
+        let text = |text| HeaderValue(Value::Text(text));
         let own = match &self.0 {
-            Kind::Later(_, seconds) | Kind::SlowDown(seconds) => {
-                Some(("retry-after", Text::number("", *seconds, "")))
-            }
-            Kind::Unauthorized(realm) => {
-                let challenge = format!("Basic realm=\"{realm}\"");
-                Some(("www-authenticate", Text(Repr::Owned(challenge))))
-            }
-            Kind::Fixed(fixed) if fixed.status == 405 => Some(("allow", Text::borrowed("POST"))),
-            Kind::Fixed(fixed) if fixed.status == 503 => {
-                Some(("retry-after", Text::borrowed(RETRY_AFTER)))
-            }
+            Kind::Later(_, seconds) => Some(("retry-after", HeaderValue::number(*seconds))),
+            Kind::SlowDown(body) => Some(("retry-after", HeaderValue::number(body.interval))),
+            Kind::Unauthorized(challenge) => Some(("www-authenticate", text(challenge))),
+            Kind::Fixed(fixed) if fixed.status == 405 => Some(("allow", text("POST"))),
+            Kind::Fixed(fixed) if fixed.status == 503 => Some(("retry-after", text(RETRY_AFTER))),
             Kind::Fixed(_) | Kind::Made(_) | Kind::Refused(_) => None,
         };
         let always = ALWAYS
             .into_iter()
-            .map(|(name, value)| (name, Text::borrowed(value)));
+            .map(move |(name, value)| (name, text(value)));
         always.chain(own)
     }
 
     /// The value of the header of this name, in lower case.
     #[must_use]
-    pub fn header(&self, name: &str) -> Option<Text<'_>> {
+    pub fn header(&self, name: &str) -> Option<HeaderValue<'_>> {
         let mut headers = self.headers();
         headers.find_map(|(own, value)| (own == name).then_some(value))
     }
@@ -157,18 +152,35 @@ impl Response {
     /// The body.
     #[must_use]
     #[inline]
-    pub fn body(&self) -> Text<'_> {
+    pub fn body(&self) -> &str {
         match &self.0 {
-            Kind::Fixed(fixed) | Kind::Later(fixed, _) => Text::borrowed(fixed.body),
-            Kind::Unauthorized(_) => Text::borrowed(INVALID_CLIENT.body),
-            Kind::SlowDown(interval) => Text::number(
-                r#"{"error":"slow_down","error_description":"polling too fast","interval":"#,
-                *interval,
-                "}",
-            ),
-            Kind::Made(body) => Text::borrowed(body),
-            Kind::Refused(refused) => Text::borrowed(&refused.1),
+            Kind::Fixed(fixed) | Kind::Later(fixed, _) => fixed.body,
+            Kind::Unauthorized(_) => INVALID_CLIENT.body,
+            Kind::SlowDown(body) => &body.body,
+            Kind::Made(body) => body,
+            Kind::Refused(refused) => &refused.1,
         }
+    }
+}
+
+/// The body of `slow_down`, with the interval now in force both in it and apart.
+pub(crate) struct SlowDown {
+    pub(crate) interval: u32,
+    body: String,
+}
+
+impl SlowDown {
+    pub(crate) fn new(interval: u32) -> Self {
+        let body = format!(
+            r#"{{"error":"slow_down","error_description":"polling too fast","interval":{interval}}}"#
+        );
+        Self { interval, body }
+    }
+}
+
+impl fmt::Debug for SlowDown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.body)
     }
 }
 
@@ -181,7 +193,7 @@ impl fmt::Debug for Response {
 #[cfg(feature = "http")]
 impl<B: From<alloc::borrow::Cow<'static, [u8]>>> From<Response> for http::Response<B> {
     fn from(response: Response) -> Self {
-        use alloc::borrow::{Cow, ToOwned as _};
+        use alloc::borrow::Cow;
 
         let mut headers = http::HeaderMap::new();
         for (name, value) in response.headers() {
@@ -195,7 +207,7 @@ impl<B: From<alloc::borrow::Cow<'static, [u8]>>> From<Response> for http::Respon
             Kind::Unauthorized(_) => Cow::Borrowed(INVALID_CLIENT.body.as_bytes()),
             Kind::Made(body) => Cow::Owned(body.into_bytes()),
             Kind::Refused(refused) => Cow::Owned(refused.1.into_bytes()),
-            Kind::SlowDown(_) => Cow::Owned(response.body().as_bytes().to_owned()),
+            Kind::SlowDown(body) => Cow::Owned(body.body.clone().into_bytes()),
         };
         let mut converted = Self::new(body.into());
         *converted.headers_mut() = headers;
@@ -205,96 +217,51 @@ impl<B: From<alloc::borrow::Cow<'static, [u8]>>> From<Response> for http::Respon
     }
 }
 
-/// A header's value or a body: a `&str` that may have been written into place.
-///
-/// `Debug` shows the length alone; dereference it to see the characters.
-pub struct Text<'a>(Repr<'a>);
+/// The value of a header: a `&str`, or a number written as one.
+#[derive(Clone, Copy)]
+pub struct HeaderValue<'a>(Value<'a>);
 
-enum Repr<'a> {
-    Borrowed(&'a str),
-    Inline(Inline),
-    Owned(String),
+#[derive(Clone, Copy)]
+enum Value<'a> {
+    Text(&'a str),
+    /// The last digits of ten, and how many.
+    Number([u8; 10], usize),
 }
 
-impl<'a> Text<'a> {
-    const fn borrowed(text: &'a str) -> Self {
-        Self(Repr::Borrowed(text))
-    }
-
-    /// A short text of ours around a number.
-    fn number(before: &str, number: u32, after: &str) -> Self {
-        let mut inline = Inline {
-            octets: [0; Inline::CAPACITY],
-            length: 0,
-        };
-        inline.push(before.as_bytes());
-        let mut digits = [0; 10];
+impl HeaderValue<'_> {
+    fn number(number: u32) -> Self {
+        let mut digits = [b'0'; 10];
         let mut rest = number;
         let mut used = 0_usize;
         for slot in digits.iter_mut().rev() {
-            *slot = u8::try_from(rest % 10).unwrap_or_default() | b'0';
+            *slot |= u8::try_from(rest % 10).unwrap_or_default();
             rest /= 10;
             used = used.saturating_add(1);
             if rest == 0 {
                 break;
             }
         }
-        inline.push(
-            digits
-                .get(digits.len().saturating_sub(used)..)
-                .unwrap_or_default(),
-        );
-        inline.push(after.as_bytes());
-        Self(Repr::Inline(inline))
+        Self(Value::Number(digits, used))
     }
 }
 
-impl Deref for Text<'_> {
+impl Deref for HeaderValue<'_> {
     type Target = str;
 
-    #[inline]
     fn deref(&self) -> &str {
         match &self.0 {
-            Repr::Borrowed(text) => text,
-            Repr::Inline(inline) => inline.as_str(),
-            Repr::Owned(text) => text,
+            Value::Text(text) => text,
+            Value::Number(digits, used) => {
+                let unused = digits.len().saturating_sub(*used);
+                let digits = digits.get(unused..).unwrap_or_default();
+                core::str::from_utf8(digits).unwrap_or_default()
+            }
         }
     }
 }
 
-impl AsRef<[u8]> for Text<'_> {
-    fn as_ref(&self) -> &[u8] {
-        self.as_bytes()
-    }
-}
-
-impl fmt::Debug for Text<'_> {
+impl fmt::Debug for HeaderValue<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Text({} bytes)", self.len())
-    }
-}
-
-/// A short text without an allocation.
-struct Inline {
-    octets: [u8; Self::CAPACITY],
-    length: usize,
-}
-
-impl Inline {
-    /// Enough for the body of `slow_down` with the largest interval: 84 octets.
-    const CAPACITY: usize = 96;
-
-    fn as_str(&self) -> &str {
-        let used = self.octets.get(..self.length).unwrap_or_default();
-        core::str::from_utf8(used).unwrap_or_default()
-    }
-
-    /// Appends what fits; all of ours does.
-    fn push(&mut self, text: &[u8]) {
-        let free = self.octets.get_mut(self.length..).unwrap_or_default();
-        for (slot, &octet) in free.iter_mut().zip(text) {
-            *slot = octet;
-        }
-        self.length = self.length.saturating_add(text.len()).min(Self::CAPACITY);
+        fmt::Debug::fmt(&**self, f)
     }
 }

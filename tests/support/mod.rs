@@ -182,7 +182,7 @@ pub(crate) fn assert_response(
         .collect();
     let given: Vec<_> = response
         .headers()
-        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .map(|(name, value)| (name.to_owned(), (*value).to_owned()))
         .collect();
     let given = (response.status(), given, response.body().to_owned());
     assert_eq!(given, (status, wanted, body.to_owned()));
