@@ -145,7 +145,7 @@ fn p3_no_last_poll_goes_out_where_the_caller_wants_none() {
     let (waiting, _) = start(&flow().no_final_poll(), ok(200, ISSUED)).unwrap();
     assert_eq!(ends(waiting, s(300)), Outcome::Expired(Expiry::ByClock(None)));
     let (waiting, _) = start(&flow().no_final_poll(), ok(200, ISSUED)).unwrap();
-    sends(waiting, s(300) - Duration::from_nanos(1)).answer(ok(400, PENDING), s(0));
+    let _ = sends(waiting, s(300) - Duration::from_nanos(1)).answer(ok(400, PENDING), s(0));
 }
 
 #[test]

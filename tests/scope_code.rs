@@ -1,0 +1,547 @@
+//! Scopes and user codes: what is read, and what is not.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::arithmetic_side_effects,
+    clippy::indexing_slicing,
+    reason = "a panic is how a test fails"
+)]
+
+mod support;
+
+use core::time::Duration;
+use std::collections::HashSet;
+
+use device_flow::code::{Entropy, MAX_USER_CODE_ENTRY, UserCodeShape};
+use device_flow::digest::UserKey;
+use device_flow::scope::{MAX_BYTES, MAX_TOKENS, Scope, ScopeError};
+use device_flow::server::{Entered, Entry, Limit, Policy, Session, Written, WrongCode};
+use proptest::prelude::*;
+use support::{NOW, alice, builder, cli, entropy, key, keys, policy, post, scope, with_issuing};
+
+// Scopes (RFC 6749, section 3.3).
+
+fn tokens(scope: &Scope) -> Vec<&str> {
+    scope.tokens().collect()
+}
+
+#[test]
+fn a_scope_is_a_list_of_tokens_separated_by_single_spaces() {
+    assert_eq!(tokens(&scope("openid")), ["openid"]);
+    assert_eq!(
+        tokens(&scope("openid profile email")),
+        ["openid", "profile", "email"]
+    );
+    assert_eq!(scope("openid profile").as_str(), "openid profile");
+    assert_eq!(scope("openid profile").to_string(), "openid profile");
+}
+
+/// `scope-token = 1*( %x21 / %x23-5B / %x5D-7E )`
+#[test]
+fn a_token_has_visible_ascii_without_quote_and_backslash() {
+    for octet in 0..=0x7F_u8 {
+        let text = format!("a{}b", char::from(octet));
+        let legal = matches!(octet, 0x21 | 0x23..=0x5B | 0x5D..=0x7E);
+        let is_separator = octet == 0x20;
+        let read = text.parse::<Scope>();
+        assert_eq!(read.is_ok(), legal || is_separator, "{octet:#x}");
+        if !legal && !is_separator {
+            assert_eq!(read, Err(ScopeError::Character));
+        }
+    }
+    for other in ["\u{80}", "\u{A0}", "\u{E9}", "\u{2003}", "\u{1F600}"] {
+        assert_eq!(other.parse::<Scope>(), Err(ScopeError::Character));
+    }
+}
+
+#[test]
+fn spaces_at_an_end_or_two_in_a_row_are_no_scope() {
+    for wrong in [" ", "  ", " openid", "openid ", "openid  profile", "a b  c"] {
+        assert_eq!(wrong.parse::<Scope>(), Err(ScopeError::Spacing));
+    }
+}
+
+#[test]
+fn the_empty_text_is_the_scope_without_a_token() {
+    let empty = scope("");
+    assert_eq!(empty, Scope::empty());
+    assert!(empty.is_empty());
+    assert_eq!(tokens(&empty), [""; 0]);
+    assert!(!scope("openid").is_empty());
+    assert!(!empty.contains(""));
+}
+
+#[test]
+fn a_token_named_twice_counts_once_where_it_stood_first() {
+    assert_eq!(tokens(&scope("b a b c a")), ["b", "a", "c"]);
+    assert_eq!(scope("a a a").as_str(), "a");
+}
+
+/// "The strings are defined by the authorization server", and are "case-sensitive".
+#[test]
+fn tokens_have_a_case_and_no_parts() {
+    let scope = scope("openid read:user");
+    assert!(scope.contains("openid"));
+    for other in [
+        "OpenID",
+        "open",
+        "openid ",
+        "read",
+        "user",
+        "",
+        "openid read:user",
+    ] {
+        assert!(!scope.contains(other), "{other}");
+    }
+}
+
+#[test]
+fn a_scope_is_within_another_where_each_of_its_tokens_is() {
+    let is_within = |one: &str, other: &str| scope(one).is_within(&scope(other));
+    assert!(is_within("a b", "b a"));
+    assert!(is_within("a", "b a c"));
+    assert!(is_within("", "a"));
+    assert!(is_within("", ""));
+    assert!(!is_within("a", ""));
+    assert!(!is_within("a b", "a"));
+    assert!(!is_within("a", "ab"));
+    assert!(!is_within("ab", "a b"));
+}
+
+#[test]
+fn a_scope_has_at_most_so_many_tokens_and_bytes() {
+    let named = |count: usize| {
+        let each: Vec<_> = (0..count).map(|place| format!("t{place}")).collect();
+        each.join(" ")
+    };
+    assert_eq!(tokens(&scope(&named(MAX_TOKENS))).len(), MAX_TOKENS);
+    assert_eq!(
+        named(MAX_TOKENS + 1).parse::<Scope>(),
+        Err(ScopeError::TooMany)
+    );
+    let long = "a".repeat(MAX_BYTES);
+    assert_eq!(scope(&long).as_str(), long);
+    let longer = "a".repeat(MAX_BYTES + 1);
+    assert_eq!(longer.parse::<Scope>(), Err(ScopeError::TooLong));
+}
+
+/// "Serde goes through `try_from`": what is no scope cannot be read from a store.
+#[test]
+fn a_scope_travels_as_a_string_and_is_checked_on_the_way_in() {
+    let json = serde_json::to_string(&scope("openid profile")).unwrap();
+    assert_eq!(json, r#""openid profile""#);
+    let read: Scope = serde_json::from_str(&json).unwrap();
+    assert_eq!(read, scope("openid profile"));
+    for wrong in [
+        r#"" openid""#,
+        r#""a  b""#,
+        r#""a\"b""#,
+        r#""\u00e9""#,
+        "[]",
+        "1",
+        "null",
+    ] {
+        assert!(serde_json::from_str::<Scope>(wrong).is_err(), "{wrong}");
+    }
+}
+
+// User codes (RFC 8628, section 6.1).
+
+/// A policy of this shape, under a limit that leaves room for short codes.
+fn with_shape(alphabet: &str, length: u8) -> Policy {
+    builder()
+        .user_code(UserCodeShape::new(alphabet, length).unwrap())
+        .guess_limit(Limit::new(1, Duration::from_hours(24)).unwrap())
+        .outstanding(1)
+        .build()
+        .unwrap()
+}
+
+/// The keys under which a host looks up what a user typed: none where it is no code.
+fn read(policy: &Policy, typed: &str) -> Option<UserKey> {
+    let (keys, user) = (keys(), alice());
+    let mut entry = Entry::new(typed, &user, &keys, policy);
+    let paid = entry.pay(None, NOW).unwrap().settle(Written::Won).unwrap();
+    let mut found = paid.user_keys();
+    let key = found.next();
+    assert_eq!(found.next(), None);
+    if key.is_none() {
+        let wrong = paid.enter(None, NOW).unwrap_err();
+        assert_eq!(wrong, WrongCode::Malformed);
+    }
+    key
+}
+
+/// The canonical form of what a user typed, from the review of a session that has it.
+fn issued(policy: &Policy, entropy: Entropy) -> (Session, String) {
+    let drawn = with_issuing(
+        policy,
+        post("client_id=client_cli"),
+        Some(&cli()),
+        |issuing| {
+            let issuance = issuing.draw(entropy, &keys(), NOW).unwrap();
+            let session = issuance.session().clone();
+            let reply = issuance.settle(device_flow::server::Inserted::New).unwrap();
+            let body: serde_json::Value = serde_json::from_str(reply.response().body()).unwrap();
+            (session, body["user_code"].as_str().unwrap().to_owned())
+        },
+    );
+    drawn.unwrap()
+}
+
+/// Entropy whose user code is of this number.
+fn numbered(number: u128) -> Entropy {
+    let mut octets = [1; Entropy::OCTETS];
+    octets[32..].copy_from_slice(&number.to_be_bytes());
+    Entropy::from(octets)
+}
+
+/// The same characters in their full-width forms (U+FF01 to U+FF5E).
+fn full_width(text: &str) -> String {
+    let wide = |character: char| {
+        let point = u32::from(character);
+        char::from_u32(point - 0x21 + 0xFF01).unwrap()
+    };
+    text.chars().map(wide).collect()
+}
+
+/// "The server SHOULD ignore any characters like punctuation that are not in the user code character set."
+#[test]
+fn a_code_is_read_whatever_its_case_dashes_and_spaces() {
+    let policy = policy();
+    let code = read(&policy, "WDJBMJHT");
+    assert!(code.is_some());
+    for typed in [
+        "WDJB-MJHT",
+        "wdjb-mjht",
+        "wDjB-mJhT",
+        "wdjbmjht",
+        "WDJB MJHT",
+        " WDJB-MJHT ",
+        "\tWDJB\r\nMJHT\0",
+        "W.D.J.B_M,J;H:T",
+        "WDJB\u{2010}MJHT", // a hyphen
+        "WDJB\u{2011}MJHT", // one that does not break
+        "WDJB\u{2013}MJHT", // an en dash
+        "WDJB\u{2014}MJHT", // an em dash
+        "WDJB\u{2212}MJHT", // a minus
+        "WDJB\u{FE63}MJHT", // a small hyphen
+        "WDJB\u{FF0D}MJHT", // a full-width hyphen
+        "WDJB\u{A0}MJHT",   // a space that does not break
+        "WDJB\u{3000}MJHT", // an ideographic space
+        "\u{FEFF}WDJB\u{200B}MJHT",
+        "\u{202E}WDJB\u{202C}MJHT",
+        "\"WDJB-MJHT\"",
+        "<b>WDJB-MJHT</", // a b too many: see below
+    ] {
+        if typed.contains("<b>") {
+            assert_eq!(read(&policy, typed), None);
+        } else {
+            assert_eq!(read(&policy, typed), code, "{typed:?}");
+        }
+    }
+}
+
+#[test]
+fn everything_outside_the_alphabet_is_dropped_letters_and_digits_too() {
+    let policy = policy();
+    let code = read(&policy, "WDJBMJHT");
+    // Vowels, Y and digits are not in it.
+    assert_eq!(read(&policy, "W0D1J2B3 aeiouy MJHT"), code);
+    assert_eq!(read(&policy, "WDJB\u{E9}MJHT"), code);
+    assert_eq!(read(&policy, "WDJB\u{1F600}MJHT"), code);
+}
+
+#[test]
+fn a_code_in_full_width_forms_is_read() {
+    let policy = policy();
+    let code = read(&policy, "WDJBMJHT");
+    for typed in ["WDJBMJHT", "wdjbmjht", "WDJB-MJHT", "wDjB-MjHt"] {
+        assert_eq!(read(&policy, &full_width(typed)), code);
+    }
+    assert_eq!(
+        read(&policy, &("WDJB".to_owned() + &full_width("mjht"))),
+        code
+    );
+    // Digits too, where the alphabet has them.
+    let digits = with_shape("0123456789", 9);
+    let code = read(&digits, "019450730");
+    assert!(code.is_some());
+    assert_eq!(read(&digits, &full_width("019450730")), code);
+    assert_eq!(read(&digits, "019-450-730"), code);
+}
+
+/// The Kelvin sign lower-cases to `k` and the long s upper-cases to `S`, but not to somebody who compares two codes.
+#[test]
+fn case_is_folded_within_ascii_only() {
+    let policy = policy();
+    let code = read(&policy, "KSKSKSKS");
+    assert_eq!(read(&policy, "ksksksks"), code);
+    for (typed, what) in [
+        ("\u{212A}SKSKSKS", "the Kelvin sign"),
+        ("K\u{17F}KSKSKS", "the long s"),
+        ("\u{39A}SKSKSKS", "the Greek kappa"),
+        ("\u{41A}SKSKSKS", "the Cyrillic ka"),
+        ("\u{1D40A}SKSKSKS", "the mathematical bold K"),
+        ("\u{24C0}SKSKSKS", "the circled K"),
+        ("\u{1F13A}SKSKSKS", "the squared K"),
+        ("\u{FF6B}SKSKSKS", "half-width katakana"),
+    ] {
+        // It is dropped, so the code is too short.
+        assert_eq!(read(&policy, typed), None, "{what}");
+        // Beside a whole code it does no harm.
+        assert_eq!(
+            read(&policy, &format!("{typed}K")).is_some(),
+            !typed.starts_with('K')
+        );
+    }
+    let beside = format!("{}{}", "KSKSKSKS", "\u{212A}");
+    assert_eq!(read(&policy, &beside), code);
+}
+
+/// The neighbours of the full-width forms are none of them.
+#[test]
+fn only_full_width_forms_are_folded() {
+    let policy = with_shape("0123456789", 9);
+    for other in [
+        "\u{FF00}", "\u{FF5F}", "\u{FEE0}", "\u{FFE0}", "\u{660}", "\u{966}", "\u{2460}",
+    ] {
+        assert_eq!(read(&policy, &format!("{other}12345678")), None);
+    }
+    assert!(read(&policy, "\u{FF10}12345678").is_some());
+}
+
+#[test]
+fn the_length_must_be_exact() {
+    let policy = policy();
+    for wrong in [
+        "",
+        "-",
+        "W",
+        "WDJB-MJH",
+        "WDJB-MJHTW",
+        "WDJB-MJHT-WDJB-MJHT",
+        "WDJB-MJHA",
+        "AEIOUAEIOU",
+    ] {
+        assert_eq!(read(&policy, wrong), None, "{wrong}");
+    }
+}
+
+/// "Over 64 bytes" is no code, whatever it has inside (U2).
+#[test]
+fn a_text_over_64_bytes_is_no_code() {
+    let policy = policy();
+    let padded = |bytes: usize| format!("WDJBMJHT{}", "-".repeat(bytes - 8));
+    assert_eq!(MAX_USER_CODE_ENTRY, 64);
+    assert_eq!(read(&policy, &padded(64)), read(&policy, "WDJBMJHT"));
+    assert_eq!(read(&policy, &padded(65)), None);
+    assert_eq!(read(&policy, &padded(1_000_000)), None);
+    // In bytes, not in characters.
+    let wide = format!("WDJBMJHT{}", "\u{2013}".repeat(19));
+    assert_eq!(wide.len(), 65);
+    assert_eq!(read(&policy, &wide), None);
+}
+
+/// "One canonical form": an alphabet of small letters is typed in capitals, and the other way around.
+#[test]
+fn an_alphabet_of_small_letters_is_read_in_capitals() {
+    let small = with_shape("bcdfghjkmnpq", 6);
+    let code = read(&small, "bcdfgh");
+    assert!(code.is_some());
+    assert_eq!(read(&small, "BCDFGH"), code);
+    assert_eq!(read(&small, "BcD-fGh"), code);
+    let mixed = with_shape("bCdFgHjKmN", 6);
+    assert_eq!(read(&mixed, "bcdfgh"), read(&mixed, "BCDFGH"));
+    let (_, shown) = issued(&small, numbered(0));
+    assert_eq!(shown, "bbb-bbb");
+}
+
+/// Two codes that differ are two keys.
+#[test]
+fn every_code_has_its_own_key() {
+    let policy = policy();
+    let mut seen = HashSet::new();
+    let consonants = UserCodeShape::CONSONANTS;
+    for place in 0..8 {
+        for character in consonants.chars() {
+            let mut code = ['B'; 8];
+            code[place] = character;
+            let code: String = code.iter().collect();
+            seen.insert(read(&policy, &code).unwrap());
+        }
+    }
+    // Eight places of nineteen others, and the one of all B.
+    assert_eq!(seen.len(), 8 * 19 + 1);
+}
+
+/// A code under the previous key is found too, and costs nothing more to enter.
+#[test]
+fn a_code_is_looked_up_under_the_current_and_the_previous_key() {
+    let policy = policy();
+    let user = alice();
+    let looked_up = |keys: &device_flow::digest::UserCodeKeys| {
+        let mut entry = Entry::new("WDJB-MJHT", &user, keys, &policy);
+        let paid = entry.pay(None, NOW).unwrap().settle(Written::Won).unwrap();
+        paid.user_keys().collect::<Vec<_>>()
+    };
+    let old = looked_up(&device_flow::digest::UserCodeKeys::new(key(1)));
+    let new = looked_up(&device_flow::digest::UserCodeKeys::new(key(2)));
+    let both = device_flow::digest::UserCodeKeys::new(key(2)).with_previous(key(1));
+    assert_ne!(old, new);
+    assert_eq!(looked_up(&both), [new[0], old[0]]);
+}
+
+/// In groups of four, five or three, where the length allows.
+#[test]
+fn a_code_is_shown_in_groups_with_dashes_between() {
+    for (length, shown) in [
+        (5, "00000"),
+        (6, "000-000"),
+        (7, "0000000"),
+        (8, "0000-0000"),
+        (9, "000-000-000"),
+        (10, "00000-00000"),
+        (11, "00000000000"),
+        (12, "0000-0000-0000"),
+        (15, "00000-00000-00000"),
+        (16, "0000-0000-0000-0000"),
+    ] {
+        let shape = UserCodeShape::new("0123456789ABCDEF", length);
+        let shape = shape.or_else(|_| UserCodeShape::new("0123456789", length));
+        let policy = builder()
+            .user_code(shape.unwrap())
+            .guess_limit(Limit::new(1, Duration::from_hours(24)).unwrap())
+            .lifetime(Duration::from_secs(10))
+            .outstanding(1);
+        // Five characters are too few for any policy but not too few to be shown.
+        let Ok(policy) = policy.build() else {
+            assert_eq!(length, 5);
+            continue;
+        };
+        let (session, code) = issued(&policy, numbered(0));
+        assert_eq!(code, shown);
+        assert_eq!(read(&policy, &code), Some(*session.user_key()));
+    }
+}
+
+/// The review shows the code of the session, so that the user compares it with the one on the device, however it was typed.
+#[test]
+fn the_review_shows_the_canonical_code_however_it_was_typed() {
+    let policy = policy();
+    let (keys, user) = (keys(), alice());
+    let (session, shown) = issued(&policy, entropy(5));
+    let typed = full_width(&shown.to_lowercase()) + " ";
+    let mut entry = Entry::new(&typed, &user, &keys, &policy);
+    let paid = entry.pay(None, NOW).unwrap().settle(Written::Won).unwrap();
+    let Entered::Claim(claim) = paid.enter(Some(&session), NOW).unwrap() else {
+        panic!("claimed before");
+    };
+    let review = claim.settle(Written::Won).unwrap();
+    assert_eq!(review.user_code().display().to_string(), shown);
+    assert_eq!(review.user_code().canonical(), shown.replace('-', ""));
+    let debug = format!("{:?} {review:?} {entry:?} {paid:?}", review.user_code());
+    assert!(!debug.contains(&shown) && !debug.contains(&shown.replace('-', "")));
+}
+
+/// Every number below the combinations has its own code, and the next one begins anew.
+#[test]
+fn the_draw_is_one_to_one_below_the_combinations() {
+    let policy = with_shape("0123456789", 6);
+    let combinations = 1_000_000_u128;
+    let codes = |from: u128| -> Vec<String> {
+        let numbers = (0..1000).map(|step| from + step);
+        numbers
+            .map(|number| issued(&policy, numbered(number)).1)
+            .collect()
+    };
+    let first = codes(0);
+    let distinct: HashSet<_> = first.iter().collect();
+    assert_eq!(distinct.len(), 1000);
+    assert_eq!(codes(combinations), first);
+    assert_eq!(codes(combinations * 123_456_789), first);
+    // Three places take every value a hundred times, the others stand still.
+    let mut counts = vec![[0; 10]; 6];
+    for code in &first {
+        let digits = code.bytes().filter(u8::is_ascii_digit);
+        for (place, digit) in digits.enumerate() {
+            counts[place][usize::from(digit - b'0')] += 1;
+        }
+    }
+    let moving = counts.iter().filter(|count| **count == [100; 10]).count();
+    let still = counts.iter().filter(|count| count.contains(&1000)).count();
+    assert_eq!((moving, still), (3, 3));
+}
+
+proptest! {
+    /// What is shown is read back, whatever the shape and however it is typed.
+    #[test]
+    fn a_code_that_is_shown_is_read_back(
+        alphabet in prop_oneof![
+            Just(UserCodeShape::CONSONANTS),
+            Just("0123456789"),
+            Just("bcdfghjklmnpqrstvwxz"),
+            Just("ABCDEFGHIJKLMNOPQRSTUVWXYZ"),
+        ],
+        length in 6..=13_u8,
+        number in any::<u128>(),
+        how in 0..5_usize,
+    ) {
+        let policy = with_shape(alphabet, length);
+        let (session, shown) = issued(&policy, numbered(number));
+        let typed = match how {
+            0 => shown.clone(),
+            1 => shown.to_lowercase(),
+            2 => shown.to_uppercase(),
+            3 => shown.replace('-', " "),
+            _ => full_width(&shown.replace('-', "")),
+        };
+        prop_assert_eq!(read(&policy, &typed), Some(*session.user_key()));
+        prop_assert!(shown.chars().all(|c| c == '-' || alphabet.contains(c)));
+        prop_assert_eq!(shown.replace('-', "").len(), usize::from(length));
+    }
+
+    /// An oracle of the table: ASCII folded, full-width folded, all else dropped, then the exact length.
+    #[test]
+    fn any_text_is_read_as_the_table_says(
+        typed in prop_oneof![
+            ".{0,24}",
+            "[BCDFGHJKLMNPQRSTVWXZbcdfghjk -]{6,12}",
+            "[B-Db-d\u{FF22}-\u{FF24}\u{FF42}-\u{FF44}\u{212A}\u{17F}aeiou-]{6,14}",
+        ]
+    ) {
+        let policy = policy();
+        let kept: String = typed
+            .chars()
+            .map(|c| match c {
+                '\u{FF21}'..='\u{FF3A}' => char::from_u32(u32::from(c) - 0xFF21 + 0x41).unwrap(),
+                '\u{FF41}'..='\u{FF5A}' => char::from_u32(u32::from(c) - 0xFF41 + 0x61).unwrap(),
+                other => other,
+            })
+            .filter(char::is_ascii)
+            .map(|c| c.to_ascii_uppercase())
+            .filter(|c| UserCodeShape::CONSONANTS.contains(*c))
+            .collect();
+        let is_code = typed.len() <= 64 && kept.len() == 8;
+        prop_assert_eq!(read(&policy, &typed).is_some(), is_code);
+        if is_code {
+            prop_assert_eq!(read(&policy, &typed), read(&policy, &kept));
+        }
+    }
+
+    /// A scope that was read is legal, and reads the same again.
+    #[test]
+    fn a_scope_reads_back_as_it_was_written(text in prop_oneof![".{0,20}", "[a-c]{1,2}( [a-c]{1,2}){0,6}"]) {
+        if let Ok(read) = text.parse::<Scope>() {
+            prop_assert_eq!(read.to_string().parse::<Scope>(), Ok(read.clone()));
+            let mut seen = HashSet::new();
+            for token in read.tokens() {
+                prop_assert!(!token.is_empty());
+                prop_assert!(seen.insert(token));
+                prop_assert!(read.contains(token));
+                prop_assert!(text.split(' ').any(|named| named == token));
+            }
+            prop_assert!(text.split(' ').all(|named| named.is_empty() || read.contains(named)));
+        }
+    }
+}

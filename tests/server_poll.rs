@@ -1,0 +1,975 @@
+//! Table C of the server half, row by row: one stored session, one request, one decision.
+//!
+//! Defaults: interval 5 s, so a tolerance of 1.25 s and a poll accepted from 3.75 s on; lifetime 300 s; cap 60 s.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::arithmetic_side_effects,
+    reason = "a panic is how a test fails"
+)]
+
+#[path = "support/login.rs"]
+mod login;
+mod support;
+
+use core::time::Duration;
+
+use device_flow::scope::Scope;
+use device_flow::server::{
+    Cause, HostError, HostValue, Policy, Polled, Redemption, Reply, Session, Status, Stored,
+    Written,
+};
+use device_flow::wire::tokens::Tokens;
+use login::{
+    Answer, GRACE, LIFETIME, Login, RETENTION, Wrote, assert_denied, assert_expired,
+    assert_granted, assert_invalid_grant, assert_pending, assert_slow_down, at, bytes,
+    invalid_grant_bytes, pace, pace_of, redemption, with_poll_of,
+};
+use serde_json::json;
+use support::{
+    ACCESS_TOKEN, NO_CODE, NOW, alice, assert_refused, assert_reply, assert_unavailable, backend,
+    builder, cli, encoded, policy, scope,
+};
+
+/// The first moment at which a poll after one at 0 is not early: the interval of 5 s less its quarter.
+const LEAST_GAP: i64 = 3750;
+
+/// A login whose intervals are these, in seconds.
+fn paced(interval: u64, step: u64, cap: u64) -> Login {
+    let policy = builder()
+        .interval(Duration::from_secs(interval))
+        .step(Duration::from_secs(step))
+        .cap(Duration::from_secs(cap))
+        .build();
+    Login::of(policy.unwrap(), cli())
+}
+
+/// A login in every state that is stored, by its name.
+fn in_every_state() -> [(Status, Login); 6] {
+    let states = [
+        Status::Pending,
+        Status::Claimed,
+        Status::Approved,
+        Status::Denied,
+        Status::Redeemed,
+        Status::Revoked,
+    ];
+    states.map(|status| {
+        let mut login = Login::new();
+        match status {
+            Status::Pending => {}
+            Status::Claimed => login.claim(0),
+            Status::Approved => login.approve(0),
+            Status::Denied => login.deny(0),
+            Status::Redeemed => {
+                login.approve(0);
+                assert_granted(&login.poll(0).reply, "openid profile");
+            }
+            Status::Revoked => {
+                login.approve(0);
+                login.withdraw();
+            }
+        }
+        assert_eq!(login.status(), status);
+        (status, login)
+    })
+}
+
+/// A poll that is refused, and writes nothing.
+#[track_caller]
+fn refused(answer: Answer) -> Reply {
+    assert_eq!(answer.wrote, Wrote::Nothing);
+    answer.reply
+}
+
+/// The bytes of a poll with a code that nobody was given.
+fn unknown_code() -> (u16, Vec<(&'static str, String)>, String) {
+    let (policy, client) = (policy(), cli());
+    with_poll_of(&policy, &client, NO_CODE, |poll| {
+        match poll.decide(None, NOW) {
+            Polled::Reply(reply) => bytes(&reply),
+            Polled::Paced(..) | Polled::Redeem(_) => panic!("decided on nothing"),
+        }
+    })
+}
+
+// C1: a store operation failed; the stored form is of an unknown version or corrupt: 503, never invalid_grant.
+
+#[test]
+fn c1_a_store_that_failed_is_answered_503_and_when_to_come_back() {
+    assert_unavailable(&Reply::store_failed(), Cause::StoreFailed);
+}
+
+#[test]
+fn c1_a_stored_form_of_an_unknown_version_or_corrupt_is_no_session_to_decide_on() {
+    let form = Login::new().form();
+    for (member, value) in [("v", json!(2)), ("version", json!(0)), ("state", json!(1))] {
+        let mut stored = form.clone();
+        stored[member] = value;
+        // The host gets an error, not a session: there is nothing to give to `decide`, and 503 is the answer.
+        let reply = match serde_json::from_value::<Session>(stored) {
+            Ok(_) => panic!("{member} was accepted"),
+            Err(_) => Reply::store_failed(),
+        };
+        assert_unavailable(&reply, Cause::StoreFailed);
+    }
+}
+
+#[test]
+fn c1_a_session_under_another_key_is_a_fault_of_the_store() {
+    let mut login = Login::new();
+    let other = support::issue(&mut login.store, &login.policy, &login.client, 2, NOW);
+    let stored = login.store.load(&other.key).unwrap().clone();
+    let code = &login.codes.device_code;
+    let reply = with_poll_of(&login.policy, &login.client, code, |poll| {
+        match poll.decide(Some(&stored), NOW) {
+            Polled::Reply(reply) => reply,
+            Polled::Paced(..) | Polled::Redeem(_) => panic!("decided on another session"),
+        }
+    });
+    assert_unavailable(&reply, Cause::StoreFailed);
+}
+
+// C2: unknown, purged or malformed code.
+
+#[test]
+fn c2_an_unknown_code_is_invalid_grant() {
+    let (policy, client) = (policy(), cli());
+    let reply = with_poll_of(&policy, &client, NO_CODE, |poll| {
+        assert!(poll.session_key().is_some());
+        match poll.decide(None, NOW) {
+            Polled::Reply(reply) => reply,
+            Polled::Paced(..) | Polled::Redeem(_) => panic!("decided on nothing"),
+        }
+    });
+    assert_invalid_grant(&reply, Cause::UnknownCode);
+}
+
+#[test]
+fn c2_a_purged_code_is_invalid_grant() {
+    let mut login = Login::new();
+    let purge_at = LIFETIME + RETENTION;
+    assert_eq!(login.store.purge(at(purge_at - 1)), 0);
+    assert_expired(&login.poll(purge_at - 1).reply, Cause::Expired);
+    assert_eq!(login.store.purge(at(purge_at)), 1);
+    assert_invalid_grant(&refused(login.poll(purge_at)), Cause::UnknownCode);
+    assert!(login.store.is_empty(), "a poll never inserts");
+}
+
+#[test]
+fn c2_a_malformed_code_is_invalid_grant_without_a_look_up() {
+    let (policy, client) = (policy(), cli());
+    let long = "A".repeat(5000);
+    let one_more = format!("{NO_CODE}A");
+    let spaces = encoded(" ").repeat(42);
+    for code in ["x", &NO_CODE[1..], &one_more, &long, &spaces, "%C3%A9"] {
+        let reply = with_poll_of(&policy, &client, code, |poll| {
+            assert_eq!(poll.session_key(), None, "there is nothing to look up");
+            match poll.decide(None, NOW) {
+                Polled::Reply(reply) => reply,
+                Polled::Paced(..) | Polled::Redeem(_) => panic!("decided on nothing"),
+            }
+        });
+        assert_invalid_grant(&reply, Cause::MalformedCode);
+    }
+}
+
+#[test]
+fn c2_a_code_is_the_same_with_escapes() {
+    let login = Login::new();
+    let code = encoded(&login.codes.device_code);
+    with_poll_of(&login.policy, &login.client, &code, |poll| {
+        assert_eq!(poll.session_key(), Some(&login.codes.key));
+    });
+}
+
+// C3: issued to another client: nothing burnt, nothing learnt.
+
+#[test]
+fn c3_a_foreign_client_gets_the_bytes_of_an_unknown_code_in_every_state() {
+    for (status, mut login) in in_every_state() {
+        for now in [0, 1, LIFETIME - 1, LIFETIME, LIFETIME + RETENTION] {
+            let had = (login.form(), login.pace());
+            let reply = refused(login.poll_as(&backend(), now));
+            assert_invalid_grant(&reply, Cause::ForeignClient);
+            assert_eq!(bytes(&reply), unknown_code(), "{status:?} at {now}");
+            assert_eq!((login.form(), login.pace()), had);
+        }
+    }
+}
+
+#[test]
+fn c3_a_foreign_client_burns_nothing() {
+    let mut login = Login::new();
+    let _ = login.poll_as(&backend(), 0);
+    let _ = login.poll_as(&backend(), 1);
+    // The first poll of the right client is still free, and an approval still there.
+    assert_pending(&login.poll(2), &pace(2, 5, false));
+    login.approve(3);
+    let _ = login.poll_as(&backend(), 4);
+    assert_granted(&login.poll(5).reply, "openid profile");
+}
+
+#[test]
+fn c3_the_client_is_known_by_its_id_whatever_its_registration_is_now() {
+    // "Decided on the registration as it is now": another value with the same id, built anew.
+    let mut login = Login::new();
+    let rebuilt = cli().default_scope(Scope::empty());
+    assert_pending(&login.poll_as(&rebuilt, 0), &pace(0, 5, false));
+}
+
+// C4: Redeemed.
+
+fn redeemed_at(now: i64) -> Login {
+    let mut login = Login::approved_at(now);
+    let answer = login.poll(now);
+    assert_granted(&answer.reply, "openid profile");
+    login
+}
+
+#[test]
+fn c4_within_the_retry_window_a_used_code_is_a_duplicate() {
+    let mut login = redeemed_at(1000);
+    for millis in [0, 1, 9999] {
+        let reply = refused(login.poll(1000 + millis));
+        let since = Duration::from_millis(u64::try_from(millis).unwrap());
+        assert_invalid_grant(&reply, Cause::Duplicate(since));
+    }
+}
+
+#[test]
+fn c4_after_the_retry_window_a_used_code_is_a_replay_with_its_age() {
+    let mut login = redeemed_at(1000);
+    for millis in [10_000, 10_001, LIFETIME - 1, LIFETIME, LIFETIME + 290_000] {
+        let reply = refused(login.poll(1000 + millis));
+        let since = Duration::from_millis(u64::try_from(millis).unwrap());
+        assert_invalid_grant(&reply, Cause::Replay(since));
+        assert_eq!(bytes(&reply), invalid_grant_bytes());
+        assert_eq!(login.status(), Status::Redeemed);
+    }
+}
+
+#[test]
+fn c4_a_clock_that_went_back_makes_no_replay() {
+    // Tokens are revoked on a replay alone: a reading from before the redemption must not cost a login.
+    let mut login = redeemed_at(20_000);
+    let reply = refused(login.poll(5000));
+    assert_invalid_grant(&reply, Cause::Duplicate(Duration::ZERO));
+}
+
+#[test]
+fn c4_the_retry_window_is_the_policys() {
+    let policy = builder().retry_window(Duration::from_secs(30)).build();
+    let mut login = Login::of(policy.unwrap(), cli());
+    login.approve(0);
+    let _ = login.poll(0);
+    let reply = refused(login.poll(29_999));
+    assert_invalid_grant(&reply, Cause::Duplicate(Duration::from_millis(29_999)));
+    let reply = refused(login.poll(30_000));
+    assert_invalid_grant(&reply, Cause::Replay(Duration::from_secs(30)));
+}
+
+#[test]
+fn c4_a_used_code_is_unknown_once_purged() {
+    let mut login = redeemed_at(0);
+    let purge_at = LIFETIME + RETENTION;
+    assert_eq!(login.store.purge(at(purge_at - 1)), 0);
+    let reply = refused(login.poll(purge_at - 1));
+    assert_invalid_grant(&reply, Cause::Replay(Duration::from_millis(599_999)));
+    assert_eq!(login.store.purge(at(purge_at)), 1);
+    assert_invalid_grant(&refused(login.poll(purge_at)), Cause::UnknownCode);
+}
+
+// C5: Revoked, any.
+
+#[test]
+fn c5_a_withdrawn_approval_is_invalid_grant_at_any_time() {
+    let mut login = Login::approved_at(0);
+    login.withdraw();
+    for now in [0, 0, 1, LIFETIME - 1, LIFETIME, LIFETIME + RETENTION - 1] {
+        let reply = refused(login.poll(now));
+        assert_invalid_grant(&reply, Cause::Revoked);
+        assert_eq!(bytes(&reply), invalid_grant_bytes());
+        assert_eq!(login.status(), Status::Revoked);
+    }
+}
+
+// C6: Denied, fast or slow, before or after expiry, until purged.
+
+#[test]
+fn c6_a_denial_is_told_fast_or_slow_before_and_after_expiry_until_purged() {
+    let mut login = Login::new();
+    assert_pending(&login.poll(0), &pace(0, 5, false));
+    login.deny(1);
+    let purge_at = LIFETIME + RETENTION;
+    for now in [1, 1, 2, 5000, LIFETIME - 1, LIFETIME, purge_at - 1] {
+        assert_eq!(login.store.purge(at(now)), 0);
+        assert_denied(&refused(login.poll(now)));
+        assert_eq!(login.status(), Status::Denied);
+    }
+    assert_eq!(login.store.purge(at(purge_at)), 1);
+    assert_invalid_grant(&refused(login.poll(purge_at)), Cause::UnknownCode);
+}
+
+// C7: Pending, `now >= expires_at`.
+
+#[test]
+fn c7_a_pending_code_is_expired_from_the_moment_of_its_expiry() {
+    let mut login = Login::new();
+    assert_pending(&login.poll(LIFETIME - 1), &pace(LIFETIME - 1, 5, false));
+    // "now == expires_at is expired". Early against the poll before, too: slow_down is only ever said while pending.
+    for now in [LIFETIME, LIFETIME, LIFETIME + 1, LIFETIME + RETENTION] {
+        assert_expired(&refused(login.poll(now)), Cause::Expired);
+    }
+}
+
+#[test]
+fn c7_the_first_poll_may_be_too_late() {
+    let mut login = Login::new();
+    assert_expired(&refused(login.poll(LIFETIME)), Cause::Expired);
+    assert_eq!(login.pace(), None);
+}
+
+#[test]
+fn c7_a_claim_does_not_outlive_the_code() {
+    let mut login = Login::new();
+    login.claim(LIFETIME - 1);
+    assert_pending(&login.poll(LIFETIME - 1), &pace(LIFETIME - 1, 5, false));
+    assert_expired(&refused(login.poll(LIFETIME)), Cause::Expired);
+}
+
+#[test]
+fn c7_expiry_is_derived_from_the_reading_and_not_stored() {
+    let mut login = Login::new();
+    let had = login.form();
+    assert_expired(&refused(login.poll(LIFETIME)), Cause::Expired);
+    assert_eq!(login.form(), had);
+    // The clock goes back: what was not stored does not stand.
+    assert_pending(&login.poll(LIFETIME - 1), &pace(LIFETIME - 1, 5, false));
+}
+
+// C8: Approved, `now >= redeemable_until`.
+
+#[test]
+fn c8_an_approval_in_good_time_is_redeemable_until_the_code_expires() {
+    // approved_at + grace <= expires_at
+    for approved in [0, 1000, LIFETIME - GRACE] {
+        let mut late = Login::approved_at(approved);
+        let had = late.form();
+        for now in [LIFETIME, LIFETIME + 1, LIFETIME + RETENTION] {
+            assert_expired(&refused(late.poll(now)), Cause::ApprovalExpired);
+            assert_eq!(late.form(), had);
+        }
+        let mut in_time = Login::approved_at(approved);
+        assert_granted(&in_time.poll(LIFETIME - 1).reply, "openid profile");
+    }
+}
+
+#[test]
+fn c8_an_approval_in_the_last_second_is_redeemable_for_twice_the_interval() {
+    for approved in [LIFETIME - 1, LIFETIME - 1000, LIFETIME - GRACE + 1] {
+        let mut login = Login::approved_at(approved);
+        assert_eq!(
+            login.session().purge_at(),
+            at(approved + GRACE + RETENTION),
+            "rewritten by approve"
+        );
+        let reply = refused(login.poll(approved + GRACE));
+        assert_expired(&reply, Cause::ApprovalExpired);
+        // Derived: the clock goes back by a millisecond.
+        assert_granted(&login.poll(approved + GRACE - 1).reply, "openid profile");
+    }
+}
+
+#[test]
+fn c8_the_grace_is_twice_the_initial_interval_not_the_one_in_force() {
+    let mut login = paced(30, 5, 60);
+    login.set_pace(pace_of(LIFETIME - 1000, 60, true));
+    login.approve(LIFETIME - 1);
+    let until = LIFETIME - 1 + 60_000;
+    assert_expired(&refused(login.poll(until)), Cause::ApprovalExpired);
+    assert_granted(&login.poll(until - 1).reply, "openid profile");
+}
+
+// C9: `now` before the last accepted poll.
+
+#[test]
+fn c9_a_clock_that_went_back_makes_nobody_early() {
+    for back in [1, 3000, 100_000] {
+        let mut login = Login::new();
+        login.set_pace(pace_of(100_000, 5, false));
+        let now = 100_000 - back;
+        assert_pending(&login.poll(now), &pace(now, 5, false));
+    }
+}
+
+#[test]
+fn c9_a_clock_that_went_back_keeps_the_interval_and_allows_one_more_widening() {
+    let mut login = Login::new();
+    login.set_pace(pace_of(100_000, 10, true));
+    assert_pending(&login.poll(99_999), &pace(99_999, 10, false));
+    // From then on the gaps count from the new reading.
+    assert_slow_down(&login.poll(99_999 + 7499), 15, &pace(99_999, 15, true));
+}
+
+#[test]
+fn c9_the_same_reading_again_is_early_not_back() {
+    let mut login = Login::new();
+    login.set_pace(pace_of(100_000, 5, false));
+    assert_slow_down(&login.poll(100_000), 10, &pace(100_000, 10, true));
+}
+
+// C10: first poll, or no pace to be had.
+
+#[test]
+fn c10_the_first_poll_is_free_even_at_the_moment_of_issuance() {
+    let mut login = Login::new();
+    assert_pending(&login.poll(0), &pace(0, 5, false));
+    let mut login = paced(60, 5, 60);
+    assert_pending(&login.poll(1), &pace(1, 60, false));
+}
+
+#[test]
+fn c10_without_a_pace_nobody_is_early() {
+    let mut login = Login::new();
+    let _ = login.poll(0);
+    let _ = login.poll(1);
+    let lost = Stored {
+        pace: None,
+        session: login.session().clone(),
+    };
+    let code = &login.codes.device_code;
+    with_poll_of(&login.policy, &login.client, code, |poll| {
+        match poll.decide(Some(&lost), at(2)) {
+            Polled::Paced(saved, reply) => {
+                let wrote = Wrote::Pace(serde_json::to_value(saved).unwrap());
+                assert_pending(&Answer { reply, wrote }, &pace(2, 5, false));
+            }
+            Polled::Reply(_) | Polled::Redeem(_) => panic!("not accepted"),
+        }
+    });
+}
+
+// C11: not early.
+
+#[test]
+fn c11_a_gap_of_the_interval_less_the_tolerance_is_accepted_and_a_millisecond_less_is_early() {
+    // Tolerance max(1 s, a quarter of the interval in force): (interval, least gap in milliseconds).
+    let gaps = [
+        (2, 1000),
+        (3, 2000),
+        (4, 3000),
+        (5, 3750),
+        (6, 4500),
+        (10, 7500),
+        (15, 11_250),
+        (60, 45_000),
+    ];
+    for (interval, gap) in gaps {
+        let mut login = Login::new();
+        login.set_pace(pace_of(1000, interval, false));
+        let on_time = 1000 + gap;
+        let early = login.decide(on_time - 1, |polled| match polled {
+            Polled::Paced(_, reply) | Polled::Reply(reply) => reply.cause(),
+            Polled::Redeem(_) => panic!("nobody approved"),
+        });
+        assert_eq!(early, Cause::TooFast, "{interval}");
+        assert_pending(&login.poll(on_time), &pace(on_time, interval, false));
+    }
+}
+
+#[test]
+fn c11_an_interval_within_the_tolerance_makes_nobody_early() {
+    let mut login = paced(1, 5, 60);
+    assert_pending(&login.poll(0), &pace(0, 1, false));
+    assert_pending(&login.poll(0), &pace(0, 1, false));
+    assert_pending(&login.poll(1), &pace(1, 1, false));
+}
+
+#[test]
+fn c11_an_accepted_poll_keeps_the_interval_and_allows_one_more_widening() {
+    let mut login = Login::new();
+    login.set_pace(pace_of(0, 10, true));
+    assert_pending(&login.poll(7500), &pace(7500, 10, false));
+    assert_pending(&login.poll(20_000), &pace(20_000, 10, false));
+    assert_slow_down(&login.poll(20_001), 15, &pace(20_000, 15, true));
+}
+
+#[test]
+fn c11_a_claimed_session_is_pending_like_any_other() {
+    let mut login = Login::new();
+    login.claim(0);
+    assert_pending(&login.poll(0), &pace(0, 5, false));
+    assert_slow_down(&login.poll(1), 10, &pace(0, 10, true));
+    assert_slow_down(&login.poll(2), 10, &Wrote::Nothing);
+    assert_pending(&login.poll(7500), &pace(7500, 10, false));
+}
+
+// C12: early, not widened since the last accepted poll, under the cap.
+
+/// > the interval MUST be increased by 5 seconds for this and all subsequent requests (RFC 8628, section 3.5)
+#[test]
+fn c12_an_early_poll_widens_the_interval_once() {
+    let mut login = Login::new();
+    assert_pending(&login.poll(0), &pace(0, 5, false));
+    let early = LEAST_GAP - 1;
+    // The timestamp stays with the poll that was accepted.
+    assert_slow_down(&login.poll(early), 10, &pace(0, 10, true));
+    assert_slow_down(&login.poll(early + 1), 10, &Wrote::Nothing);
+    // The wider interval holds from the accepted poll on: 7.5 s after it, not after the rejected one.
+    assert_slow_down(&login.poll(7499), 10, &Wrote::Nothing);
+    assert_pending(&login.poll(7500), &pace(7500, 10, false));
+}
+
+#[test]
+fn c12_the_interval_grows_with_each_widening_up_to_the_cap() {
+    let mut login = Login::new();
+    assert_pending(&login.poll(0), &pace(0, 5, false));
+    let mut last = 0;
+    for interval in (10..=60).step_by(5) {
+        assert_slow_down(&login.poll(last), interval, &pace(last, interval, true));
+        let gap = i64::from(interval) * 750; // less a quarter
+        assert_pending(&login.poll(last + gap), &pace(last + gap, interval, false));
+        last += gap;
+    }
+    assert!(last < LIFETIME, "else the last poll had not been pending");
+    assert_slow_down(&login.poll(last), 60, &Wrote::Nothing);
+}
+
+#[test]
+fn c12_a_step_that_passes_the_cap_ends_at_the_cap() {
+    let mut login = paced(5, 5, 8);
+    let _ = login.poll(0);
+    assert_slow_down(&login.poll(1), 8, &pace(0, 8, true));
+    let mut login = paced(5, 55, 60);
+    let _ = login.poll(0);
+    assert_slow_down(&login.poll(1), 60, &pace(0, 60, true));
+}
+
+#[test]
+fn c12_the_step_is_the_policys() {
+    let mut login = paced(7, 8, 60);
+    assert_pending(&login.poll(0), &pace(0, 7, false));
+    assert_slow_down(&login.poll(5249), 15, &pace(0, 15, true));
+}
+
+// C13: early, already widened or at the cap.
+
+#[test]
+fn c13_an_early_poll_after_a_widening_writes_nothing() {
+    let mut login = Login::new();
+    login.set_pace(pace_of(1000, 10, true));
+    for now in [1000, 1001, 5000, 8499] {
+        assert_slow_down(&login.poll(now), 10, &Wrote::Nothing);
+        assert_eq!(login.pace(), Some(pace_of(1000, 10, true)));
+    }
+    assert_pending(&login.poll(8500), &pace(8500, 10, false));
+}
+
+#[test]
+fn c13_at_the_cap_nothing_widens_and_nothing_is_written() {
+    let mut login = Login::new();
+    login.set_pace(pace_of(0, 60, false));
+    assert_slow_down(&login.poll(44_999), 60, &Wrote::Nothing);
+    let mut login = paced(5, 5, 5);
+    let _ = login.poll(0);
+    assert_slow_down(&login.poll(3749), 5, &Wrote::Nothing);
+    assert_pending(&login.poll(3750), &pace(3750, 5, false));
+}
+
+#[test]
+fn c13_an_interval_over_a_cap_that_was_lowered_is_kept() {
+    // The policy changed between two polls: the device was told 60, and an interval never falls.
+    let mut login = paced(5, 5, 10);
+    login.set_pace(pace_of(0, 60, false));
+    assert_slow_down(&login.poll(1), 60, &Wrote::Nothing);
+}
+
+// C14: an extension check of the host fails.
+
+#[test]
+fn c14_a_failed_check_of_the_host_is_its_own_error_and_consumes_nothing() {
+    let mut login = Login::approved_at(0);
+    let had = (login.form(), login.pace());
+    let error = HostError::new("invalid_target", "the resource is not known here").unwrap();
+    let reply = login.redeem(1, |redemption| redemption.refuse(error));
+    assert_refused(
+        &reply,
+        Cause::HostCheck,
+        "invalid_target",
+        "the resource is not known here",
+    );
+    assert_eq!((login.form(), login.pace()), had);
+    assert_granted(&login.poll(2).reply, "openid profile");
+}
+
+#[test]
+fn c14_the_hosts_error_may_ask_for_401() {
+    let login = Login::approved_at(0);
+    let error = HostError::new("use_dpop_nonce", "a nonce is required").unwrap();
+    let reply = login.redeem(1, |redemption| redemption.refuse(error.unauthorized()));
+    let body = r#"{"error":"use_dpop_nonce","error_description":"a nonce is required"}"#;
+    assert_reply(&reply, Cause::HostCheck, 401, &[], body);
+}
+
+/// > Values for the "error" parameter MUST NOT include characters outside the set %x20-21 / %x23-5B / %x5D-7E.
+/// > (RFC 6749, section 5.2)
+#[test]
+fn c14_the_hosts_error_has_the_characters_of_one() {
+    for (error, description) in [
+        ("", "text"),
+        ("a\"b", ""),
+        ("a\\b", ""),
+        ("a\nb", ""),
+        ("é", ""),
+        ("a\u{7f}", ""),
+        ("a", "\""),
+        ("a", "\\"),
+        ("a", "\0"),
+        ("a", "é"),
+    ] {
+        assert!(HostError::new(error, description).is_err(), "{error:?}");
+    }
+    assert!(HostError::new(" !#[]~", " !#[]~").is_ok());
+}
+
+// C15: the subject or the consent is no longer valid.
+
+#[test]
+fn c15_a_subject_that_is_gone_is_invalid_grant_and_revokes_for_good() {
+    let mut login = Login::approved_at(0);
+    let purge_at = login.session().purge_at();
+    let stored = login.store.load(&login.codes.key).unwrap().clone();
+    let version = login.session().version();
+    let store = &mut login.store;
+    let code = &login.codes.device_code;
+    let reply = with_poll_of(&login.policy, &login.client, code, |poll| {
+        let revocation = redemption(poll.decide(Some(&stored), at(1))).revoke();
+        assert_eq!(revocation.session().key(), stored.session.key());
+        let change = revocation.change();
+        assert_eq!(change.expected_version(), version);
+        assert_eq!(change.purge_at(), purge_at);
+        let written = store.change(&change);
+        assert_eq!(written, Written::Won);
+        revocation.settle(written).unwrap()
+    });
+    assert_invalid_grant(&reply, Cause::ConsentGone);
+    assert_eq!(bytes(&reply), unknown_code());
+    assert_eq!(login.status(), Status::Revoked);
+    assert_eq!(login.session().version(), version + 1);
+    assert_eq!(login.session().claimant(), Some(&alice()));
+    assert_invalid_grant(&refused(login.poll(2)), Cause::Revoked);
+}
+
+#[test]
+fn c15_says_nothing_before_the_write_has_won() {
+    let login = Login::approved_at(0);
+    let lost = login.redeem(1, |redemption| redemption.revoke().settle(Written::Lost));
+    assert!(lost.is_err());
+    let unknown = login.redeem(1, |redemption| redemption.revoke().settle(Written::Unknown));
+    assert_unavailable(&unknown.unwrap(), Cause::OutcomeUnknown);
+    assert_eq!(login.status(), Status::Approved);
+}
+
+// C16: minting failed.
+
+#[test]
+fn c16_a_failure_to_mint_is_503_and_consumes_nothing() {
+    let mut login = Login::approved_at(0);
+    let had = (login.form(), login.pace());
+    let reply = login.redeem(1, |redemption| redemption.minting_failed());
+    assert_unavailable(&reply, Cause::MintingFailed);
+    assert_eq!((login.form(), login.pace()), had);
+    assert_granted(&login.poll(2).reply, "openid profile");
+}
+
+// C17: success, sealed until the write has won.
+// That nobody makes a success but by settling is the types' to say: the `compile_fail` example of `Redemption`.
+
+#[test]
+fn c17_an_approval_is_redeemed_by_a_guarded_write() {
+    let mut login = Login::approved_at(1000);
+    let mut wanted = login.form();
+    let version = login.session().version();
+    let answer = login.poll(2000);
+    assert_granted(&answer.reply, "openid profile");
+    assert_eq!(answer.wrote, Wrote::Session);
+    // State and version changed, and nothing else.
+    let grant = wanted["state"]["approved"].take();
+    wanted["state"] = json!({ "redeemed": { "grant": grant, "at": login::stored_at(2000) } });
+    wanted["version"] = json!(version + 1);
+    assert_eq!(login.form(), wanted);
+    assert_eq!(login.status(), Status::Redeemed);
+}
+
+#[test]
+fn c17_an_early_poll_of_an_approved_session_succeeds_and_leaves_the_pace() {
+    let mut login = Login::new();
+    assert_pending(&login.poll(0), &pace(0, 5, false));
+    assert_slow_down(&login.poll(1), 10, &pace(0, 10, true));
+    login.approve(2);
+    assert_granted(&login.poll(2).reply, "openid profile");
+    assert_eq!(login.pace(), Some(pace_of(0, 10, true)));
+}
+
+#[test]
+fn c17_the_approval_says_all_that_the_host_needs_for_its_tokens() {
+    let mut login = Login::new();
+    login.claim(0);
+    let value = HostValue::new(*b"org_01").unwrap();
+    let approve = |session: &Session| {
+        let scope = scope("profile");
+        session.approve(&alice(), &scope, value.clone(), &login.policy, at(1234))
+    };
+    let change = approve(login.session()).unwrap().unwrap();
+    login.write(&change);
+    let key = login.codes.key;
+    login.redeem(2000, |redemption| {
+        let approval = redemption.approval();
+        assert_eq!(approval.session_key(), &key);
+        assert_eq!(approval.client_id(), "client_cli");
+        assert_eq!(approval.subject(), &alice());
+        assert_eq!(approval.scope(), &scope("profile"));
+        assert_eq!(approval.host_value(), &value);
+        assert_eq!(approval.approved_at(), at(1234));
+        let _ = redemption.minting_failed();
+    });
+    // "scope REQUIRED, if not identical to the scope requested by the client" (RFC 6749, section 5.1)
+    assert_granted(&login.poll(2000).reply, "profile");
+}
+
+#[test]
+fn c17_a_success_carries_every_token_and_the_scope() {
+    let login = Login::approved_at(0);
+    let organization = json!("org_01");
+    let tokens = Tokens::of_type("DPoP", "Kz~8mXK1EalYznwH-LC-1fBAo.4Ljp~zsPE_NeO.gxU")
+        .and_then(|tokens| tokens.refresh_token("8xLOxBtZp8"))
+        .and_then(|tokens| tokens.id_token("eyJ.e30.c2ln"))
+        .and_then(|tokens| tokens.member("organization_id", &organization))
+        .unwrap()
+        .expires_in(Duration::from_secs(300));
+    let reply = login.redeem(1, |redemption| redemption.settle(Written::Won, &tokens));
+    let body = concat!(
+        r#"{"access_token":"Kz~8mXK1EalYznwH-LC-1fBAo.4Ljp~zsPE_NeO.gxU","token_type":"DPoP","#,
+        r#""refresh_token":"8xLOxBtZp8","id_token":"eyJ.e30.c2ln","scope":"openid profile","#,
+        r#""expires_in":300,"organization_id":"org_01"}"#
+    );
+    assert_reply(&reply.unwrap(), Cause::Granted, 200, &[], body);
+}
+
+#[test]
+fn c17_a_success_says_no_scope_where_the_grant_has_none() {
+    let mut login = Login::new();
+    let client = cli().default_scope(Scope::empty());
+    let incoming = support::post("client_id=client_cli");
+    let issued = support::with_issuing(&login.policy, incoming, Some(&client), |issuing| {
+        let issuance = issuing.draw(support::entropy(9), &support::keys(), NOW);
+        issuance.unwrap().session().clone()
+    });
+    let session = issued.unwrap();
+    assert!(session.scope().is_empty());
+    let mut form = serde_json::to_value(&session).unwrap();
+    // The same session under the codes of the login.
+    form["key"] = login.form()["key"].clone();
+    form["user_key"] = login.form()["user_key"].clone();
+    let session: Session = serde_json::from_value(form).unwrap();
+    login.store = device_flow::memory::Memory::new();
+    let _ = login.store.insert(&session);
+    login.approve(0);
+    let body = format!(r#"{{"access_token":"{ACCESS_TOKEN}","token_type":"Bearer"}}"#);
+    assert_reply(&login.poll(1).reply, Cause::Granted, 200, &[], &body);
+}
+
+#[test]
+fn c17_of_two_polls_that_read_the_same_approval_one_succeeds() {
+    let mut login = Login::approved_at(0);
+    let change = login.redeem(1, |redemption| {
+        let change = redemption.change();
+        let _ = redemption.minting_failed();
+        change
+    });
+    assert_granted(&login.poll(1).reply, "openid profile");
+    let had = login.form();
+    assert_eq!(login.store.change(&change), Written::Lost);
+    assert_eq!(login.form(), had);
+}
+
+// C18: the guarded write of C15 or C17 lost.
+
+/// A poll that loses its first write to whatever `meanwhile` does, and decides again on what is stored then.
+fn loses_to(login: &mut Login, now: i64, meanwhile: impl FnOnce(&mut Login)) -> Reply {
+    let policy = policy();
+    let client = login.client.clone();
+    let code = login.codes.device_code.clone();
+    let key = login.codes.key;
+    let read = login.store.load(&key).cloned();
+    with_poll_of(&policy, &client, &code, |poll| {
+        let redemption = redemption(poll.decide(read.as_ref(), at(now)));
+        let change = redemption.change();
+        meanwhile(login);
+        let written = login.store.change(&change);
+        assert_eq!(written, Written::Lost);
+        let lost = redemption.settle(written, &support::tokens());
+        assert!(lost.is_err());
+        match poll.decide(login.store.load(&key), at(now)) {
+            Polled::Reply(reply) => reply,
+            Polled::Paced(..) | Polled::Redeem(_) => panic!("not refused"),
+        }
+    })
+}
+
+#[test]
+fn c18_the_loser_of_two_polls_is_a_lost_race_never_a_replay() {
+    // Read within and long before the retry window: neither Duplicate nor Replay.
+    for (won, lost) in [(1, 1), (1, 60_000)] {
+        let mut login = Login::approved_at(0);
+        let reply = loses_to(&mut login, lost, |login| {
+            assert_granted(&login.poll(won).reply, "openid profile");
+        });
+        assert_invalid_grant(&reply, Cause::LostRace);
+        assert_eq!(bytes(&reply), unknown_code());
+        assert_eq!(login.status(), Status::Redeemed);
+    }
+}
+
+#[test]
+fn c18_a_redemption_that_loses_to_a_withdrawal_is_invalid_grant() {
+    let mut login = Login::approved_at(0);
+    let reply = loses_to(&mut login, 1, Login::withdraw);
+    assert_invalid_grant(&reply, Cause::Revoked);
+    assert_eq!(login.status(), Status::Revoked);
+}
+
+#[test]
+fn c18_a_row_that_is_gone_loses_and_is_not_inserted_again() {
+    let mut login = Login::approved_at(0);
+    let reply = loses_to(&mut login, 1, |login| {
+        let _ = login.store.purge(at(LIFETIME + RETENTION));
+    });
+    assert_invalid_grant(&reply, Cause::UnknownCode);
+    assert!(login.store.is_empty());
+}
+
+#[test]
+fn c18_two_losses_still_end_in_a_success() {
+    // The store says lost though nothing else was written, as some do under load.
+    let login = Login::approved_at(0);
+    let stored = login.store.load(&login.codes.key).unwrap();
+    let code = &login.codes.device_code;
+    let reply = with_poll_of(&login.policy, &login.client, code, |poll| {
+        for _ in 0..2 {
+            let redemption = redemption(poll.decide(Some(stored), at(1)));
+            let lost = redemption.settle(Written::Lost, &support::tokens());
+            assert!(lost.is_err());
+        }
+        let redemption = redemption(poll.decide(Some(stored), at(1)));
+        redemption.settle(Written::Won, &support::tokens())
+    });
+    assert_granted(&reply.unwrap(), "openid profile");
+}
+
+#[test]
+fn c18_after_three_losses_the_answer_is_503() {
+    // Losses of C15 and of C17 count together.
+    for revocations in 0..=3 {
+        let login = Login::approved_at(0);
+        let stored = login.store.load(&login.codes.key).unwrap();
+        let code = &login.codes.device_code;
+        let reply = with_poll_of(&login.policy, &login.client, code, |poll| {
+            for attempt in 0..3 {
+                let redemption = redemption(poll.decide(Some(stored), at(1)));
+                let lost = if attempt < revocations {
+                    redemption.revoke().settle(Written::Lost)
+                } else {
+                    redemption.settle(Written::Lost, &support::tokens())
+                };
+                assert!(lost.is_err());
+            }
+            match poll.decide(Some(stored), at(1)) {
+                Polled::Reply(reply) => reply,
+                Polled::Paced(..) | Polled::Redeem(_) => panic!("a fourth attempt"),
+            }
+        });
+        assert_unavailable(&reply, Cause::LostRace);
+        assert_eq!(login.status(), Status::Approved);
+    }
+}
+
+#[test]
+fn c18_the_losses_are_those_of_one_request() {
+    let mut login = Login::approved_at(0);
+    for _ in 0..5 {
+        let lost = login.redeem(1, |redemption| {
+            redemption.settle(Written::Lost, &support::tokens())
+        });
+        assert!(lost.is_err());
+    }
+    assert_granted(&login.poll(2).reply, "openid profile");
+}
+
+// C19: the outcome of the guarded write is unknown.
+
+fn unknown_outcome(login: &Login) -> Reply {
+    let unknown =
+        |redemption: Redemption<'_>| redemption.settle(Written::Unknown, &support::tokens());
+    let reply = login.redeem(1, unknown).unwrap();
+    assert_unavailable(&reply, Cause::OutcomeUnknown);
+    assert!(!reply.response().body().contains(ACCESS_TOKEN));
+    reply
+}
+
+#[test]
+fn c19_an_unknown_outcome_is_503_without_the_tokens() {
+    let _ = unknown_outcome(&Login::approved_at(0));
+}
+
+#[test]
+fn c19_the_next_poll_succeeds_if_the_write_had_not_arrived() {
+    let mut login = Login::approved_at(0);
+    let _ = unknown_outcome(&login);
+    assert_granted(&login.poll(2).reply, "openid profile");
+}
+
+#[test]
+fn c19_the_next_poll_is_refused_if_the_write_had_arrived() {
+    let mut login = Login::approved_at(0);
+    let change = login.redeem(1, |redemption| {
+        let change = redemption.change();
+        let _ = redemption.settle(Written::Unknown, &support::tokens());
+        change
+    });
+    assert_eq!(login.store.change(&change), Written::Won);
+    let reply = refused(login.poll(5001));
+    assert_invalid_grant(&reply, Cause::Duplicate(Duration::from_secs(5)));
+}
+
+/// Every `invalid_grant` of the poll has the same bytes.
+#[test]
+fn c2_c3_c4_c5_c15_c18_have_the_same_bytes() {
+    let mut replies = vec![unknown_code()];
+    for (status, mut login) in in_every_state() {
+        replies.push(bytes(&login.poll_as(&backend(), 1).reply));
+        if matches!(status, Status::Redeemed | Status::Revoked) {
+            replies.push(bytes(&login.poll(1).reply));
+            replies.push(bytes(&login.poll(60_000).reply));
+        }
+    }
+    let mut login = Login::approved_at(0);
+    replies.push(bytes(&loses_to(&mut login, 1, |login| {
+        let _ = login.poll(1);
+    })));
+    let login = Login::approved_at(0);
+    let gone = login.redeem(1, |redemption| redemption.revoke().settle(Written::Won));
+    replies.push(bytes(&gone.unwrap()));
+    assert_eq!(replies.len(), 13);
+    for reply in replies {
+        assert_eq!(reply, invalid_grant_bytes());
+    }
+}
+
+/// The policy and the tables speak of the same defaults.
+#[test]
+fn c11_the_default_interval_is_five_seconds() {
+    let policy: Policy = policy();
+    assert_eq!(policy.interval(), Duration::from_secs(5));
+}
