@@ -1,6 +1,10 @@
 //! Table V: what an answer to a poll means.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a panic is how a test fails")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a panic is how a test fails"
+)]
 
 #[path = "support/client.rs"]
 mod support;
@@ -12,7 +16,9 @@ use serde_json::{Value, json};
 use support::{bearer_a, granted, refused, s, told};
 
 /// Every status that a final answer may have, in a sample.
-const STATUSES: [u16; 14] = [200, 201, 204, 299, 400, 401, 403, 404, 408, 428, 429, 499, 500, 503];
+const STATUSES: [u16; 14] = [
+    200, 201, 204, 299, 400, 401, 403, 404, 408, 428, 429, 499, 500, 503,
+];
 
 fn read(status: u16, body: impl AsRef<[u8]>) -> Verdict {
     verdict(&Received::new(status, body))
@@ -50,7 +56,11 @@ fn v1_a_body_over_the_limit_is_malformed() {
 #[test]
 fn v2_a_redirect_is_refused_whatever_its_body() {
     for status in 300..=399 {
-        for body in [r#"{"access_token":"a"}"#, r#"{"error":"authorization_pending"}"#, ""] {
+        for body in [
+            r#"{"access_token":"a"}"#,
+            r#"{"error":"authorization_pending"}"#,
+            "",
+        ] {
             assert_eq!(read(status, body), Verdict::Redirected(status));
         }
     }
@@ -60,10 +70,24 @@ fn v2_a_redirect_is_refused_whatever_its_body() {
 fn v3_a_member_of_ours_that_comes_twice_is_malformed() {
     // "Request and response parameters MUST NOT be included more than once." (RFC 6749, section 3.2)
     for name in [
-        "access_token", "token_type", "expires_in", "refresh_token", "id_token", "scope", "error",
-        "error_description", "interval", "code", "message",
+        "access_token",
+        "token_type",
+        "expires_in",
+        "refresh_token",
+        "id_token",
+        "scope",
+        "error",
+        "error_description",
+        "interval",
+        "code",
+        "message",
     ] {
-        for (first, second) in [("\"a\"", "\"a\""), ("null", "\"a\""), ("\"\"", "[]"), ("{}", "1")] {
+        for (first, second) in [
+            ("\"a\"", "\"a\""),
+            ("null", "\"a\""),
+            ("\"\"", "[]"),
+            ("{}", "1"),
+        ] {
             for status in [200, 400, 500] {
                 let body = format!("{{\"{name}\":{first},\"x\":1,\"{name}\":{second}}}");
                 let repeated = Verdict::Malformed(Malformed::Repeated);
@@ -90,7 +114,10 @@ fn v3_a_token_and_an_error_in_one_is_malformed() {
     for status in STATUSES {
         for error in ["authorization_pending", "slow_down", "access_denied", "x"] {
             let body = json!({"access_token": "a", "error": error}).to_string();
-            assert_eq!(read(status, body), Verdict::Malformed(Malformed::Contradiction));
+            assert_eq!(
+                read(status, body),
+                Verdict::Malformed(Malformed::Contradiction)
+            );
         }
     }
     for error in ["\"\"", "null", "{}", "7", "[\"x\"]"] {
@@ -102,7 +129,11 @@ fn v3_a_token_and_an_error_in_one_is_malformed() {
 #[test]
 fn v4_authorization_pending_is_pending_with_any_status() {
     for status in STATUSES {
-        assert_eq!(coded(status, "authorization_pending"), Verdict::Pending(None), "{status}");
+        assert_eq!(
+            coded(status, "authorization_pending"),
+            Verdict::Pending(None),
+            "{status}"
+        );
     }
 }
 
@@ -126,7 +157,11 @@ fn v4_a_pending_answer_may_name_an_interval() {
 #[test]
 fn v5_slow_down_is_slow_down_with_any_status() {
     for status in STATUSES {
-        assert_eq!(coded(status, "slow_down"), Verdict::SlowDown(None), "{status}");
+        assert_eq!(
+            coded(status, "slow_down"),
+            Verdict::SlowDown(None),
+            "{status}"
+        );
     }
     let github = r#"{"error":"slow_down","error_description":"Too many requests","interval":10}"#;
     assert_eq!(read(200, github), Verdict::SlowDown(Some(s(10))));
@@ -159,7 +194,11 @@ fn v7_an_expired_code_has_three_names() {
 #[test]
 fn v8_an_invalid_grant_has_three_names_and_no_meaning_of_its_own() {
     for status in STATUSES {
-        for code in ["invalid_grant", "bad_verification_code", "incorrect_device_code"] {
+        for code in [
+            "invalid_grant",
+            "bad_verification_code",
+            "incorrect_device_code",
+        ] {
             let Verdict::InvalidGrant(refusal) = coded(status, code) else {
                 panic!("{status} {code}")
             };
@@ -171,7 +210,11 @@ fn v8_an_invalid_grant_has_three_names_and_no_meaning_of_its_own() {
 #[test]
 fn v9_some_codes_and_some_statuses_say_later() {
     for status in STATUSES {
-        for code in ["temporarily_unavailable", "server_error", "too_many_requests"] {
+        for code in [
+            "temporarily_unavailable",
+            "server_error",
+            "too_many_requests",
+        ] {
             assert_eq!(coded(status, code), Verdict::Transient, "{status} {code}");
         }
     }
@@ -186,7 +229,13 @@ fn v9_some_codes_and_some_statuses_say_later() {
 fn v10_any_other_error_code_is_a_rejection() {
     // "If the client receives an error response with any other error code, it MUST stop polling" (RFC 8628, section 3.5)
     for status in [200, 400, 401, 403, 404, 422, 428] {
-        for code in ["invalid_client", "invalid_request", "AUTHORIZATION_PENDING", "x y", "ünknown"] {
+        for code in [
+            "invalid_client",
+            "invalid_request",
+            "AUTHORIZATION_PENDING",
+            "x y",
+            "ünknown",
+        ] {
             assert_eq!(told(&rejected(coded(status, code))), refused(status, code));
         }
     }
@@ -214,7 +263,10 @@ fn v10_the_code_is_error_or_else_code_or_else_a_known_message_and_the_latter_two
     let success = json!({"access_token": "a", "code": "x", "message": "access_denied"});
     assert_eq!(granted(&tokens(read(200, success.to_string()))), bearer_a());
     let neither = json!({"code": "x", "message": "access_denied"});
-    assert_eq!(read(200, neither.to_string()), Verdict::Malformed(Malformed::Empty));
+    assert_eq!(
+        read(200, neither.to_string()),
+        Verdict::Malformed(Malformed::Empty)
+    );
 }
 
 #[test]
@@ -240,14 +292,56 @@ fn v10_what_is_shown_is_cut_and_has_no_control_and_no_format_characters() {
     assert_eq!(long.as_str(), "ü".repeat(MAX_CHARACTERS));
     // Every range of Cf in Unicode 16.0: its first and its last.
     let hidden = [
-        '\0', '\t', '\n', '\r', '\x1b', '\x7f', '\u{80}', '\u{9f}', '\u{ad}', '\u{600}', '\u{605}', '\u{61c}',
-        '\u{6dd}', '\u{70f}', '\u{890}', '\u{891}', '\u{8e2}', '\u{180e}', '\u{200b}', '\u{200f}', '\u{2028}',
-        '\u{2029}', '\u{202a}', '\u{202e}', '\u{2060}', '\u{2064}', '\u{2066}', '\u{206f}', '\u{feff}', '\u{fff9}',
-        '\u{fffb}', '\u{110bd}', '\u{110cd}', '\u{13430}', '\u{1343f}', '\u{1bca0}', '\u{1bca3}', '\u{1d173}',
-        '\u{1d17a}', '\u{e0001}', '\u{e0020}', '\u{e007f}',
+        '\0',
+        '\t',
+        '\n',
+        '\r',
+        '\x1b',
+        '\x7f',
+        '\u{80}',
+        '\u{9f}',
+        '\u{ad}',
+        '\u{600}',
+        '\u{605}',
+        '\u{61c}',
+        '\u{6dd}',
+        '\u{70f}',
+        '\u{890}',
+        '\u{891}',
+        '\u{8e2}',
+        '\u{180e}',
+        '\u{200b}',
+        '\u{200f}',
+        '\u{2028}',
+        '\u{2029}',
+        '\u{202a}',
+        '\u{202e}',
+        '\u{2060}',
+        '\u{2064}',
+        '\u{2066}',
+        '\u{206f}',
+        '\u{feff}',
+        '\u{fff9}',
+        '\u{fffb}',
+        '\u{110bd}',
+        '\u{110cd}',
+        '\u{13430}',
+        '\u{1343f}',
+        '\u{1bca0}',
+        '\u{1bca3}',
+        '\u{1d173}',
+        '\u{1d17a}',
+        '\u{e0001}',
+        '\u{e0020}',
+        '\u{e007f}',
     ];
     for c in hidden {
-        assert_eq!(Prose::of(&c.to_string()).as_str(), "\u{fffd}", "{:x}", u32::from(c));
+        assert_eq!(
+            Prose::of(&c.to_string()).as_str(),
+            "\u{fffd}",
+            "{:x}",
+            u32::from(c)
+        );
     }
     let kept = " ~\u{a0}\u{ac}\u{ae}é漢🙂\u{2027}\u{202f}\u{fffd}";
     assert_eq!(Prose::of(kept).as_str(), kept);
@@ -284,7 +378,10 @@ fn v11_a_token_type_is_compared_without_case_and_absent_means_bearer() {
     ] {
         let body = json!({"access_token": "a", "token_type": value}).to_string();
         let tokens = tokens(read(200, body));
-        assert_eq!((tokens.bearer(), tokens.access_token(), tokens.token_type()), (bearer, "a", shown));
+        assert_eq!(
+            (tokens.bearer(), tokens.access_token(), tokens.token_type()),
+            (bearer, "a", shown)
+        );
     }
 }
 
@@ -331,7 +428,11 @@ fn v11_a_token_outside_visible_ascii_is_malformed() {
             let mut body = json!({"access_token": "a"});
             body[name] = json!(bad);
             let verdict = read(200, body.to_string());
-            assert_eq!(verdict, Verdict::Malformed(Malformed::Token), "{name} {bad:?}");
+            assert_eq!(
+                verdict,
+                Verdict::Malformed(Malformed::Token),
+                "{name} {bad:?}"
+            );
         }
     }
     let typed = r#"{"access_token":"a","token_type":7}"#;
@@ -341,19 +442,42 @@ fn v11_a_token_outside_visible_ascii_is_malformed() {
 #[test]
 fn v12_a_2xx_object_with_neither_a_token_nor_an_error_is_never_a_success() {
     for body in [
-        "{}", "[]", "null", "7", "\"access_token\"", r#"{"access_token":""}"#, r#"{"access_token":null}"#,
-        r#"{"access_token":["a"]}"#, r#"{"access_token":7}"#, r#"{"Access_Token":"a"}"#, r#"{"error":""}"#,
-        r#"{"data":{"access_token":"a"}}"#, r#"{"refresh_token":"r","token_type":"Bearer"}"#,
-        "access_token=", "device_code=x", "error=",
+        "{}",
+        "[]",
+        "null",
+        "7",
+        "\"access_token\"",
+        r#"{"access_token":""}"#,
+        r#"{"access_token":null}"#,
+        r#"{"access_token":["a"]}"#,
+        r#"{"access_token":7}"#,
+        r#"{"Access_Token":"a"}"#,
+        r#"{"error":""}"#,
+        r#"{"data":{"access_token":"a"}}"#,
+        r#"{"refresh_token":"r","token_type":"Bearer"}"#,
+        "access_token=",
+        "device_code=x",
+        "error=",
     ] {
-        assert_eq!(read(200, body), Verdict::Malformed(Malformed::Empty), "{body}");
+        assert_eq!(
+            read(200, body),
+            Verdict::Malformed(Malformed::Empty),
+            "{body}"
+        );
     }
 }
 
 #[test]
 fn v13_some_statuses_say_later_by_themselves() {
     for status in [408, 429, 500, 502, 503, 504, 599] {
-        for body in ["", "<html>", "{}", "[]", r#"{"message":"slow"}"#, r#"{"access_token":"a"}"#] {
+        for body in [
+            "",
+            "<html>",
+            "{}",
+            "[]",
+            r#"{"message":"slow"}"#,
+            r#"{"access_token":"a"}"#,
+        ] {
             assert_eq!(read(status, body), Verdict::Transient, "{status} {body}");
         }
     }
@@ -363,10 +487,25 @@ fn v13_some_statuses_say_later_by_themselves() {
 fn v14_a_2xx_that_is_neither_json_nor_a_form_is_transient() {
     for body in [
         &b"<html><a href=\"/login?a=b&error=1&access_token=x\">hotel wifi</a></html>"[..],
-        b"", b"  ", b"welcome", b"a=b&c=d", b"\xff\xfe", b"{\"access_token\":\"\xff\"}", b"{\"x\":\"\xff\",\"access_token\":\"a\"}",
-        b"{\"access_token\":\"a\"", b"{\"access_token\":\"a\"} x", b"error=%zz", b"error=x y", b"'a'",
+        b"",
+        b"  ",
+        b"welcome",
+        b"a=b&c=d",
+        b"\xff\xfe",
+        b"{\"access_token\":\"\xff\"}",
+        b"{\"x\":\"\xff\",\"access_token\":\"a\"}",
+        b"{\"access_token\":\"a\"",
+        b"{\"access_token\":\"a\"} x",
+        b"error=%zz",
+        b"error=x y",
+        b"'a'",
     ] {
-        assert_eq!(read(200, body), Verdict::Transient, "{}", String::from_utf8_lossy(body));
+        assert_eq!(
+            read(200, body),
+            Verdict::Transient,
+            "{}",
+            String::from_utf8_lossy(body)
+        );
     }
 }
 
@@ -391,10 +530,17 @@ fn v15_another_4xx_without_an_oauth_body_is_a_rejection_by_the_status() {
 fn v15_a_status_that_no_final_answer_has_is_malformed() {
     for status in [0, 100, 101, 199, 600, 999, u16::MAX] {
         for body in ["", "{}", r#"{"access_token":"a"}"#] {
-            assert_eq!(read(status, body), Verdict::Malformed(Malformed::Status), "{status}");
+            assert_eq!(
+                read(status, body),
+                Verdict::Malformed(Malformed::Status),
+                "{status}"
+            );
         }
         // "authorization_pending, with any status"
-        assert_eq!(coded(status, "authorization_pending"), Verdict::Pending(None));
+        assert_eq!(
+            coded(status, "authorization_pending"),
+            Verdict::Pending(None)
+        );
     }
 }
 
@@ -415,11 +561,18 @@ fn a_form_is_read_where_it_has_a_key_of_ours() {
 #[test]
 fn deep_nesting_neither_overflows_the_stack_nor_loses_a_token() {
     let deep = |name: &str| {
-        format!("{{\"access_token\":\"a\",\"{name}\":{}{}}}", "[".repeat(400_000), "]".repeat(400_000))
+        format!(
+            "{{\"access_token\":\"a\",\"{name}\":{}{}}}",
+            "[".repeat(400_000),
+            "]".repeat(400_000)
+        )
     };
     assert_eq!(granted(&tokens(read(200, deep("x")))), bearer_a());
     // Where a member of ours is nested beyond what is read, nothing of the object is.
-    assert_eq!(read(200, deep("scope")), Verdict::Malformed(Malformed::Empty));
+    assert_eq!(
+        read(200, deep("scope")),
+        Verdict::Malformed(Malformed::Empty)
+    );
 }
 
 #[test]

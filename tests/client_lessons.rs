@@ -1,6 +1,10 @@
 //! What went wrong in other clients, and must hold here. Each test names the report.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a panic is how a test fails")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a panic is how a test fails"
+)]
 
 #[path = "support/client.rs"]
 mod support;
@@ -81,7 +85,10 @@ fn numbers_may_be_strings() {
 #[test]
 fn who_says_that_the_code_expired_can_be_told() {
     let (waiting, _) = start(&flow().no_final_poll(), ok(200, ISSUED)).unwrap();
-    assert!(matches!(ends(waiting, s(300)), Outcome::Expired(Expiry::ByClock(None))));
+    assert!(matches!(
+        ends(waiting, s(300)),
+        Outcome::Expired(Expiry::ByClock(None))
+    ));
     let server = outcome(ok(400, r#"{"error":"expired_token"}"#));
     assert!(matches!(server, Outcome::Expired(Expiry::ByServer(_))));
 }
@@ -97,8 +104,17 @@ fn a_slow_answer_does_not_shorten_the_wait() {
 /// socket-cli #1507: a missing interval became NaN, a tight loop.
 #[test]
 fn a_missing_interval_is_five_seconds() {
-    for interval in ["", ",\"interval\":null", ",\"interval\":\"NaN\"", ",\"interval\":0"] {
-        let (waiting, prompt) = start(&flow(), ok(200, &ISSUED.replace(",\"interval\":5", interval))).unwrap();
+    for interval in [
+        "",
+        ",\"interval\":null",
+        ",\"interval\":\"NaN\"",
+        ",\"interval\":0",
+    ] {
+        let (waiting, prompt) = start(
+            &flow(),
+            ok(200, &ISSUED.replace(",\"interval\":5", interval)),
+        )
+        .unwrap();
         assert_eq!(prompt.warnings, [Warning::Interval]);
         let waiting = again(sends(waiting, s(5)).answer(ok(400, PENDING), s(5)));
         assert_eq!(waits(waiting, s(5)).1, s(10));
@@ -116,7 +132,12 @@ fn an_interval_in_slow_down_never_lowers_the_floor() {
 /// loopover #6792, hyperframes #2836: 429 ended the login.
 #[test]
 fn too_many_requests_is_no_end() {
-    for body in ["", "rate limited", r#"{"error":"rate_limit_exceeded"}"#, r#"{"message":"x"}"#] {
+    for body in [
+        "",
+        "rate limited",
+        r#"{"error":"rate_limit_exceeded"}"#,
+        r#"{"message":"x"}"#,
+    ] {
         let waiting = again(sends(issued(), s(5)).answer(ok(429, body), s(5)));
         assert_eq!(waits(waiting, s(5)).1, s(15));
     }
@@ -127,7 +148,10 @@ fn too_many_requests_is_no_end() {
 fn an_approval_in_the_last_seconds_is_found() {
     let waiting = again(sends(issued(), s(297)).answer(ok(400, PENDING), s(297)));
     let last = sends(waiting, s(302));
-    assert!(matches!(over(last.answer(ok(200, SUCCESS), s(302))), Outcome::Granted(_)));
+    assert!(matches!(
+        over(last.answer(ok(200, SUCCESS), s(302))),
+        Outcome::Granted(_)
+    ));
 }
 
 /// stripe-cli #2038: the login did not survive a restart.
@@ -144,7 +168,10 @@ fn a_restart_goes_on_with_the_same_code() {
 #[test]
 fn a_machine_that_was_suspended_asks_the_server() {
     let sent = sends(issued(), s(86_400));
-    assert!(matches!(over(sent.answer(ok(200, SUCCESS), s(86_400))), Outcome::Granted(_)));
+    assert!(matches!(
+        over(sent.answer(ok(200, SUCCESS), s(86_400))),
+        Outcome::Granted(_)
+    ));
 }
 
 /// MSAL.NET #3283: cancelled and timed out looked the same.
@@ -169,6 +196,9 @@ fn a_token_that_arrives_after_the_deadline_is_granted() {
 /// msal-js #4507: a 200 with neither a token nor an error was taken for a success.
 #[test]
 fn a_success_without_a_token_is_none() {
-    let read = verdict(&Received::new(200, r#"{"token_type":"Bearer","expires_in":3600}"#));
+    let read = verdict(&Received::new(
+        200,
+        r#"{"token_type":"Bearer","expires_in":3600}"#,
+    ));
     assert_eq!(read, Verdict::Malformed(Malformed::Empty));
 }

@@ -1,6 +1,10 @@
 //! Table P: polling. Moments are seconds of the caller's clock; the codes are issued at 0, for 300 s, every 5 s.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a panic is how a test fails")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a panic is how a test fails"
+)]
 
 #[path = "support/client.rs"]
 mod support;
@@ -13,9 +17,9 @@ use device_flow::client::{
 };
 use serde_json::{Value, json};
 use support::{
-    Answer, DEVICE, INVALID_GRANT, ISSUED, PENDING, POLL, SLOW_DOWN, SUCCESS, TIMEOUT, TOKEN, again,
-    bearer_a, endpoints, ends, flow, granted, issued, issued_with, ok, outcome, over, posted,
-    refused, s, sends, start, told, waits, whole,
+    Answer, DEVICE, INVALID_GRANT, ISSUED, PENDING, POLL, SLOW_DOWN, SUCCESS, TIMEOUT, TOKEN,
+    again, bearer_a, endpoints, ends, flow, granted, issued, issued_with, ok, outcome, over,
+    posted, refused, s, sends, start, told, waits, whole,
 };
 
 /// Polls at `at`, which must be allowed, and answers at the same moment; the poller goes on.
@@ -44,7 +48,9 @@ fn revived(snapshot: &Snapshot) -> Snapshot {
 }
 
 fn resume(snapshot: &Snapshot, elapsed: Option<u64>, now: u64) -> Waiting {
-    flow().resume(revived(snapshot), elapsed.map(s), s(now)).unwrap()
+    flow()
+        .resume(revived(snapshot), elapsed.map(s), s(now))
+        .unwrap()
 }
 
 const BY_CLOCK: fn(Cause) -> Outcome = |cause| Outcome::Expired(Expiry::ByClock(Some(cause)));
@@ -116,7 +122,10 @@ fn p3_after_the_deadline_one_last_poll_goes_out_and_then_it_is_expired() {
     assert_eq!(wake(waiting, 300), s(303));
     let waiting = poll(issued(), 298, ok(400, PENDING));
     let last = sends(waiting, s(303));
-    assert_eq!(over(last.answer(ok(400, PENDING), s(303))), BY_CLOCK(Cause::Pending));
+    assert_eq!(
+        over(last.answer(ok(400, PENDING), s(303))),
+        BY_CLOCK(Cause::Pending)
+    );
 }
 
 #[test]
@@ -143,7 +152,10 @@ fn p3_the_deadline_counts_from_the_request() {
 #[test]
 fn p3_no_last_poll_goes_out_where_the_caller_wants_none() {
     let (waiting, _) = start(&flow().no_final_poll(), ok(200, ISSUED)).unwrap();
-    assert_eq!(ends(waiting, s(300)), Outcome::Expired(Expiry::ByClock(None)));
+    assert_eq!(
+        ends(waiting, s(300)),
+        Outcome::Expired(Expiry::ByClock(None))
+    );
     let (waiting, _) = start(&flow().no_final_poll(), ok(200, ISSUED)).unwrap();
     let _ = sends(waiting, s(300) - Duration::from_nanos(1)).answer(ok(400, PENDING), s(0));
 }
@@ -152,7 +164,10 @@ fn p3_no_last_poll_goes_out_where_the_caller_wants_none() {
 fn p3_no_last_poll_goes_out_where_it_would_come_more_than_a_minute_late() {
     // The answer comes at 355 and 356: the first permitted moments are 360, a minute after the deadline, and 361.
     let sent = sends(issued(), s(299));
-    assert_eq!(wake(again(sent.answer(ok(400, PENDING), s(355))), 355), s(360));
+    assert_eq!(
+        wake(again(sent.answer(ok(400, PENDING), s(355))), 355),
+        s(360)
+    );
     let sent = sends(issued(), s(299));
     let waiting = again(sent.answer(ok(400, PENDING), s(356)));
     assert_eq!(ends(waiting, s(356)), BY_CLOCK(Cause::Pending));
@@ -160,7 +175,8 @@ fn p3_no_last_poll_goes_out_where_it_would_come_more_than_a_minute_late() {
 
 #[test]
 fn p3_no_last_poll_goes_out_where_it_would_come_more_than_two_intervals_late() {
-    let late = |at| again(sends(issued_with(&flow(), 100, 300), s(299)).answer(ok(400, PENDING), s(at)));
+    let late =
+        |at| again(sends(issued_with(&flow(), 100, 300), s(299)).answer(ok(400, PENDING), s(at)));
     assert_eq!(wake(late(400), 400), s(500));
     assert_eq!(ends(late(401), s(401)), BY_CLOCK(Cause::Pending));
 }
@@ -173,7 +189,10 @@ fn p3_no_last_poll_goes_out_where_the_interval_exceeds_the_lifetime() {
 
     let (waiting, until) = waits(issued_with(&flow(), 301, 300), s(0));
     assert_eq!(until, s(300));
-    assert_eq!(ends(waiting, s(300)), Outcome::Expired(Expiry::ByClock(None)));
+    assert_eq!(
+        ends(waiting, s(300)),
+        Outcome::Expired(Expiry::ByClock(None))
+    );
 }
 
 #[test]
@@ -201,7 +220,8 @@ fn p4_a_narrower_scope_is_reported() {
     ] {
         let body = json!({"access_token": "a", "scope": scope}).to_string();
         let (waiting, _) = start(&flow, ok(200, ISSUED)).unwrap();
-        let Outcome::Granted(tokens) = over(sends(waiting, s(5)).answer(ok(200, &body), s(5))) else {
+        let Outcome::Granted(tokens) = over(sends(waiting, s(5)).answer(ok(200, &body), s(5)))
+        else {
             panic!("{scope}")
         };
         assert_eq!(tokens.withheld(), withheld, "{scope}");
@@ -278,7 +298,11 @@ fn p6_an_interval_in_slow_down_counts_where_it_is_longer_and_up_to_an_hour() {
         assert_eq!(wake(waiting, 5), s(5 + gap), "{interval}");
     }
     // An interval of the device authorization response is taken as it is: slow_down still adds to it.
-    let waiting = poll(issued_with(&flow(), 7200, 1_000_000), 7200, ok(400, SLOW_DOWN));
+    let waiting = poll(
+        issued_with(&flow(), 7200, 1_000_000),
+        7200,
+        ok(400, SLOW_DOWN),
+    );
     assert_eq!(wake(waiting, 7200), s(7200 + 7205));
 }
 
@@ -288,7 +312,9 @@ fn p7_each_ending_is_its_own_outcome() {
         panic!("denied")
     };
     assert_eq!(told(&refusal), refused(403, "access_denied"));
-    let Outcome::Expired(Expiry::ByServer(refusal)) = outcome(ok(400, r#"{"error":"expired_token"}"#)) else {
+    let Outcome::Expired(Expiry::ByServer(refusal)) =
+        outcome(ok(400, r#"{"error":"expired_token"}"#))
+    else {
         panic!("expired")
     };
     assert_eq!(told(&refusal), refused(400, "expired_token"));
@@ -314,7 +340,8 @@ fn p8_invalid_grant_after_a_lost_answer_is_possibly_redeemed() {
             if between {
                 waiting = poll(waiting, 15, ok(400, PENDING));
             }
-            let Outcome::Rejected(refusal) = over(sends(waiting, s(at)).answer(ok(400, INVALID_GRANT), s(at)))
+            let Outcome::Rejected(refusal) =
+                over(sends(waiting, s(at)).answer(ok(400, INVALID_GRANT), s(at)))
             else {
                 panic!("{failure:?} {at}")
             };
@@ -323,7 +350,9 @@ fn p8_invalid_grant_after_a_lost_answer_is_possibly_redeemed() {
     }
     let snapshot = sends(issued(), s(5)).snapshot(s(6));
     let waiting = resume(&snapshot, Some(10), 0);
-    let Outcome::Rejected(refusal) = over(sends(waiting, s(0)).answer(ok(400, INVALID_GRANT), s(0))) else {
+    let Outcome::Rejected(refusal) =
+        over(sends(waiting, s(0)).answer(ok(400, INVALID_GRANT), s(0)))
+    else {
         panic!("resumed")
     };
     assert_eq!(told(&refusal), expected(400));
@@ -333,7 +362,9 @@ fn p8_invalid_grant_after_a_lost_answer_is_possibly_redeemed() {
 fn p9_invalid_grant_at_or_after_the_deadline_is_expired_by_the_server() {
     for (sent_at, at) in [(299, 300), (300, 300), (5, 301)] {
         let sent = sends(issued(), s(sent_at));
-        let Outcome::Expired(Expiry::ByServer(refusal)) = over(sent.answer(ok(400, INVALID_GRANT), s(at))) else {
+        let Outcome::Expired(Expiry::ByServer(refusal)) =
+            over(sent.answer(ok(400, INVALID_GRANT), s(at)))
+        else {
             panic!("{at}")
         };
         assert_eq!(told(&refusal), refused(400, "invalid_grant"));
@@ -352,7 +383,9 @@ fn p10_invalid_grant_otherwise_is_a_rejection() {
     }
     // An answer that was unclear was not lost.
     let waiting = poll(issued(), 5, ok(503, ""));
-    let Outcome::Rejected(refusal) = over(sends(waiting, s(20)).answer(ok(400, INVALID_GRANT), s(20))) else {
+    let Outcome::Rejected(refusal) =
+        over(sends(waiting, s(20)).answer(ok(400, INVALID_GRANT), s(20)))
+    else {
         panic!("rejected")
     };
     assert_eq!(told(&refusal), refused(400, "invalid_grant"));
@@ -403,7 +436,11 @@ fn p12_a_connection_timeout_doubles_the_gap_up_to_a_ceiling() {
         waiting = same;
     }
     // The ceiling is two intervals where that is more than a minute, and an answer ends the back-off.
-    let waiting = poll(waiting, at, ok(400, &told_interval("authorization_pending", &json!(40))));
+    let waiting = poll(
+        waiting,
+        at,
+        ok(400, &told_interval("authorization_pending", &json!(40))),
+    );
     let waiting = poll(waiting, at + 40, TIMEOUT);
     let waiting = poll(waiting, at + 120, TIMEOUT);
     assert_eq!(wake(waiting, at + 120), s(at + 200));
@@ -433,7 +470,10 @@ fn p14_a_failure_that_will_not_pass_is_the_end() {
     let failed = Outcome::Failed(Failure::Permanent);
     assert_eq!(outcome(Err(Failure::Permanent)), failed);
     let last = sends(issued(), s(300));
-    assert_eq!(over(last.answer::<&str>(Err(Failure::Permanent), s(300))), failed);
+    assert_eq!(
+        over(last.answer::<&str>(Err(Failure::Permanent), s(300))),
+        failed
+    );
 }
 
 #[test]
@@ -456,7 +496,10 @@ fn p15_a_poll_from_before_the_deadline_is_not_the_last_though_its_answer_comes_a
     let sent = sends(issued(), s(299));
     let waiting = again(sent.answer(ok(400, PENDING), s(320)));
     let last = sends(waiting, s(325));
-    assert_eq!(over(last.answer(ok(400, PENDING), s(325))), BY_CLOCK(Cause::Pending));
+    assert_eq!(
+        over(last.answer(ok(400, PENDING), s(325))),
+        BY_CLOCK(Cause::Pending)
+    );
 }
 
 #[test]
@@ -471,14 +514,21 @@ fn p16_cancelled_with_a_poll_in_flight_a_token_that_still_arrives_is_handed_back
         panic!("it came")
     };
     assert_eq!(granted(&late), bearer_a());
-    for answer in [ok(400, PENDING), ok(400, INVALID_GRANT), ok(302, SUCCESS), TIMEOUT] {
+    for answer in [
+        ok(400, PENDING),
+        ok(400, INVALID_GRANT),
+        ok(302, SUCCESS),
+        TIMEOUT,
+    ] {
         assert_eq!(sent().answer(answer), Outcome::Cancelled(None));
     }
 }
 
 #[test]
 fn p17_a_snapshot_has_spans_and_a_digest_and_no_endpoint_and_no_secret() {
-    let flow = DeviceFlow::new(endpoints(), "cli").secret_basic("s3cret").scope("openid");
+    let flow = DeviceFlow::new(endpoints(), "cli")
+        .secret_basic("s3cret")
+        .scope("openid");
     let (starting, _) = flow.start(s(1000)).unwrap();
     let (waiting, _) = starting.answer(ok(200, ISSUED), s(1001)).unwrap();
     let waiting = poll(waiting, 1006, ok(503, ""));
@@ -513,7 +563,10 @@ fn p17_in_flight_counts_as_lost() {
     assert_eq!(form["cause"], json!({"failure": "other"}));
     // The last poll is not repeated.
     let waiting = resume(&sends(issued(), s(300)).snapshot(s(301)), Some(0), 0);
-    assert_eq!(ends(waiting, s(0)), BY_CLOCK(Cause::Failure(Failure::Other)));
+    assert_eq!(
+        ends(waiting, s(0)),
+        BY_CLOCK(Cause::Failure(Failure::Other))
+    );
 }
 
 #[test]
@@ -538,13 +591,20 @@ fn p17_what_this_version_did_not_write_is_refused() {
     ] {
         let mut bad = good.clone();
         bad[name] = value.clone();
-        assert!(serde_json::from_value::<Snapshot>(bad).is_err(), "{name} {value}");
+        assert!(
+            serde_json::from_value::<Snapshot>(bad).is_err(),
+            "{name} {value}"
+        );
     }
     for name in good.as_object().unwrap().keys() {
         let mut bad = good.clone();
         bad.as_object_mut().unwrap().remove(name);
         let optional = ["cause", "taken_at"].contains(&&**name);
-        assert_eq!(serde_json::from_value::<Snapshot>(bad).is_ok(), optional, "{name}");
+        assert_eq!(
+            serde_json::from_value::<Snapshot>(bad).is_ok(),
+            optional,
+            "{name}"
+        );
     }
 }
 
@@ -561,7 +621,10 @@ fn p18_resumed_it_goes_on_where_it_was() {
     let waiting = poll(resume(&snapshot, Some(9), 1000), 1000, ok(400, PENDING));
     assert_eq!(wake(waiting, 1000), s(1010));
     let last = sends(resume(&snapshot, Some(1_000_000), 0), s(0));
-    assert_eq!(over(last.answer(ok(400, PENDING), s(0))), BY_CLOCK(Cause::Pending));
+    assert_eq!(
+        over(last.answer(ok(400, PENDING), s(0))),
+        BY_CLOCK(Cause::Pending)
+    );
 }
 
 #[test]
@@ -624,7 +687,9 @@ fn p19_whoever_has_an_outcome_has_no_machine_left() {
 
 #[test]
 fn nothing_of_a_poller_is_shown_by_debug() {
-    let flow = DeviceFlow::new(endpoints(), "cli").secret_post("s3cret").extra("x", "s3cret");
+    let flow = DeviceFlow::new(endpoints(), "cli")
+        .secret_post("s3cret")
+        .extra("x", "s3cret");
     let issued = ISSUED
         .replace("GmRhmhcxhwAzkoEqiMEg_DnyEysNkuNhszIySk9eS", "s3cret")
         .replace("WDJB-MJHT", "s3cret");
@@ -632,7 +697,10 @@ fn nothing_of_a_poller_is_shown_by_debug() {
     let mut shown = format!("{flow:?} {starting:?} {request:?}");
     let read = flow.read(&Received::new(200, issued.as_bytes()));
     let (waiting, prompt) = starting.answer(ok(200, &issued), s(0)).unwrap();
-    shown += &format!("{read:?} {waiting:?} {prompt:?} {:?}", waiting.snapshot(s(0)));
+    shown += &format!(
+        "{read:?} {waiting:?} {prompt:?} {:?}",
+        waiting.snapshot(s(0))
+    );
     let next = waiting.next(s(5));
     shown += &format!("{next:?}");
     assert!(!shown.contains("s3cret"), "{shown}");

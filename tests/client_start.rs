@@ -1,6 +1,10 @@
 //! Tables T and S: what is sent, and asking for the codes.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a panic is how a test fails")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a panic is how a test fails"
+)]
 
 #[path = "support/client.rs"]
 mod support;
@@ -13,8 +17,8 @@ use device_flow::scope::ScopeError;
 use device_flow::wire::metadata::UrlError;
 use serde_json::{Value, json};
 use support::{
-    Answer, DEVICE, ISSUED, POLL, TIMEOUT, TOKEN, endpoints, flow, issued_with, ok, posted, refused,
-    s, shown, start, told, waits, whole,
+    Answer, DEVICE, ISSUED, POLL, TIMEOUT, TOKEN, endpoints, flow, issued_with, ok, posted,
+    refused, s, shown, start, told, waits, whole,
 };
 
 /// The request that starts a flow.
@@ -74,7 +78,14 @@ fn t2_an_empty_scope_is_not_sent() {
 
 #[test]
 fn t2_a_parameter_with_a_name_of_ours_is_refused() {
-    for name in ["client_id", "client_secret", "scope", "grant_type", "device_code", ""] {
+    for name in [
+        "client_id",
+        "client_secret",
+        "scope",
+        "grant_type",
+        "device_code",
+        "",
+    ] {
         let fault = flow().extra(name, "x").start(s(0)).unwrap_err();
         assert_eq!(fault, FlowError::Reserved, "{name}");
     }
@@ -86,11 +97,20 @@ fn t2_a_mistake_in_the_set_up_is_told_before_anything_is_sent() {
     let faults = [
         (flow(""), FlowError::ClientId),
         (flow("ü"), FlowError::ClientId),
-        (flow("cli").scope("a  b"), FlowError::Scope(ScopeError::Spacing)),
-        (flow("cli").scope("\""), FlowError::Scope(ScopeError::Character)),
+        (
+            flow("cli").scope("a  b"),
+            FlowError::Scope(ScopeError::Spacing),
+        ),
+        (
+            flow("cli").scope("\""),
+            FlowError::Scope(ScopeError::Character),
+        ),
         (flow("cli").secret_basic(""), FlowError::Secret),
         (flow("cli").secret_post("a\nb"), FlowError::Secret),
-        (flow("cli").secret_post("a").secret_basic("a"), FlowError::Repeated),
+        (
+            flow("cli").secret_post("a").secret_basic("a"),
+            FlowError::Repeated,
+        ),
         // The first one counts.
         (flow("\n").scope("\""), FlowError::ClientId),
     ];
@@ -102,12 +122,18 @@ fn t2_a_mistake_in_the_set_up_is_told_before_anything_is_sent() {
 #[test]
 fn t3_a_poll_has_the_grant_type_the_device_code_the_client_id_and_no_scope() {
     let flow = flow().scope("openid").extra("audience", "api");
-    assert_eq!(polled(&flow), posted(TOKEN, &format!("{POLL}&audience=api")));
+    assert_eq!(
+        polled(&flow),
+        posted(TOKEN, &format!("{POLL}&audience=api"))
+    );
 }
 
 #[test]
 fn t3_a_device_code_travels_as_it_was_issued() {
-    let issued = ISSUED.replace("GmRhmhcxhwAzkoEqiMEg_DnyEysNkuNhszIySk9eS", r"a+b/c=& ü\u0022");
+    let issued = ISSUED.replace(
+        "GmRhmhcxhwAzkoEqiMEg_DnyEysNkuNhszIySk9eS",
+        r"a+b/c=& ü\u0022",
+    );
     let (waiting, _) = start(&flow(), ok(200, &issued)).unwrap();
     let Next::Send(_, request) = waiting.next(s(5)) else {
         panic!("it is time")
@@ -123,14 +149,19 @@ fn t3_a_device_code_travels_as_it_was_issued() {
 fn t4_with_basic_id_and_secret_are_encoded_twice_and_not_in_the_body() {
     // "The client identifier is encoded using the "application/x-www-form-urlencoded" encoding algorithm per Appendix B,
     // and the encoded value is used as the username" (RFC 6749, section 2.3.1)
-    let flow = DeviceFlow::new(endpoints(), "a:b").scope("openid").secret_basic("p w%");
+    let flow = DeviceFlow::new(endpoints(), "a:b")
+        .scope("openid")
+        .secret_basic("p w%");
     let headers = [
         ("content-type", "application/x-www-form-urlencoded"),
         ("accept", "application/json"),
         // a%3Ab:p+w%25
         ("authorization", "Basic YSUzQWI6cCt3JTI1"),
     ];
-    assert_eq!(started(&flow), json!(["POST", DEVICE, headers, "scope=openid"]));
+    assert_eq!(
+        started(&flow),
+        json!(["POST", DEVICE, headers, "scope=openid"])
+    );
     let body = POLL.replace("&client_id=cli", "");
     assert_eq!(polled(&flow), json!(["POST", TOKEN, headers, body]));
 }
@@ -139,7 +170,10 @@ fn t4_with_basic_id_and_secret_are_encoded_twice_and_not_in_the_body() {
 fn t4_with_the_body_method_id_and_secret_are_in_the_body() {
     let flow = flow().secret_post("p w%").extra("audience", "api");
     let tail = "audience=api&client_secret=p+w%25";
-    assert_eq!(started(&flow), posted(DEVICE, &format!("client_id=cli&{tail}")));
+    assert_eq!(
+        started(&flow),
+        posted(DEVICE, &format!("client_id=cli&{tail}"))
+    );
     assert_eq!(polled(&flow), posted(TOKEN, &format!("{POLL}&{tail}")));
 }
 
@@ -182,7 +216,12 @@ fn s1_a_member_twice_is_malformed() {
 #[test]
 fn s2_an_error_with_any_status_is_a_refusal_and_access_denied_is_no_decision_of_the_user() {
     for status in [200, 400, 401, 403, 404, 500] {
-        for code in ["invalid_client", "access_denied", "authorization_pending", "x"] {
+        for code in [
+            "invalid_client",
+            "access_denied",
+            "authorization_pending",
+            "x",
+        ] {
             let body = json!({"error": code}).to_string();
             let StartError::Rejected(refusal) = refusal(ok(status, &body)) else {
                 panic!("{status} {code}")
@@ -218,7 +257,10 @@ fn s4_a_failure_that_may_pass_may_be_tried_again_by_the_caller() {
         assert_eq!(error, StartError::Unavailable(status));
         assert!(error.may_be_retried());
     }
-    assert_eq!(refusal(TIMEOUT), StartError::Failed(Failure::ConnectionTimeout));
+    assert_eq!(
+        refusal(TIMEOUT),
+        StartError::Failed(Failure::ConnectionTimeout)
+    );
     assert!(refusal(TIMEOUT).may_be_retried());
     assert!(refusal(Err(Failure::Other)).may_be_retried());
     assert!(!refusal(Err(Failure::Permanent)).may_be_retried());
@@ -235,8 +277,14 @@ fn s4_another_status_without_an_oauth_body_is_a_refusal_by_the_status() {
         });
         assert_eq!(told(&refusal), bare);
     }
-    assert_eq!(refusal(ok(101, "")), StartError::Malformed(Malformed::Status));
-    assert_eq!(refusal(ok(600, "")), StartError::Malformed(Malformed::Status));
+    assert_eq!(
+        refusal(ok(101, "")),
+        StartError::Malformed(Malformed::Status)
+    );
+    assert_eq!(
+        refusal(ok(600, "")),
+        StartError::Malformed(Malformed::Status)
+    );
 }
 
 #[test]
@@ -263,8 +311,18 @@ fn s5_a_member_that_is_missing_or_empty_is_named() {
 
 #[test]
 fn s5_a_user_code_is_visible_ascii() {
-    for code in ["WDJB MJHT", "WDJB\\u001b[2J", "ＷＤＪＢ", "a\\u202eb", "\\u00adab"] {
-        assert_eq!(field("WDJB-MJHT\",", &format!("{code}\",")), Some(Field::UserCode), "{code}");
+    for code in [
+        "WDJB MJHT",
+        "WDJB\\u001b[2J",
+        "ＷＤＪＢ",
+        "a\\u202eb",
+        "\\u00adab",
+    ] {
+        assert_eq!(
+            field("WDJB-MJHT\",", &format!("{code}\",")),
+            Some(Field::UserCode),
+            "{code}"
+        );
     }
 }
 
@@ -298,7 +356,11 @@ fn s5_a_verification_uri_is_absolute_without_user_information_and_secure() {
         ("https://[::1", false),
     ] {
         let expected = (!fits).then_some(Field::VerificationUri);
-        assert_eq!(field("https://as.example/device\"", &format!("{uri}\"")), expected, "{uri}");
+        assert_eq!(
+            field("https://as.example/device\"", &format!("{uri}\"")),
+            expected,
+            "{uri}"
+        );
     }
 }
 
@@ -313,9 +375,15 @@ fn s5_plain_http_may_be_allowed_for_what_is_shown() {
 
 #[test]
 fn s6_a_lifetime_that_is_absent_or_not_positive_is_named() {
-    for value in ["0", "-1", "-0.5", "\"\"", "\"soon\"", "null", "{}", "true", "\"-3\"", "0.0"] {
+    for value in [
+        "0", "-1", "-0.5", "\"\"", "\"soon\"", "null", "{}", "true", "\"-3\"", "0.0",
+    ] {
         let changed = format!("\"expires_in\":{value}");
-        assert_eq!(field("\"expires_in\":300", &changed), Some(Field::ExpiresIn), "{value}");
+        assert_eq!(
+            field("\"expires_in\":300", &changed),
+            Some(Field::ExpiresIn),
+            "{value}"
+        );
     }
     assert_eq!(field("\"expires_in\":300,", ""), Some(Field::ExpiresIn));
 }
@@ -330,7 +398,10 @@ fn s6_a_default_lifetime_stands_in_where_there_is_none_and_only_there() {
     assert_eq!(lifetime("\"x\":1"), Ok(s(600)));
     assert_eq!(lifetime("\"expires_in\":null"), Ok(s(600)));
     assert_eq!(lifetime("\"expires_in\":7"), Ok(s(7)));
-    assert_eq!(lifetime("\"expires_in\":0"), Err(StartError::Field(Field::ExpiresIn)));
+    assert_eq!(
+        lifetime("\"expires_in\":0"),
+        Err(StartError::Field(Field::ExpiresIn))
+    );
 }
 
 #[test]
@@ -357,13 +428,16 @@ fn s6_numbers_may_be_floats_or_strings_and_are_rounded_up() {
 #[test]
 fn s7_without_an_interval_that_makes_sense_it_is_five_seconds_and_a_warning() {
     // "If no value is provided, clients MUST use 5 as the default." (RFC 8628, section 3.2)
-    for value in ["null", "0", "-5", "\"x\"", "\"NaN\"", "true", "{}", "[5]", "-0.0", "\"-1\""] {
+    for value in [
+        "null", "0", "-5", "\"x\"", "\"NaN\"", "true", "{}", "[5]", "-0.0", "\"-1\"",
+    ] {
         let body = ISSUED.replace("\"interval\":5", &format!("\"interval\":{value}"));
         let (waiting, prompt) = start(&flow(), ok(200, &body)).unwrap();
         assert_eq!(prompt.warnings, [Warning::Interval], "{value}");
         assert_eq!(waits(waiting, s(0)).1, s(5), "{value}");
     }
-    let (waiting, prompt) = start(&flow(), ok(200, &ISSUED.replace(",\"interval\":5", ""))).unwrap();
+    let (waiting, prompt) =
+        start(&flow(), ok(200, &ISSUED.replace(",\"interval\":5", ""))).unwrap();
     assert_eq!(prompt.warnings, [Warning::Interval]);
     assert_eq!(waits(waiting, s(0)).1, s(5));
 }
@@ -371,17 +445,29 @@ fn s7_without_an_interval_that_makes_sense_it_is_five_seconds_and_a_warning() {
 #[test]
 fn s7_an_interval_that_makes_sense_is_taken_as_it_is() {
     for interval in [1, 2, 30, 299] {
-        assert_eq!(waits(issued_with(&flow(), interval, 300), s(0)).1, s(interval));
+        assert_eq!(
+            waits(issued_with(&flow(), interval, 300), s(0)).1,
+            s(interval)
+        );
     }
 }
 
 #[test]
 fn s8_a_bad_complete_uri_is_dropped_with_a_warning() {
-    for value in ["\"\"", "\"javascript:alert(1)\"", "\"http://as.example/\"", "7"] {
+    for value in [
+        "\"\"",
+        "\"javascript:alert(1)\"",
+        "\"http://as.example/\"",
+        "7",
+    ] {
         let good = "\"https://as.example/device?user_code=WDJB-MJHT\"";
         let (_, prompt) = start(&flow(), ok(200, &ISSUED.replace(good, value))).unwrap();
         assert_eq!(prompt.verification_uri_complete, None, "{value}");
-        assert_eq!(prompt.warnings, [Warning::VerificationUriComplete], "{value}");
+        assert_eq!(
+            prompt.warnings,
+            [Warning::VerificationUriComplete],
+            "{value}"
+        );
     }
 }
 
@@ -396,7 +482,10 @@ fn s8_the_complete_uri_is_never_compared_with_the_user_code() {
 
 #[test]
 fn s9_a_complete_answer_is_a_prompt_and_a_poller() {
-    let body = ISSUED.replace("\"interval\":5", "\"interval\":5,\"message\":\"go there\",\"x\":[1]");
+    let body = ISSUED.replace(
+        "\"interval\":5",
+        "\"interval\":5,\"message\":\"go there\",\"x\":[1]",
+    );
     let (waiting, prompt) = start(&flow(), ok(201, &body)).unwrap();
     let expected = json!({
         "user_code": "WDJB-MJHT",
@@ -413,7 +502,13 @@ fn s9_a_complete_answer_is_a_prompt_and_a_poller() {
 #[test]
 fn s9_the_same_may_be_read_without_a_machine() {
     let authorization = flow().read(&Received::new(200, ISSUED)).unwrap();
-    assert_eq!(authorization.device_code(), "GmRhmhcxhwAzkoEqiMEg_DnyEysNkuNhszIySk9eS");
+    assert_eq!(
+        authorization.device_code(),
+        "GmRhmhcxhwAzkoEqiMEg_DnyEysNkuNhszIySk9eS"
+    );
     assert_eq!(authorization.interval, s(5));
-    assert_eq!(authorization.prompt, start(&flow(), ok(200, ISSUED)).unwrap().1);
+    assert_eq!(
+        authorization.prompt,
+        start(&flow(), ok(200, ISSUED)).unwrap().1
+    );
 }

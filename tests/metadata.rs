@@ -34,35 +34,64 @@ fn with(name: &str, value: Value) -> Result<Metadata, MetadataError> {
 fn m1_an_issuer_that_is_not_identical_code_point_for_code_point_is_an_error() {
     // "If these values are not identical, the data contained in the response MUST NOT be used." (RFC 8414, section 3.3)
     assert_eq!(read(&document()).unwrap().issuer(), ISSUER);
-    for issuer in ["https://as.example/", "HTTPS://as.example", "https://AS.example", "https://as.example:443", ""] {
-        assert_eq!(with("issuer", json!(issuer)), Err(MetadataError::Issuer), "{issuer}");
+    for issuer in [
+        "https://as.example/",
+        "HTTPS://as.example",
+        "https://AS.example",
+        "https://as.example:443",
+        "",
+    ] {
+        assert_eq!(
+            with("issuer", json!(issuer)),
+            Err(MetadataError::Issuer),
+            "{issuer}"
+        );
     }
     for issuer in [json!(null), json!([ISSUER]), json!({})] {
         assert_eq!(with("issuer", issuer), Err(MetadataError::Issuer));
     }
-    assert_eq!(read(&json!({"token_endpoint": TOKEN})), Err(MetadataError::Issuer));
+    assert_eq!(
+        read(&json!({"token_endpoint": TOKEN})),
+        Err(MetadataError::Issuer)
+    );
     // The issuer is looked at before anything else of the document.
-    let foreign = json!({"issuer": "https://evil.example", "token_endpoint": "http://evil.example/"});
+    let foreign =
+        json!({"issuer": "https://evil.example", "token_endpoint": "http://evil.example/"});
     assert_eq!(read(&foreign), Err(MetadataError::Issuer));
 }
 
 #[test]
 fn m1_a_document_that_cannot_be_read_is_not_used() {
     for body in [
-        "", "[]", "null", "{", "{}x", "\u{feff}{}", r#"{"issuer":"https://as.example","issuer":"https://as.example"}"#,
+        "",
+        "[]",
+        "null",
+        "{",
+        "{}x",
+        "\u{feff}{}",
+        r#"{"issuer":"https://as.example","issuer":"https://as.example"}"#,
         r#"{"issuer":"https://as.example","x":1,"x":1}"#,
     ] {
         let read = Metadata::read(body.as_bytes(), ISSUER);
         assert_eq!(read, Err(MetadataError::Unreadable), "{body}");
     }
-    assert_eq!(Metadata::read(b"{\"issuer\":\"\xff\"}", ISSUER), Err(MetadataError::Unreadable));
+    assert_eq!(
+        Metadata::read(b"{\"issuer\":\"\xff\"}", ISSUER),
+        Err(MetadataError::Unreadable)
+    );
     let deep = format!("{{\"x\":{}", "[".repeat(500_000));
-    assert_eq!(Metadata::read(deep.as_bytes(), ISSUER), Err(MetadataError::Unreadable));
+    assert_eq!(
+        Metadata::read(deep.as_bytes(), ISSUER),
+        Err(MetadataError::Unreadable)
+    );
     let mut body = document().to_string();
     body.push_str(&" ".repeat(MAX_DOCUMENT - body.len()));
     assert!(Metadata::read(body.as_bytes(), ISSUER).is_ok());
     body.push(' ');
-    assert_eq!(Metadata::read(body.as_bytes(), ISSUER), Err(MetadataError::TooLarge));
+    assert_eq!(
+        Metadata::read(body.as_bytes(), ISSUER),
+        Err(MetadataError::TooLarge)
+    );
 }
 
 #[test]
@@ -71,15 +100,27 @@ fn m2_without_a_device_authorization_endpoint_the_grant_is_unsupported_unless_on
     assert_eq!(endpoints, Endpoints::new(DEVICE, TOKEN));
     let lacking = with("device_authorization_endpoint", json!(null)).unwrap();
     assert_eq!(lacking.device_authorization_endpoint(), None);
-    assert_eq!(Endpoints::from_metadata(&lacking), Err(EndpointError::Unsupported));
+    assert_eq!(
+        Endpoints::from_metadata(&lacking),
+        Err(EndpointError::Unsupported)
+    );
     let other = "https://as.example/device";
     let filled = lacking.or_device_authorization_endpoint(other).unwrap();
-    assert_eq!(Endpoints::from_metadata(&filled), Endpoints::new(other, TOKEN));
+    assert_eq!(
+        Endpoints::from_metadata(&filled),
+        Endpoints::new(other, TOKEN)
+    );
     // What the document names is not replaced.
-    let named = read(&document()).unwrap().or_device_authorization_endpoint(other).unwrap();
+    let named = read(&document())
+        .unwrap()
+        .or_device_authorization_endpoint(other)
+        .unwrap();
     assert_eq!(named, read(&document()).unwrap());
     let no_token = with("token_endpoint", json!(null)).unwrap();
-    assert_eq!(Endpoints::from_metadata(&no_token), Err(EndpointError::Unsupported));
+    assert_eq!(
+        Endpoints::from_metadata(&no_token),
+        Err(EndpointError::Unsupported)
+    );
 }
 
 #[test]
@@ -91,7 +132,10 @@ fn m3_an_endpoint_that_must_not_be_used_is_an_error() {
         ("https://as.example/token#", UrlError::Fragment),
         ("https://as.example/token#x", UrlError::Fragment),
         ("https://user@as.example/", UrlError::UserInformation),
-        ("https://user:password@as.example/", UrlError::UserInformation),
+        (
+            "https://user:password@as.example/",
+            UrlError::UserInformation,
+        ),
         ("https://as.example/a b", UrlError::Character),
         ("https://as.example/a\nb", UrlError::Character),
         ("https://as.example\\@evil.example/", UrlError::Character),
@@ -109,7 +153,10 @@ fn m3_an_endpoint_that_must_not_be_used_is_an_error() {
         ("https://[::1/", UrlError::NotAbsolute),
         ("https://[as.example]/", UrlError::NotAbsolute),
         ("ftp://as.example/", UrlError::NotAbsolute),
-        (&format!("https://as.example/{}", "a".repeat(2048)), UrlError::TooLong),
+        (
+            &format!("https://as.example/{}", "a".repeat(2048)),
+            UrlError::TooLong,
+        ),
     ] {
         for name in ["device_authorization_endpoint", "token_endpoint"] {
             assert_eq!(with(name, json!(url)), bad(error), "{name} {url}");
@@ -123,8 +170,13 @@ fn m3_an_endpoint_that_must_not_be_used_is_an_error() {
         assert_eq!(with("token_endpoint", junk), Err(MetadataError::Unreadable));
     }
     for url in [
-        "https://as.example", "HTTPS://as.example:8443/token?tenant=a", "http://localhost:8080/t", "http://LOCALHOST/",
-        "http://127.3.2.1/", "http://[::1]:80/", "https://[2001:db8::1]/",
+        "https://as.example",
+        "HTTPS://as.example:8443/token?tenant=a",
+        "http://localhost:8080/t",
+        "http://LOCALHOST/",
+        "http://127.3.2.1/",
+        "http://[::1]:80/",
+        "https://[2001:db8::1]/",
     ] {
         assert!(with("token_endpoint", json!(url)).is_ok(), "{url}");
     }
@@ -180,7 +232,10 @@ fn m5_a_server_makes_its_document_from_where_its_endpoints_are_mounted() {
         "response_types_supported": [],
         "token_endpoint_auth_methods_supported": ["none", "client_secret_basic", "client_secret_post"],
     });
-    assert_eq!(serde_json::from_str::<Value>(&made.to_json()).unwrap(), expected);
+    assert_eq!(
+        serde_json::from_str::<Value>(&made.to_json()).unwrap(),
+        expected
+    );
     // What the server half makes the client half reads.
     assert_eq!(Metadata::read(made.to_json().as_bytes(), ISSUER), Ok(made));
 }
@@ -190,12 +245,26 @@ fn m5_a_server_adds_what_else_it_has() {
     let made = Metadata::for_server(ISSUER, DEVICE, TOKEN).unwrap();
     let made = made.grant_type("refresh_token").grant_type("refresh_token");
     let made = made.member("jwks_uri", "https://as.example/jwks").unwrap();
-    let made = made.member("response_types_supported", json!(["code"])).unwrap();
-    let expected = json!(["urn:ietf:params:oauth:grant-type:device_code", "refresh_token"]);
+    let made = made
+        .member("response_types_supported", json!(["code"]))
+        .unwrap();
+    let expected = json!([
+        "urn:ietf:params:oauth:grant-type:device_code",
+        "refresh_token"
+    ]);
     assert_eq!(made.members()["grant_types_supported"], expected);
     assert_eq!(made.members()["jwks_uri"], json!("https://as.example/jwks"));
     assert_eq!(made.members()["response_types_supported"], json!(["code"]));
-    for name in ["issuer", "token_endpoint", "device_authorization_endpoint", "grant_types_supported"] {
-        assert_eq!(made.clone().member(name, "x"), Err(MetadataError::Reserved), "{name}");
+    for name in [
+        "issuer",
+        "token_endpoint",
+        "device_authorization_endpoint",
+        "grant_types_supported",
+    ] {
+        assert_eq!(
+            made.clone().member(name, "x"),
+            Err(MetadataError::Reserved),
+            "{name}"
+        );
     }
 }

@@ -1,6 +1,10 @@
 //! A known answer for every row of the providers, and both flows of WorkOS: dialogues as they go over the wire.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a panic is how a test fails")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a panic is how a test fails"
+)]
 
 #[path = "support/client.rs"]
 mod support;
@@ -65,7 +69,11 @@ fn refusal(status: u16, code: Option<&str>, description: Option<&str>, members: 
 }
 
 fn pending(status: u16, body: &str) {
-    assert_eq!(verdict(&Received::new(status, body)), Verdict::Pending(None), "{body}");
+    assert_eq!(
+        verdict(&Received::new(status, body)),
+        Verdict::Pending(None),
+        "{body}"
+    );
 }
 
 #[test]
@@ -76,12 +84,20 @@ fn github_in_forms_and_in_json() {
     let pending = r#"{"error":"authorization_pending","error_description":"The authorization request is still pending.",
         "error_uri":"https://docs.github.com/developers/apps/authorizing-oauth-apps#error-codes-for-the-device-flow"}"#;
     let slow_down = |interval: u64| {
-        format!("error=slow_down&error_description=Too+many+requests&error_uri=https%3A%2F%2Fdocs.github.com&interval={interval}")
+        format!(
+            "error=slow_down&error_description=Too+many+requests&error_uri=https%3A%2F%2Fdocs.github.com&interval={interval}"
+        )
     };
     // Two slow_downs in a row add up to 15; the second says 10.
     let (first, second) = (slow_down(10), slow_down(10));
-    let tokens = "access_token=gho_16C7e42F292c6912E7710c838347Ae178B4a&scope=gist%2Crepo&token_type=bearer";
-    let answers = [(200, pending), (200, &*first), (200, &*second), (200, tokens)];
+    let tokens =
+        "access_token=gho_16C7e42F292c6912E7710c838347Ae178B4a&scope=gist%2Crepo&token_type=bearer";
+    let answers = [
+        (200, pending),
+        (200, &*first),
+        (200, &*second),
+        (200, tokens),
+    ];
     let (prompt, gaps, granted) = success(&flow, issued, &answers);
     let expected = json!({
         "user_code": "WDJB-MJHT", "verification_uri": "https://github.com/login/device",
@@ -117,9 +133,18 @@ fn google() {
     let issued = r#"{"device_code":"4/4-GMMhmHCXhWEzkobqIHGG_EnNYYsAkukHspeYUk9E8","user_code":"GQVQ-JKEC",
         "verification_url":"https://www.google.com/device","expires_in":1800,"interval":5}"#;
     let answers = [
-        (428, r#"{"error":"authorization_pending","error_description":"Precondition Required"}"#),
-        (403, r#"{"error":"slow_down","error_description":"Forbidden"}"#),
-        (200, r#"{"access_token":"1/fFAGRNJru1FTz70BzhT3Zg","expires_in":3920,"scope":"openid https://www.googleapis.com/auth/userinfo.profile","token_type":"Bearer","refresh_token":"1/xEoDL4iW3cxlI7yDbSRFYNG01kVKM2C-259HOF2aQbI"}"#),
+        (
+            428,
+            r#"{"error":"authorization_pending","error_description":"Precondition Required"}"#,
+        ),
+        (
+            403,
+            r#"{"error":"slow_down","error_description":"Forbidden"}"#,
+        ),
+        (
+            200,
+            r#"{"access_token":"1/fFAGRNJru1FTz70BzhT3Zg","expires_in":3920,"scope":"openid https://www.googleapis.com/auth/userinfo.profile","token_type":"Bearer","refresh_token":"1/xEoDL4iW3cxlI7yDbSRFYNG01kVKM2C-259HOF2aQbI"}"#,
+        ),
     ];
     let (prompt, gaps, granted) = success(&flow(), issued, &answers);
     assert_eq!(prompt["verification_uri"], "https://www.google.com/device");
@@ -130,7 +155,9 @@ fn google() {
     let expected = refusal(403, Some("access_denied"), Some("Forbidden"), &json!({}));
     assert_eq!(ends(403, denied), ("denied", expected));
     let scope = start(&flow(), ok(400, r#"{"error":"invalid_scope"}"#)).unwrap_err();
-    assert!(matches!(scope, StartError::Rejected(refusal) if refusal.code() == Some("invalid_scope")));
+    assert!(
+        matches!(scope, StartError::Rejected(refusal) if refusal.code() == Some("invalid_scope"))
+    );
 }
 
 #[test]
@@ -168,7 +195,8 @@ fn entra_v1_adfs_and_b2c_write_numbers_as_strings() {
         "expires_in":"900","interval":"7","message":"Open the page."}"#;
     let tokens = r#"{"token_type":"Bearer","scope":"user_impersonation","expires_in":"3599","expires_on":"1774098000",
         "resource":"https://graph.windows.net","access_token":"eyJ0.e.s","refresh_token":"AwAB"}"#;
-    let (prompt, gaps, granted) = success(&flow(), issued, &[(400, support::PENDING), (200, tokens)]);
+    let (prompt, gaps, granted) =
+        success(&flow(), issued, &[(400, support::PENDING), (200, tokens)]);
     assert_eq!(prompt["lifetime"], 900);
     assert_eq!(prompt["verification_uri"], "https://aka.ms/devicelogin");
     assert_eq!(gaps, [7, 7]);
@@ -179,14 +207,27 @@ fn entra_v1_adfs_and_b2c_write_numbers_as_strings() {
 
 #[test]
 fn auth0() {
-    pending(403, r#"{"error":"authorization_pending","error_description":"User has yet to authorize device code."}"#);
+    pending(
+        403,
+        r#"{"error":"authorization_pending","error_description":"User has yet to authorize device code."}"#,
+    );
     let slow = r#"{"error":"slow_down","error_description":"You are polling faster than the specified interval of 5 seconds."}"#;
     assert_eq!(verdict(&Received::new(429, slow)), Verdict::SlowDown(None));
     let expired = r#"{"error":"expired_token","error_description":"The device code is expired."}"#;
-    let expected = refusal(403, Some("expired_token"), Some("The device code is expired."), &json!({}));
+    let expected = refusal(
+        403,
+        Some("expired_token"),
+        Some("The device code is expired."),
+        &json!({}),
+    );
     assert_eq!(ends(403, expired), ("expired", expected));
     let denied = r#"{"error":"access_denied","error_description":"User cancelled the confirmation prompt."}"#;
-    let expected = refusal(403, Some("access_denied"), Some("User cancelled the confirmation prompt."), &json!({}));
+    let expected = refusal(
+        403,
+        Some("access_denied"),
+        Some("User cancelled the confirmation prompt."),
+        &json!({}),
+    );
     assert_eq!(ends(403, denied), ("denied", expected));
     // After the first expired_token it says invalid_grant: a machine that slept through the first still knows.
     let (waiting, _) = start(&flow(), ok(200, support::ISSUED)).unwrap();
@@ -195,7 +236,12 @@ fn auth0() {
     let Outcome::Expired(Expiry::ByServer(told_by)) = outcome else {
         panic!("{outcome:?}")
     };
-    let expected = refusal(403, Some("invalid_grant"), Some("Invalid or expired device code."), &json!({}));
+    let expected = refusal(
+        403,
+        Some("invalid_grant"),
+        Some("Invalid or expired device code."),
+        &json!({}),
+    );
     assert_eq!(told(&told_by), expected);
 }
 
@@ -203,13 +249,25 @@ fn auth0() {
 fn okta_keycloak_gitlab_buildkite_and_kinde_keep_to_the_standard() {
     for (issued, complete) in [
         // Okta
-        (r#"{"device_code":"1a521d9f-0922","user_code":"RGTCFDTL","verification_uri":"https://o.okta.example/activate","verification_uri_complete":"https://o.okta.example/activate?user_code=RGTCFDTL","expires_in":600,"interval":5}"#, true),
+        (
+            r#"{"device_code":"1a521d9f-0922","user_code":"RGTCFDTL","verification_uri":"https://o.okta.example/activate","verification_uri_complete":"https://o.okta.example/activate?user_code=RGTCFDTL","expires_in":600,"interval":5}"#,
+            true,
+        ),
         // Keycloak
-        (r#"{"device_code":"qC5N","user_code":"IQYZ-DNEC","verification_uri":"https://kc.example/realms/r/device","verification_uri_complete":"https://kc.example/realms/r/device?user_code=IQYZ-DNEC","expires_in":600,"interval":5}"#, true),
+        (
+            r#"{"device_code":"qC5N","user_code":"IQYZ-DNEC","verification_uri":"https://kc.example/realms/r/device","verification_uri_complete":"https://kc.example/realms/r/device?user_code=IQYZ-DNEC","expires_in":600,"interval":5}"#,
+            true,
+        ),
         // GitLab
-        (r#"{"device_code":"GmRhmhcxhwAzkoEqiMEg_DnyEysNkuNhszIySk9eS","user_code":"0A44L90H","verification_uri":"https://gitlab.example/oauth/device","verification_uri_complete":"https://gitlab.example/oauth/device?user_code=0A44L90H","expires_in":300,"interval":5}"#, true),
+        (
+            r#"{"device_code":"GmRhmhcxhwAzkoEqiMEg_DnyEysNkuNhszIySk9eS","user_code":"0A44L90H","verification_uri":"https://gitlab.example/oauth/device","verification_uri_complete":"https://gitlab.example/oauth/device?user_code=0A44L90H","expires_in":300,"interval":5}"#,
+            true,
+        ),
         // Buildkite, Kinde
-        (r#"{"device_code":"kinde_dc","user_code":"CSLDFDUU","verification_uri":"https://k.example/device","expires_in":600,"interval":5}"#, false),
+        (
+            r#"{"device_code":"kinde_dc","user_code":"CSLDFDUU","verification_uri":"https://k.example/device","expires_in":600,"interval":5}"#,
+            false,
+        ),
     ] {
         let pending = r#"{"error":"authorization_pending","error_description":"The device authorization is pending. Please try again later."}"#;
         let slow_down = r#"{"error":"slow_down"}"#;
@@ -226,7 +284,8 @@ fn okta_keycloak_gitlab_buildkite_and_kinde_keep_to_the_standard() {
 
 #[test]
 fn twitch() {
-    let flow = DeviceFlow::new(support::endpoints(), "cli").extra("scopes", "chat:read user:read:email");
+    let flow =
+        DeviceFlow::new(support::endpoints(), "cli").extra("scopes", "chat:read user:read:email");
     let (_, request) = flow.start(s(0)).unwrap();
     let body = "client_id=cli&scopes=chat%3Aread+user%3Aread%3Aemail";
     assert_eq!(whole(&request), support::posted(support::DEVICE, body));
@@ -239,7 +298,12 @@ fn twitch() {
     assert_eq!(gaps, [5, 5]);
     assert_eq!(granted["scope"], "chat:read user:read:email");
     let invalid = r#"{"status":400,"message":"invalid device code"}"#;
-    let expected = refusal(400, None, Some("invalid device code"), &json!({"status": 400}));
+    let expected = refusal(
+        400,
+        None,
+        Some("invalid device code"),
+        &json!({"status": 400}),
+    );
     assert_eq!(ends(400, invalid), ("rejected", expected));
 }
 
@@ -272,22 +336,34 @@ fn dex_before_2025_answers_401_while_waiting() {
 fn openam_and_forgerock() {
     let issued = r#"{"interval":5,"verification_url":"http://localhost:8080/openam/device","user_code":"OhJTAgOV","device_code":"7ad6f08f","expires_in":3599}"#;
     let (prompt, ..) = success(&flow(), issued, &[(200, support::SUCCESS)]);
-    assert_eq!(prompt["verification_uri"], "http://localhost:8080/openam/device");
-    let declined = r#"{"error":"authorization_declined","error_description":"The user denied access."}"#;
+    assert_eq!(
+        prompt["verification_uri"],
+        "http://localhost:8080/openam/device"
+    );
+    let declined =
+        r#"{"error":"authorization_declined","error_description":"The user denied access."}"#;
     assert_eq!(ends(403, declined).0, "denied");
 }
 
 #[test]
 fn amazon_asks_for_thirty_seconds() {
     let issued = r#"{"user_code":"A1B2C3","device_code":"2b1d","verification_uri":"https://amazon.com/us/code","expires_in":600,"interval":30}"#;
-    let answers = [(400, support::PENDING), (400, support::SLOW_DOWN), (200, support::SUCCESS)];
+    let answers = [
+        (400, support::PENDING),
+        (400, support::SLOW_DOWN),
+        (200, support::SUCCESS),
+    ];
     assert_eq!(success(&flow(), issued, &answers).1, [30, 30, 35]);
 }
 
 #[test]
 fn oracle_idcs_tells_no_interval() {
     let issued = r#"{"device_code":"4d03f7bc","user_code":"SDFGHJKL","verification_uri":"https://idcs.example/ui/v1/device","expires_in":300}"#;
-    let (prompt, gaps, _) = play(&flow(), issued, &[(400, support::PENDING), (200, support::SUCCESS)]);
+    let (prompt, gaps, _) = play(
+        &flow(),
+        issued,
+        &[(400, support::PENDING), (200, support::SUCCESS)],
+    );
     assert_eq!(prompt.warnings, [Warning::Interval]);
     assert_eq!(gaps, [5, 5]);
 }
@@ -295,7 +371,11 @@ fn oracle_idcs_tells_no_interval() {
 #[test]
 fn privy_tells_an_interval_while_waiting_and_as_a_float() {
     let pending = r#"{"error":"authorization_pending","interval":6.5}"#;
-    let answers = [(400, pending), (400, support::PENDING), (200, support::SUCCESS)];
+    let answers = [
+        (400, pending),
+        (400, support::PENDING),
+        (200, support::SUCCESS),
+    ];
     assert_eq!(success(&flow(), support::ISSUED, &answers).1, [5, 7, 7]);
 }
 
@@ -309,7 +389,11 @@ fn workos_connect() {
         "expires_in":300,"interval":5}"#;
     let tokens = r#"{"access_token":"eyJhbGciOiJSUzI1NiJ9.e30.c2ln","refresh_token":"yLKPyKyVUx","id_token":"eyJhbGciOiJSUzI1NiJ9.e30.c2ln",
         "token_type":"Bearer","expires_in":300}"#;
-    let answers = [(400, support::PENDING), (400, support::SLOW_DOWN), (200, tokens)];
+    let answers = [
+        (400, support::PENDING),
+        (400, support::SLOW_DOWN),
+        (200, tokens),
+    ];
     let (prompt, gaps, granted) = success(&flow, issued, &answers);
     let expected = json!({
         "user_code": "RRGQ-BJVS",
@@ -360,7 +444,10 @@ fn workos_authkit() {
         ("sso_required", "rejected"),
     ] {
         let body = json!({"error": code, "error_description": "Why."}).to_string();
-        assert_eq!(ends(400, &body), (kind, refusal(400, Some(code), Some("Why."), &json!({}))));
+        assert_eq!(
+            ends(400, &body),
+            (kind, refusal(400, Some(code), Some("Why."), &json!({})))
+        );
     }
     // {code, message}
     for (status, code) in [
@@ -369,7 +456,8 @@ fn workos_authkit() {
         (422, "invalid_request_parameters"),
         (400, "x"),
     ] {
-        let body = json!({"code": code, "message": "Why.", "pending_authentication_token": "p"}).to_string();
+        let body = json!({"code": code, "message": "Why.", "pending_authentication_token": "p"})
+            .to_string();
         let members = json!({"pending_authentication_token": "p"});
         let expected = refusal(status, Some(code), Some("Why."), &members);
         assert_eq!(ends(status, &body), ("rejected", expected));
@@ -377,7 +465,10 @@ fn workos_authkit() {
     // {message}
     for status in [400, 404] {
         let expected = refusal(status, None, Some("Not Found"), &json!({}));
-        assert_eq!(ends(status, r#"{"message":"Not Found"}"#), ("rejected", expected));
+        assert_eq!(
+            ends(status, r#"{"message":"Not Found"}"#),
+            ("rejected", expected)
+        );
     }
     // 429 in both shapes
     for body in [
@@ -388,5 +479,7 @@ fn workos_authkit() {
     }
     // At authorize 403 access_denied means that the feature is off.
     let off = start(&flow(), ok(403, r#"{"error":"access_denied"}"#)).unwrap_err();
-    assert!(matches!(off, StartError::Rejected(refusal) if refusal.code() == Some("access_denied")));
+    assert!(
+        matches!(off, StartError::Rejected(refusal) if refusal.code() == Some("access_denied"))
+    );
 }

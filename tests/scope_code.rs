@@ -232,13 +232,9 @@ fn a_code_is_read_whatever_its_case_dashes_and_spaces() {
         "\u{FEFF}WDJB\u{200B}MJHT",
         "\u{202E}WDJB\u{202C}MJHT",
         "\"WDJB-MJHT\"",
-        "<b>WDJB-MJHT</", // a b too many: see below
+        "<i>WDJB-MJHT</i>",
     ] {
-        if typed.contains("<b>") {
-            assert_eq!(read(&policy, typed), None);
-        } else {
-            assert_eq!(read(&policy, typed), code, "{typed:?}");
-        }
+        assert_eq!(read(&policy, typed), code, "{typed:?}");
     }
 }
 
@@ -290,10 +286,7 @@ fn case_is_folded_within_ascii_only() {
         // It is dropped, so the code is too short.
         assert_eq!(read(&policy, typed), None, "{what}");
         // Beside a whole code it does no harm.
-        assert_eq!(
-            read(&policy, &format!("{typed}K")).is_some(),
-            !typed.starts_with('K')
-        );
+        assert!(read(&policy, &format!("{typed}K")).is_some(), "{what}");
     }
     let beside = format!("{}{}", "KSKSKSKS", "\u{212A}");
     assert_eq!(read(&policy, &beside), code);

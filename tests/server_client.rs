@@ -21,7 +21,8 @@ use device_flow::server::{
 use proptest::prelude::*;
 use support::{
     BACKEND, CLI, GRANT, NO_CODE, NOW, SECRET, assert_invalid_client, assert_refused, assert_reply,
-    assert_unavailable, backend, basic, builder, cli, encoded, error_body, policy, post, refusal,
+    assert_unavailable, backend, basic, builder, cli, encoded, error_body, escaped, policy, post,
+    refusal,
 };
 use time::OffsetDateTime;
 
@@ -313,11 +314,7 @@ fn b2_a_wrong_secret_by_basic_is_invalid_client_with_a_challenge() {
 #[test]
 fn b2_the_stored_digest_is_no_secret() {
     let digest = SecretDigest::of(SECRET);
-    let in_hex: String = digest
-        .as_bytes()
-        .iter()
-        .map(|octet| format!("{octet:02x}"))
-        .collect();
+    let in_hex = escaped(digest.as_bytes()).replace('%', "").to_lowercase();
     let stored = serde_json::to_string(&digest).unwrap();
     for wrong in [in_hex.as_str(), stored.trim_matches('"')] {
         let request = presenting(Way::Basic, BACKEND, wrong);

@@ -13,8 +13,8 @@ use device_flow::server::{Cause, Form, Grant, Incoming, Policy, Polled, Presente
 use proptest::prelude::*;
 use support::{
     BACKEND, CLI, FORM, GRANT, NO_CODE, NOW, SECRET, assert_invalid_client, assert_refused,
-    assert_reply, backend, basic, builder, cli, encoded, error_body, policy, poll_body, post,
-    refusal, with_poll,
+    assert_reply, backend, basic, builder, cli, encoded, error_body, escaped, policy, poll_body,
+    post, refusal, with_poll,
 };
 
 /// A request at the token endpoint, as far as it goes without looking up a client.
@@ -284,8 +284,7 @@ fn a2_what_is_not_utf_8_is_refused_raw_and_escaped_in_values_and_names() {
         b"ok then \xE2\x28\xA1 no", // in the middle
     ] {
         let raw = octets.to_vec();
-        let escaped: String = octets.iter().map(|octet| format!("%{octet:02x}")).collect();
-        let escaped = escaped.into_bytes();
+        let escaped = escaped(octets).to_lowercase().into_bytes();
         // The first octet as it is, the rest escaped: they are one text.
         let mixed = [&raw[..1], &escaped[3..]].concat();
         for text in [raw, escaped, mixed] {
@@ -353,6 +352,42 @@ fn a3_the_size_limit_is_the_policys() {
     assert_refused(&reply, Cause::BodyTooLarge, "invalid_request", description);
 }
 
+/// The last parameters of the longest body that a policy can allow are read like the first.
+#[test]
+fn a3_the_longest_body_is_read_to_its_end() {
+    let policy = builder().max_body(65_535).build().unwrap();
+    let end = "&".to_owned() + &poll_body(CLI, NO_CODE);
+    for end in [
+        end.clone(),
+        format!("{end}&scope=a"),
+        format!("{end}&scope="),
+    ] {
+        let body = format!("x={}{end}", "a".repeat(65_535 - 2 - end.len()));
+        let form = Form::read(post(&body), &policy).unwrap();
+        let Grant::DeviceCode(request) = form.grant().unwrap() else {
+            panic!("another grant");
+        };
+        assert_eq!(request.client_id(), Some(CLI));
+        let client = cli();
+        let poll = request.authenticate(Some(&client)).unwrap();
+        let short = poll_body(CLI, NO_CODE);
+        let key = with_poll(&policy, post(&short), Some(&cli()), |poll| {
+            poll.session_key().copied()
+        });
+        assert_eq!(poll.session_key().copied(), key.unwrap());
+        let over = format!("x{body}");
+        let reply = refusal(Form::read(post(&over), &policy));
+        assert_eq!(reply.cause(), Cause::BodyTooLarge);
+        // A repetition is seen wherever it stands.
+        let twice = format!("scope=a&scope=&{}", &body[15..]);
+        assert_eq!(twice.len(), body.len());
+        is_repetition_refusal(&refusal(Form::read(post(&twice), &policy)));
+        let apart = format!("scope=b&{}", &body[8 + 7..]) + "&scope=";
+        assert_eq!(apart.len(), body.len());
+        is_repetition_refusal(&refusal(Form::read(post(&apart), &policy)));
+    }
+}
+
 /// "No work in proportion to the excess": the body is not looked at, whatever is in it.
 #[test]
 fn a3_a_body_that_is_too_large_is_not_read() {
@@ -402,7 +437,7 @@ fn a3_comes_before_a5() {
 /// An empty segment is no parameter.
 #[test]
 fn a3_separators_alone_are_no_parameters() {
-    let body = format!("&&{}&", vec!["a"; 1].join("&&")) + &"&".repeat(500);
+    let body = format!("&&a{}b&", "&".repeat(500));
     read(body.as_bytes()).unwrap();
 }
 
@@ -904,7 +939,7 @@ fn a11_a_bad_percent_escape_is_invalid_client() {
 fn a11_what_is_not_utf_8_is_invalid_client() {
     use base64::Engine as _;
     for octets in [b"\xFF".as_slice(), b"\xC3", b"\xC0\x80", b"\xED\xA0\x80"] {
-        let escaped: String = octets.iter().map(|octet| format!("%{octet:02X}")).collect();
+        let escaped = escaped(octets);
         both_answer_401("", &[basic(&escaped, SECRET).as_bytes()]);
         both_answer_401("", &[basic(BACKEND, &escaped).as_bytes()]);
         for pair in [
@@ -978,7 +1013,7 @@ fn a11_basic_is_split_at_the_first_colon_and_each_half_is_decoded() {
         let request = form.device_authorization().unwrap();
         assert_eq!(request.client_id(), Some(read_id));
         let presented = secret_of(&request.presented());
-        assert_eq!(presented.as_deref(), Some(&*read_secret));
+        assert_eq!(presented.as_deref(), Some(read_secret));
     }
 }
 
@@ -1115,7 +1150,7 @@ fn a14_an_empty_id_in_basic_is_no_client_id() {
     }
 }
 
-/// "The client_id is unnecessary for client assertion authentication because the client is identified by the subject within
+/// "The `client_id` is unnecessary for client assertion authentication because the client is identified by the subject within
 /// the assertion." (RFC 7521, section 4.2)
 #[test]
 fn a14_an_assertion_needs_no_client_id() {
@@ -1350,18 +1385,21 @@ fn debug_shows_nothing_of_a_request() {
     let incoming = post(&body).authorization(Some(&header));
     let form = Form::read(incoming, &policy).unwrap();
     let grant = form.grant().unwrap();
-    let mut shown = format!("{incoming:?} {form:?} {grant:?}");
+    let shown = format!("{incoming:?} {form:?} {grant:?}");
     let Grant::DeviceCode(request) = grant else {
         panic!("another grant");
     };
-    shown += &format!("{request:?} {:?}", request.presented());
+    let shown = format!("{shown} {request:?} {:?}", request.presented());
     for hidden in [secret, NO_CODE, "bar", &header] {
         assert!(!shown.contains(hidden), "{shown}");
     }
 }
 
+/// A method, media types, `Authorization` headers and a body.
+type Sent = (String, Vec<Vec<u8>>, Vec<Vec<u8>>, Vec<u8>);
+
 /// A method, headers and bytes as anybody may send them, many of them close to right.
-fn requests() -> impl Strategy<Value = (String, Vec<Vec<u8>>, Vec<Vec<u8>>, Vec<u8>)> {
+fn requests() -> impl Strategy<Value = Sent> {
     let method = prop_oneof![4 => Just("POST".to_owned()), 1 => ".{0,6}"];
     let media_type = prop_oneof![
         4 => Just(FORM.as_bytes().to_vec()),
@@ -1419,11 +1457,11 @@ fn is_well_formed(reply: &Reply) -> Result<(), TestCaseError> {
     let challenged = response.header("www-authenticate").is_some();
     prop_assert_eq!(challenged, response.status() == 401);
     prop_assert_eq!(response.header("allow").is_some(), response.status() == 405);
-    let body: serde_json::Value = serde_json::from_str(&response.body()).unwrap();
+    let body: serde_json::Value = serde_json::from_str(response.body()).unwrap();
     let members = body.as_object().unwrap();
     let names: Vec<_> = members.keys().map(String::as_str).collect();
     prop_assert_eq!(names, ["error", "error_description"]);
-    prop_assert!(members.values().all(|value| value.is_string()));
+    prop_assert!(members.values().all(serde_json::Value::is_string));
     Ok(())
 }
 

@@ -9,6 +9,7 @@
 
 mod support;
 
+use core::fmt::Write as _;
 use core::time::Duration;
 
 use base64::Engine as _;
@@ -97,7 +98,7 @@ const COUNTING: [u8; 32] = [
 const COUNTING_CODE: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8";
 
 fn json(reply: &Reply) -> serde_json::Value {
-    serde_json::from_str(&reply.response().body()).unwrap()
+    serde_json::from_str(reply.response().body()).unwrap()
 }
 
 // D1
@@ -521,8 +522,8 @@ fn wdjb() -> u128 {
 #[test]
 fn d6_the_response_is_the_policys() {
     let policy = Policy::builder("http://localhost:8080/a/b")
-        .interval(Duration::from_secs(60))
-        .lifetime(Duration::from_secs(120))
+        .interval(Duration::from_mins(1))
+        .lifetime(Duration::from_mins(2))
         .user_code(UserCodeShape::new("0123456789", 9).unwrap())
         .outstanding(100)
         .build()
@@ -535,7 +536,7 @@ fn d6_the_response_is_the_policys() {
     assert_reply(&reply, Cause::Issued, 200, &[], &body);
 }
 
-/// "verification_uri_complete OPTIONAL": off unless asked for (RFC 8628, section 5.4).
+/// "`verification_uri_complete` OPTIONAL": off unless asked for (RFC 8628, section 5.4).
 #[test]
 fn d6_verification_uri_complete_is_there_when_the_policy_has_it_on() {
     let on = builder().with_verification_uri_complete().build().unwrap();
@@ -819,13 +820,13 @@ fn without_an_origin_the_review_has_none() {
 fn debug_shows_no_code() {
     let mut shown = String::new();
     let reply = issuing(&policy(), |issuing| {
-        shown += &format!("{issuing:?} {:?}", entropy(1));
+        write!(shown, "{issuing:?} {:?}", entropy(1)).unwrap();
         let issuance = issuing.draw(entropy(1), &keys(), NOW).unwrap();
-        shown += &format!("{issuance:?} {:?}", issuance.session());
+        write!(shown, "{issuance:?} {:?}", issuance.session()).unwrap();
         issuance.settle(Inserted::New).unwrap()
     });
     let response = reply.response();
-    shown += &format!("{reply:?} {response:?}");
+    write!(shown, "{reply:?} {response:?}").unwrap();
     let body = json(&reply);
     let user_code = body["user_code"].as_str().unwrap();
     let canonical = user_code.replace('-', "");

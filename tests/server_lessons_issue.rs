@@ -3,6 +3,7 @@
 #![allow(
     clippy::unwrap_used,
     clippy::arithmetic_side_effects,
+    clippy::indexing_slicing,
     reason = "a panic is how a test fails"
 )]
 
@@ -128,7 +129,7 @@ fn no_character_of_a_code_is_likelier_than_another() {
     }
 }
 
-/// wso2 #21835, Duende IdentityServer4 #3198: tables grew without clean-up. Every record has a purge time in every state, and a
+/// wso2 #21835, Duende IS4 #3198: tables grew without clean-up. Every record has a purge time in every state, and a
 /// store that honours it comes back to nothing.
 #[test]
 fn every_record_has_a_purge_time_in_every_state() {
@@ -181,7 +182,7 @@ fn every_record_has_a_purge_time_in_every_state() {
     assert_eq!(store.load_quota(&key), None);
 }
 
-/// Duende IdentityServer4 #2870: an in-memory store in a web farm gave `invalid_grant` at random. A server that has not got
+/// Duende IS4 #2870: an in-memory store in a web farm gave `invalid_grant` at random. A server that has not got
 /// the session says so and cannot know better: the store must be shared, and a store that failed is no missing session (C1).
 #[test]
 fn a_store_that_is_not_shared_knows_no_code_of_another() {

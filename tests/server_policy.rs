@@ -143,7 +143,13 @@ fn l2_a_lifetime_that_is_not_whole_seconds_is_refused() {
 /// "Within a table the rows are evaluated top to bottom, the first that matches answers."
 #[test]
 fn l1_comes_before_l2() {
-    for lifetime in [Duration::ZERO, DAY * 2, secs(u64::MAX)] {
+    for lifetime in [
+        Duration::ZERO,
+        DAY * 2,
+        // Neither told in 32 bits nor whole seconds.
+        secs(u64::MAX),
+        Duration::from_millis(1),
+    ] {
         let with = || roomy().lifetime(lifetime);
         refused(with().interval(secs(0)), PolicyError::Interval);
         refused(with().step(secs(1)), PolicyError::Step);
@@ -211,9 +217,19 @@ fn l3_a_host_that_only_looks_like_loopback_is_refused_without_https() {
         "http://127.0.0.1.example.com/device",
         "http://127.0.0.1x/device",
         "http://localhost:80@example.com/device",
+    ] {
+        refused(at(other), PolicyError::VerificationUri);
+    }
+}
+
+/// What follows the host of an authority is a port or nothing (RFC 3986, section 3.2).
+#[test]
+fn l3_an_authority_that_goes_on_after_a_loopback_address_is_not_loopback() {
+    for other in [
         "http://[::1].example.com/device",
         "http://[::1]x/device",
         "http://127.0.0.1:80.example.com/device",
+        "http://localhost:80x/device",
     ] {
         refused(at(other), PolicyError::VerificationUri);
     }
@@ -561,12 +577,15 @@ fn l7_the_longest_retention_keeps_a_session_to_the_end_of_time() {
 
 // Beside the table.
 
+/// The default is 16 KiB (A3); what is longer than two octets can count has no use at these endpoints.
 #[test]
-fn a_body_limit_of_nothing_or_over_1_mib_is_refused() {
-    refused(roomy().max_body(0), PolicyError::MaxBody);
-    refused(roomy().max_body(1024 * 1024 + 1), PolicyError::MaxBody);
-    accepted(roomy().max_body(1));
-    accepted(roomy().max_body(1024 * 1024));
+fn a_body_limit_of_nothing_or_over_65_535_is_refused() {
+    for outside in [0, 65_536, 1024 * 1024, usize::MAX] {
+        refused(roomy().max_body(outside), PolicyError::MaxBody);
+    }
+    for inside in [1, 16 * 1024, 65_535] {
+        accepted(roomy().max_body(inside));
+    }
 }
 
 /// "A `Limit` that would never or always refuse" is none.

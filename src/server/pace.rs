@@ -53,6 +53,7 @@ pub(super) enum Step {
 }
 
 impl Policy {
+    #[inline(always)]
     pub(super) fn step(&self, pace: Option<&Pace>, now: Timestamp) -> Step {
         let accepted = |interval| {
             Step::Accepted(Pace {

@@ -18,11 +18,9 @@ use super::reply::{Cause, Reply};
 use super::request::Form;
 use super::session::{ATTEMPTS, Change, Grant, Lost, Redeemed, Session, State, Stored, Written};
 use super::subject::{HostValue, Subject};
-use crate::code::DeviceCode;
 use crate::digest::{Digest, SessionKey};
 use crate::scope::Scope;
 use crate::time::Timestamp;
-use crate::wire::form::Raw;
 use crate::wire::response::Response;
 use crate::wire::tokens::Tokens;
 
@@ -45,7 +43,7 @@ impl<'f> Poll<'f> {
         Self {
             policy: form.policy,
             client,
-            key: form.device_code().and_then(session_key),
+            key: session_key(form),
             losses: 0,
         }
     }
@@ -68,6 +66,7 @@ impl<'f> Poll<'f> {
     /// > … the grant is valid
     ///
     /// A store that failed is not `None`: answer [`Reply::store_failed`] (C1).
+    #[inline(always)]
     pub fn decide<'p>(&'p mut self, stored: Option<&'p Stored>, now: OffsetDateTime) -> Polled<'p> {
         if self.losses >= ATTEMPTS {
             return Polled::Reply(Reply::fixed(Cause::LostRace)); // C18
@@ -106,7 +105,7 @@ impl<'f> Poll<'f> {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn wait(&self, pace: Option<&Pace>, now: Timestamp) -> Polled<'static> {
         match self.policy.step(pace, now) {
             Step::Accepted(pace) => Polled::Paced(pace, Reply::fixed(Cause::Pending)),
@@ -117,6 +116,7 @@ impl<'f> Poll<'f> {
         }
     }
 
+    #[cold]
     fn used(&self, redeemed: &Redeemed, now: Timestamp) -> Reply {
         if self.losses > 0 {
             return Reply::lost_race(); // C18: the winner redeemed it; that is no replay
@@ -131,14 +131,16 @@ impl<'f> Poll<'f> {
     }
 }
 
-/// The key of a device code; none for one of a length that no code has (A17).
+/// The key of the device code of a form; none for one of a length that no code has (A17).
 #[inline(always)]
-fn session_key(device_code: Raw<'_>) -> Option<SessionKey> {
-    let of = |code: &[u8]| Some(SessionKey(Digest::of_code(code.try_into().ok()?)));
-    if device_code.0.len() == DeviceCode::LENGTH && device_code.is_plain() {
-        return of(device_code.0);
+fn session_key(form: &Form<'_>) -> Option<SessionKey> {
+    let code = form.device_code()?;
+    if form.is_plain() {
+        return Some(SessionKey(Digest::of_code(code.0.try_into().ok()?)));
     }
-    of(device_code.text()?.as_bytes())
+    let code = code.text()?;
+    let code = code.as_bytes().try_into().ok()?;
+    Some(SessionKey(Digest::of_code(code)))
 }
 
 /// What becomes of a poll.

@@ -24,13 +24,15 @@ fn beyond_vschar(octet: u8) -> u8 {
 /// Whether `odd` is not zero for some octet.
 #[inline(always)]
 fn any(text: &[u8], odd: impl Fn(u8) -> u8) -> bool {
-    let among = |some: &[u8; 16]| some.iter().fold(0, |seen, &octet| seen | odd(octet));
     let Some(last) = text.last_chunk::<16>() else {
         return text.iter().any(|&octet| odd(octet) != 0);
     };
-    let mut seen = among(last);
+    // The last sixteen overlap those before, and each lane is its own until the end.
+    let mut seen = last.map(&odd);
     for some in text.as_chunks::<16>().0 {
-        seen |= among(some);
+        for (lane, &octet) in seen.iter_mut().zip(some) {
+            *lane |= odd(octet);
+        }
     }
-    seen != 0
+    u128::from_ne_bytes(seen) != 0
 }

@@ -1,7 +1,11 @@
 //! What the tests of the client half share: a client, its answers, and the whole of what it sends and says.
 
 #![allow(dead_code, reason = "each test binary uses a part")]
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a panic is how a test fails")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a panic is how a test fails"
+)]
 
 use core::time::Duration;
 
@@ -52,7 +56,10 @@ pub(crate) fn flow() -> DeviceFlow {
 }
 
 /// Starts at 0 and answers at once.
-pub(crate) fn start(flow: &DeviceFlow, answer: Answer<'_>) -> Result<(Waiting, Prompt), StartError> {
+pub(crate) fn start(
+    flow: &DeviceFlow,
+    answer: Answer<'_>,
+) -> Result<(Waiting, Prompt), StartError> {
     let (starting, _) = flow.start(s(0)).unwrap();
     starting.answer(answer, s(0))
 }

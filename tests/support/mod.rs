@@ -8,6 +8,8 @@
     reason = "a panic is how a test fails"
 )]
 
+use core::fmt::Write as _;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use device_flow::code::Entropy;
@@ -139,7 +141,16 @@ pub(crate) fn basic(id: &str, secret: &str) -> String {
 
 /// Every octet as an escape: no reader may tell it from the plain text.
 pub(crate) fn encoded(text: &str) -> String {
-    text.bytes().map(|octet| format!("%{octet:02X}")).collect()
+    escaped(text.as_bytes())
+}
+
+/// The same for octets that are no text.
+pub(crate) fn escaped(octets: &[u8]) -> String {
+    let mut out = String::new();
+    for octet in octets {
+        write!(out, "%{octet:02X}").unwrap();
+    }
+    out
 }
 
 /// The `Authorization` header of a client of this module: none for a public one.
@@ -292,7 +303,7 @@ pub(crate) fn issue(
     });
     let (key, reply) = issued.unwrap();
     assert_eq!(reply.cause(), Cause::Issued);
-    let body: serde_json::Value = serde_json::from_str(&reply.response().body()).unwrap();
+    let body: serde_json::Value = serde_json::from_str(reply.response().body()).unwrap();
     Codes {
         device_code: body["device_code"].as_str().unwrap().to_owned(),
         user_code: body["user_code"].as_str().unwrap().to_owned(),
