@@ -133,12 +133,12 @@ impl Place {
     /// Of a parameter that did not come.
     const NOWHERE: Self = Self(u16::MAX, u16::MAX);
 
-    /// Of a value that ends at `to`. The policy bounds bodies to what these numbers can tell.
+    /// Of a value that is a part of `body`. The policy bounds bodies to what these numbers can tell.
     #[inline(always)]
-    fn of(value: &[u8], to: usize) -> Self {
-        let from = to.saturating_sub(value.len());
+    fn of(value: &[u8], body: &[u8]) -> Self {
+        let from = value.as_ptr().addr().wrapping_sub(body.as_ptr().addr());
         let number = |place: usize| u16::try_from(place).unwrap_or(u16::MAX);
-        Self(number(from), number(to))
+        Self(number(from), number(from.wrapping_add(value.len())))
     }
 }
 
@@ -157,19 +157,15 @@ impl Name {
     /// The parameter of a segment that spells its name without escapes, and its value.
     #[inline(always)]
     fn of(segment: &[u8]) -> Option<(Self, &[u8])> {
-        if let Some(value) = segment.strip_prefix(b"grant_type=") {
-            Some((Self::GrantType, value))
-        } else if let Some(value) = segment.strip_prefix(b"device_code=") {
-            Some((Self::DeviceCode, value))
-        } else if let Some(value) = segment.strip_prefix(b"client_id=") {
-            Some((Self::ClientId, value))
-        } else if let Some(value) = segment.strip_prefix(b"client_secret=") {
-            Some((Self::ClientSecret, value))
-        } else if let Some(value) = segment.strip_prefix(b"client_assertion=") {
-            Some((Self::ClientAssertion, value))
-        } else {
-            let value = segment.strip_prefix(b"scope=")?;
-            Some((Self::Scope, value))
+        let named = |own, name: &[u8]| segment.strip_prefix(name).map(|value| (own, value));
+        match segment.first()? {
+            b'g' => named(Self::GrantType, b"grant_type="),
+            b'd' => named(Self::DeviceCode, b"device_code="),
+            b's' => named(Self::Scope, b"scope="),
+            b'c' => named(Self::ClientId, b"client_id=")
+                .or_else(|| named(Self::ClientSecret, b"client_secret="))
+                .or_else(|| named(Self::ClientAssertion, b"client_assertion=")),
+            _ => None,
         }
     }
 
@@ -227,7 +223,7 @@ impl Places {
                     }
                 },
             };
-            let place = Place::of(value, segments.position());
+            let place = Place::of(value, body);
             let before = match name {
                 Name::GrantType => mem::replace(&mut places.grant_type, place),
                 Name::DeviceCode => mem::replace(&mut places.device_code, place),

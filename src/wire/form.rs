@@ -17,40 +17,31 @@ use super::octets::are_plain;
 /// The segments of a body: each a raw name and a raw value.
 #[derive(Clone, Debug)]
 pub(crate) struct Segments<'a> {
-    body: &'a [u8],
-    /// Where the last segment ended.
-    position: usize,
-    /// Where the next one begins.
-    next: usize,
+    rest: &'a [u8],
 }
 
 impl<'a> Segments<'a> {
     pub(crate) const fn of(body: &'a [u8]) -> Self {
-        Self {
-            body,
-            position: 0,
-            next: 0,
-        }
+        Self { rest: body }
     }
 
     /// The next segment that is not empty, undivided.
     #[inline(always)]
     pub(crate) fn next_segment(&mut self) -> Option<&'a [u8]> {
         loop {
-            let rest = self.body.get(self.next..)?;
-            let length = memchr::memchr(b'&', rest).unwrap_or(rest.len());
-            self.position = self.next.saturating_add(length);
-            self.next = self.position.saturating_add(1);
-            if length > 0 {
-                return rest.get(..length);
+            let segment = match memchr::memchr(b'&', self.rest) {
+                Some(end) => {
+                    let (segment, rest) = self.rest.split_at_checked(end)?;
+                    self.rest = rest.get(1..)?;
+                    segment
+                }
+                None if self.rest.is_empty() => return None,
+                None => core::mem::take(&mut self.rest),
+            };
+            if !segment.is_empty() {
+                return Some(segment);
             }
         }
-    }
-
-    /// Where the last segment ended.
-    #[inline]
-    pub(crate) const fn position(&self) -> usize {
-        self.position
     }
 }
 

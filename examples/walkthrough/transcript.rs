@@ -1,0 +1,326 @@
+//! The transcript: what happened, as text for people or as JSON for programs.
+
+use core::time::Duration;
+use std::io::{self, Write};
+
+use anstyle::{AnsiColor, Style};
+use serde::Serialize;
+use serde::ser::SerializeMap as _;
+
+/// Where text wraps.
+const WIDTH: usize = 100;
+
+/// How far everything but the time is indented.
+const INDENT: usize = 12;
+
+/// What everything is introduced with.
+const PREFACE: &str = "\
+The OAuth 2.0 device grant (RFC 8628), both halves in one process: the clock is simulated, there is no network, and the \
+seed is fixed. Codes, tokens and secrets are shown because this is a demonstration; a real program shows the user code alone. \
+A body is one line on the wire: a long one is broken here after & , or . and goes on indented.";
+
+#[derive(Default)]
+pub(crate) struct Transcript {
+    entries: Vec<Entry>,
+    scene: usize,
+    checked: usize,
+}
+
+#[derive(Serialize)]
+struct Entry {
+    scene: usize,
+    /// Since the scene began.
+    #[serde(rename = "at_ms", serialize_with = "millis")]
+    at: Duration,
+    #[serde(flatten)]
+    event: Event,
+}
+
+/// What happens.
+#[derive(Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub(crate) enum Event {
+    Scene {
+        title: &'static str,
+        story: &'static str,
+    },
+    Request {
+        from: Party,
+        to: Party,
+        method: &'static str,
+        path: String,
+        #[serde(serialize_with = "as_map")]
+        headers: Headers,
+        body: String,
+    },
+    Response {
+        from: Party,
+        to: Party,
+        status: u16,
+        #[serde(serialize_with = "as_map")]
+        headers: Headers,
+        body: String,
+        /// For the server's log; not on the wire.
+        cause: &'static str,
+    },
+    Says {
+        who: Party,
+        text: String,
+    },
+    Note {
+        text: &'static str,
+    },
+}
+
+type Headers = Vec<(&'static str, String)>;
+
+/// Who speaks.
+#[derive(Clone, Copy, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Party {
+    Device,
+    Server,
+    User,
+    Page,
+}
+
+impl Party {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Device => "device",
+            Self::Server => "server",
+            Self::User => "user",
+            Self::Page => "page",
+        }
+    }
+
+    const fn style(self) -> Style {
+        let colour = match self {
+            Self::Device => AnsiColor::Cyan,
+            Self::Server => AnsiColor::Yellow,
+            Self::User => AnsiColor::Green,
+            Self::Page => AnsiColor::Magenta,
+        };
+        colour.on_default().bold()
+    }
+}
+
+const BOLD: Style = Style::new().bold();
+const DIM: Style = Style::new().dimmed();
+const NOTE: Style = Style::new().italic();
+const PLAIN: Style = Style::new();
+
+impl Transcript {
+    pub(crate) fn scene(&mut self, title: &'static str, story: &'static str) {
+        self.scene = self.scene.saturating_add(1);
+        self.push(Duration::ZERO, Event::Scene { title, story });
+    }
+
+    pub(crate) fn push(&mut self, at: Duration, event: Event) {
+        let scene = self.scene;
+        self.entries.push(Entry { scene, at, event });
+    }
+
+    /// Notes that something was compared with what it should be, and was.
+    pub(crate) fn checked(&mut self) {
+        self.checked = self.checked.saturating_add(1);
+    }
+
+    /// Where the play is.
+    pub(crate) fn place(&self, at: Duration) -> String {
+        format!("scene {}, {}", self.scene, stamp(at))
+    }
+
+    /// One object a line.
+    pub(crate) fn write_json(&self, out: &mut impl Write) -> io::Result<()> {
+        for entry in &self.entries {
+            let line = serde_json::to_string(entry).map_err(io::Error::other)?;
+            writeln!(out, "{line}")?;
+        }
+        Ok(())
+    }
+
+    /// Text, with styles for a stream that knows what to do with them.
+    pub(crate) fn write_text(&self, out: &mut impl Write) -> io::Result<()> {
+        for line in wrap(PREFACE, WIDTH, 0) {
+            writeln!(out, "{line}")?;
+        }
+        for entry in &self.entries {
+            entry.write(out)?;
+        }
+        writeln!(out)?;
+        writeln!(
+            out,
+            "{BOLD}{} answers and endings checked.{BOLD:#}",
+            self.checked
+        )
+    }
+}
+
+impl Entry {
+    fn write(&self, out: &mut impl Write) -> io::Result<()> {
+        let time = stamp(self.at);
+        writeln!(out)?;
+        match &self.event {
+            Event::Scene { title, story } => {
+                writeln!(out)?;
+                let title = format!("Scene {}: {title}", self.scene);
+                writeln!(out, "{BOLD}{title}{BOLD:#}")?;
+                writeln!(out, "{DIM}{}{DIM:#}", "=".repeat(title.len()))?;
+                writeln!(out)?;
+                for line in wrap(story, WIDTH, 0) {
+                    writeln!(out, "{line}")?;
+                }
+                Ok(())
+            }
+            Event::Request {
+                from,
+                to,
+                method,
+                path,
+                headers,
+                body,
+            } => {
+                head(out, &time, *from, Some(*to))?;
+                writeln!(out, "{BOLD}{method} {path}{BOLD:#}")?;
+                message(out, headers, body, "&")
+            }
+            Event::Response {
+                from,
+                to,
+                status,
+                headers,
+                body,
+                cause,
+            } => {
+                head(out, &time, *from, Some(*to))?;
+                let colour = if *status < 400 {
+                    AnsiColor::Green
+                } else {
+                    AnsiColor::Red
+                };
+                let style = colour.on_default().bold();
+                writeln!(out, "{style}{status}{style:#}  {DIM}(log: {cause}){DIM:#}")?;
+                message(out, headers, body, ",")
+            }
+            Event::Says { who, text } => {
+                head(out, &time, *who, None)?;
+                // After the name.
+                let at = who.name().len().saturating_add(2);
+                paragraph(out, text, at, PLAIN)
+            }
+            Event::Note { text } => {
+                write!(out, "{:INDENT$}", "")?;
+                paragraph(out, text, 0, NOTE)
+            }
+        }
+    }
+}
+
+/// The beginning of a line: when, and who to whom.
+fn head(out: &mut impl Write, time: &str, from: Party, to: Option<Party>) -> io::Result<()> {
+    let style = from.style();
+    write!(out, "{DIM}{time}{DIM:#}  {style}{}{style:#}", from.name())?;
+    if let Some(to) = to {
+        let style = to.style();
+        write!(out, " -> {style}{}{style:#}", to.name())?;
+    }
+    write!(out, "  ")
+}
+
+/// Headers and body.
+fn message(
+    out: &mut impl Write,
+    headers: &[(&str, String)],
+    body: &str,
+    separator: &str,
+) -> io::Result<()> {
+    for (name, value) in headers {
+        writeln!(out, "{:INDENT$}{DIM}{name}: {value}{DIM:#}", "")?;
+    }
+    writeln!(out)?;
+    let mut indent = INDENT;
+    for line in broken(
+        body,
+        separator,
+        WIDTH.saturating_sub(INDENT).saturating_sub(2),
+    ) {
+        writeln!(out, "{:indent$}{line}", "")?;
+        indent = INDENT.saturating_add(2);
+    }
+    Ok(())
+}
+
+/// Text that wraps, from `at` on in its first line.
+fn paragraph(out: &mut impl Write, text: &str, at: usize, style: Style) -> io::Result<()> {
+    let mut indent = 0;
+    for line in wrap(text, WIDTH.saturating_sub(INDENT), at) {
+        writeln!(out, "{:indent$}{style}{line}{style:#}", "")?;
+        indent = INDENT;
+    }
+    Ok(())
+}
+
+/// A time such as `+00:05.000`: minutes, seconds, milliseconds.
+fn stamp(at: Duration) -> String {
+    let (minutes, seconds) = (at.as_secs() / 60, at.as_secs() % 60);
+    format!("+{minutes:02}:{seconds:02}.{:03}", at.subsec_millis())
+}
+
+/// The lines of a text between spaces, the first of which begins at `at`.
+fn wrap(text: &str, width: usize, at: usize) -> Vec<String> {
+    let mut lines = Vec::new();
+    let mut line = String::new();
+    let mut room = width.saturating_sub(at);
+    for word in text.split(' ') {
+        let needed = line.len().saturating_add(1).saturating_add(word.len());
+        if !line.is_empty() && needed > room {
+            lines.push(core::mem::take(&mut line));
+            room = width;
+        }
+        if !line.is_empty() {
+            line.push(' ');
+        }
+        line.push_str(word);
+    }
+    lines.push(line);
+    lines
+}
+
+/// A body that fits, or its parts, each a line of its own: after each separator, then after a dot, then anywhere.
+fn broken<'b>(body: &'b str, separator: &'b str, width: usize) -> Vec<&'b str> {
+    if body.len() <= width {
+        return vec![body];
+    }
+    let mut lines = Vec::new();
+    for mut part in body.split_inclusive(separator) {
+        while let Some((head, tail)) = part.split_at_checked(width)
+            && !tail.is_empty()
+        {
+            let at = head.rfind('.').map_or(width, |dot| dot.saturating_add(1));
+            let Some((line, rest)) = part.split_at_checked(at) else {
+                break;
+            };
+            lines.push(line);
+            part = rest;
+        }
+        lines.push(part);
+    }
+    lines
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "the signature is serde's"
+)]
+fn millis<S: serde::Serializer>(at: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_u128(at.as_millis())
+}
+
+fn as_map<S: serde::Serializer>(headers: &Headers, serializer: S) -> Result<S::Ok, S::Error> {
+    let mut map = serializer.serialize_map(Some(headers.len()))?;
+    for (name, value) in headers {
+        map.serialize_entry(name, value)?;
+    }
+    map.end()
+}
