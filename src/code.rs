@@ -74,7 +74,6 @@ impl DeviceCode {
     }
 
     /// The characters, as they travel to the device.
-    #[must_use]
     pub fn as_str(&self) -> &str {
         core::str::from_utf8(&self.0).unwrap_or_default()
     }
@@ -108,7 +107,6 @@ pub struct UserCode {
 
 impl UserCode {
     /// The characters without dashes.
-    #[must_use]
     pub fn canonical(&self) -> &str {
         let used = self.characters.get(..usize::from(self.length));
         core::str::from_utf8(used.unwrap_or_default()).unwrap_or_default()
@@ -126,7 +124,6 @@ impl UserCode {
 
     /// The code as a person reads and compares it: in groups of four, five or three with dashes between, where its length
     /// allows.
-    #[must_use]
     pub fn display(&self) -> impl fmt::Display + use<'_> {
         Grouped(self.canonical())
     }
@@ -223,13 +220,11 @@ impl UserCodeShape {
     }
 
     /// How many codes there are.
-    #[must_use]
     pub const fn combinations(&self) -> u64 {
         self.combinations
     }
 
     /// The length of a code in characters, without dashes.
-    #[must_use]
     pub const fn length(&self) -> u8 {
         self.length
     }

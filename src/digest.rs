@@ -137,13 +137,11 @@ macro_rules! key {
 
         impl $name {
             /// The key of the given octets, as a store returned them.
-            #[must_use]
             pub const fn from_bytes(octets: [u8; 32]) -> Self {
                 Self(Digest::from_octets(octets))
             }
 
             /// The octets, for a store.
-            #[must_use]
             pub const fn as_bytes(&self) -> &[u8; 32] {
                 self.0.octets()
             }
@@ -241,7 +239,6 @@ pub struct UserCodeKeys {
 
 impl UserCodeKeys {
     /// One key.
-    #[must_use]
     pub const fn new(current: UserCodeKey) -> Self {
         Self {
             current,
@@ -280,19 +277,16 @@ pub struct SecretDigest(Digest);
 
 impl SecretDigest {
     /// The digest of a secret.
-    #[must_use]
     pub fn of(secret: &str) -> Self {
         Self(Digest::of(secret.as_bytes()))
     }
 
     /// The digest of the given octets, as a store returned them.
-    #[must_use]
     pub const fn from_bytes(octets: [u8; 32]) -> Self {
         Self(Digest(octets))
     }
 
     /// The octets, for a store.
-    #[must_use]
     pub const fn as_bytes(&self) -> &[u8; 32] {
         &self.0.0
     }

@@ -30,19 +30,16 @@ struct User {
 
 impl Memory {
     /// An empty store.
-    #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
     /// How many sessions there are, with those past their purge time that were not purged yet.
-    #[must_use]
     pub fn len(&self) -> usize {
         self.sessions.len()
     }
 
     /// Whether there is no session.
-    #[must_use]
     pub fn is_empty(&self) -> bool {
         self.sessions.is_empty()
     }
@@ -69,7 +66,6 @@ impl Memory {
     }
 
     /// The session of a device code.
-    #[must_use]
     #[inline]
     pub fn load(&self, key: &SessionKey) -> Option<&Stored> {
         let same = |stored: &Stored| stored.session.key() == key;
@@ -77,7 +73,6 @@ impl Memory {
     }
 
     /// The session of a user code.
-    #[must_use]
     pub fn load_by_user_key(&self, key: &UserKey) -> Option<&Stored> {
         let prefix = key.0.prefix();
         let same = |stored: &Stored| stored.session.user_key() == key;
@@ -106,7 +101,6 @@ impl Memory {
     }
 
     /// The quota of a key.
-    #[must_use]
     pub fn load_quota(&self, key: &QuotaKey) -> Option<Quota> {
         self.quotas.get(key).copied()
     }

@@ -40,7 +40,6 @@ pub struct Scope(Arc<str>);
 
 impl Scope {
     /// The scope without a token.
-    #[must_use]
     pub fn empty() -> Self {
         Self(Arc::from(""))
     }
@@ -51,25 +50,21 @@ impl Scope {
     }
 
     /// Whether `token` is one of the tokens.
-    #[must_use]
     pub fn contains(&self, token: &str) -> bool {
         self.tokens().any(|own| own == token)
     }
 
     /// Whether there is no token.
-    #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
     /// Whether every token of this scope is one of `other`.
-    #[must_use]
     pub fn is_within(&self, other: &Self) -> bool {
         self.0 == other.0 || self.tokens().all(|token| other.contains(token))
     }
 
     /// The tokens joined by single spaces, as they travel.
-    #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }

@@ -3,6 +3,9 @@
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::unchecked_time_subtraction,
     reason = "a panic is how a test fails"
 )]
 
@@ -183,7 +186,7 @@ fn cancelled_and_timed_out_differ() {
     assert_eq!(timed_out, Outcome::Expired(Expiry::ByClock(Some(cause))));
 }
 
-/// twitch_oauth2: a token that had arrived was thrown away at the deadline.
+/// `twitch_oauth2`: a token that had arrived was thrown away at the deadline.
 #[test]
 fn a_token_that_arrives_after_the_deadline_is_granted() {
     let sent = sends(issued(), s(299));

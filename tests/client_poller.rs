@@ -3,6 +3,9 @@
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::unchecked_time_subtraction,
     reason = "a panic is how a test fails"
 )]
 
@@ -670,7 +673,7 @@ fn p18_a_floor_under_one_second_is_refused() {
 /// is gone. Here: an outcome leads nowhere.
 #[test]
 fn p19_whoever_has_an_outcome_has_no_machine_left() {
-    fn no_machine(outcome: Outcome) -> Option<(Waiting, Sent)> {
+    fn no_machine(outcome: &Outcome) -> Option<(Waiting, Sent)> {
         match outcome {
             Outcome::Granted(_)
             | Outcome::Denied(_)
@@ -682,7 +685,7 @@ fn p19_whoever_has_an_outcome_has_no_machine_left() {
             | Outcome::Cancelled(_) => None,
         }
     }
-    assert!(no_machine(issued().cancel()).is_none());
+    assert!(no_machine(&issued().cancel()).is_none());
 }
 
 #[test]
@@ -694,15 +697,12 @@ fn nothing_of_a_poller_is_shown_by_debug() {
         .replace("GmRhmhcxhwAzkoEqiMEg_DnyEysNkuNhszIySk9eS", "s3cret")
         .replace("WDJB-MJHT", "s3cret");
     let (starting, request) = flow.start(s(0)).unwrap();
-    let mut shown = format!("{flow:?} {starting:?} {request:?}");
+    let before = format!("{flow:?} {starting:?} {request:?}");
     let read = flow.read(&Received::new(200, issued.as_bytes()));
     let (waiting, prompt) = starting.answer(ok(200, &issued), s(0)).unwrap();
-    shown += &format!(
-        "{read:?} {waiting:?} {prompt:?} {:?}",
-        waiting.snapshot(s(0))
-    );
-    let next = waiting.next(s(5));
-    shown += &format!("{next:?}");
+    let snapshot = waiting.snapshot(s(0));
+    let meanwhile = format!("{read:?} {prompt:?} {waiting:?} {snapshot:?}");
+    let shown = format!("{before} {meanwhile} {:?}", waiting.next(s(5)));
     assert!(!shown.contains("s3cret"), "{shown}");
 }
 

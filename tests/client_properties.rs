@@ -3,7 +3,9 @@
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
+    clippy::indexing_slicing,
     clippy::arithmetic_side_effects,
+    clippy::unchecked_time_subtraction,
     reason = "a panic is how a test fails"
 )]
 
@@ -301,8 +303,6 @@ fn turn() -> impl Strategy<Value = Turn> {
 fn check_ending(ending: Ending, oracle: &Oracle, outcome: &Outcome) {
     let fits = match (ending, outcome) {
         (Ending::Tokens, Outcome::Granted(tokens)) => tokens.bearer() == Some("a"),
-        (Ending::Denied, Outcome::Denied(_))
-        | (Ending::Expired, Outcome::Expired(Expiry::ByServer(_))) => true,
         // P8, P9, P10, in this order.
         (Ending::InvalidGrant, Outcome::Rejected(refusal)) => {
             refusal.possibly_redeemed == oracle.lost && (oracle.lost || oracle.t < oracle.deadline)
@@ -311,9 +311,11 @@ fn check_ending(ending: Ending, oracle: &Oracle, outcome: &Outcome) {
             !oracle.lost && oracle.t >= oracle.deadline
         }
         (Ending::Rejected, Outcome::Rejected(refusal)) => !refusal.possibly_redeemed,
-        (Ending::Redirect, Outcome::Redirected(302))
-        | (Ending::Malformed, Outcome::Malformed(_)) => true,
-        (Ending::Permanent, Outcome::Failed(Failure::Permanent)) => true,
+        (Ending::Denied, Outcome::Denied(_))
+        | (Ending::Expired, Outcome::Expired(Expiry::ByServer(_)))
+        | (Ending::Redirect, Outcome::Redirected(302))
+        | (Ending::Malformed, Outcome::Malformed(_))
+        | (Ending::Permanent, Outcome::Failed(Failure::Permanent)) => true,
         (_, _) => false,
     };
     assert!(fits, "{ending:?} {outcome:?} {oracle:?}");

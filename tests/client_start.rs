@@ -3,6 +3,9 @@
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::unchecked_time_subtraction,
     reason = "a panic is how a test fails"
 )]
 
@@ -398,6 +401,10 @@ fn s6_a_default_lifetime_stands_in_where_there_is_none_and_only_there() {
     assert_eq!(lifetime("\"x\":1"), Ok(s(600)));
     assert_eq!(lifetime("\"expires_in\":null"), Ok(s(600)));
     assert_eq!(lifetime("\"expires_in\":7"), Ok(s(7)));
+    assert_eq!(
+        lifetime("\"expires_in\":\"soon\""),
+        Err(StartError::Field(Field::ExpiresIn))
+    );
     assert_eq!(
         lifetime("\"expires_in\":0"),
         Err(StartError::Field(Field::ExpiresIn))

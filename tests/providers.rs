@@ -1,8 +1,11 @@
-//! A known answer for every row of the providers, and both flows of WorkOS: dialogues as they go over the wire.
+//! A known answer for every row of the providers, and both flows of `WorkOS`: dialogues as they go over the wire.
 
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::unchecked_time_subtraction,
     reason = "a panic is how a test fails"
 )]
 

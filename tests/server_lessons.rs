@@ -6,6 +6,10 @@
     clippy::indexing_slicing,
     reason = "a panic is how a test fails"
 )]
+#![allow(
+    clippy::redundant_closure_for_method_calls,
+    reason = "the method itself is not general over the lifetime of a redemption"
+)]
 
 #[path = "support/login.rs"]
 mod login;
@@ -190,14 +194,11 @@ fn a_code_gives_tokens_once() {
     for now in [1, 5001, 60_000, LIFETIME] {
         let reply = login.poll(now).reply;
         assert_eq!(reply.response().status(), 400);
-        assert!(matches!(
-            reply.cause(),
-            Cause::Duplicate(_) | Cause::Replay(_)
-        ));
+        assert!(matches!(reply.cause(), Cause::Duplicate | Cause::Replay));
     }
 }
 
-/// MAS PR #3656, OpenArtifacts PR #62: two concurrent polls both redeemed.
+/// MAS PR #3656, `OpenArtifacts` PR #62: two concurrent polls both redeemed.
 #[test]
 fn of_two_concurrent_polls_one_redeems() {
     let mut login = Login::approved_at(0);
@@ -345,7 +346,7 @@ fn every_letter_of_the_alphabet_is_as_likely_as_any_other() {
         let body = support::with_issuing(&policy, request, Some(&client), |issuing| {
             let issuance = issuing.draw(Entropy::from(octets), &keys, NOW).unwrap();
             let reply = issuance.settle(device_flow::server::Inserted::New).unwrap();
-            serde_json::from_str::<serde_json::Value>(&reply.response().body()).unwrap()
+            serde_json::from_str::<serde_json::Value>(reply.response().body()).unwrap()
         });
         let body = body.unwrap();
         let code = body["user_code"].as_str().unwrap();
@@ -495,7 +496,7 @@ fn numbers_are_numbers() {
         "{body}"
     );
     let mut login = Login::approved_at(0);
-    let tokens = support::tokens().expires_in(Duration::from_secs(300));
+    let tokens = support::tokens().expires_in(Duration::from_mins(5));
     let reply = login.redeem(1, |redemption| redemption.settle(Written::Won, &tokens));
     assert!(
         reply

@@ -11,10 +11,12 @@ mod support;
 
 use core::time::Duration;
 
-use device_flow::code::UserCodeShape;
+use device_flow::code::{Entropy, UserCodeShape};
 use device_flow::digest::QuotaKey;
 use device_flow::memory::Memory;
-use device_flow::server::{Authentication, Cause, Registration, Session, Status, Written};
+use device_flow::server::{
+    Authentication, Cause, Inserted, Registration, Session, Status, Written,
+};
 use support::{
     BACKEND, CLI, NOW, alice, approve, assert_invalid_client, assert_refused, backend, basic,
     claim, cli, deny, entropy, issue, keys, policy, poll, poll_body, post, refusal, with_issuing,
@@ -73,8 +75,9 @@ fn a_code_is_bound_to_the_client_it_was_issued_to() {
 fn every_code_that_is_shown_is_found_however_it_is_typed() {
     let policy = policy();
     for seed in 0..=255 {
-        let mut store = Memory::new();
-        let codes = issue(&mut store, &policy, &cli(), seed, NOW);
+        let mut issued = Memory::new();
+        let codes = issue(&mut issued, &policy, &cli(), seed, NOW);
+        let session = &issued.load(&codes.key).unwrap().session;
         let shown = &codes.user_code;
         assert!(shown.bytes().all(|b| b.is_ascii_uppercase() || b == b'-'));
         for typed in [
@@ -85,14 +88,11 @@ fn every_code_that_is_shown_is_found_however_it_is_typed() {
             shown.replace('-', "\u{2013}").to_lowercase(),
             format!("  {shown}\n"),
         ] {
+            // A store for each: a guess is paid for each, and this is about reading.
+            let mut store = Memory::new();
+            assert_eq!(store.insert(session), Inserted::New);
             let review = claim(&mut store, &policy, &alice(), &typed, NOW);
             assert_eq!(*review.session_key(), codes.key);
-            // Each costs a guess; this is about reading.
-            store.purge(NOW + Duration::from_mins(1));
-            let session = store.load(&codes.key).unwrap().session.clone();
-            let mut fresh = Memory::new();
-            let _ = fresh.insert(&session);
-            store = fresh;
         }
     }
 }
@@ -104,16 +104,16 @@ fn no_character_of_a_code_is_likelier_than_another() {
     let policy = policy();
     let mut counts = std::collections::HashMap::new();
     for number in 0..400_u128 {
-        let mut octets = [3; device_flow::code::Entropy::OCTETS];
+        let mut octets = [3; Entropy::OCTETS];
         octets[32..].copy_from_slice(&number.to_be_bytes());
-        let entropy = device_flow::code::Entropy::from(octets);
+        let entropy = Entropy::from(octets);
         let code = with_issuing(
             &policy,
             post("client_id=client_cli"),
             Some(&cli()),
             |issuing| {
                 let issuance = issuing.draw(entropy, &keys(), NOW).unwrap();
-                let reply = issuance.settle(device_flow::server::Inserted::New).unwrap();
+                let reply = issuance.settle(Inserted::New).unwrap();
                 let body: serde_json::Value =
                     serde_json::from_str(reply.response().body()).unwrap();
                 body["user_code"].as_str().unwrap().replace('-', "")
@@ -142,7 +142,7 @@ fn every_record_has_a_purge_time_in_every_state() {
     let [_, claimed, approved, denied, redeemed, revoked] = codes.as_slice() else {
         panic!("six");
     };
-    // Each in its own store of guesses: five at once is the default.
+    // Five guesses: as many as there are at once by default.
     claim(&mut store, &policy, &user, &claimed.user_code, NOW);
     for codes in [approved, redeemed, revoked] {
         approve(&mut store, &policy, &user, codes, NOW);
@@ -216,8 +216,7 @@ fn an_error_never_has_a_status_of_success() {
     for (body, found) in requests {
         let outcome = with_issuing(&policy, post(body), found.as_ref(), |issuing| {
             let issuance = issuing.draw(entropy(1), &keys(), NOW)?;
-            let inserted = device_flow::server::Inserted::New;
-            Ok(issuance.settle(inserted).unwrap())
+            Ok(issuance.settle(Inserted::New).unwrap())
         });
         let reply = match outcome {
             Ok(Ok(reply) | Err(reply)) | Err(reply) => reply,

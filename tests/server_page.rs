@@ -5,6 +5,7 @@
 #![allow(
     clippy::unwrap_used,
     clippy::arithmetic_side_effects,
+    clippy::indexing_slicing,
     reason = "a panic is how a test fails"
 )]
 
@@ -459,7 +460,7 @@ fn u4_the_review_shows_client_scopes_age_origin_and_the_code_to_compare() {
         (issuance.settle(inserted).unwrap(), key)
     });
     let (reply, session_key) = issued.unwrap();
-    let body: serde_json::Value = serde_json::from_str(&reply.response().body()).unwrap();
+    let body: serde_json::Value = serde_json::from_str(reply.response().body()).unwrap();
     let shown = body
         .get("user_code")
         .and_then(|code| code.as_str())
@@ -494,7 +495,7 @@ fn u4_the_review_shows_the_origin_cut_and_without_control_characters() {
     let issuance = issuing.draw(support::entropy(3), &keys(), NOW).unwrap();
     let inserted = store.insert(issuance.session());
     let reply = issuance.settle(inserted).unwrap();
-    let body: serde_json::Value = serde_json::from_str(&reply.response().body()).unwrap();
+    let body: serde_json::Value = serde_json::from_str(reply.response().body()).unwrap();
     let code = body
         .get("user_code")
         .and_then(|code| code.as_str())

@@ -2,7 +2,12 @@
 //!
 //! The forms are written out here: a change of a form that stores hold already must be seen.
 
-#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::arithmetic_side_effects,
+    clippy::indexing_slicing,
+    reason = "a panic is how a test fails"
+)]
 
 #[path = "support/login.rs"]
 mod login;

@@ -24,7 +24,7 @@ use time::OffsetDateTime;
 pub(crate) const ISSUER: &str = "https://acme.authkit.app";
 
 /// How long an access token is good for.
-const ACCESS_LIFETIME: Duration = Duration::from_secs(300);
+const ACCESS_LIFETIME: Duration = Duration::from_mins(5);
 
 /// How often a guarded write is tried.
 pub(crate) const ATTEMPTS: usize = 3;

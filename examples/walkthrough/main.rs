@@ -79,7 +79,7 @@ pub(crate) fn run(
         transcript.write_text(out)?;
     }
     out.flush()?;
-    // What was played up to the mismatch is printed as well: it is the way there.
+    // The transcript up to a mismatch is printed before it: it is the way there.
     played.map_err(Failed::Play)
 }
 

@@ -2,12 +2,16 @@
 
 use core::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use device_flow::client::{DeviceFlow, Endpoints, Expiry, Outcome, Verdict};
 use device_flow::digest::SecretDigest;
 use device_flow::scope::Scope;
 use device_flow::server::{
     Authentication, Cause, HostValue, Policy, PolicyBuilder, Registration, Subject,
 };
+
+use serde_json::Value;
 
 use super::host::{Consent, Dice, Host, ISSUER, User};
 use super::stage::{Expected, Result, Stage, name};
@@ -30,7 +34,9 @@ pub(crate) fn play(transcript: &mut Transcript) -> Result<()> {
     login(transcript)?;
     denied(transcript)?;
     expired(transcript)?;
-    guessed(transcript)
+    guessed(transcript)?;
+    transcript.end();
+    Ok(())
 }
 
 fn login(transcript: &mut Transcript) -> Result<()> {
@@ -51,13 +57,9 @@ fn login(transcript: &mut Transcript) -> Result<()> {
         "A second process of the tool has the same code and no patience: it polls 2 s after the last poll. Told to wait 5 s, \
         it may come as early as 3.75 s. So it is slowed down, and the interval of this code is 10 s from now on.",
     );
-    let verdict = stage.poll_again(&slow_down(10))?;
-    if verdict != Verdict::SlowDown(Some(seconds(10))) {
-        return Err(stage.mismatch(
-            "the verdict to be slow_down, 10 s",
-            format_args!("{verdict:?}"),
-        ));
-    }
+    let verdict = stage.poll_again(Party::Device, &slow_down(10))?;
+    let slowed = Verdict::SlowDown(Some(seconds(10)));
+    stage.expect("the verdict", &slowed, &verdict)?;
 
     let waiting = stage.poll(waiting, &slow_down(10))?;
     let waiting = stage.goes_on(waiting)?;
@@ -70,7 +72,8 @@ fn login(transcript: &mut Transcript) -> Result<()> {
     stage.note("Typed as people do. Case, spaces and dashes do not matter.");
     let entered = stage.enter(&alice, &prompt.user_code.to_lowercase().replace('-', " "));
     let review = stage.accepted(entered)?;
-    stage.expect(&prompt.user_code, &review.user_code().display().to_string())?;
+    let shown = review.user_code().display().to_string();
+    stage.expect("the code on the page", &prompt.user_code, &shown)?;
 
     stage.until(seconds(16));
     stage.note("Alice unticks the address. She may grant less than was asked for, never more.");
@@ -83,29 +86,35 @@ fn login(transcript: &mut Transcript) -> Result<()> {
         .member("expires_in", 300)
         .member("scope", granted.as_str());
     let step = stage.poll(waiting, &success)?;
-    let tokens = match stage.ends(step)? {
-        Outcome::Granted(tokens) => tokens,
-        other => return Err(stage.mismatch("tokens", name(&other))),
+    let outcome = stage.ends(step)?;
+    let Outcome::Granted(tokens) = &outcome else {
+        return Err(stage.mismatch("tokens", name(&outcome)));
     };
-    stage.expect(&"email".to_owned(), &tokens.withheld().join(" "))?;
-    stage.expect(
-        &true,
-        &(tokens.refresh_token().is_some() && tokens.id_token().is_some()),
-    )?;
+    stage.expect("the withheld scope", "email", &tokens.withheld().join(" "))?;
+    stage.expect("a refresh token", &true, &tokens.refresh_token().is_some())?;
+    let claims = claims(tokens.id_token().unwrap_or_default())?;
+    let claim = |name| claims.get(name).and_then(Value::as_str);
+    stage.expect("the name", &Some("Alice"), &claim("name"))?;
+    stage.expect("the address", &None, &claim("email"))?;
     stage.says(
         Party::Device,
-        "has its tokens. Withheld from what it asked for: email.",
+        format!("has its tokens. In the ID token: {}", listed(&claims)),
     );
     stage.note(
-        "The response names the scope because it is not the one that was asked for (RFC 6749, section 5.1). The ID token says a \
-        name and no address.",
+        "No address. The response names the scope, which RFC 6749, section 5.1, requires where it is not the one asked for; so \
+        the device knows what it was not given: email.",
     );
 
     stage.until(seconds(35));
     stage.note("Somebody found the device code in a log and tries it. It was redeemed 15 s ago: a code is good once.");
-    stage.expect(&1, &stage.host.refresh_tokens())?;
-    stage.poll_again(&Expected::error(Cause::Replay, "invalid_grant"))?;
-    stage.expect(&0, &stage.host.refresh_tokens())?;
+    let left = stage.host.refresh_tokens();
+    stage.expect("refresh tokens", &1, &left)?;
+    stage.poll_again(
+        Party::Thief,
+        &Expected::error(Cause::Replay, "invalid_grant"),
+    )?;
+    let left = stage.host.refresh_tokens();
+    stage.expect("refresh tokens", &0, &left)?;
     stage.says(
         Party::Server,
         "revokes the tokens of that login: nobody can tell who of the two was the thief.",
@@ -138,10 +147,11 @@ fn denied(transcript: &mut Transcript) -> Result<()> {
     stage.accepted(denied)?;
 
     let step = stage.poll(waiting, &Expected::error(Cause::Denied, "access_denied"))?;
-    match stage.ends(step)? {
-        Outcome::Denied(_) => stage.says(Party::Device, "shows: the request was denied."),
-        other => return Err(stage.mismatch("a denial", name(&other))),
-    }
+    let outcome = stage.ends(step)?;
+    let Outcome::Denied(_) = outcome else {
+        return Err(stage.mismatch("a denial", name(&outcome)));
+    };
+    stage.says(Party::Device, "shows: the request was denied.");
     stage.note("It asks no more: RFC 8628, section 3.5, leaves it to the user to start again.");
     Ok(())
 }
@@ -169,12 +179,11 @@ fn expired(transcript: &mut Transcript) -> Result<()> {
         expiry is the server's word.",
     );
     let step = stage.poll(waiting, &Expected::error(Cause::Expired, "expired_token"))?;
-    match stage.ends(step)? {
-        Outcome::Expired(Expiry::ByServer(_)) => {
-            stage.says(Party::Device, "shows: the code has expired; start again.");
-        }
-        other => return Err(stage.mismatch("expiry, by the server", name(&other))),
-    }
+    let outcome = stage.ends(step)?;
+    let Outcome::Expired(Expiry::ByServer(_)) = outcome else {
+        return Err(stage.mismatch("expiry, by the server", name(&outcome)));
+    };
+    stage.says(Party::Device, "shows: the code has expired; start again.");
 
     stage.until(seconds(20));
     let approved = stage.approve(&alice, review.session_key(), review.scope(), &consent()?);
@@ -220,16 +229,15 @@ fn guessed(transcript: &mut Transcript) -> Result<()> {
     stage.accepted(entered)?;
 
     stage.until(seconds(24));
-    match waiting.cancel() {
-        Outcome::Cancelled(None) => {
-            stage.says(
-                Party::Device,
-                "is switched off. Nothing was in flight, so no token is lost.",
-            );
-            Ok(())
-        }
-        other => Err(stage.mismatch("nothing but the end", name(&other))),
-    }
+    let outcome = waiting.cancel();
+    let Outcome::Cancelled(None) = outcome else {
+        return Err(stage.mismatch("nothing but the end", name(&outcome)));
+    };
+    stage.says(
+        Party::Device,
+        "is switched off. Nothing was in flight, so no token is lost.",
+    );
+    Ok(())
 }
 
 /// The scene's server, with codes of its own.
@@ -256,6 +264,24 @@ fn stage(policy: PolicyBuilder, seed: u64, transcript: &mut Transcript) -> Resul
 /// phishing takes; the page makes the user compare the code.
 fn policy() -> PolicyBuilder {
     Policy::builder(format!("{ISSUER}/device")).with_verification_uri_complete()
+}
+
+/// The claims of an ID token. **Verify its signature before you believe them.**
+fn claims(token: &str) -> Result<Value> {
+    let payload = token.split('.').nth(1).unwrap_or_default();
+    let decoded = URL_SAFE_NO_PAD.decode(payload);
+    let decoded = decoded.map_err(|error| error.to_string())?;
+    Ok(serde_json::from_slice(&decoded)?)
+}
+
+/// Claims, to be read by people.
+fn listed(claims: &Value) -> String {
+    let claims = claims.as_object().into_iter().flatten();
+    let claims = claims.map(|(name, value)| match value.as_str() {
+        Some(text) => format!("{name} {text}"),
+        None => format!("{name} {value}"),
+    });
+    claims.collect::<Vec<_>>().join(", ")
 }
 
 fn endpoints() -> Result<Endpoints> {

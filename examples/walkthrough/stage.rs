@@ -70,7 +70,7 @@ impl<'t> Stage<'t> {
         expected: &Expected,
     ) -> Result<(Waiting, Prompt)> {
         let (starting, request) = flow.start(self.clock)?;
-        let answer = self.send(&request, expected)?;
+        let answer = self.send(Party::Device, &request, expected)?;
         let (waiting, prompt) = starting.answer(Ok(answer), self.clock)?;
         self.says(
             Party::Device,
@@ -92,7 +92,7 @@ impl<'t> Stage<'t> {
                 }
                 Next::Send(sent, request) => {
                     self.last_poll = Some(request.clone());
-                    let answer = self.send(&request, expected)?;
+                    let answer = self.send(Party::Device, &request, expected)?;
                     return Ok(sent.answer(Ok(answer), self.clock));
                 }
                 Next::Done(outcome) => return Ok(Step::Done(outcome)),
@@ -101,27 +101,36 @@ impl<'t> Stage<'t> {
     }
 
     /// Sends the last poll once more, behind the poller's back: another process, or a thief with the same code.
-    pub(crate) fn poll_again(&mut self, expected: &Expected) -> Result<client::Verdict> {
+    pub(crate) fn poll_again(
+        &mut self,
+        who: Party,
+        expected: &Expected,
+    ) -> Result<client::Verdict> {
         let request = self.last_poll.clone().ok_or("nobody has polled yet")?;
-        let answer = self.send(&request, expected)?;
+        let answer = self.send(who, &request, expected)?;
         Ok(client::verdict(&answer))
     }
 
     // What goes between them.
 
     /// Carries a request of the client half to the server half, and the response back.
-    fn send(&mut self, request: &client::Request, expected: &Expected) -> Result<Received<String>> {
+    fn send(
+        &mut self,
+        who: Party,
+        request: &client::Request,
+        expected: &Expected,
+    ) -> Result<Received<String>> {
         let path = request.url().strip_prefix(ISSUER).unwrap_or_default();
         let headers = request.headers();
         self.transcript.push(
             self.clock,
             Event::Request {
-                from: Party::Device,
+                from: who,
                 to: Party::Server,
                 method: request.method(),
                 path: path.to_owned(),
                 headers: headers
-                    .map(|(name, value)| (name, String::from(&*value)))
+                    .map(|(name, value)| (name, value.to_owned()))
                     .collect(),
                 body: request.body().to_owned(),
             },
@@ -148,7 +157,7 @@ impl<'t> Stage<'t> {
             self.clock,
             Event::Response {
                 from: Party::Server,
-                to: Party::Device,
+                to: who,
                 status: response.status(),
                 headers: headers
                     .map(|(name, value)| (name, String::from(&*value)))
@@ -201,19 +210,23 @@ impl<'t> Stage<'t> {
     }
 
     fn shows<T>(&mut self, answer: Answer<T>, page: impl FnOnce(&T) -> String) -> Answer<T> {
-        let text = match &answer {
-            Ok(accepted) => page(accepted),
-            Err(refused) => refused.to_string(),
+        let (text, log) = match &answer {
+            Ok(accepted) => (page(accepted), None),
+            Err(refused) => (refused.to_string(), Some(refused.reason())),
         };
-        self.says(Party::Page, format!("shows: {text}"));
+        let text = format!("shows: {text}");
+        let who = Party::Page;
+        self.transcript
+            .push(self.clock, Event::Says { who, text, log });
         answer
     }
 
     // What is said about it.
 
     pub(crate) fn says(&mut self, who: Party, text: impl Into<String>) {
-        let text = text.into();
-        self.transcript.push(self.clock, Event::Says { who, text });
+        let (text, log) = (text.into(), None);
+        self.transcript
+            .push(self.clock, Event::Says { who, text, log });
     }
 
     pub(crate) fn note(&mut self, text: &'static str) {
@@ -224,17 +237,23 @@ impl<'t> Stage<'t> {
 
     fn check(&mut self, expected: &Expected, reply: &Reply) -> Result<()> {
         let got = Expected::of(reply, expected);
-        self.expect(expected, &got)
+        if *expected != got {
+            return Err(self.mismatch(expected, got));
+        }
+        self.transcript.checked();
+        Ok(())
     }
 
-    /// Compares, and counts the comparison.
-    pub(crate) fn expect<T: PartialEq + fmt::Display>(
+    /// Compares what is neither an answer nor an ending.
+    pub(crate) fn expect<T: PartialEq + fmt::Debug + ?Sized>(
         &mut self,
+        what: &str,
         expected: &T,
         got: &T,
     ) -> Result<()> {
         if expected != got {
-            return Err(self.mismatch(expected, got));
+            let expected = format_args!("{what} to be {expected:?}");
+            return Err(self.mismatch(expected, format_args!("{got:?}")));
         }
         self.transcript.checked();
         Ok(())
@@ -268,7 +287,7 @@ impl<'t> Stage<'t> {
     pub(crate) fn refused<T>(&mut self, answer: Answer<T>, reason: &str) -> Result<()> {
         match answer {
             Ok(_) => Err(self.mismatch(reason, "the page accepted it")),
-            Err(refused) => self.expect(&reason.to_owned(), &refused.reason()),
+            Err(refused) => self.expect("the refusal", reason, &refused.reason()),
         }
     }
 

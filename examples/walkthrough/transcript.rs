@@ -13,11 +13,16 @@ const WIDTH: usize = 100;
 /// How far everything but the time is indented.
 const INDENT: usize = 12;
 
+/// How far a part of a broken line is indented more than its beginning, and a part of a part.
+const STEP: usize = 2;
+const DEPTH: usize = 4;
+
 /// What everything is introduced with.
 const PREFACE: &str = "\
 The OAuth 2.0 device grant (RFC 8628), both halves in one process: the clock is simulated, there is no network, and the \
 seed is fixed. Codes, tokens and secrets are shown because this is a demonstration; a real program shows the user code alone. \
-A body is one line on the wire: a long one is broken here after & , or . and goes on indented.";
+Bodies and headers are one line each on the wire: a long one is broken here, and goes on indented. What stands in (log: …) \
+never travels.";
 
 #[derive(Default)]
 pub(crate) struct Transcript {
@@ -66,9 +71,16 @@ pub(crate) enum Event {
     Says {
         who: Party,
         text: String,
+        /// For the server's log; the user does not see it.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        log: Option<String>,
     },
     Note {
         text: &'static str,
+    },
+    /// Everything was as expected.
+    End {
+        checked: usize,
     },
 }
 
@@ -82,6 +94,7 @@ pub(crate) enum Party {
     Server,
     User,
     Page,
+    Thief,
 }
 
 impl Party {
@@ -91,6 +104,7 @@ impl Party {
             Self::Server => "server",
             Self::User => "user",
             Self::Page => "page",
+            Self::Thief => "thief",
         }
     }
 
@@ -100,6 +114,7 @@ impl Party {
             Self::Server => AnsiColor::Yellow,
             Self::User => AnsiColor::Green,
             Self::Page => AnsiColor::Magenta,
+            Self::Thief => AnsiColor::Red,
         };
         colour.on_default().bold()
     }
@@ -126,6 +141,12 @@ impl Transcript {
         self.checked = self.checked.saturating_add(1);
     }
 
+    /// The curtain falls.
+    pub(crate) fn end(&mut self) {
+        let checked = self.checked;
+        self.push(Duration::ZERO, Event::End { checked });
+    }
+
     /// Where the play is.
     pub(crate) fn place(&self, at: Duration) -> String {
         format!("scene {}, {}", self.scene, stamp(at))
@@ -145,22 +166,29 @@ impl Transcript {
         for line in wrap(PREFACE, WIDTH, 0) {
             writeln!(out, "{line}")?;
         }
+        let mut talk = false;
         for entry in &self.entries {
+            // What a page says to a user stands right below what the user did.
+            let is_answer = matches!(
+                entry.event,
+                Event::Says {
+                    who: Party::Page,
+                    ..
+                }
+            );
+            if !(talk && is_answer) {
+                writeln!(out)?;
+            }
+            talk = matches!(entry.event, Event::Says { .. });
             entry.write(out)?;
         }
-        writeln!(out)?;
-        writeln!(
-            out,
-            "{BOLD}{} answers and endings checked.{BOLD:#}",
-            self.checked
-        )
+        Ok(())
     }
 }
 
 impl Entry {
     fn write(&self, out: &mut impl Write) -> io::Result<()> {
         let time = stamp(self.at);
-        writeln!(out)?;
         match &self.event {
             Event::Scene { title, story } => {
                 writeln!(out)?;
@@ -203,15 +231,24 @@ impl Entry {
                 writeln!(out, "{style}{status}{style:#}  {DIM}(log: {cause}){DIM:#}")?;
                 message(out, headers, body, ",")
             }
-            Event::Says { who, text } => {
+            Event::Says { who, text, log } => {
                 head(out, &time, *who, None)?;
                 // After the name.
                 let at = who.name().len().saturating_add(2);
-                paragraph(out, text, at, PLAIN)
+                paragraph(out, text, at, PLAIN)?;
+                if let Some(log) = log {
+                    writeln!(out, "{:INDENT$}{DIM}(log: {log}){DIM:#}", "")?;
+                }
+                Ok(())
             }
             Event::Note { text } => {
                 write!(out, "{:INDENT$}", "")?;
                 paragraph(out, text, 0, NOTE)
+            }
+            Event::End { checked } => {
+                writeln!(out)?;
+                let end = format!("All {checked} answers and endings were as expected.");
+                writeln!(out, "{BOLD}{end}{BOLD:#}")
             }
         }
     }
@@ -235,18 +272,18 @@ fn message(
     body: &str,
     separator: &str,
 ) -> io::Result<()> {
+    let width = WIDTH.saturating_sub(INDENT).saturating_sub(DEPTH);
     for (name, value) in headers {
-        writeln!(out, "{:INDENT$}{DIM}{name}: {value}{DIM:#}", "")?;
+        for (depth, line) in broken(&format!("{name}: {value}"), ": ", width) {
+            let indent = INDENT.saturating_add(depth);
+            let line = line.trim_end();
+            writeln!(out, "{:indent$}{DIM}{line}{DIM:#}", "")?;
+        }
     }
     writeln!(out)?;
-    let mut indent = INDENT;
-    for line in broken(
-        body,
-        separator,
-        WIDTH.saturating_sub(INDENT).saturating_sub(2),
-    ) {
+    for (depth, line) in broken(body, separator, width) {
+        let indent = INDENT.saturating_add(depth);
         writeln!(out, "{:indent$}{line}", "")?;
-        indent = INDENT.saturating_add(2);
     }
     Ok(())
 }
@@ -287,34 +324,33 @@ fn wrap(text: &str, width: usize, at: usize) -> Vec<String> {
     lines
 }
 
-/// A body that fits, or its parts, each a line of its own: after each separator, then after a dot, then anywhere.
-fn broken<'b>(body: &'b str, separator: &'b str, width: usize) -> Vec<&'b str> {
-    if body.len() <= width {
-        return vec![body];
+/// A line that fits, or its parts with how deep each is indented: one after each separator, and what is too long even then
+/// after a dot or anywhere.
+fn broken<'l>(line: &'l str, separator: &str, width: usize) -> Vec<(usize, &'l str)> {
+    if line.len() <= width.saturating_add(DEPTH) {
+        return vec![(0, line)];
     }
-    let mut lines = Vec::new();
-    for mut part in body.split_inclusive(separator) {
-        while let Some((head, tail)) = part.split_at_checked(width)
-            && !tail.is_empty()
+    let mut parts = Vec::new();
+    let mut indent = 0;
+    for mut part in line.split_inclusive(separator) {
+        let mut more = 0;
+        while let Some((head, _)) = part.split_at_checked(width)
+            && let at = head.rfind('.').map_or(width, |dot| dot.saturating_add(1))
+            && let Some((start, rest)) = part.split_at_checked(at)
+            && !rest.is_empty()
         {
-            let at = head.rfind('.').map_or(width, |dot| dot.saturating_add(1));
-            let Some((line, rest)) = part.split_at_checked(at) else {
-                break;
-            };
-            lines.push(line);
+            parts.push((indent.max(more), start));
+            more = DEPTH;
             part = rest;
         }
-        lines.push(part);
+        parts.push((indent.max(more), part));
+        indent = STEP;
     }
-    lines
+    parts
 }
 
-#[expect(
-    clippy::trivially_copy_pass_by_ref,
-    reason = "the signature is serde's"
-)]
 fn millis<S: serde::Serializer>(at: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_u128(at.as_millis())
+    serializer.serialize_u64(u64::try_from(at.as_millis()).unwrap_or(u64::MAX))
 }
 
 fn as_map<S: serde::Serializer>(headers: &Headers, serializer: S) -> Result<S::Ok, S::Error> {

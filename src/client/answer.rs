@@ -143,19 +143,17 @@ pub fn verdict<B: AsRef<[u8]>>(received: &Received<B>) -> Verdict {
 fn read(status: u16, octets: &[u8]) -> Verdict {
     let kept = Kept::default();
     let mut body = Body::new(&kept);
-    match open(status, octets, &mut body) {
-        Ok(Format::Json | Format::Form) => {}
-        Ok(Format::Unknown) => return unreadable(status),
+    let format = match open(status, octets, &mut body) {
+        Ok(format) => format,
         Err(Unread::Redirected) => return Verdict::Redirected(status),
         Err(Unread::Malformed(why)) => return Verdict::Malformed(why),
-    }
+    };
     let members = &body.members;
     let Some(code) = code(status, members) else {
         return match status {
-            200..=299 => match Tokens::read(&body) {
-                Ok(tokens) => Verdict::Tokens(tokens),
-                Err(why) => Verdict::Malformed(why),
-            },
+            // A captive portal answers everything, with a page of its own; it goes away.
+            200..=299 if format == Format::Unknown => Verdict::Transient,
+            200..=299 => Tokens::read(&body).map_or_else(Verdict::Malformed, Verdict::Tokens),
             _ if is_transient(status) => Verdict::Transient,
             400..=499 => Verdict::Rejected(Refusal::of(status, None, &body)),
             _ => Verdict::Malformed(Malformed::Status),
@@ -202,16 +200,6 @@ pub(crate) fn open<'a>(
 pub(crate) enum Unread {
     Redirected,
     Malformed(Malformed),
-}
-
-fn unreadable(status: u16) -> Verdict {
-    match status {
-        // A captive portal answers everything, with a page of its own; it goes away.
-        200..=299 => Verdict::Transient,
-        _ if is_transient(status) => Verdict::Transient,
-        400..=499 => Verdict::Rejected(Refusal::bare(status)),
-        _ => Verdict::Malformed(Malformed::Status),
-    }
 }
 
 /// The error code of a body.

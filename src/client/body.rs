@@ -110,7 +110,9 @@ impl<'a> Body<'a> {
             return Map::new();
         }
         if self.format == Format::Json {
-            return serde_json::from_str(self.text).map_or_else(|_| Map::new(), |Others(map)| map);
+            let mut all: Map<_, _> = serde_json::from_str(self.text).unwrap_or_default();
+            all.retain(|name, _| !Members::has(name));
+            return all;
         }
         let pairs = Segments::of(self.text.as_bytes()).filter_map(|(name, value)| {
             let name = name.text()?;
@@ -360,36 +362,5 @@ impl<'de> Visitor<'de> for Reading<'de> {
             | serde_json::Value::Array(_)
             | serde_json::Value::Object(_) => Ok(Value::Other),
         }
-    }
-}
-
-/// The members that are not ours, built.
-struct Others(Map<String, serde_json::Value>);
-
-impl<'de> Deserialize<'de> for Others {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Object;
-
-        impl<'de> Visitor<'de> for Object {
-            type Value = Others;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<Others, A::Error> {
-                let mut others = Map::new();
-                while let Some(name) = object.next_key::<String>()? {
-                    if Members::has(&name) {
-                        object.next_value::<IgnoredAny>()?;
-                    } else {
-                        others.insert(name, object.next_value()?);
-                    }
-                }
-                Ok(Others(others))
-            }
-        }
-
-        deserializer.deserialize_map(Object)
     }
 }

@@ -149,6 +149,9 @@ impl Pace {
 
     /// Sets the next poll, counted from the latest reading; `pause` is what `Retry-After` said.
     pub(crate) fn schedule(&mut self, pause: Option<Duration>) {
+        // "Before each new request, the client MUST wait at least the number of seconds specified by the "interval"
+        // parameter of the device authorization response (see Section 3.2), or 5 seconds if none was provided, and respect
+        // any increase in the polling interval required by the "slow_down" error." (RFC 8628, section 3.5)
         let left = self.deadline.saturating_sub(self.clock);
         let pause = pause.unwrap_or_default().min(left);
         let gap = time::back_off(self.floor, self.failures);

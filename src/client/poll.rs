@@ -163,21 +163,11 @@ impl Cancelled {
     ///
     /// [RFC 7009]: https://www.rfc-editor.org/rfc/rfc7009
     pub fn answer<B: AsRef<[u8]>>(self, answer: Result<Received<B>, Failure>) -> Outcome {
-        Outcome::Cancelled(match answer.map(|received| verdict(&received)) {
+        let late = match answer.map(|received| verdict(&received)) {
             Ok(Verdict::Tokens(late)) => Some(late),
-            Ok(
-                Verdict::Pending(_)
-                | Verdict::SlowDown(_)
-                | Verdict::Denied(_)
-                | Verdict::Expired(_)
-                | Verdict::InvalidGrant(_)
-                | Verdict::Transient
-                | Verdict::Rejected(_)
-                | Verdict::Redirected(_)
-                | Verdict::Malformed(_),
-            )
-            | Err(_) => None,
-        })
+            Ok(_) | Err(_) => None,
+        };
+        Outcome::Cancelled(late)
     }
 }
 

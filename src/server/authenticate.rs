@@ -41,19 +41,16 @@ impl<'f, T> Request<'f, T> {
     }
 
     /// The client that this claims to be, to look up its registration. None where an assertion alone names it.
-    #[must_use]
     pub fn client_id(&self) -> Option<&str> {
         self.credentials.client_id()
     }
 
     /// What the client presented, for a host that verifies it by itself.
-    #[must_use]
     pub fn presented(&self) -> Presented<'_> {
         self.credentials.presented()
     }
 
     /// The key of the quota of wrong secrets, by this client and this source; none where no secret was presented.
-    #[must_use]
     pub fn secret_quota_key(&self, source: &str) -> Option<QuotaKey> {
         self.credentials.secret_quota_key(source)
     }

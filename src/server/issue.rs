@@ -55,13 +55,11 @@ impl<'f> Issuing<'f> {
     }
 
     /// The client, authenticated.
-    #[must_use]
     pub const fn client(&self) -> &'f Registration {
         self.client
     }
 
     /// The key of the issuing quota: by client and source for a public client, by client alone for an authenticated one.
-    #[must_use]
     pub fn quota_key(&self, source: &str) -> QuotaKey {
         QuotaKey::issuing(self.client, source)
     }
@@ -170,7 +168,6 @@ pub struct Taken;
 
 impl Issuance<'_> {
     /// The session to insert.
-    #[must_use]
     pub const fn session(&self) -> &Session {
         &self.session
     }

@@ -31,7 +31,6 @@ pub struct Pace {
 
 impl Pace {
     /// The interval in force.
-    #[must_use]
     pub fn interval(&self) -> Duration {
         Duration::from_secs(self.interval.into())
     }

@@ -71,31 +71,26 @@ impl Policy {
     }
 
     /// The interval that a device is told at first.
-    #[must_use]
     pub fn interval(&self) -> Duration {
         Duration::from_secs(self.interval.into())
     }
 
     /// How long a code may be approved.
-    #[must_use]
     pub const fn lifetime(&self) -> Duration {
         self.lifetime
     }
 
     /// How often one user, or one source, may enter a code.
-    #[must_use]
     pub const fn guess_limit(&self) -> Limit {
         self.guesses
     }
 
     /// How often one client, from one source if it is public, may ask for codes.
-    #[must_use]
     pub const fn issuing_limit(&self) -> Limit {
         self.issuing
     }
 
     /// How many wrong secrets one client may present from one source.
-    #[must_use]
     pub const fn secret_limit(&self) -> Limit {
         self.secrets
     }

@@ -49,13 +49,11 @@ impl<'f> Poll<'f> {
     }
 
     /// The key to load. None for a code of a length that no code has: there is nothing to look up (A17).
-    #[must_use]
     pub const fn session_key(&self) -> Option<&SessionKey> {
         self.key.as_ref()
     }
 
     /// The client, authenticated.
-    #[must_use]
     pub const fn client(&self) -> &'f Registration {
         self.client
     }
@@ -178,7 +176,6 @@ pub struct Redemption<'p> {
 
 impl<'p> Redemption<'p> {
     /// What the user approved: what the tokens are to be about.
-    #[must_use]
     pub fn approval(&self) -> Approval<'p> {
         Approval {
             session: self.session,
@@ -187,7 +184,6 @@ impl<'p> Redemption<'p> {
     }
 
     /// The session as it was read, for [`Session::apply`].
-    #[must_use]
     pub const fn session(&self) -> &'p Session {
         self.session
     }
@@ -255,7 +251,6 @@ pub struct Revocation<'p> {
 
 impl<'p> Revocation<'p> {
     /// The session as it was read, for [`Session::apply`].
-    #[must_use]
     pub const fn session(&self) -> &'p Session {
         self.session
     }
@@ -301,37 +296,31 @@ pub struct Approval<'p> {
 
 impl<'p> Approval<'p> {
     /// The session's id. Keep it with the tokens: a replay names it, and they are to be revoked then.
-    #[must_use]
     pub const fn session_key(&self) -> &'p SessionKey {
         self.session.key()
     }
 
     /// The client.
-    #[must_use]
     pub fn client_id(&self) -> &'p str {
         self.session.client_id()
     }
 
     /// The user.
-    #[must_use]
     pub const fn subject(&self) -> &'p Subject {
         &self.grant.subject
     }
 
     /// The scope granted, which may be narrower than the one asked for.
-    #[must_use]
     pub const fn scope(&self) -> &'p Scope {
         &self.grant.scope
     }
 
     /// The host's value, as given with the approval.
-    #[must_use]
     pub const fn host_value(&self) -> &'p HostValue {
         &self.grant.value
     }
 
     /// When the user approved.
-    #[must_use]
     pub fn approved_at(&self) -> OffsetDateTime {
         self.grant.approved_at.to_offset()
     }

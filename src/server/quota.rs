@@ -99,7 +99,6 @@ pub struct Quota(Timestamp);
 
 impl Quota {
     /// When everything is given back: from then on the stored value says no more than none, and may be removed.
-    #[must_use]
     pub fn purge_at(&self) -> OffsetDateTime {
         self.0.to_offset()
     }
@@ -116,19 +115,16 @@ pub struct QuotaChange {
 
 impl QuotaChange {
     /// The key.
-    #[must_use]
     pub const fn key(&self) -> &QuotaKey {
         &self.key
     }
 
     /// What must be stored for the write to win; none: nothing, or a value past its [`Quota::purge_at`].
-    #[must_use]
     pub const fn from(&self) -> Option<Quota> {
         self.from
     }
 
     /// What is stored then.
-    #[must_use]
     pub const fn to(&self) -> Quota {
         self.to
     }
@@ -153,7 +149,6 @@ impl QuotaKey {
     }
 
     /// The key for guesses from a source, such as an address, for a host that limits these too.
-    #[must_use]
     pub fn guesses_from(source: &str) -> Self {
         Self::of(b"guesses by source", source, "")
     }

@@ -93,13 +93,11 @@ impl Registration {
     }
 
     /// The id.
-    #[must_use]
     pub fn client_id(&self) -> &str {
         &self.client_id
     }
 
     /// How it authenticates.
-    #[must_use]
     pub const fn authentication(&self) -> &Authentication {
         &self.authentication
     }
@@ -149,7 +147,6 @@ pub enum Authentication {
 
 impl Authentication {
     /// One secret, anywhere.
-    #[must_use]
     pub const fn secret(digest: SecretDigest) -> Self {
         Self::Secret {
             digests: [Some(digest), None],

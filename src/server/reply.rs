@@ -23,7 +23,6 @@ pub struct Reply {
 
 impl Reply {
     /// The response.
-    #[must_use]
     pub const fn response(&self) -> &Response {
         &self.response
     }
@@ -35,18 +34,14 @@ impl Reply {
     }
 
     /// Why, for the host.
-    #[must_use]
     pub const fn cause(&self) -> Cause {
         self.cause
     }
 
     /// How long ago the code was redeemed, where the cause is [`Cause::Replay`] or [`Cause::Duplicate`].
-    #[must_use]
-    pub const fn since_redemption(&self) -> Option<Duration> {
-        match self.cause {
-            Cause::Replay | Cause::Duplicate => Some(Duration::from_millis(self.since_redemption)),
-            _ => None,
-        }
+    pub fn since_redemption(&self) -> Option<Duration> {
+        let was_redeemed = matches!(self.cause, Cause::Replay | Cause::Duplicate);
+        was_redeemed.then(|| Duration::from_millis(self.since_redemption))
     }
 
     /// For a host whose store failed, or returned a form that it cannot read (B8, C1): 503. Never `invalid_grant`, on which

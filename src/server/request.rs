@@ -366,7 +366,6 @@ impl<'a> Form<'a> {
     }
 
     /// The value of a parameter; none where it is absent or empty. The first of those that may repeat.
-    #[must_use]
     pub fn parameter(&self, name: &str) -> Option<Cow<'a, str>> {
         self.parameters(name).next()
     }

@@ -133,62 +133,52 @@ impl Session {
     }
 
     /// The key under which it is stored; also its id, which may be logged.
-    #[must_use]
     pub const fn key(&self) -> &SessionKey {
         &self.key
     }
 
     /// The second key, by which the user's code finds it.
-    #[must_use]
     pub const fn user_key(&self) -> &UserKey {
         &self.user_key
     }
 
     /// The version on which a [`Change`] is guarded. It grows with every change.
-    #[must_use]
     pub const fn version(&self) -> u64 {
         self.version
     }
 
     /// When a store may remove it, and not before. Every change may move it; a store with an expiry of its own takes it from
     /// each write.
-    #[must_use]
     pub fn purge_at(&self) -> OffsetDateTime {
         self.purge_at.to_offset()
     }
 
     /// When it can no longer be approved.
-    #[must_use]
     pub fn expires_at(&self) -> OffsetDateTime {
         self.expires_at.to_offset()
     }
 
     /// When its codes were issued.
-    #[must_use]
     pub fn issued_at(&self) -> OffsetDateTime {
         self.issued_at.to_offset()
     }
 
     /// The client that asked.
-    #[must_use]
     pub fn client_id(&self) -> &str {
         &self.client_id
     }
 
     /// The scope that the user is asked for.
-    #[must_use]
     pub const fn scope(&self) -> &Scope {
         &self.scope
     }
 
     /// Where the request came from, as far as the host knew.
-    #[must_use]
     pub fn origin(&self) -> Option<&Origin> {
         self.origin.as_deref()
     }
 
     /// The state's name. An expired session keeps the state it had.
-    #[must_use]
     pub const fn status(&self) -> Status {
         match &self.state {
             State::Pending => Status::Pending,
@@ -201,7 +191,6 @@ impl Session {
     }
 
     /// The user who claimed or decided it, if any.
-    #[must_use]
     pub fn claimant(&self) -> Option<&Subject> {
         match &self.state {
             State::Pending => None,
@@ -215,7 +204,6 @@ impl Session {
     ///
     /// For a store that keeps a session as one value: read, apply, and write **only where the stored version is still
     /// [`Change::expected_version`]**, in one atomic step.
-    #[must_use]
     pub fn apply(&self, change: &Change) -> Option<Self> {
         let mut next = self.clone();
         next.update(change).then_some(next)
@@ -287,19 +275,16 @@ pub struct Change {
 
 impl Change {
     /// The session's key.
-    #[must_use]
     pub const fn key(&self) -> &SessionKey {
         &self.key
     }
 
     /// The version that must still be stored for the write to win.
-    #[must_use]
     pub const fn expected_version(&self) -> u64 {
         self.version
     }
 
     /// The purge time of the session after the change.
-    #[must_use]
     pub fn purge_at(&self) -> OffsetDateTime {
         self.purge_at.to_offset()
     }

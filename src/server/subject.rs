@@ -31,7 +31,6 @@ impl Subject {
     }
 
     /// The identifier.
-    #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -81,7 +80,6 @@ impl HostValue {
     }
 
     /// The bytes.
-    #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
@@ -130,7 +128,6 @@ impl Origin {
     pub const MAX_BYTES: usize = 256;
 
     /// The origin of this text, cut and cleaned.
-    #[must_use]
     pub fn new(text: &str) -> Self {
         let mut kept = String::with_capacity(text.len().min(Self::MAX_BYTES));
         for character in text.chars() {
@@ -148,7 +145,6 @@ impl Origin {
     }
 
     /// The text.
-    #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }

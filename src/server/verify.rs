@@ -56,7 +56,6 @@ impl<'a> Entry<'a> {
     }
 
     /// The key of the guess quota.
-    #[must_use]
     pub const fn quota_key(&self) -> &QuotaKey {
         &self.quota_key
     }
@@ -210,7 +209,6 @@ impl Claim {
     }
 
     /// The session as it was read, for [`Session::apply`].
-    #[must_use]
     pub const fn session(&self) -> &Session {
         &self.review.session
     }
@@ -246,43 +244,36 @@ pub struct Review {
 impl Review {
     /// The session's key, under which the host loads it again when the user decides. Keep it with the user's own session, or
     /// in the page: it is no secret, and only the claimant can decide with it.
-    #[must_use]
     pub const fn session_key(&self) -> &crate::digest::SessionKey {
         self.session.key()
     }
 
     /// The client that asks. **A public client's id is only claimed.**
-    #[must_use]
     pub fn client_id(&self) -> &str {
         self.session.client_id()
     }
 
     /// What it asks for. The user may grant less.
-    #[must_use]
     pub const fn scope(&self) -> &Scope {
         self.session.scope()
     }
 
     /// How long ago it asked.
-    #[must_use]
     pub fn age(&self) -> Duration {
         self.session.age(self.now)
     }
 
     /// The time left to decide.
-    #[must_use]
     pub fn time_left(&self) -> Duration {
         self.session.expires_at.since(self.now)
     }
 
     /// Where it asked from, as far as the host knew.
-    #[must_use]
     pub fn origin(&self) -> Option<&Origin> {
         self.session.origin()
     }
 
     /// The code, to compare with the one on the device.
-    #[must_use]
     pub const fn user_code(&self) -> &UserCode {
         &self.code
     }

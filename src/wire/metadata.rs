@@ -171,7 +171,6 @@ impl Metadata {
     }
 
     /// The issuer.
-    #[must_use]
     pub fn issuer(&self) -> &str {
         self.text(ISSUER).unwrap_or_default()
     }
@@ -179,25 +178,21 @@ impl Metadata {
     /// Where device codes are asked for; none where the server does not support the grant ([RFC 8628, section 4]).
     ///
     /// [RFC 8628, section 4]: https://www.rfc-editor.org/rfc/rfc8628#section-4
-    #[must_use]
     pub fn device_authorization_endpoint(&self) -> Option<&str> {
         self.text(DEVICE_AUTHORIZATION)
     }
 
     /// Where tokens are asked for.
-    #[must_use]
     pub fn token_endpoint(&self) -> Option<&str> {
         self.text(TOKEN)
     }
 
     /// Every member, as it was read or given.
-    #[must_use]
     pub const fn members(&self) -> &Map<String, Value> {
         &self.0
     }
 
     /// The document, to be served as `application/json`.
-    #[must_use]
     pub fn to_json(&self) -> String {
         serde_json::to_string(&self.0).unwrap_or_default()
     }

@@ -106,7 +106,6 @@ impl Response {
     }
 
     /// The status code.
-    #[must_use]
     pub fn status(&self) -> u16 {
         match &self.0 {
             Kind::Fixed(fixed) | Kind::Later(fixed, _) => fixed.status,
@@ -143,14 +142,12 @@ impl Response {
     }
 
     /// The value of the header of this name, in lower case.
-    #[must_use]
     pub fn header(&self, name: &str) -> Option<HeaderValue<'_>> {
         let mut headers = self.headers();
         headers.find_map(|(own, value)| (own == name).then_some(value))
     }
 
     /// The body.
-    #[must_use]
     #[inline]
     pub fn body(&self) -> &str {
         match &self.0 {

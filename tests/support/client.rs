@@ -4,6 +4,9 @@
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::unchecked_time_subtraction,
     reason = "a panic is how a test fails"
 )]
 
@@ -42,6 +45,7 @@ pub(crate) const fn s(seconds: u64) -> Duration {
 }
 
 /// An answer with this status and body.
+#[allow(clippy::unnecessary_wraps, reason = "it stands beside the failures")]
 pub(crate) fn ok(status: u16, body: &str) -> Answer<'_> {
     Ok(Received::new(status, body))
 }

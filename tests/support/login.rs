@@ -320,6 +320,14 @@ pub(crate) fn assert_invalid_grant(reply: &Reply, cause: Cause) {
     );
 }
 
+/// Asserts `invalid_grant` for a code that was redeemed so many milliseconds ago.
+#[track_caller]
+pub(crate) fn assert_used(reply: &Reply, cause: Cause, millis: u64) {
+    assert_invalid_grant(reply, cause);
+    let since = core::time::Duration::from_millis(millis);
+    assert_eq!(reply.since_redemption(), Some(since));
+}
+
 /// Asserts `access_denied`.
 #[track_caller]
 pub(crate) fn assert_denied(reply: &Reply) {
@@ -354,7 +362,7 @@ pub(crate) fn bytes(reply: &Reply) -> (u16, Vec<(&'static str, String)>, String)
     (
         response.status(),
         headers.collect(),
-        (*response.body()).to_owned(),
+        response.body().to_owned(),
     )
 }
 

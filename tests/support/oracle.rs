@@ -257,7 +257,11 @@ impl Oracle {
             };
             let scope = match &next {
                 State::Redeemed(grant, _) => grant.scope,
-                _ => "",
+                State::Pending
+                | State::Claimed(_)
+                | State::Approved(_)
+                | State::Denied(_)
+                | State::Revoked(_) => "",
             };
             match self.write(session.version, next, polling.commit) {
                 Written::Won if row == "C15" => return refused("C15", "invalid_grant"),

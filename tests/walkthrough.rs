@@ -1,0 +1,128 @@
+//! The example `walkthrough`, played as a test: it passes, and what it prints can be read.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a panic is how a test fails"
+)]
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use anstream::adapter::strip_str;
+use serde_json::Value;
+
+// Cargo names no example to a test; the source is compiled again.
+#[path = "../examples/walkthrough/main.rs"]
+#[expect(dead_code, reason = "its `main` runs the same function")]
+mod walkthrough;
+
+/// What it prints with these arguments.
+#[track_caller]
+fn printed(arguments: &[&str]) -> String {
+    let mut out = Vec::new();
+    if let Err(failed) = walkthrough::run(arguments.iter().map(OsString::from), &mut out) {
+        panic!("{failed}");
+    }
+    String::from_utf8(out).unwrap()
+}
+
+/// Its events of one kind.
+fn events(kind: &str) -> Vec<Value> {
+    let lines = printed(&["--json"]);
+    let events = lines
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap());
+    events
+        .filter(|event: &Value| event["event"] == kind)
+        .collect()
+}
+
+#[test]
+fn every_answer_is_as_expected() {
+    // `printed` fails where one is not.
+    let text = printed(&[]);
+    let end = text.lines().last().unwrap();
+    assert!(
+        strip_str(end).to_string().ends_with("were as expected."),
+        "{end}"
+    );
+}
+
+#[test]
+fn two_runs_print_the_same() {
+    assert_eq!(printed(&[]), printed(&[]));
+}
+
+#[test]
+fn no_line_is_wider_than_a_hundred_columns() {
+    let text = strip_str(&printed(&[])).to_string();
+    for line in text.lines() {
+        assert!(line.chars().count() <= 100, "{line}");
+        assert_eq!(line, line.trim_end());
+    }
+}
+
+#[test]
+fn each_json_line_is_an_event_of_a_scene() {
+    for line in printed(&["--json"]).lines() {
+        let event: Value = serde_json::from_str(line).unwrap();
+        assert!(matches!(event["scene"].as_u64(), Some(1..=4)), "{line}");
+        assert!(event["at_ms"].is_u64(), "{line}");
+        assert!(event["event"].is_string(), "{line}");
+    }
+}
+
+#[test]
+fn every_request_is_answered_with_its_cause_in_the_log_alone() {
+    let responses = events("response");
+    let causes: Vec<_> = responses
+        .iter()
+        .map(|response| {
+            (
+                response["scene"].as_u64().unwrap(),
+                response["cause"].as_str().unwrap(),
+            )
+        })
+        .collect();
+    let wanted = [
+        (1, "issued"),
+        (1, "pending"),
+        (1, "too_fast"),
+        (1, "too_fast"),
+        (1, "granted"),
+        (1, "replay"),
+        (2, "issued"),
+        (2, "denied"),
+        (3, "issued"),
+        (3, "pending"),
+        (3, "pending"),
+        (3, "expired"),
+        (4, "issued"),
+    ];
+    assert_eq!(causes, wanted);
+    assert_eq!(events("request").len(), wanted.len());
+    for response in responses {
+        let body = response["body"].as_str().unwrap();
+        let body: Value = serde_json::from_str(body).unwrap();
+        assert!(body.get("cause").is_none(), "{body}");
+    }
+}
+
+#[test]
+fn an_unknown_argument_is_refused_before_anything_is_printed() {
+    let mut out = Vec::new();
+    let failed = walkthrough::run([OsString::from("--jsno")], &mut out).unwrap_err();
+    assert_eq!(
+        failed.to_string(),
+        "there is no argument --jsno; try --help"
+    );
+    assert_eq!(failed.status(), ExitCode::from(2));
+    assert!(out.is_empty());
+}
+
+#[test]
+fn help_says_how_to_use_it() {
+    assert!(printed(&["--help"]).contains("Usage: walkthrough [--json]"));
+}
