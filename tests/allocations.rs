@@ -67,7 +67,7 @@ fn poll(
         let stored = poll.session_key().and_then(|key| login.store.load(key));
         match poll.decide(stored, now) {
             Polled::Reply(reply) => Err(reply),
-            Polled::Paced(pace, reply) => {
+            Polled::Paced(_, pace, reply) => {
                 black_box(pace);
                 Err(reply)
             }

@@ -72,7 +72,7 @@ fn pace_at(session: &Session, now: OffsetDateTime) -> Pace {
     let body = poll_body(CLI, &codes.device_code);
     let pace = with_poll(&policy(), post(&body), Some(&cli()), |poll| {
         match poll.decide(elsewhere.load(&codes.key), now) {
-            Polled::Paced(pace, _) => pace,
+            Polled::Paced(_, pace, _) => pace,
             Polled::Reply(_) | Polled::Redeem(_) => panic!("not paced"),
         }
     });
@@ -497,6 +497,19 @@ fn purge_takes_the_user_keys_along() {
     assert_eq!(store.insert(&next), Inserted::New);
     let by_user = store.load_by_user_key(one.user_key()).unwrap();
     assert_eq!(by_user.session.key(), next.key());
+}
+
+/// wso2 #21835, Duende IS4 #3198: tables grew. The index of the user codes is one of them; only `Debug` shows it.
+#[test]
+fn purge_leaves_nothing_behind() {
+    let session = session(1);
+    let mut store = store_with(&session);
+    let change = take(&store, QuotaKey::guesses_from("203.0.113.7"), NOW);
+    assert_eq!(store.change_quota(&change.unwrap()), Written::Won);
+    let empty = format!("{:?}", Memory::new());
+    assert_ne!(format!("{store:?}"), empty);
+    store.purge(session.purge_at() + Duration::from_millis(1));
+    assert_eq!(format!("{store:?}"), empty);
 }
 
 #[test]

@@ -117,7 +117,7 @@ fn the_subject_is_in_the_hosts_hands_once_more_before_anything_is_written() {
     let (reply, change) = login.redeem(1, |redemption| {
         assert!(is_locked(redemption.approval().subject()));
         let revocation = redemption.revoke();
-        let change = revocation.change();
+        let change = revocation.change().clone();
         (revocation.settle(Written::Won).unwrap(), change)
     });
     login.write(&change);
@@ -234,7 +234,7 @@ fn a_poll_that_read_before_the_approval_and_writes_after_it_erases_nothing() {
     let code = &login.codes.device_code;
     let saved = with_poll_of(&login.policy, &login.client, code, |poll| {
         match poll.decide(Some(&read), at(2)) {
-            Polled::Paced(pace, _) => pace,
+            Polled::Paced(_, pace, _) => pace,
             Polled::Reply(_) | Polled::Redeem(_) => panic!("it was pending"),
         }
     });
@@ -428,7 +428,7 @@ fn servers_that_share_a_store_share_every_login() {
     let code = &login.codes.device_code;
     let (reply, change) = with_poll_of(&policy, &client, code, |poll| {
         let redemption = login::redemption(poll.decide(Some(&stored), at(1)));
-        let change = redemption.change();
+        let change = redemption.change().clone();
         (
             redemption.settle(Written::Won, &support::tokens()).unwrap(),
             change,

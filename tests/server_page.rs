@@ -855,7 +855,7 @@ fn u11_of_a_withdrawal_and_a_redemption_exactly_one_wins() {
         let mut login = Login::approved_at(0);
         let withdrawal = login.session().withdraw(&alice()).unwrap().unwrap();
         let redemption = login.redeem(1, |redemption| {
-            let change = redemption.change();
+            let change = redemption.change().clone();
             let _ = redemption.minting_failed();
             change
         });

@@ -137,7 +137,7 @@ impl Host {
                     }
                     return Ok(reply);
                 }
-                Polled::Paced(pace, reply) => {
+                Polled::Paced(_, pace, reply) => {
                     // A courtesy: the reply goes out whether or not this works.
                     if let Some(key) = key {
                         store.save_pace(&key, pace);

@@ -22,7 +22,7 @@ pub const MAX_BODY: usize = 1024 * 1024;
 
 /// An answer as it was received: the status, the header `Retry-After` if there was one, and the body.
 ///
-/// Read no more of a body than [`MAX_BODY`] and one byte. Under the feature `http` it is made from an [`http::Response`].
+/// Read no more of a body than [`MAX_BODY`] and one byte. Under the feature `http` it is made from an `http::Response`.
 #[derive(Clone)]
 pub struct Received<B> {
     status: u16,
@@ -276,7 +276,7 @@ impl Refusal {
         Self {
             code: code.map(Prose::of),
             description: description.map(Prose::of),
-            members: body.others(),
+            members: body.others().build(),
             ..Self::bare(status)
         }
     }

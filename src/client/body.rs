@@ -103,22 +103,29 @@ impl<'a> Body<'a> {
         keys.iter().any(Value::is_there).then_some(())
     }
 
-    /// The members that are not ours. They are lost where they are nested deeper than `serde_json` reads, 128 levels: an
-    /// answer is not refused for that.
-    pub(crate) fn others(&self) -> Map<String, serde_json::Value> {
-        if !self.others {
-            return Map::new();
-        }
-        if self.format == Format::Json {
-            let mut all: Map<_, _> = serde_json::from_str(self.text).unwrap_or_default();
-            all.retain(|name, _| !Members::has(name));
-            return all;
-        }
-        let pairs = Segments::of(self.text.as_bytes()).filter_map(|(name, value)| {
-            let name = name.text()?;
-            (!Members::has(&name)).then_some((name.into_owned(), value.text()?.into()))
-        });
-        pairs.collect()
+    /// The members that are not ours.
+    pub(crate) fn others(&self) -> Others {
+        Others(self.others.then(|| (self.format, self.text.into())))
+    }
+}
+
+/// The members that are not ours, not built before somebody asks: the body that has some.
+#[derive(Clone, PartialEq)]
+pub(crate) struct Others(Option<(Format, Box<str>)>);
+
+impl Others {
+    /// Builds them. They are lost where they are nested deeper than `serde_json` reads, 128 levels: an answer is not refused
+    /// for that.
+    pub(crate) fn build(&self) -> Map<String, serde_json::Value> {
+        let mut all: Map<_, _> = match &self.0 {
+            None => return Map::new(),
+            Some((Format::Json, text)) => serde_json::from_str(text).unwrap_or_default(),
+            Some((Format::Form | Format::Unknown, text)) => Segments::of(text.as_bytes())
+                .filter_map(|(name, value)| Some((name.text()?.into_owned(), value.text()?.into())))
+                .collect(),
+        };
+        all.retain(|name, _| !Members::has(name));
+        all
     }
 }
 

@@ -13,9 +13,10 @@ use super::request::Request;
 use super::start::Starting;
 use crate::digest::Digest;
 use crate::scope::{Scope, ScopeError};
-use crate::wire::credentials::{self, is_vschar};
+use crate::wire::credentials;
 use crate::wire::form;
 use crate::wire::metadata::{self, DEVICE_CODE_GRANT, Metadata, Plain, UrlError};
+use crate::wire::octets::are_vschars;
 
 /// The two endpoints of an authorization server that a device talks to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -300,7 +301,7 @@ impl fmt::Debug for DeviceFlow {
 
 /// `1*VSCHAR`
 fn is_printable(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(is_vschar)
+    !text.is_empty() && are_vschars(text.as_bytes())
 }
 
 /// A mistake in how a client was set up.

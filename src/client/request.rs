@@ -10,7 +10,7 @@ use core::fmt;
 
 /// A request, to be sent as it stands. **Redirects are not to be followed**: they would carry the codes elsewhere.
 ///
-/// Under the feature `http` it converts into an [`http::Request`] with any body that is made of a `String`.
+/// Under the feature `http` it converts into an `http::Request` with any body that is made of a `String`.
 ///
 /// # Security
 ///

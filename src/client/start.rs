@@ -234,7 +234,7 @@ fn issued(body: &Body<'_>, wishes: Wishes) -> Result<Authorization, StartError> 
             verification_uri_complete: usable.map(ToOwned::to_owned),
             lifetime,
             warnings,
-            members: body.others(),
+            members: body.others().build(),
         },
     })
 }

@@ -12,9 +12,9 @@ use core::time::Duration;
 use serde_json::Map;
 
 use super::answer::Malformed;
-use super::body::{Body, Value};
+use super::body::{Body, Others, Value};
 use crate::scope::Scope;
-use crate::wire::credentials::is_vschar;
+use crate::wire::octets::are_vschars;
 
 /// The tokens that a server granted.
 ///
@@ -30,7 +30,7 @@ pub struct Tokens {
     scope: Option<Box<str>>,
     expires_in: Option<Duration>,
     withheld: Vec<String>,
-    members: Map<String, serde_json::Value>,
+    others: Others,
 }
 
 impl Tokens {
@@ -54,7 +54,7 @@ impl Tokens {
             scope: members.scope.scope().map(Into::into),
             expires_in: members.expires_in.seconds(),
             withheld: Vec::new(),
-            members: body.others(),
+            others: body.others(),
         })
     }
 
@@ -125,10 +125,10 @@ impl Tokens {
         &self.withheld
     }
 
-    /// The members that are not of the protocol, as they came.
+    /// The members that are not of the protocol, as they came; read anew with every call.
     #[must_use]
-    pub const fn members(&self) -> &Map<String, serde_json::Value> {
-        &self.members
+    pub fn members(&self) -> Map<String, serde_json::Value> {
+        self.others.build()
     }
 }
 
@@ -143,13 +143,8 @@ impl fmt::Debug for Tokens {
 const BEARER: &str = "Bearer";
 
 fn checked(token: &str) -> Result<Box<str>, Malformed> {
-    // All of it is looked at, which a vector does faster than a branch.
-    let legal = token
-        .bytes()
-        .fold(true, |legal, byte| legal & is_vschar(byte));
-    if legal {
-        Ok(token.into())
-    } else {
-        Err(Malformed::Token)
+    if !are_vschars(token.as_bytes()) {
+        return Err(Malformed::Token);
     }
+    Ok(token.into())
 }

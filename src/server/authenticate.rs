@@ -27,12 +27,12 @@ use crate::wire::octets::are_vschars;
 /// A request whose client is not known yet. Authenticated, it becomes a `T`: a [`Poll`](super::Poll) or an
 /// [`Issuing`](super::Issuing).
 #[must_use]
-pub struct Request<'f, T> {
+pub struct Unauthenticated<'f, T> {
     credentials: Credentials<'f>,
     becomes: PhantomData<T>,
 }
 
-impl<'f, T> Request<'f, T> {
+impl<'f, T> Unauthenticated<'f, T> {
     pub(super) const fn new(credentials: Credentials<'f>) -> Self {
         Self {
             credentials,
@@ -56,7 +56,7 @@ impl<'f, T> Request<'f, T> {
     }
 
     /// Refuses the request where the quota of wrong secrets is spent (B1). Call it before `authenticate`; take from the quota,
-    /// by [`Policy::secret_limit`](super::Policy::secret_limit), after a reply whose cause is [`Cause::WrongSecret`] or [`Cause::UnknownClient`].
+    /// by [`Policy::secret_limit`](super::Policy::secret_limit), after a reply whose [`Cause::is_wrong_secret`].
     ///
     /// # Errors
     ///
@@ -75,7 +75,7 @@ impl<'f, T> Request<'f, T> {
 /// the compiler sees through them.
 macro_rules! authenticate {
     ($next:ident) => {
-        impl<'f> Request<'f, $next<'f>> {
+        impl<'f> Unauthenticated<'f, $next<'f>> {
             /// Authenticates the client by its registration as it is now; none for a client that nobody knows (B2 to B7, B9).
             ///
             /// # Errors
@@ -110,9 +110,9 @@ macro_rules! authenticate {
 authenticate!(Poll);
 authenticate!(Issuing);
 
-impl<T> fmt::Debug for Request<'_, T> {
+impl<T> fmt::Debug for Unauthenticated<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Request({:?})", self.credentials.form)
+        write!(f, "Unauthenticated({:?})", self.credentials.form)
     }
 }
 

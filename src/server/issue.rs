@@ -70,7 +70,8 @@ impl<'f> Issuing<'f> {
         self
     }
 
-    /// Draws the codes and makes the session. Insert it, and settle with the outcome.
+    /// Draws the codes and makes the session. Take from the issuing quota before; insert the session after, and settle with
+    /// the outcome.
     ///
     /// # Errors
     ///
@@ -163,7 +164,10 @@ pub enum Inserted {
 /// The user code was taken: draw again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the user code is taken; draw again with fresh entropy")]
-#[non_exhaustive]
+#[expect(
+    clippy::exhaustive_structs,
+    reason = "it is matched by its name, and nothing more is to be said"
+)]
 pub struct Taken;
 
 impl Issuance<'_> {

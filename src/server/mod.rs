@@ -3,9 +3,9 @@
 //! The host supplies a clock reading, 48 random bytes per issuance, HTTP, the sign-in of its users, the minting of tokens, the
 //! keys for the digests of user codes, and a store. Three paths lead through it:
 //!
-//! - a device asks for codes: [`Form::read`], [`Form::device_authorization`], [`Request::authenticate`], [`Issuing::draw`], insert,
+//! - a device asks for codes: [`Form::read`], [`Form::device_authorization`], [`Unauthenticated::authenticate`], [`Issuing::draw`], insert,
 //!   [`Issuance::settle`];
-//! - a device polls: [`Form::read`], [`Form::grant`], [`Request::authenticate`], load, [`Poll::decide`], and for an approved session
+//! - a device polls: [`Form::read`], [`Form::grant`], [`Unauthenticated::authenticate`], load, [`Poll::decide`], and for an approved session
 //!   mint, write, [`Redemption::settle`];
 //! - a user decides: [`Entry::new`], pay a guess, look up, [`Paid::enter`], claim; then [`Session::approve`] or
 //!   [`Session::deny`].
@@ -37,7 +37,7 @@ mod stored;
 mod subject;
 mod verify;
 
-pub use authenticate::{HostVerdict, Presented, Request};
+pub use authenticate::{HostVerdict, Presented, Unauthenticated};
 pub use issue::{Inserted, Issuance, Issuing, Taken};
 pub use pace::Pace;
 pub use policy::{Policy, PolicyBuilder, PolicyError};

@@ -113,6 +113,9 @@ impl Policy {
 /// [RFC 8628, section 3.5]: https://www.rfc-editor.org/rfc/rfc8628#section-3.5
 const STEP: Duration = Duration::from_secs(5);
 
+/// The widest cap: a device that waits for longer between two polls might as well give up.
+const MAX_CAP: Duration = Duration::from_hours(1);
+
 /// The longest lifetime: nobody keeps a device waiting for longer.
 const MAX_LIFETIME: Duration = Duration::from_hours(24);
 
@@ -182,7 +185,7 @@ impl PolicyBuilder {
         self
     }
 
-    /// How wide the interval can get. Whole seconds, at least the interval, default 60.
+    /// How wide the interval can get. Whole seconds, from the interval to an hour, default 60.
     pub fn cap(mut self, cap: Duration) -> Self {
         self.cap = cap;
         self
@@ -257,16 +260,16 @@ impl PolicyBuilder {
         let interval = whole_seconds(self.interval).ok_or(PolicyError::Interval)?;
         let step = whole_seconds(self.step).ok_or(PolicyError::Step)?;
         let cap = whole_seconds(self.cap).ok_or(PolicyError::Cap)?;
-        let lifetime = whole_seconds(self.lifetime).ok_or(PolicyError::Lifetime)?;
         if !(1..=60).contains(&interval) {
             return Err(PolicyError::Interval);
         }
         if self.step < STEP {
             return Err(PolicyError::Step);
         }
-        if cap < interval {
+        if cap < interval || self.cap > MAX_CAP {
             return Err(PolicyError::Cap);
         }
+        let lifetime = whole_seconds(self.lifetime).ok_or(PolicyError::Lifetime)?;
         if self.lifetime < self.interval.saturating_mul(2) || self.lifetime > MAX_LIFETIME {
             return Err(PolicyError::Lifetime);
         }
@@ -279,7 +282,7 @@ impl PolicyBuilder {
             return Err(PolicyError::Realm);
         }
         let chances = u128::from(self.guesses.within(self.lifetime))
-            .saturating_mul(self.outstanding.into())
+            .saturating_mul(self.outstanding.max(1).into())
             .saturating_mul(1 << GUESS_BITS);
         if chances > self.user_code.combinations().into() {
             return Err(PolicyError::Guessable);
@@ -342,7 +345,7 @@ pub enum PolicyError {
     #[error("the step must be whole seconds, at least 5: clients add 5 on slow_down")]
     Step,
     /// L1: the cap.
-    #[error("the cap must be whole seconds, at least the interval")]
+    #[error("the cap must be whole seconds, from the interval to an hour")]
     Cap,
     /// L2: the lifetime.
     #[error("the lifetime must be whole seconds, at least twice the interval and at most a day")]

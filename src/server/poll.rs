@@ -16,7 +16,7 @@ use super::policy::Policy;
 use super::registration::Registration;
 use super::reply::{Cause, Reply};
 use super::request::Form;
-use super::session::{ATTEMPTS, Change, Grant, Lost, Redeemed, Session, State, Stored, Written};
+use super::session::{ATTEMPTS, Change, Grant, Lost, Redeemed, State, Stored, Written};
 use super::subject::{HostValue, Subject};
 use crate::digest::{Digest, SessionKey};
 use crate::scope::Scope;
@@ -65,19 +65,18 @@ impl<'f> Poll<'f> {
     ///
     /// A store that failed is not `None`: answer [`Reply::store_failed`] (C1).
     #[inline(always)]
-    pub fn decide<'p>(&'p mut self, stored: Option<&'p Stored>, now: OffsetDateTime) -> Polled<'p> {
+    pub fn decide<'p>(&'p mut self, stored: Option<&Stored>, now: OffsetDateTime) -> Polled<'p> {
         if self.losses >= ATTEMPTS {
             return Polled::Reply(Reply::fixed(Cause::LostRace)); // C18
         }
         let now = Timestamp::from(now);
-        let Some(stored) = stored else {
-            return Polled::Reply(match self.key {
-                Some(_) => Reply::fixed(Cause::UnknownCode), // C2
-                None => Reply::fixed(Cause::MalformedCode),  // A17
-            });
+        let Some(key) = &self.key else {
+            return Polled::Reply(Reply::fixed(Cause::MalformedCode)); // A17
         };
-        let session = &stored.session;
-        if self.key.as_ref() != Some(session.key()) {
+        let Some(Stored { pace, session }) = stored else {
+            return Polled::Reply(Reply::fixed(Cause::UnknownCode)); // C2
+        };
+        if key != session.key() {
             return Polled::Reply(Reply::store_failed()); // C1: not what was asked for
         }
         if !session.belongs_to(self.client.shared_id()) {
@@ -93,24 +92,21 @@ impl<'f> Poll<'f> {
             State::Approved(grant) if now >= grant.redeemable_until => {
                 Polled::Reply(Reply::fixed(Cause::ApprovalExpired)) // C8
             }
-            State::Pending | State::Claimed(_) => self.wait(stored.pace.as_ref(), now), // C9 to C13
+            State::Pending | State::Claimed(_) => {
+                wait(self.policy, key, pace.as_ref(), now) // C9 to C13
+            }
             State::Approved(grant) => Polled::Redeem(Redemption {
                 losses: &mut self.losses,
-                session,
-                grant,
-                now,
+                approval: Approval {
+                    key: *key,
+                    client_id: session.client_id.clone(),
+                    grant: grant.clone(),
+                },
+                change: session.change(State::Redeemed(Arc::new(Redeemed {
+                    grant: grant.clone(),
+                    at: now,
+                }))),
             }), // C14 to C17
-        }
-    }
-
-    #[inline(always)]
-    fn wait(&self, pace: Option<&Pace>, now: Timestamp) -> Polled<'static> {
-        match self.policy.step(pace, now) {
-            Step::Accepted(pace) => Polled::Paced(pace, Reply::fixed(Cause::Pending)),
-            Step::Widened(pace) => {
-                Polled::Paced(pace, Reply::slow_down(pace.seconds(), self.policy))
-            }
-            Step::Early(interval) => Polled::Reply(Reply::slow_down(interval, self.policy)),
         }
     }
 
@@ -126,6 +122,21 @@ impl<'f> Poll<'f> {
             Cause::Replay
         };
         Reply::used(cause, since)
+    }
+}
+
+/// A poll while nobody has decided (C9 to C13).
+#[inline(always)]
+fn wait<'p>(
+    policy: &Policy,
+    key: &'p SessionKey,
+    pace: Option<&Pace>,
+    now: Timestamp,
+) -> Polled<'p> {
+    match policy.step(pace, now) {
+        Step::Accepted(pace) => Polled::Paced(key, pace, Reply::fixed(Cause::Pending)),
+        Step::Widened(pace) => Polled::Paced(key, pace, Reply::slow_down(pace.seconds(), policy)),
+        Step::Early(interval) => Polled::Reply(Reply::slow_down(interval, policy)),
     }
 }
 
@@ -148,8 +159,8 @@ fn session_key(form: &Form<'_>) -> Option<SessionKey> {
 pub enum Polled<'p> {
     /// Send it; there is nothing to write.
     Reply(Reply),
-    /// Save the pace, whether or not that works, and send.
-    Paced(Pace, Reply),
+    /// Save the pace under the session's key, whether or not that works, and send.
+    Paced(&'p SessionKey, Pace, Reply),
     /// The user approved: mint, write, settle.
     Redeem(Redemption<'p>),
 }
@@ -164,37 +175,24 @@ pub enum Polled<'p> {
 ///
 /// ```compile_fail
 /// // An approval cannot be made by hand.
-/// let approval = device_flow::server::Approval { session: todo!(), grant: todo!() };
+/// let approval = device_flow::server::Approval { key: todo!(), client_id: todo!(), grant: todo!() };
 /// ```
 #[must_use = "the device is waiting for its tokens"]
 pub struct Redemption<'p> {
     losses: &'p mut u8,
-    session: &'p Session,
-    grant: &'p Arc<Grant>,
-    now: Timestamp,
+    approval: Approval,
+    change: Change,
 }
 
 impl<'p> Redemption<'p> {
     /// What the user approved: what the tokens are to be about.
-    pub fn approval(&self) -> Approval<'p> {
-        Approval {
-            session: self.session,
-            grant: self.grant,
-        }
-    }
-
-    /// The session as it was read, for [`Session::apply`].
-    pub const fn session(&self) -> &'p Session {
-        self.session
+    pub const fn approval(&self) -> &Approval {
+        &self.approval
     }
 
     /// The guarded change to `Redeemed`.
-    pub fn change(&self) -> Change {
-        let redeemed = Redeemed {
-            grant: self.grant.clone(),
-            at: self.now,
-        };
-        self.session.change(State::Redeemed(Arc::new(redeemed)))
+    pub const fn change(&self) -> &Change {
+        &self.change
     }
 
     /// Makes the response from the outcome of the guarded write (C17 to C19): the tokens with the granted scope if it won; 503
@@ -206,7 +204,7 @@ impl<'p> Redemption<'p> {
     pub fn settle(self, written: Written, tokens: &Tokens<'_>) -> Result<Reply, Lost> {
         settle(written, self.losses, || {
             // "scope OPTIONAL, if identical to the scope requested by the client; otherwise, REQUIRED." (RFC 6749, section 5.1)
-            let body = tokens.body(self.grant.scope.as_str());
+            let body = tokens.body(self.approval.scope().as_str());
             Reply::made(Response::made(body), Cause::Granted)
         })
     }
@@ -224,8 +222,10 @@ impl<'p> Redemption<'p> {
     pub fn revoke(self) -> Revocation<'p> {
         Revocation {
             losses: self.losses,
-            session: self.session,
-            grant: self.grant,
+            change: Change {
+                state: State::Revoked(self.approval.grant),
+                ..self.change
+            },
         }
     }
 
@@ -237,27 +237,22 @@ impl<'p> Redemption<'p> {
 
 impl fmt::Debug for Redemption<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Redemption({})", self.session.key())
+        write!(f, "Redemption({})", self.approval.key)
     }
 }
 
 /// An approval that is withdrawn at the last moment, because the subject or the consent is gone.
+#[derive(Debug)]
 #[must_use = "the device is waiting for its answer"]
 pub struct Revocation<'p> {
     losses: &'p mut u8,
-    session: &'p Session,
-    grant: &'p Arc<Grant>,
+    change: Change,
 }
 
-impl<'p> Revocation<'p> {
-    /// The session as it was read, for [`Session::apply`].
-    pub const fn session(&self) -> &'p Session {
-        self.session
-    }
-
+impl Revocation<'_> {
     /// The guarded change to `Revoked`.
-    pub fn change(&self) -> Change {
-        self.session.change(State::Revoked(self.grant.clone()))
+    pub const fn change(&self) -> &Change {
+        &self.change
     }
 
     /// Makes the response from the outcome of the guarded write: `invalid_grant` if it won, 503 if nobody knows.
@@ -267,12 +262,6 @@ impl<'p> Revocation<'p> {
     /// [`Lost`]: load the session and decide again. After three losses the next decision is 503.
     pub fn settle(self, written: Written) -> Result<Reply, Lost> {
         settle(written, self.losses, || Reply::fixed(Cause::ConsentGone))
-    }
-}
-
-impl fmt::Debug for Revocation<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Revocation({})", self.session.key())
     }
 }
 
@@ -287,36 +276,37 @@ fn settle(written: Written, losses: &mut u8, won: impl FnOnce() -> Reply) -> Res
     }
 }
 
-/// What a user approved. It cannot be made by hand: whoever has one has an approved session before them.
-#[derive(Clone, Copy)]
-pub struct Approval<'p> {
-    session: &'p Session,
-    grant: &'p Grant,
+/// What a user approved. It cannot be made by hand: whoever has one has an approved session before them. Cloning shares it.
+#[derive(Clone)]
+pub struct Approval {
+    key: SessionKey,
+    client_id: Arc<str>,
+    grant: Arc<Grant>,
 }
 
-impl<'p> Approval<'p> {
+impl Approval {
     /// The session's id. Keep it with the tokens: a replay names it, and they are to be revoked then.
-    pub const fn session_key(&self) -> &'p SessionKey {
-        self.session.key()
+    pub const fn session_key(&self) -> &SessionKey {
+        &self.key
     }
 
     /// The client.
-    pub fn client_id(&self) -> &'p str {
-        self.session.client_id()
+    pub fn client_id(&self) -> &str {
+        &self.client_id
     }
 
     /// The user.
-    pub const fn subject(&self) -> &'p Subject {
+    pub fn subject(&self) -> &Subject {
         &self.grant.subject
     }
 
     /// The scope granted, which may be narrower than the one asked for.
-    pub const fn scope(&self) -> &'p Scope {
+    pub fn scope(&self) -> &Scope {
         &self.grant.scope
     }
 
     /// The host's value, as given with the approval.
-    pub const fn host_value(&self) -> &'p HostValue {
+    pub fn host_value(&self) -> &HostValue {
         &self.grant.value
     }
 
@@ -326,10 +316,10 @@ impl<'p> Approval<'p> {
     }
 }
 
-impl fmt::Debug for Approval<'_> {
+impl fmt::Debug for Approval {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Approval")
-            .field("session", self.session)
+            .field("session", &self.key)
             .field("subject", self.subject())
             .field("scope", self.scope())
             .finish_non_exhaustive()

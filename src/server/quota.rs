@@ -119,7 +119,7 @@ impl QuotaChange {
         &self.key
     }
 
-    /// What must be stored for the write to win; none: nothing, or a value past its [`Quota::purge_at`].
+    /// What must be stored for the write to win; none: nothing.
     pub const fn from(&self) -> Option<Quota> {
         self.from
     }
@@ -164,11 +164,19 @@ impl QuotaKey {
 
 /// A quota of which nothing is left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the quota is spent; try again after {retry_after:?}")]
+#[error("the quota is spent; try again in {} s", self.seconds())]
 #[non_exhaustive]
 pub struct Spent {
     /// The time until one can be taken again.
     pub retry_after: Duration,
+}
+
+impl Spent {
+    /// The same in whole seconds, rounded up, at least one: the value of `Retry-After`.
+    pub fn seconds(&self) -> u32 {
+        let seconds = self.retry_after.as_millis().div_ceil(1000);
+        u32::try_from(seconds).unwrap_or(u32::MAX).max(1)
+    }
 }
 
 /// A limit that would never or always refuse.

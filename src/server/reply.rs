@@ -72,9 +72,7 @@ impl Reply {
     }
 
     fn too_many(cause: Cause, spent: Spent) -> Self {
-        let millis = spent.retry_after.as_millis();
-        let seconds = u32::try_from(millis.div_ceil(1000)).unwrap_or(u32::MAX);
-        Self::made(Response::later(TOO_MANY, seconds.max(1)), cause)
+        Self::made(Response::later(TOO_MANY, spent.seconds()), cause)
     }
 
     #[inline(always)]
@@ -194,9 +192,9 @@ causes! {
     DeviceCodeMissing, "device_code_missing", invalid!("device_code is missing");
     /// B1: too many wrong secrets before.
     SecretQuotaSpent, "secret_quota_spent", TOO_MANY;
-    /// B2, B3: nobody has this id. Charge the quota of wrong secrets where a secret was presented.
+    /// B2, B3: nobody has this id.
     UnknownClient, "unknown_client", INVALID_CLIENT;
-    /// B2, B3: the secret is wrong. Charge the quota of wrong secrets.
+    /// B2, B3: the secret is wrong.
     WrongSecret, "wrong_secret", INVALID_CLIENT;
     /// B4: a confidential client without its credential.
     CredentialMissing, "credential_missing", INVALID_CLIENT;
@@ -260,6 +258,13 @@ causes! {
     UserCodesTaken, "user_codes_taken", UNAVAILABLE;
     /// D8: a device code was drawn twice, or the entropy was never filled. **Stop issuing.**
     EntropyBroken, "entropy_broken", SERVER_ERROR;
+}
+
+impl Cause {
+    /// Whether this counts against the quota of wrong secrets, if a secret was presented.
+    pub const fn is_wrong_secret(self) -> bool {
+        matches!(self, Self::WrongSecret | Self::UnknownClient)
+    }
 }
 
 impl core::fmt::Display for Cause {

@@ -2,14 +2,14 @@
 //!
 //! Rules:
 //! 1. Each step needs the value that only the step before can make: [`Form::read`], [`Form::grant`] or
-//!    [`Form::device_authorization`], then [`Request::authenticate`], which alone yields a [`Poll`] or an [`Issuing`].
+//!    [`Form::device_authorization`], then [`Unauthenticated::authenticate`], which alone yields a [`Poll`] or an [`Issuing`].
 //! 2. Each step borrows the form: nothing is copied, and an async handler may hold every step across an await.
 //! 3. Within a step the rows are checked in their order.
 
 use alloc::borrow::Cow;
 use core::mem;
 
-use super::authenticate::{Credentials, Request};
+use super::authenticate::{Credentials, Unauthenticated};
 use super::issue::Issuing;
 use super::policy::Policy;
 use super::poll::Poll;
@@ -133,12 +133,11 @@ impl Place {
     /// Of a parameter that did not come.
     const NOWHERE: Self = Self(u16::MAX, u16::MAX);
 
-    /// Of a value that is a part of `body`. The policy bounds bodies to what these numbers can tell.
+    /// Of a value that ends at `end`. The policy bounds bodies to what these numbers can tell.
     #[inline(always)]
-    fn of(value: &[u8], body: &[u8]) -> Self {
-        let from = value.as_ptr().addr().wrapping_sub(body.as_ptr().addr());
+    fn of(value: &[u8], end: usize) -> Self {
         let number = |place: usize| u16::try_from(place).unwrap_or(u16::MAX);
-        Self(number(from), number(from.wrapping_add(value.len())))
+        Self(number(end.wrapping_sub(value.len())), number(end))
     }
 }
 
@@ -223,7 +222,7 @@ impl Places {
                     }
                 },
             };
-            let place = Place::of(value, body);
+            let place = Place::of(value, segments.end());
             let before = match name {
                 Name::GrantType => mem::replace(&mut places.grant_type, place),
                 Name::DeviceCode => mem::replace(&mut places.device_code, place),
@@ -348,7 +347,7 @@ impl<'a> Form<'a> {
         if self.device_code().is_none() {
             return Err(Reply::fixed(Cause::DeviceCodeMissing));
         }
-        Ok(Grant::DeviceCode(Request::new(credentials)))
+        Ok(Grant::DeviceCode(Unauthenticated::new(credentials)))
     }
 
     /// A request at the device authorization endpoint (A10 to A15).
@@ -356,8 +355,8 @@ impl<'a> Form<'a> {
     /// # Errors
     ///
     /// The reply to send: `invalid_request`, or `invalid_client` for an unusable `Authorization` header.
-    pub fn device_authorization(&self) -> Result<Request<'_, Issuing<'_>>, Reply> {
-        Ok(Request::new(Credentials::read(self)?))
+    pub fn device_authorization(&self) -> Result<Unauthenticated<'_, Issuing<'_>>, Reply> {
+        Ok(Unauthenticated::new(Credentials::read(self)?))
     }
 
     /// The reply to a grant that the host does not serve either: `unsupported_grant_type` (A9).
@@ -401,7 +400,7 @@ fn is_form(content_type: &[u8]) -> bool {
 #[expect(clippy::exhaustive_enums, reason = "a host must dispatch both")]
 pub enum Grant<'f> {
     /// The device grant.
-    DeviceCode(Request<'f, Poll<'f>>),
+    DeviceCode(Unauthenticated<'f, Poll<'f>>),
     /// Another one, for the host to dispatch; [`Form::unsupported_grant`] where it has none.
     Other(&'f Form<'f>),
 }

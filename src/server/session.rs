@@ -267,10 +267,10 @@ impl fmt::Debug for Session {
 #[derive(Clone)]
 #[must_use = "nothing has changed until the store has written it"]
 pub struct Change {
-    key: SessionKey,
-    version: u64,
-    purge_at: Timestamp,
-    state: State,
+    pub(super) key: SessionKey,
+    pub(super) version: u64,
+    pub(super) purge_at: Timestamp,
+    pub(super) state: State,
 }
 
 impl Change {
@@ -311,10 +311,16 @@ pub enum Written {
     Unknown,
 }
 
-/// A guarded write did not win: load again, decide again. The third time the core gives up by itself.
+/// A guarded write did not win: load again, decide again.
+///
+/// For polls and guesses the core counts, and gives up after the third. **For claims and decisions the host counts: three times at
+/// most, then it says that it is busy.**
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the guarded write did not win; load the record again and decide again")]
-#[non_exhaustive]
+#[expect(
+    clippy::exhaustive_structs,
+    reason = "it is matched by its name, and nothing more is to be said"
+)]
 pub struct Lost;
 
 /// How often a guarded write is tried.

@@ -18,30 +18,40 @@ use super::octets::are_plain;
 #[derive(Clone, Debug)]
 pub(crate) struct Segments<'a> {
     rest: &'a [u8],
+    /// Where the rest begins.
+    next: usize,
+    /// Where the last segment ended.
+    end: usize,
 }
 
 impl<'a> Segments<'a> {
     pub(crate) const fn of(body: &'a [u8]) -> Self {
-        Self { rest: body }
+        Self {
+            rest: body,
+            next: 0,
+            end: 0,
+        }
     }
 
     /// The next segment that is not empty, undivided.
     #[inline(always)]
     pub(crate) fn next_segment(&mut self) -> Option<&'a [u8]> {
-        loop {
-            let segment = match memchr::memchr(b'&', self.rest) {
-                Some(end) => {
-                    let (segment, rest) = self.rest.split_at_checked(end)?;
-                    self.rest = rest.get(1..)?;
-                    segment
-                }
-                None if self.rest.is_empty() => return None,
-                None => core::mem::take(&mut self.rest),
-            };
+        while !self.rest.is_empty() {
+            let length = memchr::memchr(b'&', self.rest).unwrap_or(self.rest.len());
+            let (segment, rest) = self.rest.split_at_checked(length)?;
+            self.rest = rest.get(1..).unwrap_or_default();
+            self.end = self.next.wrapping_add(length);
+            self.next = self.end.wrapping_add(1);
             if !segment.is_empty() {
                 return Some(segment);
             }
         }
+        None
+    }
+
+    /// Where in the body the last segment ended.
+    pub(crate) const fn end(&self) -> usize {
+        self.end
     }
 }
 

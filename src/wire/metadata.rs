@@ -11,10 +11,12 @@
 use alloc::format;
 use alloc::string::{String, ToString as _};
 use core::fmt;
-use core::net::{Ipv4Addr, Ipv6Addr};
+use core::net::Ipv6Addr;
 
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
 use serde_json::{Map, Value};
+
+use super::uri::Uri;
 
 /// The largest document that is read. Real ones have a few kilobytes.
 pub const MAX_DOCUMENT: usize = 1024 * 1024;
@@ -95,7 +97,9 @@ impl Metadata {
         for name in [DEVICE_AUTHORIZATION, TOKEN] {
             match metadata.0.get(name) {
                 None | Some(Value::Null) => {}
-                Some(value) => endpoint(value.as_str().ok_or(MetadataError::Unreadable)?)?,
+                Some(value) => {
+                    endpoint(value.as_str().ok_or(MetadataError::Unreadable)?)?;
+                }
             }
         }
         Ok(metadata)
@@ -112,7 +116,7 @@ impl Metadata {
         device_authorization_endpoint: &str,
         token_endpoint: &str,
     ) -> Result<Self, MetadataError> {
-        check_issuer(issuer)?;
+        checked_issuer(issuer)?;
         endpoint(device_authorization_endpoint)?;
         endpoint(token_endpoint)?;
         let members = [
@@ -209,7 +213,7 @@ impl Metadata {
     ///
     /// [RFC 8414, section 3.1]: https://www.rfc-editor.org/rfc/rfc8414#section-3.1
     pub fn well_known(issuer: &str) -> Result<String, MetadataError> {
-        let path = check_issuer(issuer)?;
+        let path = checked_issuer(issuer)?.path;
         let origin = issuer.strip_suffix(path).unwrap_or(issuer);
         let path = path.strip_suffix('/').unwrap_or(path);
         Ok(format!(
@@ -223,7 +227,7 @@ impl Metadata {
     ///
     /// [`MetadataError::Url`] as for [`Self::well_known`].
     pub fn openid(issuer: &str) -> Result<String, MetadataError> {
-        check_issuer(issuer)?;
+        checked_issuer(issuer)?;
         let issuer = issuer.strip_suffix('/').unwrap_or(issuer);
         Ok(format!("{issuer}/.well-known/openid-configuration"))
     }
@@ -286,111 +290,62 @@ pub enum MetadataError {
 }
 
 /// Checks a URL to which codes are sent.
-pub(crate) fn endpoint(url: &str) -> Result<(), UrlError> {
-    // What RFC 3986 does not admit, proxies and libraries read differently.
-    if url.bytes().any(|byte| br#""<>\^`{|}"#.contains(&byte)) {
-        return Err(UrlError::Character);
-    }
-    let parts = Parts::of(url)?;
+pub(crate) fn endpoint(url: &str) -> Result<Uri<'_>, UrlError> {
+    let uri = shown(url, Plain::Refused)?;
     // "The endpoint URI MUST NOT include a fragment component." (RFC 6749, section 3.2)
-    if parts.tail.contains('#') {
+    if uri.rest.contains('#') {
         return Err(UrlError::Fragment);
     }
-    parts.secure()
+    Ok(uri)
 }
 
-/// Checks an issuer, which is an endpoint without a query, and gives its path.
-fn check_issuer(issuer: &str) -> Result<&str, UrlError> {
-    endpoint(issuer)?;
-    let parts = Parts::of(issuer)?;
+/// Checks an issuer: an endpoint without a query.
+fn checked_issuer(issuer: &str) -> Result<Uri<'_>, UrlError> {
+    let uri = endpoint(issuer)?;
     // "a URL that uses the "https" scheme and has no query or fragment components" (RFC 8414, section 2)
-    if parts.tail.contains('?') {
+    if !uri.rest.is_empty() {
         return Err(UrlError::Query);
     }
-    Ok(parts.tail)
+    Ok(uri)
 }
 
-/// Checks a URL that is shown to people; plain http where `plain` says so.
-pub(crate) fn shown(url: &str, plain: Plain) -> Result<(), UrlError> {
-    let parts = Parts::of(url)?;
+/// Checks a URL that is shown to people.
+pub(crate) fn shown(url: &str, plain: Plain) -> Result<Uri<'_>, UrlError> {
+    if url.len() > MAX_URL {
+        return Err(UrlError::TooLong);
+    }
+    let uri = Uri::read(url)
+        .filter(has_authority)
+        .ok_or(UrlError::Malformed)?;
     match plain {
-        Plain::Refused => parts.secure(),
-        Plain::Allowed => Ok(()),
+        Plain::Refused if !uri.is_private() => Err(UrlError::Plain),
+        Plain::Refused | Plain::Allowed => Ok(uri),
     }
 }
 
-/// Whether plain http is good enough.
+/// Whether plain http to another machine is good enough.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Plain {
     Refused,
     Allowed,
 }
 
-/// The parts of an absolute http or https URL that matter here.
-struct Parts<'a> {
-    https: bool,
-    host: &'a str,
-    /// Path, query and fragment.
-    tail: &'a str,
-}
-
-impl<'a> Parts<'a> {
-    fn of(url: &'a str) -> Result<Self, UrlError> {
-        if url.len() > MAX_URL {
-            return Err(UrlError::TooLong);
-        }
-        if !url.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return Err(UrlError::Character);
-        }
-        let (scheme, rest) = url.split_once("://").ok_or(UrlError::NotAbsolute)?;
-        let https = scheme.eq_ignore_ascii_case("https");
-        if !https && !scheme.eq_ignore_ascii_case("http") {
-            return Err(UrlError::NotAbsolute);
-        }
-        let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
-        let (authority, tail) = rest.split_at_checked(end).unwrap_or((rest, ""));
-        if authority.contains('@') {
-            return Err(UrlError::UserInformation);
-        }
-        let (host, port) = match authority.rsplit_once(':') {
-            Some((host, port)) if !port.ends_with(']') => (host, port),
-            Some(_) | None => (authority, "0"),
-        };
-        let is_port = port.parse::<u16>().is_ok() && !port.starts_with('+');
-        if !is_host(host) || !is_port {
-            return Err(UrlError::NotAbsolute);
-        }
-        Ok(Self { https, host, tail })
-    }
-
-    fn secure(&self) -> Result<(), UrlError> {
-        if self.https || is_loopback(self.host) {
-            return Ok(());
-        }
-        Err(UrlError::Plain)
-    }
-}
-
-fn is_host(host: &str) -> bool {
-    if let Some(address) = bracketed(host) {
-        return address.parse::<Ipv6Addr>().is_ok();
-    }
-    let legal = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
-    !host.is_empty() && host.bytes().all(legal)
-}
-
-fn is_loopback(host: &str) -> bool {
-    host.eq_ignore_ascii_case("localhost")
-        || host
-            .parse()
-            .is_ok_and(|address: Ipv4Addr| address.is_loopback())
-        || bracketed(host)
-            .and_then(|address| address.parse().ok())
-            .is_some_and(|address: Ipv6Addr| address.is_loopback())
-}
-
-fn bracketed(host: &str) -> Option<&str> {
-    host.strip_prefix('[')?.strip_suffix(']')
+/// Whether host and port are such: what is not is read differently by different libraries.
+fn has_authority(uri: &Uri<'_>) -> bool {
+    let host = uri.host();
+    let known = match host.strip_prefix('[') {
+        Some(rest) => rest
+            .strip_suffix(']')
+            .is_some_and(|address| address.parse::<Ipv6Addr>().is_ok()),
+        None => host
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_')),
+    };
+    let port = uri.authority.strip_prefix(host).unwrap_or_default();
+    let port = port
+        .strip_prefix(':')
+        .unwrap_or(if port.is_empty() { "0" } else { "" });
+    known && port.parse::<u16>().is_ok() && !port.starts_with('+')
 }
 
 /// Why a URL must not be used.
@@ -400,15 +355,11 @@ pub enum UrlError {
     /// More than [`MAX_URL`] bytes.
     #[error("a url may have at most {MAX_URL} bytes")]
     TooLong,
-    /// A space, a control character, one beyond ASCII or one that a URL may not contain.
-    #[error("a url consists of visible ascii characters, the others escaped")]
-    Character,
-    /// No scheme http or https, no host, or a port that is none.
-    #[error("a url must be absolute, with the scheme https and a host")]
-    NotAbsolute,
-    /// A name or a password before the host.
-    #[error("a url may not carry user information")]
-    UserInformation,
+    /// Not an absolute http or https URL, user information in it, or a character that a URL may not contain.
+    #[error(
+        "a url must be absolute, with a host, without user information, and of visible ascii characters"
+    )]
+    Malformed,
     /// Plain http to another machine.
     #[error("a url must be https unless it is of this machine")]
     Plain,

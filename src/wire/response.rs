@@ -240,12 +240,9 @@ impl HeaderValue<'_> {
         }
         Self(Value::Number(digits, used))
     }
-}
 
-impl Deref for HeaderValue<'_> {
-    type Target = str;
-
-    fn deref(&self) -> &str {
+    /// The characters.
+    pub fn as_str(&self) -> &str {
         match &self.0 {
             Value::Text(text) => text,
             Value::Number(digits, used) => {
@@ -254,6 +251,26 @@ impl Deref for HeaderValue<'_> {
                 core::str::from_utf8(digits).unwrap_or_default()
             }
         }
+    }
+}
+
+impl fmt::Display for HeaderValue<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self)
+    }
+}
+
+impl PartialEq<str> for HeaderValue<'_> {
+    fn eq(&self, other: &str) -> bool {
+        self.as_str() == other
+    }
+}
+
+impl Deref for HeaderValue<'_> {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        self.as_str()
     }
 }
 

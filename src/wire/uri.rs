@@ -2,6 +2,8 @@
 //!
 //! [RFC 3986]: https://www.rfc-editor.org/rfc/rfc3986
 
+use core::net::{Ipv4Addr, Ipv6Addr};
+
 /// The parts of an absolute `http` or `https` URI without userinfo, all of visible ASCII.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Uri<'a> {
@@ -38,7 +40,24 @@ impl<'a> Uri<'a> {
             path,
             rest,
         };
-        (!uri.host().is_empty() && !authority.contains('@')).then_some(uri)
+        uri.has_host().then_some(uri)
+    }
+
+    /// Whether the authority is a host and perhaps a port: what is not is read differently by different libraries.
+    fn has_host(&self) -> bool {
+        let host = self.host();
+        let bracketed = host
+            .strip_prefix('[')
+            .and_then(|rest| rest.strip_suffix(']'));
+        let is_host = if let Some(address) = bracketed {
+            address.parse::<Ipv6Addr>().is_ok()
+        } else {
+            let legal = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_');
+            !host.is_empty() && host.bytes().all(legal)
+        };
+        let port = self.authority.strip_prefix(host).unwrap_or_default();
+        let is_port = |digits: &str| digits.parse::<u16>().is_ok() && !digits.starts_with('+');
+        is_host && (port.is_empty() || port.strip_prefix(':').is_some_and(is_port))
     }
 
     /// The host without its port; an IPv6 address keeps its brackets.
@@ -56,8 +75,8 @@ impl<'a> Uri<'a> {
         host.eq_ignore_ascii_case("localhost")
             || host == "[::1]"
             || host
-                .parse()
-                .is_ok_and(|address: core::net::Ipv4Addr| address.is_loopback())
+                .parse::<Ipv4Addr>()
+                .is_ok_and(|address| address.is_loopback())
     }
 
     /// Whether nobody on the way can read along: `https`, or this machine.

@@ -148,7 +148,7 @@ impl Login {
                     reply,
                     wrote: Wrote::Nothing,
                 },
-                Polled::Paced(pace, reply) => {
+                Polled::Paced(_, pace, reply) => {
                     store.save_pace(&key, pace);
                     let form = serde_json::to_value(pace).unwrap();
                     Answer {
@@ -274,7 +274,7 @@ pub(crate) fn with_poll_of<T>(
 pub(crate) fn redemption(polled: Polled<'_>) -> Redemption<'_> {
     match polled {
         Polled::Redeem(redemption) => redemption,
-        Polled::Reply(reply) | Polled::Paced(_, reply) => {
+        Polled::Reply(reply) | Polled::Paced(_, _, reply) => {
             panic!("no redemption but {:?}", reply.cause())
         }
     }

@@ -385,7 +385,7 @@ pub(crate) fn poll(
         let stored = key.and_then(|key| store.load(&key)).cloned();
         match poll.decide(stored.as_ref(), now) {
             Polled::Reply(reply) => reply,
-            Polled::Paced(pace, reply) => {
+            Polled::Paced(_, pace, reply) => {
                 store.save_pace(&key.unwrap(), pace);
                 reply
             }

@@ -258,7 +258,7 @@ impl World {
                 let stored = self.read(attempt, polling.stale);
                 match poll.decide(stored.as_ref(), at(now)) {
                     Polled::Reply(reply) => return reply,
-                    Polled::Paced(pace, reply) => {
+                    Polled::Paced(_, pace, reply) => {
                         self.show(&pace);
                         if polling.saves_pace {
                             self.sessions.save_pace(&key, pace);
@@ -280,7 +280,7 @@ impl World {
                                 revocation.settle(written)
                             }
                             Verdict::Mints => {
-                                let change = redemption.change();
+                                let change = redemption.change().clone();
                                 self.show(&change);
                                 let written = self.write(&change, polling.commit);
                                 redemption.settle(written, &support::tokens())

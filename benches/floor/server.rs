@@ -1,0 +1,478 @@
+//! The floor of the server half.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use hashbrown::HashTable;
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use sha2::{Digest as _, Sha256};
+use subtle::ConstantTimeEq as _;
+
+use crate::operations::host::{
+    CONFIDENTIAL, FOREIGN, FORM, Host, Minted, PAGE, PUBLIC, Request, SCOPE, SECRET, USER_CODE_KEY,
+    USERS, shape, user,
+};
+use crate::operations::{Moment, Out};
+
+const GRANT: &[u8] = b"urn%3Aietf%3Aparams%3Aoauth%3Agrant-type%3Adevice_code";
+const CONSONANTS: &[u8; 20] = b"BCDFGHJKLMNPQRSTVWXZ";
+
+const PENDING: &[u8] =
+    br#"{"error":"authorization_pending","error_description":"the user has not decided yet"}"#;
+const EXPIRED: &[u8] =
+    br#"{"error":"expired_token","error_description":"the device code has expired"}"#;
+const UNKNOWN: &[u8] =
+    br#"{"error":"invalid_grant","error_description":"the device code is not valid"}"#;
+const MISSING: &[u8] =
+    br#"{"error":"invalid_request","error_description":"device_code is missing"}"#;
+
+const LIFETIME: i64 = 300_000;
+const INTERVAL: u32 = 5;
+const STEP: u32 = 5;
+const CAP: u32 = 60;
+
+/// Five guesses at once, then one a minute.
+const GUESS_PERIOD: i64 = 60_000;
+const GUESS_ROOM: i64 = 4 * GUESS_PERIOD;
+
+/// A digest; its first word is its hash.
+type Key = [u8; 32];
+
+fn hash(key: &Key) -> u64 {
+    u64::from_le_bytes(*key.first_chunk().unwrap())
+}
+
+struct Client {
+    secret: Option<Key>,
+    /// What it may ask for, shared by the sessions that ask for all of it.
+    scope: Arc<str>,
+}
+
+/// A session: the least that an honest one holds.
+struct Record {
+    device: Key,
+    user: Key,
+    client: Arc<Client>,
+    scope: Arc<str>,
+    expires: i64,
+    version: u64,
+    state: State,
+    pace: Pace,
+}
+
+enum State {
+    Pending,
+    Claimed(Box<Decision>),
+    Approved(Box<Decision>),
+    Redeemed(Box<Decision>),
+}
+
+struct Decision {
+    user: Box<str>,
+    scope: Arc<str>,
+    /// Until when it may be redeemed, or when it was.
+    at: i64,
+}
+
+struct Pace {
+    /// The last accepted poll; before all time where there was none.
+    last: i64,
+    interval: u32,
+    widened: bool,
+}
+
+/// The host without this crate.
+pub(crate) struct Floor {
+    clients: HashMap<String, Arc<Client>>,
+    sessions: HashTable<Record>,
+    users: HashTable<(u64, u64)>,
+    /// By user: when everything taken is given back.
+    guesses: HashMap<String, i64>,
+    key: Hmac<Sha256>,
+    names: Vec<String>,
+    length: usize,
+    after_code: String,
+    minted: Minted,
+}
+
+impl Host for Floor {
+    type Session = Key;
+
+    fn new(outstanding: u64) -> Self {
+        let scope: Arc<str> = SCOPE.into();
+        let clients = [
+            (PUBLIC, None),
+            (FOREIGN, None),
+            (CONFIDENTIAL, Some(Sha256::digest(SECRET).into())),
+        ];
+        let clients = clients.map(|(id, secret)| {
+            let scope = scope.clone();
+            (id.to_owned(), Arc::new(Client { secret, scope }))
+        });
+        Self {
+            clients: clients.into(),
+            sessions: HashTable::new(),
+            users: HashTable::new(),
+            guesses: HashMap::new(),
+            key: Hmac::new_from_slice(USER_CODE_KEY).unwrap(),
+            names: (0..USERS).map(user).collect(),
+            length: shape(outstanding).length().into(),
+            after_code: format!(
+                r#"","verification_uri":"{PAGE}","expires_in":{},"interval":{INTERVAL}}}"#,
+                LIFETIME / 1000
+            ),
+            minted: Minted::new(),
+        }
+    }
+
+    #[inline(never)]
+    fn device_authorization(
+        &mut self,
+        request: Request<'_>,
+        entropy: [u8; 48],
+        now: Moment,
+        out: &mut Out,
+    ) {
+        if request.content_type != FORM {
+            return invalid(out);
+        }
+        let (mut client_id, mut scope) = (None, None);
+        for segment in Segments(Some(request.body)) {
+            if let Some(value) = segment.strip_prefix(b"client_id=") {
+                client_id = Some(value);
+            } else if let Some(value) = segment.strip_prefix(b"scope=") {
+                scope = Some(value);
+            }
+        }
+        let (Some(client_id), Some(scope)) = (client_id, scope) else {
+            return invalid(out);
+        };
+        let Some(client) = find(&self.clients, client_id) else {
+            return unauthorized(out);
+        };
+        // All of what is allowed, or nothing.
+        let decoded = scope
+            .iter()
+            .map(|&byte| if byte == b'+' { b' ' } else { byte });
+        if !decoded.eq(client.scope.bytes()) {
+            return invalid(out);
+        }
+        let (device, random) = entropy.split_at(32);
+        let mut device_code = [0; 43];
+        URL_SAFE_NO_PAD
+            .encode_slice(device, &mut device_code)
+            .unwrap();
+        let mut number = u128::from_be_bytes(random.try_into().unwrap());
+        number %= 20_u128.pow(u32::try_from(self.length).unwrap());
+        let mut number = u64::try_from(number).unwrap();
+        let mut user_code = [0; 16];
+        let user_code = &mut user_code[..self.length];
+        for slot in &mut *user_code {
+            *slot = CONSONANTS[usize::try_from(number % 20).unwrap()];
+            number /= 20;
+        }
+        let record = Record {
+            device: Sha256::digest(device_code).into(),
+            user: self
+                .key
+                .clone()
+                .chain_update(&*user_code)
+                .finalize()
+                .into_bytes()
+                .into(),
+            client: client.clone(),
+            scope: client.scope.clone(),
+            expires: now.millis + LIFETIME,
+            version: 1,
+            state: State::Pending,
+            pace: Pace {
+                last: i64::MIN,
+                interval: INTERVAL,
+                widened: false,
+            },
+        };
+        if !self.insert(record) {
+            return invalid(out);
+        }
+        head(out, 200);
+        out.push(br#"{"device_code":""#);
+        out.push(&device_code);
+        out.push(br#"","user_code":""#);
+        let group = [4, 5, 3]
+            .into_iter()
+            .find(|group| user_code.len().is_multiple_of(*group));
+        for (place, group) in user_code.chunks(group.unwrap_or(16)).enumerate() {
+            if place > 0 {
+                out.push(b"-");
+            }
+            out.push(group);
+        }
+        out.push(self.after_code.as_bytes());
+    }
+
+    #[inline(never)]
+    fn token(&mut self, request: Request<'_>, now: Moment, out: &mut Out) {
+        if request.content_type != FORM {
+            return invalid(out);
+        }
+        let (mut grant, mut code, mut client_id) = (None, None, None);
+        for segment in Segments(Some(request.body)) {
+            if let Some(value) = segment.strip_prefix(b"grant_type=") {
+                grant = Some(value);
+            } else if let Some(value) = segment.strip_prefix(b"device_code=") {
+                code = Some(value);
+            } else if let Some(value) = segment.strip_prefix(b"client_id=") {
+                client_id = Some(value);
+            }
+        }
+        if grant != Some(GRANT) {
+            return invalid(out);
+        }
+        let Some(code) = code else {
+            return refuse(out, MISSING);
+        };
+        let client = match (request.authorization, client_id) {
+            (None, Some(id)) => find(&self.clients, id).filter(|client| client.secret.is_none()),
+            (Some(header), None) => basic(&self.clients, header),
+            _ => None,
+        };
+        let Some(client) = client else {
+            return unauthorized(out);
+        };
+        let key: Key = Sha256::digest(code).into();
+        let found = self
+            .sessions
+            .find_mut(hash(&key), |record| record.device == key);
+        let Some(record) = found.filter(|record| Arc::ptr_eq(&record.client, client)) else {
+            return refuse(out, UNKNOWN);
+        };
+        match record.state {
+            State::Pending | State::Claimed(_) if now.millis < record.expires => {
+                record.pace.step(now.millis, out);
+            }
+            State::Approved(ref decision) if now.millis < decision.at => {
+                redeem(record, &self.minted, now.millis, out);
+            }
+            _ => refuse(out, EXPIRED),
+        }
+    }
+
+    #[inline(never)]
+    fn enter(&mut self, typed: &str, user: usize, now: Moment) -> Option<Key> {
+        let user = &self.names[user];
+        let now = now.millis;
+        match self.guesses.get_mut(user) {
+            Some(full) if *full - now > GUESS_ROOM => return None,
+            Some(full) => *full = now.max(*full) + GUESS_PERIOD,
+            None => {
+                self.guesses.insert(user.clone(), now + GUESS_PERIOD);
+            }
+        }
+        let mut code = [0; 16];
+        let mut slots = code[..self.length].iter_mut();
+        for byte in typed.bytes().map(|byte| byte.to_ascii_uppercase()) {
+            if CONSONANTS.contains(&byte) {
+                *slots.next()? = byte;
+            }
+        }
+        if slots.next().is_some() {
+            return None;
+        }
+        let code = &code[..self.length];
+        let key: Key = self
+            .key
+            .clone()
+            .chain_update(code)
+            .finalize()
+            .into_bytes()
+            .into();
+        let sessions = &mut self.sessions;
+        let mut entries = self.users.iter_hash(hash(&key));
+        let is_ours = |&&(_, session): &&(u64, u64)| {
+            sessions
+                .find(session, |record| record.user == key)
+                .is_some()
+        };
+        let &(_, session) = entries.find(is_ours)?;
+        let record = self
+            .sessions
+            .find_mut(session, |record| record.user == key)?;
+        if now >= record.expires {
+            return None;
+        }
+        let State::Pending = record.state else {
+            return None;
+        };
+        record.state = State::Claimed(Box::new(Decision {
+            user: user.as_str().into(),
+            scope: record.scope.clone(),
+            at: now,
+        }));
+        record.version += 1;
+        Some(record.device)
+    }
+
+    #[inline(never)]
+    fn approve(&mut self, session: Key, user: usize, now: Moment) -> bool {
+        let found = self
+            .sessions
+            .find_mut(hash(&session), |record| record.device == session);
+        let Some(record) = found.filter(|record| now.millis < record.expires) else {
+            return false;
+        };
+        match core::mem::replace(&mut record.state, State::Pending) {
+            State::Claimed(mut decision) if *decision.user == *self.names[user] => {
+                let grace = now.millis + i64::from(INTERVAL) * 2000;
+                decision.at = record.expires.max(grace);
+                record.state = State::Approved(decision);
+                record.version += 1;
+                true
+            }
+            other => {
+                record.state = other;
+                false
+            }
+        }
+    }
+
+    fn forget(&mut self) {
+        self.sessions.clear();
+        self.users.clear();
+        self.guesses.clear();
+    }
+}
+
+impl Floor {
+    /// Never overwrites.
+    fn insert(&mut self, record: Record) -> bool {
+        let (device, user) = (hash(&record.device), hash(&record.user));
+        let sessions = &mut self.sessions;
+        let is_taken = sessions
+            .find(device, |own| own.device == record.device)
+            .is_some()
+            || self.users.iter_hash(user).any(|&(_, session)| {
+                sessions
+                    .find(session, |own| own.user == record.user)
+                    .is_some()
+            });
+        if !is_taken {
+            sessions.insert_unique(device, record, |own| hash(&own.device));
+            self.users
+                .insert_unique(user, (user, device), |&(user, _)| user);
+        }
+        !is_taken
+    }
+}
+
+impl Pace {
+    fn step(&mut self, now: i64, out: &mut Out) {
+        let interval = i64::from(self.interval) * 1000;
+        let least = interval - (interval / 4).max(1000);
+        if now.saturating_sub(self.last) >= least {
+            *self = Self {
+                last: now,
+                interval: self.interval,
+                widened: false,
+            };
+            return refuse(out, PENDING);
+        }
+        if !self.widened && self.interval < CAP {
+            self.interval = (self.interval + STEP).min(CAP);
+            self.widened = true;
+        }
+        let digits = [
+            b'0' + (self.interval / 10) as u8,
+            b'0' + (self.interval % 10) as u8,
+        ];
+        let digits = &digits[usize::from(self.interval < 10)..];
+        head(out, 400);
+        out.header("retry-after", core::str::from_utf8(digits).unwrap());
+        out.push(br#"{"error":"slow_down","error_description":"polling too fast","interval":"#);
+        out.push(digits);
+        out.push(b"}");
+    }
+}
+
+/// The guarded write, then the response.
+fn redeem(record: &mut Record, minted: &Minted, now: i64, out: &mut Out) {
+    if let State::Approved(mut decision) = core::mem::replace(&mut record.state, State::Pending) {
+        decision.at = now;
+        head(out, 200);
+        out.push(br#"{"access_token":""#);
+        out.push(minted.access_token.as_bytes());
+        out.push(br#"","token_type":"Bearer","refresh_token":""#);
+        out.push(minted.refresh_token.as_bytes());
+        out.push(br#"","id_token":""#);
+        out.push(minted.id_token.as_bytes());
+        out.push(br#"","scope":""#);
+        out.push(decision.scope.as_bytes());
+        out.push(br#"","expires_in":300}"#);
+        record.state = State::Redeemed(decision);
+        record.version += 1;
+    }
+}
+
+/// The parts of a form between `&`.
+struct Segments<'a>(Option<&'a [u8]>);
+
+impl<'a> Iterator for Segments<'a> {
+    type Item = &'a [u8];
+
+    #[inline]
+    fn next(&mut self) -> Option<&'a [u8]> {
+        let rest = self.0?;
+        match memchr::memchr(b'&', rest) {
+            Some(end) => {
+                self.0 = Some(&rest[end + 1..]);
+                Some(&rest[..end])
+            }
+            None => self.0.take(),
+        }
+    }
+}
+
+fn find<'a>(clients: &'a HashMap<String, Arc<Client>>, id: &[u8]) -> Option<&'a Arc<Client>> {
+    clients.get(core::str::from_utf8(id).ok()?)
+}
+
+/// The client of an `Authorization` header.
+fn basic<'a>(clients: &'a HashMap<String, Arc<Client>>, header: &str) -> Option<&'a Arc<Client>> {
+    let mut pair = [0; 256];
+    let length = STANDARD
+        .decode_slice(header.strip_prefix("Basic ")?, &mut pair)
+        .ok()?;
+    let pair = &pair[..length];
+    let colon = memchr::memchr(b':', pair)?;
+    let secret: Key = Sha256::digest(&pair[colon + 1..]).into();
+    let client = find(clients, &pair[..colon])?;
+    bool::from(secret.ct_eq(client.secret.as_ref()?)).then_some(client)
+}
+
+#[inline]
+fn head(out: &mut Out, status: u16) {
+    out.head(status);
+    out.header("content-type", "application/json");
+    out.header("cache-control", "no-store");
+    out.header("pragma", "no-cache");
+}
+
+#[inline]
+fn refuse(out: &mut Out, body: &[u8]) {
+    head(out, 400);
+    out.push(body);
+}
+
+/// What none of the requests of the benches comes to.
+#[cold]
+fn invalid(out: &mut Out) {
+    refuse(out, br#"{"error":"invalid_request"}"#);
+}
+
+#[cold]
+fn unauthorized(out: &mut Out) {
+    head(out, 401);
+    out.header("www-authenticate", "Basic realm=\"oauth\"");
+    out.push(br#"{"error":"invalid_client","error_description":"client authentication failed"}"#);
+}

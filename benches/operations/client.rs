@@ -1,0 +1,151 @@
+//! The operations of the client half.
+
+use core::hint::black_box;
+use core::time::Duration;
+
+use super::device::{Answer, Device, Ours};
+use super::{Operation, Random, Side};
+use crate::floor::client::Floor;
+
+/// How many turns a batch has: the pollers that a success uses up fit the cache.
+const TURNS: usize = 32;
+
+/// Between two polls; longer than any interval that a batch can come to.
+const GAP: Duration = Duration::from_secs(1000);
+
+const PENDING: &str =
+    r#"{"error":"authorization_pending","error_description":"the user has not decided yet"}"#;
+const SLOW_DOWN: &str =
+    r#"{"error":"slow_down","error_description":"polling too fast","interval":10}"#;
+
+/// What the server issued, for a long time.
+const ISSUED: &str = r#"{"device_code":"GmRhmhcxhwAzkoEqiMEgDnyEysNkuNhszIySk9eSaQ0","user_code":"WDJB-MJHT","verification_uri":"https://login.example.com/device","expires_in":1000000,"interval":5}"#;
+
+pub(crate) fn all() -> Vec<Operation> {
+    let small = tokens(600, 400);
+    let large = tokens(2_200, 1_700);
+    vec![
+        operation(
+            "client_start",
+            Starts::<Ours>::new(),
+            Starts::<Floor>::new(),
+        ),
+        turns("client_pending", 400, PENDING),
+        turns("client_slow_down", 400, SLOW_DOWN),
+        turns("client_success", 200, &small),
+        turns("client_success_4k", 200, &large),
+    ]
+}
+
+/// A token response as the server half writes it.
+fn tokens(access_token: usize, id_token: usize) -> String {
+    let mut random = Random(5);
+    let access_token = random.token(access_token);
+    let refresh_token = random.token(43);
+    let id_token = random.token(id_token);
+    format!(
+        r#"{{"access_token":"{access_token}","token_type":"Bearer","refresh_token":"{refresh_token}","id_token":"{id_token}","scope":"openid profile email offline_access","expires_in":300}}"#
+    )
+}
+
+fn turns(name: &'static str, status: u16, body: &str) -> Operation {
+    let ours = Turns::<Ours>::new(status, body);
+    operation(name, ours, Turns::<Floor>::new(status, body))
+}
+
+fn operation(
+    name: &'static str,
+    ours: impl Side + 'static,
+    floor: impl Side + 'static,
+) -> Operation {
+    let operation = Operation {
+        name,
+        turns: TURNS,
+        ours: Box::new(ours),
+        floor: Box::new(floor),
+    };
+    operation.check()
+}
+
+/// Asking for codes.
+struct Starts<D: Device> {
+    device: D,
+    started: usize,
+}
+
+impl<D: Device> Starts<D> {
+    fn new() -> Self {
+        Self {
+            device: D::new(),
+            started: 0,
+        }
+    }
+}
+
+impl<D: Device> Side for Starts<D> {
+    fn prepare(&mut self) {
+        self.started = 0;
+    }
+
+    fn run(&mut self, turns: usize) {
+        for _ in 0..turns {
+            let body = black_box(ISSUED.as_bytes());
+            black_box(self.device.start(body, GAP));
+            self.started += 1;
+        }
+    }
+
+    fn answer(&self) -> String {
+        self.started.to_string()
+    }
+}
+
+/// Turns of polling: of one device while it waits, of one device each where the answer ends it.
+struct Turns<D: Device> {
+    device: D,
+    status: u16,
+    body: String,
+    pollers: Vec<Option<D::Poller>>,
+    done: usize,
+}
+
+impl<D: Device> Turns<D> {
+    fn new(status: u16, body: &str) -> Self {
+        Self {
+            device: D::new(),
+            status,
+            body: body.to_owned(),
+            pollers: Vec::new(),
+            done: 0,
+        }
+    }
+}
+
+impl<D: Device> Side for Turns<D> {
+    fn prepare(&mut self) {
+        self.done = 0;
+        self.pollers.clear();
+        let count = if self.status == 200 { TURNS } else { 1 };
+        let start = || self.device.start(ISSUED.as_bytes(), Duration::ZERO);
+        self.pollers.extend((0..count).map(|_| Some(start())));
+    }
+
+    fn run(&mut self, turns: usize) {
+        let count = self.pollers.len();
+        let mut now = GAP;
+        for turn in 0..turns {
+            let poller = if count == 1 { 0 } else { turn };
+            let answer = black_box(Answer {
+                status: self.status,
+                body: self.body.as_bytes(),
+            });
+            let done = self.device.turn(&mut self.pollers[poller], answer, now);
+            self.done += usize::from(done);
+            now += GAP;
+        }
+    }
+
+    fn answer(&self) -> String {
+        self.done.to_string()
+    }
+}

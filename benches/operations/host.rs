@@ -1,0 +1,306 @@
+//! The host of the server half: what an authorization server does around the core, with [`Memory`] as its store.
+
+use core::hint::black_box;
+use core::time::Duration;
+use std::collections::HashMap;
+
+use device_flow::code::{Entropy, UserCodeShape};
+use device_flow::digest::{SecretDigest, SessionKey, UserCodeKey, UserCodeKeys};
+use device_flow::memory::Memory;
+use device_flow::scope::Scope;
+use device_flow::server::{
+    Authentication, Entered, Entry, Form, Grant, HostValue, Incoming, Inserted, Policy, Poll,
+    Polled, Registration, Reply, Status, Stored, Subject, Written,
+};
+use device_flow::wire::tokens::Tokens;
+use time::OffsetDateTime;
+
+use super::{Moment, Out, Random};
+
+pub(crate) const PUBLIC: &str = "client_01KAFZ2BN9JV8PDPZQ4D0GWXYZ";
+pub(crate) const FOREIGN: &str = "client_01KAFZ2BN9JV8PDPZQ4D0GFRGN";
+pub(crate) const CONFIDENTIAL: &str = "client_01KAFZ2BN9JV8PDPZQ4D0GCNFD";
+pub(crate) const SECRET: &str = "yLKPyKyVUxgmRhmhcxhwAzkoEqiMEgDnyEysNkuNhsz";
+pub(crate) const SCOPE: &str = "openid profile email offline_access";
+pub(crate) const USER_CODE_KEY: &[u8; 32] = b"0123456789abcdef0123456789abcdef";
+pub(crate) const PAGE: &str = "https://login.example.com/device";
+pub(crate) const FORM: &str = "application/x-www-form-urlencoded";
+
+/// How many people sign in.
+pub(crate) const USERS: usize = 64;
+
+/// The user of this number, by the host's `sub`.
+pub(crate) fn user(number: usize) -> String {
+    format!("user_01KAFZ2BN9JV8PDPZQ4D0G{number:04}")
+}
+
+/// What the host mints: 1.2 KB in all.
+pub(crate) struct Minted {
+    pub(crate) access_token: String,
+    pub(crate) refresh_token: String,
+    pub(crate) id_token: String,
+}
+
+impl Minted {
+    pub(crate) fn new() -> Self {
+        let mut random = Random(1);
+        Self {
+            access_token: random.token(600),
+            refresh_token: random.token(43),
+            id_token: random.token(400),
+        }
+    }
+
+    /// How long the access token lasts, in seconds.
+    pub(crate) const EXPIRES_IN: u64 = 300;
+}
+
+/// The shape of user codes that a policy asks for where so many sessions are outstanding: the shortest that it accepts.
+pub(crate) fn shape(outstanding: u64) -> UserCodeShape {
+    (8..=16)
+        .filter_map(|length| UserCodeShape::new(UserCodeShape::CONSONANTS, length).ok())
+        .find(|shape| policy(shape.clone(), outstanding).is_some())
+        .unwrap()
+}
+
+fn policy(shape: UserCodeShape, outstanding: u64) -> Option<Policy> {
+    let builder = Policy::builder(PAGE).user_code(shape);
+    builder.outstanding(outstanding).build().ok()
+}
+
+/// A request as it came over HTTP.
+#[derive(Clone, Copy)]
+pub(crate) struct Request<'a> {
+    pub(crate) method: &'a str,
+    pub(crate) content_type: &'a str,
+    pub(crate) authorization: Option<&'a str>,
+    pub(crate) body: &'a [u8],
+}
+
+impl<'a> Request<'a> {
+    /// A request of a public client.
+    pub(crate) fn new(body: &'a str) -> Self {
+        black_box(Self {
+            method: "POST",
+            content_type: FORM,
+            authorization: None,
+            body: body.as_bytes(),
+        })
+    }
+
+    fn incoming(self) -> Incoming<'a> {
+        Incoming::new(self.method, self.body)
+            .content_type(Some(self.content_type))
+            .authorization(self.authorization)
+    }
+}
+
+/// An authorization server: two endpoints, and a page.
+pub(crate) trait Host {
+    /// What the page keeps of a session between entering a code and deciding.
+    type Session: Copy;
+
+    /// A host that expects so many sessions at once.
+    fn new(outstanding: u64) -> Self;
+
+    /// `POST /device_authorization`, with 48 random bytes.
+    fn device_authorization(
+        &mut self,
+        request: Request<'_>,
+        entropy: [u8; 48],
+        now: Moment,
+        out: &mut Out,
+    );
+
+    /// `POST /token`
+    fn token(&mut self, request: Request<'_>, now: Moment, out: &mut Out);
+
+    /// A user enters a code: pays a guess, looks it up, claims the session.
+    fn enter(&mut self, typed: &str, user: usize, now: Moment) -> Option<Self::Session>;
+
+    /// The user approves, with the scope asked for.
+    fn approve(&mut self, session: Self::Session, user: usize, now: Moment) -> bool;
+
+    /// Removes every session and quota, and keeps the room.
+    fn forget(&mut self);
+}
+
+/// The host that uses this crate.
+pub(crate) struct Ours {
+    pub(crate) policy: Policy,
+    pub(crate) store: Memory,
+    clients: HashMap<String, Registration>,
+    keys: UserCodeKeys,
+    scope: Scope,
+    users: Vec<Subject>,
+    minted: Minted,
+}
+
+impl Host for Ours {
+    type Session = SessionKey;
+
+    fn new(outstanding: u64) -> Self {
+        let scope: Scope = SCOPE.parse().unwrap();
+        let secret = Authentication::secret(SecretDigest::of(SECRET));
+        let clients = [
+            (PUBLIC, Authentication::Public),
+            (FOREIGN, Authentication::Public),
+            (CONFIDENTIAL, secret),
+        ];
+        let clients = clients.map(|(id, authentication)| {
+            let registration = Registration::new(id, authentication).unwrap();
+            let registration = registration.allow_device_grant().allow_scope(scope.clone());
+            (id.to_owned(), registration)
+        });
+        Self {
+            policy: policy(shape(outstanding), outstanding).unwrap(),
+            store: Memory::new(),
+            clients: clients.into(),
+            keys: UserCodeKeys::new(UserCodeKey::new(USER_CODE_KEY).unwrap()),
+            scope,
+            users: (0..USERS).map(|n| Subject::new(user(n)).unwrap()).collect(),
+            minted: Minted::new(),
+        }
+    }
+
+    #[inline(never)]
+    fn device_authorization(
+        &mut self,
+        request: Request<'_>,
+        entropy: [u8; 48],
+        now: Moment,
+        out: &mut Out,
+    ) {
+        match self.issue(request.incoming(), entropy, now.date) {
+            Ok(reply) | Err(reply) => send(&reply, out),
+        }
+    }
+
+    #[inline(never)]
+    fn token(&mut self, request: Request<'_>, now: Moment, out: &mut Out) {
+        match self.poll(request.incoming(), now.date) {
+            Ok(reply) | Err(reply) => send(&reply, out),
+        }
+    }
+
+    #[inline(never)]
+    fn enter(&mut self, typed: &str, user: usize, now: Moment) -> Option<SessionKey> {
+        let Self { store, .. } = self;
+        let mut entry = Entry::new(typed, &self.users[user], &self.keys, &self.policy);
+        let quota = store.load_quota(entry.quota_key());
+        let guess = entry.pay(quota, now.date).ok()?;
+        let written = store.change_quota(guess.change());
+        let paid = guess.settle(written).ok()?;
+        let found = paid
+            .user_keys()
+            .find_map(|key| store.load_by_user_key(&key));
+        let session = found.map(|stored| &stored.session);
+        let review = match paid.enter(session, now.date).ok()? {
+            Entered::Review(review) => review,
+            Entered::Claim(claim) => {
+                let written = store.change(claim.change());
+                claim.settle(written).ok()?
+            }
+        };
+        Some(*review.session_key())
+    }
+
+    #[inline(never)]
+    fn approve(&mut self, session: SessionKey, user: usize, now: Moment) -> bool {
+        let Some(stored) = self.store.load(&session) else {
+            return false;
+        };
+        let (user, value) = (&self.users[user], HostValue::default());
+        let decided = stored
+            .session
+            .approve(user, &self.scope, value, &self.policy, now.date);
+        match decided {
+            Ok(Some(change)) => self.store.change(&change) == Written::Won,
+            Ok(None) => true,
+            Err(_) => false,
+        }
+    }
+
+    fn forget(&mut self) {
+        self.store.purge(time::Date::MAX.midnight().assume_utc());
+    }
+}
+
+impl Ours {
+    #[inline]
+    fn issue(
+        &mut self,
+        incoming: Incoming<'_>,
+        entropy: [u8; 48],
+        now: OffsetDateTime,
+    ) -> Result<Reply, Reply> {
+        let form = Form::read(incoming, &self.policy)?;
+        let request = form.device_authorization()?;
+        let registration = request.client_id().and_then(|id| self.clients.get(id));
+        let mut issuing = request.authenticate(registration)?;
+        let issuance = issuing.draw(Entropy::from(entropy), &self.keys, now)?;
+        let inserted = self.store.insert(issuance.session());
+        Ok(issuance.settle(inserted).unwrap()) // a bench draws no code twice
+    }
+
+    #[inline]
+    fn poll(&mut self, incoming: Incoming<'_>, now: OffsetDateTime) -> Result<Reply, Reply> {
+        let form = Form::read(incoming, &self.policy)?;
+        let request = match form.grant()? {
+            Grant::DeviceCode(request) => request,
+            Grant::Other(form) => return Ok(form.unsupported_grant()),
+        };
+        let registration = request.client_id().and_then(|id| self.clients.get(id));
+        let mut poll = request.authenticate(registration)?;
+        let stored = poll.session_key().and_then(|key| self.store.load(key));
+        if let Some(stored) = stored
+            && stored.session.status() == Status::Approved
+        {
+            // It will be written while it is looked at, so this is a copy.
+            let stored = stored.clone();
+            return Ok(redeem(poll, &stored, &self.minted, &mut self.store, now));
+        }
+        match poll.decide(stored, now) {
+            Polled::Reply(reply) => Ok(reply),
+            Polled::Paced(_, pace, reply) => {
+                if let Some(key) = poll.session_key() {
+                    self.store.save_pace(key, pace);
+                }
+                Ok(reply)
+            }
+            Polled::Redeem(redemption) => Ok(redemption.minting_failed()),
+        }
+    }
+}
+
+fn redeem(
+    mut poll: Poll<'_>,
+    stored: &Stored,
+    minted: &Minted,
+    store: &mut Memory,
+    now: OffsetDateTime,
+) -> Reply {
+    let redemption = match poll.decide(Some(stored), now) {
+        Polled::Redeem(redemption) => redemption,
+        Polled::Reply(reply) | Polled::Paced(_, _, reply) => return reply,
+    };
+    let tokens = Tokens::bearer(&minted.access_token)
+        .and_then(|tokens| tokens.refresh_token(&minted.refresh_token))
+        .and_then(|tokens| tokens.id_token(&minted.id_token));
+    let Ok(tokens) = tokens else {
+        return redemption.minting_failed();
+    };
+    let tokens = tokens.expires_in(Duration::from_secs(Minted::EXPIRES_IN));
+    let written = store.change(&redemption.change());
+    redemption.settle(written, &tokens).unwrap() // nobody else writes
+}
+
+#[inline]
+fn send(reply: &Reply, out: &mut Out) {
+    let response = reply.response();
+    out.head(response.status());
+    for (name, value) in response.headers() {
+        out.header(name, &value);
+    }
+    out.push(response.body().as_bytes());
+}

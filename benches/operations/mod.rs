@@ -1,0 +1,155 @@
+//! The operations that are measured, each written once for every bench: what comes in, and what is done between two batches.
+//!
+//! An operation runs over a [`Host`] or a [`Device`], of which there are two each: this crate as a careful host would use it
+//! (`host.rs`, `device.rs`), and the floor (`../floor/`). Both sides see the same bytes at the same moments, and
+//! [`Operation::check`] holds that they answer the same, byte for byte.
+
+#![allow(
+    dead_code,
+    unused_imports,
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::arithmetic_side_effects,
+    clippy::indexing_slicing,
+    reason = "a bench uses a part, its numbers are its own, and a panic is how it fails"
+)]
+
+pub(crate) mod client;
+pub(crate) mod device;
+pub(crate) mod host;
+pub(crate) mod server;
+
+use core::hint::black_box;
+use core::time::Duration;
+use std::time::Instant;
+
+use time::OffsetDateTime;
+
+/// One side of an operation: this crate, or its floor.
+pub(crate) trait Side {
+    /// Makes ready for a batch, off the clock: requests, moments, sessions in the state that the operation begins with.
+    fn prepare(&mut self);
+
+    /// The first `turns` turns of the batch, at most [`Operation::turns`].
+    fn run(&mut self, turns: usize);
+
+    /// What the last turn answered.
+    fn answer(&self) -> String;
+}
+
+/// An operation with both its sides.
+pub(crate) struct Operation {
+    pub(crate) name: &'static str,
+    /// How many turns a batch has.
+    pub(crate) turns: usize,
+    pub(crate) ours: Box<dyn Side>,
+    pub(crate) floor: Box<dyn Side>,
+}
+
+impl Operation {
+    /// Runs one batch on each side and holds that the answers are the same.
+    pub(crate) fn check(mut self) -> Self {
+        for side in [&mut self.ours, &mut self.floor] {
+            side.prepare();
+            side.run(self.turns);
+        }
+        assert_eq!(self.ours.answer(), self.floor.answer(), "{}", self.name);
+        self
+    }
+}
+
+/// The time of one batch, prepared off the clock.
+pub(crate) fn time(side: &mut dyn Side, turns: usize) -> Duration {
+    side.prepare();
+    let start = Instant::now();
+    side.run(turns);
+    start.elapsed()
+}
+
+/// Every operation but those among many sessions, in the order of the issue.
+pub(crate) fn all() -> Vec<Operation> {
+    let mut all = server::all();
+    all.extend(client::all());
+    all
+}
+
+/// A reading of the server's clock as each side keeps it. Reading it is the host's work and off the clock.
+#[derive(Clone, Copy)]
+pub(crate) struct Moment {
+    pub(crate) millis: i64,
+    pub(crate) date: OffsetDateTime,
+}
+
+impl Moment {
+    /// So many milliseconds after the beginning of the bench, in 2027.
+    pub(crate) fn after(millis: i64) -> Self {
+        let millis = 1_800_000_000_000 + millis;
+        let nanos = i128::from(millis) * 1_000_000;
+        Self {
+            millis,
+            date: OffsetDateTime::from_unix_timestamp_nanos(nanos).unwrap(),
+        }
+    }
+}
+
+/// The responses of a host, each taken as a socket would: the body copied out over the one before, every header looked at.
+#[derive(Default)]
+pub(crate) struct Out {
+    pub(crate) status: u16,
+    pub(crate) body: Vec<u8>,
+}
+
+impl Out {
+    #[inline]
+    pub(crate) fn head(&mut self, status: u16) {
+        self.status = status;
+        self.body.clear();
+    }
+
+    #[inline]
+    pub(crate) fn header(&mut self, name: &str, value: &str) {
+        black_box((name, value));
+    }
+
+    #[inline]
+    pub(crate) fn push(&mut self, body: &[u8]) {
+        self.body.extend_from_slice(body);
+    }
+
+    pub(crate) fn text(&self) -> String {
+        format!("{} {}", self.status, String::from_utf8_lossy(&self.body))
+    }
+}
+
+/// A generator of what hosts draw: splitmix64, from a fixed seed.
+pub(crate) struct Random(pub(crate) u64);
+
+impl Random {
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        mixed ^ (mixed >> 31)
+    }
+
+    /// A number below `end`.
+    pub(crate) fn below(&mut self, end: usize) -> usize {
+        usize::try_from(self.next() >> 1).unwrap() % end
+    }
+
+    pub(crate) fn entropy(&mut self) -> [u8; 48] {
+        let mut octets = [0; 48];
+        for word in octets.as_chunks_mut().0 {
+            *word = self.next().to_le_bytes();
+        }
+        octets
+    }
+
+    /// A text of so many characters of base64url, as tokens have.
+    pub(crate) fn token(&mut self, length: usize) -> String {
+        const ALPHABET: &[u8; 64] =
+            b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+        let character = |_| char::from(ALPHABET[self.below(64)]);
+        (0..length).map(character).collect()
+    }
+}

@@ -1,0 +1,372 @@
+//! The operations of the server half.
+//!
+//! In cache, a batch is one turn for each of [`SESSIONS`] sessions. Among many, it is one turn each for as many of them,
+//! taken in an order that no cache foresees; their requests are made just before, as if they had just been received.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
+use super::host::{CONFIDENTIAL, FOREIGN, Host, Ours, PUBLIC, Request, SECRET};
+use super::{Moment, Operation, Out, Random, Side};
+use crate::floor::server::Floor;
+
+/// How many sessions a batch goes through.
+const SESSIONS: usize = 64;
+
+/// What a host expects where it has no more sessions than these.
+const FEW: u64 = 10_000;
+
+pub(crate) fn all() -> Vec<Operation> {
+    use Kind::{Basic, Foreign, Missing, Pending, Success, TooSoon, Unknown};
+    vec![
+        polls("pending", Pending),
+        polls("too_soon", TooSoon),
+        polls("success", Success),
+        polls("unknown", Unknown),
+        polls("foreign", Foreign),
+        polls("malformed", Missing),
+        polls("basic", Basic),
+        operation("issue", Issue::<Ours>::new(), Issue::<Floor>::new()),
+        operation("enter", Page::<Ours>::new(false), Page::<Floor>::new(false)),
+        operation("approve", Page::<Ours>::new(true), Page::<Floor>::new(true)),
+    ]
+}
+
+/// Pending polls among so many sessions.
+pub(crate) fn pending_among(name: &'static str, sessions: usize) -> Operation {
+    let ours = Polls::<Ours>::new(Kind::Pending, sessions);
+    let floor = Polls::<Floor>::new(Kind::Pending, sessions);
+    operation(name, ours, floor)
+}
+
+fn polls(name: &'static str, kind: Kind) -> Operation {
+    let ours = Polls::<Ours>::new(kind, SESSIONS);
+    operation(name, ours, Polls::<Floor>::new(kind, SESSIONS))
+}
+
+fn operation(
+    name: &'static str,
+    ours: impl Side + 'static,
+    floor: impl Side + 'static,
+) -> Operation {
+    let operation = Operation {
+        name,
+        turns: SESSIONS,
+        ours: Box::new(ours),
+        floor: Box::new(floor),
+    };
+    operation.check()
+}
+
+/// What is asked of the token endpoint.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// Nobody has decided, and the device keeps to the interval.
+    Pending,
+    /// Nobody has decided, and the device has been told before that it polls too fast.
+    TooSoon,
+    /// The user approved.
+    Success,
+    /// Nobody has this code.
+    Unknown,
+    /// The code was issued to another client.
+    Foreign,
+    /// There is no code.
+    Missing,
+    /// As pending, by a confidential client.
+    Basic,
+}
+
+/// Codes as a device reads them.
+struct Codes {
+    device: String,
+    user: String,
+}
+
+/// Asks for codes.
+fn issue<H: Host>(
+    host: &mut H,
+    client: &str,
+    random: &mut Random,
+    now: Moment,
+    out: &mut Out,
+) -> Codes {
+    let id = if client == CONFIDENTIAL { "" } else { client };
+    let body = issuing(id);
+    let mut request = Request::new(&body);
+    let basic = basic();
+    request.authorization = (client == CONFIDENTIAL).then_some(&basic);
+    host.device_authorization(request, random.entropy(), now, out);
+    let text = core::str::from_utf8(&out.body).unwrap();
+    let mut quoted = text.split('"');
+    Codes {
+        device: quoted.nth(3).unwrap().to_owned(),
+        user: quoted.nth(3).unwrap().to_owned(),
+    }
+}
+
+pub(crate) fn issuing(id: &str) -> String {
+    let id = if id.is_empty() {
+        String::new()
+    } else {
+        format!("client_id={id}&")
+    };
+    format!("{id}scope=openid+profile+email+offline_access")
+}
+
+fn basic() -> String {
+    format!(
+        "Basic {}",
+        STANDARD.encode(format!("{CONFIDENTIAL}:{SECRET}"))
+    )
+}
+
+/// Polls of the token endpoint.
+struct Polls<H> {
+    kind: Kind,
+    host: H,
+    out: Out,
+    random: Random,
+    /// The device codes, in the order in which they poll.
+    codes: Vec<String>,
+    /// Which of them is the next.
+    next: usize,
+    /// Milliseconds since the beginning.
+    clock: i64,
+    now: Moment,
+    authorization: Option<String>,
+    bodies: Vec<String>,
+}
+
+impl<H: Host> Polls<H> {
+    fn new(kind: Kind, sessions: usize) -> Self {
+        let mut polls = Self {
+            kind,
+            host: H::new(FEW.max(u64::try_from(sessions).unwrap())),
+            out: Out::default(),
+            random: Random(2),
+            codes: Vec::with_capacity(sessions),
+            next: 0,
+            clock: 0,
+            now: Moment::after(0),
+            authorization: (kind == Kind::Basic).then(basic),
+            bodies: vec![String::new(); SESSIONS],
+        };
+        polls.begin(sessions);
+        polls
+    }
+
+    /// New sessions, in the state that the polls are to meet.
+    fn begin(&mut self, sessions: usize) {
+        self.host.forget();
+        self.codes.clear();
+        self.now = Moment::after(self.clock);
+        let client = if self.kind == Kind::Basic {
+            CONFIDENTIAL
+        } else {
+            PUBLIC
+        };
+        for user in 0..sessions {
+            let codes = issue(
+                &mut self.host,
+                client,
+                &mut self.random,
+                self.now,
+                &mut self.out,
+            );
+            if self.kind == Kind::Success {
+                let session = self.host.enter(&codes.user, user, self.now).unwrap();
+                assert!(self.host.approve(session, user, self.now));
+            }
+            self.codes.push(codes.device);
+        }
+        for place in (1..sessions).rev() {
+            let other = self.random.below(place + 1);
+            self.codes.swap(place, other);
+        }
+        self.next = 0;
+        // Every device has polled before.
+        for _ in 0..sessions / SESSIONS {
+            if matches!(self.kind, Kind::Pending | Kind::Basic | Kind::TooSoon) {
+                self.poll();
+            }
+        }
+        if self.kind == Kind::TooSoon {
+            // In time, then too fast.
+            self.clock += 5_000;
+            self.poll();
+            self.clock += 1;
+            self.poll();
+        }
+    }
+
+    /// One batch, as the next prepares it.
+    fn poll(&mut self) {
+        self.write();
+        self.run(SESSIONS);
+    }
+
+    /// Writes the requests of the next batch.
+    fn write(&mut self) {
+        if self.next + SESSIONS > self.codes.len() {
+            self.next = 0;
+            if matches!(self.kind, Kind::Pending | Kind::Basic) {
+                self.clock += 5_000;
+            }
+        }
+        self.now = Moment::after(self.clock);
+        let client = match self.kind {
+            Kind::Basic => String::new(),
+            Kind::Foreign => format!("&client_id={FOREIGN}"),
+            _ => format!("&client_id={PUBLIC}"),
+        };
+        for (body, code) in self.bodies.iter_mut().zip(&self.codes[self.next..]) {
+            body.clear();
+            body.push_str("grant_type=urn%3Aietf%3Aparams%3Aoauth%3Agrant-type%3Adevice_code");
+            match self.kind {
+                Kind::Missing => {}
+                Kind::Unknown => {
+                    body.push_str("&device_code=");
+                    body.push_str(&self.random.token(43));
+                }
+                _ => {
+                    body.push_str("&device_code=");
+                    body.push_str(code);
+                }
+            }
+            body.push_str(&client);
+        }
+        self.next += SESSIONS;
+    }
+
+    fn is_over(&self) -> bool {
+        // A minute before anything expires.
+        let begun = self.clock >= 240_000;
+        begun || self.kind == Kind::Success
+    }
+}
+
+impl<H: Host> Side for Polls<H> {
+    fn prepare(&mut self) {
+        if self.is_over() {
+            self.clock = 0;
+            self.begin(self.codes.len());
+        }
+        self.write();
+    }
+
+    fn run(&mut self, turns: usize) {
+        for body in self.bodies.iter().take(turns) {
+            let mut request = Request::new(body);
+            request.authorization = self.authorization.as_deref();
+            self.host.token(request, self.now, &mut self.out);
+        }
+    }
+
+    fn answer(&self) -> String {
+        self.out.text()
+    }
+}
+
+/// Requests at the device authorization endpoint.
+struct Issue<H> {
+    host: H,
+    out: Out,
+    random: Random,
+    body: String,
+    entropies: Vec<[u8; 48]>,
+}
+
+impl<H: Host> Issue<H> {
+    fn new() -> Self {
+        Self {
+            host: H::new(FEW),
+            out: Out::default(),
+            random: Random(3),
+            body: issuing(PUBLIC),
+            entropies: Vec::new(),
+        }
+    }
+}
+
+impl<H: Host> Side for Issue<H> {
+    fn prepare(&mut self) {
+        self.host.forget();
+        self.entropies.clear();
+        self.entropies
+            .extend((0..SESSIONS).map(|_| self.random.entropy()));
+    }
+
+    fn run(&mut self, turns: usize) {
+        let now = Moment::after(0);
+        for entropy in self.entropies.iter().take(turns) {
+            let request = Request::new(&self.body);
+            self.host
+                .device_authorization(request, *entropy, now, &mut self.out);
+        }
+    }
+
+    fn answer(&self) -> String {
+        self.out.text()
+    }
+}
+
+/// Users at the verification page, each with a session: they enter its code, or having done that approve.
+struct Page<H: Host> {
+    approves: bool,
+    host: H,
+    out: Out,
+    random: Random,
+    typed: Vec<String>,
+    sessions: Vec<H::Session>,
+    done: usize,
+}
+
+impl<H: Host> Page<H> {
+    fn new(approves: bool) -> Self {
+        Self {
+            approves,
+            host: H::new(FEW),
+            out: Out::default(),
+            random: Random(4),
+            typed: Vec::new(),
+            sessions: Vec::new(),
+            done: 0,
+        }
+    }
+}
+
+impl<H: Host> Side for Page<H> {
+    fn prepare(&mut self) {
+        let now = Moment::after(0);
+        self.host.forget();
+        self.typed.clear();
+        self.sessions.clear();
+        self.done = 0;
+        for user in 0..SESSIONS {
+            let codes = issue(&mut self.host, PUBLIC, &mut self.random, now, &mut self.out);
+            if self.approves {
+                self.sessions
+                    .push(self.host.enter(&codes.user, user, now).unwrap());
+            }
+            self.typed.push(codes.user);
+        }
+    }
+
+    fn run(&mut self, turns: usize) {
+        let now = Moment::after(20_000);
+        if self.approves {
+            for (user, session) in self.sessions.iter().take(turns).enumerate() {
+                self.done += usize::from(self.host.approve(*session, user, now));
+            }
+        } else {
+            for (user, typed) in self.typed.iter().take(turns).enumerate() {
+                self.done += usize::from(self.host.enter(typed, user, now).is_some());
+            }
+        }
+    }
+
+    fn answer(&self) -> String {
+        self.done.to_string()
+    }
+}

@@ -1,0 +1,121 @@
+//! How far this crate is from the floor: one line per operation, its name and the ratio of medians.
+//!
+//! ```sh
+//! cargo bench --bench ratios             # every line, as in the README
+//! cargo bench --bench ratios -- pending  # one of them, with the nanoseconds beside it
+//! ```
+//!
+//! Batches of both sides alternate in one run, prepared off the clock, each side as often first as second; the figure is the
+//! median of our batches over the median of the floor's. What other programs do to the machine falls on both sides.
+//!
+//! `memory` is the bytes that a store takes per session, both indexes and without origins, over those of the floor, counted by
+//! the allocator with [`MEMORY_SESSIONS`] sessions. Maps grow by doubling, so the bytes themselves depend on that number, and
+//! their ratio hardly does.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::arithmetic_side_effects,
+    clippy::indexing_slicing,
+    clippy::as_conversions,
+    clippy::cast_precision_loss,
+    reason = "a bench counts its own numbers, and a panic is how it fails"
+)]
+
+mod floor;
+mod operations;
+
+use std::time::Duration;
+
+use operations::host::{Host, Ours, Request};
+use operations::{Moment, Operation, Out, Random, server, time};
+
+/// How many batches each side runs.
+const BATCHES: usize = 2_001;
+
+/// How many sessions `pending_million` polls among.
+const MANY: usize = 1_000_000;
+
+/// How many sessions there are when their bytes are counted.
+const MEMORY_SESSIONS: u32 = 100_000;
+
+/// The lines, in their order.
+const NAMES: [&str; 8] = [
+    "issue",
+    "pending",
+    "too_soon",
+    "unknown",
+    "success",
+    "malformed",
+    "client_pending",
+    "client_success",
+];
+
+fn main() {
+    let wanted: Vec<String> = std::env::args()
+        .skip(1)
+        .filter(|arg| !arg.starts_with('-'))
+        .collect();
+    let is_wanted = |name: &str| wanted.is_empty() || wanted.iter().any(|own| own == name);
+    let print = |name: &str, ratio: f64, ours: f64, floor: f64| {
+        if wanted.is_empty() {
+            println!("{name} {ratio:.2}");
+        } else {
+            println!("{name} {ratio:.2} ({ours:.0} over {floor:.0})");
+        }
+    };
+    // The allocator counts for `memory` alone: counting would take longer on the side that allocates more.
+    allocation_counter::opt_out(|| {
+        let mut all = operations::all();
+        all.retain(|operation| is_wanted(operation.name));
+        for operation in &mut all {
+            let (ours, floor) = medians(operation);
+            print(operation.name, ours / floor, ours, floor);
+        }
+        if is_wanted("pending_million") {
+            let (ours, floor) = medians(&mut server::pending_among("pending_million", MANY));
+            print("pending_million", ours / floor, ours, floor);
+        }
+    });
+    if is_wanted("memory") {
+        let (ours, floor) = (bytes::<Ours>(), bytes::<floor::server::Floor>());
+        print("memory", ours / floor, ours, floor);
+    }
+}
+
+/// The median time of a turn in nanoseconds, on our side and on the floor's.
+fn medians(operation: &mut Operation) -> (f64, f64) {
+    let turns = operation.turns;
+    let (mut ours, mut floor) = (Vec::new(), Vec::new());
+    for batch in 0..BATCHES {
+        if batch % 2 == 0 {
+            ours.push(time(&mut *operation.ours, turns));
+            floor.push(time(&mut *operation.floor, turns));
+        } else {
+            floor.push(time(&mut *operation.floor, turns));
+            ours.push(time(&mut *operation.ours, turns));
+        }
+    }
+    let median = |mut times: Vec<Duration>| {
+        times.sort_unstable();
+        times[times.len() / 2].as_nanos() as f64 / turns as f64
+    };
+    (median(ours), median(floor))
+}
+
+/// The bytes per session of a store.
+fn bytes<H: Host>() -> f64 {
+    let mut host = H::new(MEMORY_SESSIONS.into());
+    let mut random = Random(6);
+    let mut out = Out {
+        body: Vec::with_capacity(4096),
+        ..Out::default()
+    };
+    let body = server::issuing(operations::host::PUBLIC);
+    let info = allocation_counter::measure(|| {
+        for _ in 0..MEMORY_SESSIONS {
+            let request = Request::new(&body);
+            host.device_authorization(request, random.entropy(), Moment::after(0), &mut out);
+        }
+    });
+    info.bytes_current as f64 / f64::from(MEMORY_SESSIONS)
+}
