@@ -26,24 +26,23 @@ mod operations;
 
 use std::time::Duration;
 
-use operations::host::{Host, Ours, Request};
+use floor::server::Floor;
+use operations::host::{Host, Ours, PUBLIC, Request};
 use operations::{Moment, Operation, Out, Random, server, time};
 
 /// How many batches each side runs.
 const BATCHES: usize = 2_001;
 
-/// How many sessions `pending_million` polls among.
-const MANY: usize = 1_000_000;
-
 /// How many sessions there are when their bytes are counted.
 const MEMORY_SESSIONS: u32 = 100_000;
 
-/// The lines, in their order.
-const NAMES: [&str; 8] = [
+/// The lines, in their order; `memory` is the last.
+const NAMES: [&str; 9] = [
     "issue",
     "pending",
     "too_soon",
     "unknown",
+    "pending_million",
     "success",
     "malformed",
     "client_pending",
@@ -55,51 +54,48 @@ fn main() {
         .skip(1)
         .filter(|arg| !arg.starts_with('-'))
         .collect();
-    let is_wanted = |name: &str| wanted.is_empty() || wanted.iter().any(|own| own == name);
-    let print = |name: &str, ratio: f64, ours: f64, floor: f64| {
-        if wanted.is_empty() {
-            println!("{name} {ratio:.2}");
-        } else {
-            println!("{name} {ratio:.2} ({ours:.0} over {floor:.0})");
+    let is_wanted = |name: &&&str| wanted.is_empty() || wanted.iter().any(|own| own == **name);
+    let print = |name: &str, (ours, floor): (f64, f64)| {
+        print!("{name} {:.2}", ours / floor);
+        if !wanted.is_empty() {
+            print!(" ({ours:.1} over {floor:.1})");
         }
+        println!();
     };
-    // The allocator counts for `memory` alone: counting would take longer on the side that allocates more.
+    // The allocator counts for `memory` alone: counting takes longer on the side that allocates more.
     allocation_counter::opt_out(|| {
-        let mut all = operations::all();
-        all.retain(|operation| is_wanted(operation.name));
-        for operation in &mut all {
-            let (ours, floor) = medians(operation);
-            print(operation.name, ours / floor, ours, floor);
-        }
-        if is_wanted("pending_million") {
-            let (ours, floor) = medians(&mut server::pending_among("pending_million", MANY));
-            print("pending_million", ours / floor, ours, floor);
+        for name in NAMES.iter().filter(is_wanted) {
+            print(name, medians(name));
         }
     });
-    if is_wanted("memory") {
-        let (ours, floor) = (bytes::<Ours>(), bytes::<floor::server::Floor>());
-        print("memory", ours / floor, ours, floor);
+    if is_wanted(&&"memory") {
+        print("memory", (bytes::<Ours>(), bytes::<Floor>()));
     }
 }
 
 /// The median time of a turn in nanoseconds, on our side and on the floor's.
-fn medians(operation: &mut Operation) -> (f64, f64) {
-    let turns = operation.turns;
-    let (mut ours, mut floor) = (Vec::new(), Vec::new());
+fn medians(name: &str) -> (f64, f64) {
+    let Operation {
+        turns,
+        mut ours,
+        mut floor,
+    } = operations::named(name);
+    let mut our_times = Vec::new();
+    let mut floor_times = Vec::new();
     for batch in 0..BATCHES {
         if batch % 2 == 0 {
-            ours.push(time(&mut *operation.ours, turns));
-            floor.push(time(&mut *operation.floor, turns));
+            our_times.push(time(&mut *ours, turns));
+            floor_times.push(time(&mut *floor, turns));
         } else {
-            floor.push(time(&mut *operation.floor, turns));
-            ours.push(time(&mut *operation.ours, turns));
+            floor_times.push(time(&mut *floor, turns));
+            our_times.push(time(&mut *ours, turns));
         }
     }
     let median = |mut times: Vec<Duration>| {
         times.sort_unstable();
         times[times.len() / 2].as_nanos() as f64 / turns as f64
     };
-    (median(ours), median(floor))
+    (median(our_times), median(floor_times))
 }
 
 /// The bytes per session of a store.
@@ -110,7 +106,7 @@ fn bytes<H: Host>() -> f64 {
         body: Vec::with_capacity(4096),
         ..Out::default()
     };
-    let body = server::issuing(operations::host::PUBLIC);
+    let body = server::issuing(PUBLIC);
     let info = allocation_counter::measure(|| {
         for _ in 0..MEMORY_SESSIONS {
             let request = Request::new(&body);

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 pub const MAX_TOKENS: usize = 64;
 
 /// The longest scope in bytes.
-pub const MAX_BYTES: usize = 4096;
+pub const MAX_BYTES: usize = 2048;
 
 /// A set of scope tokens, in the order in which they were named; possibly empty.
 ///
@@ -69,21 +69,22 @@ impl Scope {
         &self.0
     }
 
-    /// The tokens of `requested` that are also in this scope, in the order requested.
+    /// Whether a user may grant this where `requested` was asked for: no more than that, and not nothing of something (U8).
+    pub(crate) fn is_granted_of(&self, requested: &Self) -> bool {
+        self.is_within(requested) && (requested.is_empty() || !self.is_empty())
+    }
+
+    /// The tokens of `requested` that are also in this scope, in the order requested; none where there is none.
     ///
     /// # Errors
     ///
     /// A [`ScopeError`] where `requested` is not a scope, whatever is allowed.
-    pub(crate) fn allow(&self, requested: &str) -> Result<Self, ScopeError> {
+    pub(crate) fn allow(&self, requested: &str) -> Result<Option<Self>, ScopeError> {
         if requested == &*self.0 {
-            return Ok(self.clone());
+            return Ok((!self.is_empty()).then(|| self.clone()));
         }
         check(requested)?;
-        let mut kept = String::with_capacity(requested.len().min(self.0.len()));
-        for token in tokens(requested).filter(|token| self.contains(token)) {
-            append(&mut kept, token);
-        }
-        Ok(Self(kept.into()))
+        Ok(pick(requested, |token| self.contains(token)))
     }
 }
 
@@ -95,11 +96,7 @@ impl core::str::FromStr for Scope {
             return Ok(Self::empty());
         }
         check(text)?;
-        let mut set = String::with_capacity(text.len());
-        for token in tokens(text) {
-            append(&mut set, token);
-        }
-        Ok(Self(set.into()))
+        Ok(pick(text, |_| true).unwrap_or_else(Self::empty))
     }
 }
 
@@ -133,15 +130,29 @@ fn tokens(text: &str) -> impl Iterator<Item = &str> + Clone {
     text.split(' ').filter(|token| !token.is_empty())
 }
 
-/// Appends a token unless it is there already.
-fn append(set: &mut String, token: &str) {
-    if tokens(set).any(|own| own == token) {
-        return;
+/// The scope of the tokens of `text` that are wanted, each once; none where there is none.
+fn pick(text: &str, wanted: impl Fn(&str) -> bool) -> Option<Scope> {
+    // One bit for each of at most 64 tokens.
+    let mut kept = 0_u64;
+    let mut all = true;
+    for (place, token) in tokens(text).enumerate() {
+        let is_first = tokens(text).position(|other| other == token) == Some(place);
+        let is_kept = is_first && wanted(token);
+        all &= is_kept;
+        kept |= u64::from(is_kept).checked_shl(u32::try_from(place).ok()?)?;
     }
-    if !set.is_empty() {
-        set.push(' ');
+    if all || kept == 0 {
+        return (kept != 0).then(|| Scope(text.into()));
     }
-    set.push_str(token);
+    let mut text = String::from(text);
+    text.retain(|character| {
+        // A space belongs to the token after it.
+        if character == ' ' {
+            kept >>= 1;
+        }
+        kept & 1 == 1
+    });
+    Some(Scope(text.trim_start().into()))
 }
 
 fn check(text: &str) -> Result<(), ScopeError> {

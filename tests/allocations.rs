@@ -179,11 +179,10 @@ fn a_refused_poll_allocates_nothing() {
     assert_nothing(&redeemed, 60_000, Cause::Replay);
     let approved = Login::approved_at(0);
     assert_nothing(&approved, LIFETIME, Cause::ApprovalExpired); // C8
-    assert_nothing(&approved, 1, Cause::MintingFailed); // C16
 }
 
 #[test]
-fn the_answers_to_a_write_that_did_not_win_allocate_nothing() {
+fn a_redemption_that_comes_to_nothing_answers_without_an_allocation() {
     let login = Login::approved_at(0);
     let stored = login.store.load(&login.codes.key).unwrap();
     let (code, client) = (&login.codes.device_code, &login.client);
@@ -192,6 +191,8 @@ fn the_answers_to_a_write_that_did_not_win_allocate_nothing() {
         count(|| send(&redemption.settle(Written::Unknown, &tokens).unwrap()))
     });
     assert_eq!(unknown, (0, Cause::OutcomeUnknown)); // C19
+    let failed = login.redeem(1, |redemption| count(|| send(&redemption.minting_failed())));
+    assert_eq!(failed, (0, Cause::MintingFailed)); // C16
     let three_losses = with_poll_of(&login.policy, client, code, |poll| {
         for _ in 0..3 {
             let redemption = login::redemption(poll.decide(Some(stored), at(1)));

@@ -66,7 +66,7 @@ enum State {
     Pending,
     Claimed(Box<Decision>),
     Approved(Box<Decision>),
-    Redeemed(Box<Decision>),
+    Redeemed(#[expect(dead_code, reason = "a page would show it")] Box<Decision>),
 }
 
 struct Decision {
@@ -146,10 +146,10 @@ impl Host for Floor {
                 scope = Some(value);
             }
         }
-        let (Some(client_id), Some(scope)) = (client_id, scope) else {
+        let Some(scope) = scope else {
             return invalid(out);
         };
-        let Some(client) = find(&self.clients, client_id) else {
+        let Some(client) = authenticate(&self.clients, request.authorization, client_id) else {
             return unauthorized(out);
         };
         // All of what is allowed, or nothing.
@@ -233,12 +233,7 @@ impl Host for Floor {
         let Some(code) = code else {
             return refuse(out, MISSING);
         };
-        let client = match (request.authorization, client_id) {
-            (None, Some(id)) => find(&self.clients, id).filter(|client| client.secret.is_none()),
-            (Some(header), None) => basic(&self.clients, header),
-            _ => None,
-        };
-        let Some(client) = client else {
+        let Some(client) = authenticate(&self.clients, request.authorization, client_id) else {
             return unauthorized(out);
         };
         let key: Key = Sha256::digest(code).into();
@@ -433,11 +428,26 @@ impl<'a> Iterator for Segments<'a> {
     }
 }
 
+/// The client that a request names, by its id or by its header.
+#[inline]
+fn authenticate<'a>(
+    clients: &'a HashMap<String, Arc<Client>>,
+    header: Option<&str>,
+    id: Option<&[u8]>,
+) -> Option<&'a Arc<Client>> {
+    match (header, id) {
+        (None, Some(id)) => find(clients, id).filter(|client| client.secret.is_none()),
+        (Some(header), None) => basic(clients, header),
+        _ => None,
+    }
+}
+
 fn find<'a>(clients: &'a HashMap<String, Arc<Client>>, id: &[u8]) -> Option<&'a Arc<Client>> {
     clients.get(core::str::from_utf8(id).ok()?)
 }
 
 /// The client of an `Authorization` header.
+#[inline(never)]
 fn basic<'a>(clients: &'a HashMap<String, Arc<Client>>, header: &str) -> Option<&'a Arc<Client>> {
     let mut pair = [0; 256];
     let length = STANDARD

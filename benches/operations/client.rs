@@ -4,11 +4,11 @@ use core::hint::black_box;
 use core::time::Duration;
 
 use super::device::{Answer, Device, Ours};
-use super::{Operation, Random, Side};
+use super::{Random, Side, Sides};
 use crate::floor::client::Floor;
 
 /// How many turns a batch has: the pollers that a success uses up fit the cache.
-const TURNS: usize = 32;
+pub(crate) const TURNS: usize = 32;
 
 /// Between two polls; longer than any interval that a batch can come to.
 const GAP: Duration = Duration::from_secs(1000);
@@ -21,20 +21,19 @@ const SLOW_DOWN: &str =
 /// What the server issued, for a long time.
 const ISSUED: &str = r#"{"device_code":"GmRhmhcxhwAzkoEqiMEgDnyEysNkuNhszIySk9eSaQ0","user_code":"WDJB-MJHT","verification_uri":"https://login.example.com/device","expires_in":1000000,"interval":5}"#;
 
-pub(crate) fn all() -> Vec<Operation> {
-    let small = tokens(600, 400);
-    let large = tokens(2_200, 1_700);
-    vec![
-        operation(
-            "client_start",
-            Starts::<Ours>::new(),
-            Starts::<Floor>::new(),
+/// Both sides of an operation of this half.
+pub(crate) fn sides(name: &str) -> Option<Sides> {
+    Some(match name {
+        "client_start" => (
+            Box::new(Starts::<Ours>::new()),
+            Box::new(Starts::<Floor>::new()),
         ),
-        turns("client_pending", 400, PENDING),
-        turns("client_slow_down", 400, SLOW_DOWN),
-        turns("client_success", 200, &small),
-        turns("client_success_4k", 200, &large),
-    ]
+        "client_pending" => turns(400, PENDING),
+        "client_slow_down" => turns(400, SLOW_DOWN),
+        "client_success" => turns(200, &tokens(600, 400)),
+        "client_success_4k" => turns(200, &tokens(2_200, 1_700)),
+        _ => return None,
+    })
 }
 
 /// A token response as the server half writes it.
@@ -48,23 +47,9 @@ fn tokens(access_token: usize, id_token: usize) -> String {
     )
 }
 
-fn turns(name: &'static str, status: u16, body: &str) -> Operation {
+fn turns(status: u16, body: &str) -> Sides {
     let ours = Turns::<Ours>::new(status, body);
-    operation(name, ours, Turns::<Floor>::new(status, body))
-}
-
-fn operation(
-    name: &'static str,
-    ours: impl Side + 'static,
-    floor: impl Side + 'static,
-) -> Operation {
-    let operation = Operation {
-        name,
-        turns: TURNS,
-        ours: Box::new(ours),
-        floor: Box::new(floor),
-    };
-    operation.check()
+    (Box::new(ours), Box::new(Turns::<Floor>::new(status, body)))
 }
 
 /// Asking for codes.

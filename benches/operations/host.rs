@@ -9,10 +9,10 @@ use device_flow::digest::{SecretDigest, SessionKey, UserCodeKey, UserCodeKeys};
 use device_flow::memory::Memory;
 use device_flow::scope::Scope;
 use device_flow::server::{
-    Authentication, Entered, Entry, Form, Grant, HostValue, Incoming, Inserted, Policy, Poll,
-    Polled, Registration, Reply, Status, Stored, Subject, Written,
+    Authentication, Entered, Entry, Form, Grant, HostValue, Incoming, Policy, Polled, Registration,
+    Reply, Subject, Written,
 };
-use device_flow::wire::tokens::Tokens;
+use device_flow::wire::tokens::{TokenError, Tokens};
 use time::OffsetDateTime;
 
 use super::{Moment, Out, Random};
@@ -51,8 +51,12 @@ impl Minted {
         }
     }
 
-    /// How long the access token lasts, in seconds.
-    pub(crate) const EXPIRES_IN: u64 = 300;
+    fn tokens(&self) -> Result<Tokens<'_>, TokenError> {
+        Ok(Tokens::bearer(&self.access_token)?
+            .expires_in(Duration::from_secs(300))
+            .refresh_token(&self.refresh_token)?
+            .id_token(&self.id_token)?)
+    }
 }
 
 /// The shape of user codes that a policy asks for where so many sessions are outstanding: the shortest that it accepts.
@@ -189,7 +193,7 @@ impl Host for Ours {
         let mut entry = Entry::new(typed, &self.users[user], &self.keys, &self.policy);
         let quota = store.load_quota(entry.quota_key());
         let guess = entry.pay(quota, now.date).ok()?;
-        let written = store.change_quota(guess.change());
+        let written = store.change_quota(&guess.change());
         let paid = guess.settle(written).ok()?;
         let found = paid
             .user_keys()
@@ -198,7 +202,7 @@ impl Host for Ours {
         let review = match paid.enter(session, now.date).ok()? {
             Entered::Review(review) => review,
             Entered::Claim(claim) => {
-                let written = store.change(claim.change());
+                let written = store.change(&claim.change());
                 claim.settle(written).ok()?
             }
         };
@@ -253,46 +257,21 @@ impl Ours {
         let registration = request.client_id().and_then(|id| self.clients.get(id));
         let mut poll = request.authenticate(registration)?;
         let stored = poll.session_key().and_then(|key| self.store.load(key));
-        if let Some(stored) = stored
-            && stored.session.status() == Status::Approved
-        {
-            // It will be written while it is looked at, so this is a copy.
-            let stored = stored.clone();
-            return Ok(redeem(poll, &stored, &self.minted, &mut self.store, now));
-        }
         match poll.decide(stored, now) {
             Polled::Reply(reply) => Ok(reply),
-            Polled::Paced(_, pace, reply) => {
-                if let Some(key) = poll.session_key() {
-                    self.store.save_pace(key, pace);
-                }
+            Polled::Paced(key, pace, reply) => {
+                self.store.save_pace(key, pace);
                 Ok(reply)
             }
-            Polled::Redeem(redemption) => Ok(redemption.minting_failed()),
+            Polled::Redeem(redemption) => {
+                let Ok(tokens) = self.minted.tokens() else {
+                    return Ok(redemption.minting_failed());
+                };
+                let written = self.store.change(&redemption.change());
+                Ok(redemption.settle(written, &tokens).unwrap()) // nobody else writes
+            }
         }
     }
-}
-
-fn redeem(
-    mut poll: Poll<'_>,
-    stored: &Stored,
-    minted: &Minted,
-    store: &mut Memory,
-    now: OffsetDateTime,
-) -> Reply {
-    let redemption = match poll.decide(Some(stored), now) {
-        Polled::Redeem(redemption) => redemption,
-        Polled::Reply(reply) | Polled::Paced(_, _, reply) => return reply,
-    };
-    let tokens = Tokens::bearer(&minted.access_token)
-        .and_then(|tokens| tokens.refresh_token(&minted.refresh_token))
-        .and_then(|tokens| tokens.id_token(&minted.id_token));
-    let Ok(tokens) = tokens else {
-        return redemption.minting_failed();
-    };
-    let tokens = tokens.expires_in(Duration::from_secs(Minted::EXPIRES_IN));
-    let written = store.change(&redemption.change());
-    redemption.settle(written, &tokens).unwrap() // nobody else writes
 }
 
 #[inline]

@@ -39,7 +39,6 @@ pub(crate) trait Side {
 
 /// An operation with both its sides.
 pub(crate) struct Operation {
-    pub(crate) name: &'static str,
     /// How many turns a batch has.
     pub(crate) turns: usize,
     pub(crate) ours: Box<dyn Side>,
@@ -48,12 +47,12 @@ pub(crate) struct Operation {
 
 impl Operation {
     /// Runs one batch on each side and holds that the answers are the same.
-    pub(crate) fn check(mut self) -> Self {
+    pub(crate) fn check(mut self, name: &str) -> Self {
         for side in [&mut self.ours, &mut self.floor] {
             side.prepare();
             side.run(self.turns);
         }
-        assert_eq!(self.ours.answer(), self.floor.answer(), "{}", self.name);
+        assert_eq!(self.ours.answer(), self.floor.answer(), "{name}");
         self
     }
 }
@@ -66,12 +65,38 @@ pub(crate) fn time(side: &mut dyn Side, turns: usize) -> Duration {
     start.elapsed()
 }
 
-/// Every operation but those among many sessions, in the order of the issue.
-pub(crate) fn all() -> Vec<Operation> {
-    let mut all = server::all();
-    all.extend(client::all());
-    all
+/// Every operation, but for `pending` among many sessions.
+pub(crate) const NAMES: [&str; 15] = [
+    "issue",
+    "pending",
+    "too_soon",
+    "success",
+    "unknown",
+    "foreign",
+    "malformed",
+    "basic",
+    "enter",
+    "approve",
+    "client_start",
+    "client_pending",
+    "client_slow_down",
+    "client_success",
+    "client_success_4k",
+];
+
+/// The operation of this name.
+pub(crate) fn named(name: &str) -> Operation {
+    let (ours, floor) = server::sides(name).or_else(|| client::sides(name)).unwrap();
+    let turns = if name.starts_with("client") {
+        client::TURNS
+    } else {
+        server::TURNS
+    };
+    Operation { turns, ours, floor }.check(name)
 }
+
+/// Both sides of an operation.
+pub(crate) type Sides = (Box<dyn Side>, Box<dyn Side>);
 
 /// A reading of the server's clock as each side keeps it. Reading it is the host's work and off the clock.
 #[derive(Clone, Copy)]

@@ -1,61 +1,57 @@
 //! The operations of the server half.
 //!
-//! In cache, a batch is one turn for each of [`SESSIONS`] sessions. Among many, it is one turn each for as many of them,
-//! taken in an order that no cache foresees; their requests are made just before, as if they had just been received.
+//! In cache, a batch is one turn for each of [`TURNS`] sessions. Among a million, it is one turn each for as many of them,
+//! taken in an order that no cache foresees. Requests are made just before, as if they had just been received.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use super::host::{CONFIDENTIAL, FOREIGN, Host, Ours, PUBLIC, Request, SECRET};
-use super::{Moment, Operation, Out, Random, Side};
+use super::{Moment, Out, Random, Side, Sides};
 use crate::floor::server::Floor;
 
-/// How many sessions a batch goes through.
-const SESSIONS: usize = 64;
+/// How many turns a batch has, and sessions in all but `pending_million`.
+pub(crate) const TURNS: usize = 64;
 
 /// What a host expects where it has no more sessions than these.
 const FEW: u64 = 10_000;
 
-pub(crate) fn all() -> Vec<Operation> {
-    use Kind::{Basic, Foreign, Missing, Pending, Success, TooSoon, Unknown};
-    vec![
-        polls("pending", Pending),
-        polls("too_soon", TooSoon),
-        polls("success", Success),
-        polls("unknown", Unknown),
-        polls("foreign", Foreign),
-        polls("malformed", Missing),
-        polls("basic", Basic),
-        operation("issue", Issue::<Ours>::new(), Issue::<Floor>::new()),
-        operation("enter", Page::<Ours>::new(false), Page::<Floor>::new(false)),
-        operation("approve", Page::<Ours>::new(true), Page::<Floor>::new(true)),
-    ]
+/// How many sessions there are in `pending_million`.
+pub(crate) const MILLION: usize = 1_000_000;
+
+/// Both sides of an operation of this half.
+pub(crate) fn sides(name: &str) -> Option<Sides> {
+    Some(match name {
+        "issue" => (
+            Box::new(Issue::<Ours>::new()),
+            Box::new(Issue::<Floor>::new()),
+        ),
+        "enter" => (
+            Box::new(Page::<Ours>::new(false)),
+            Box::new(Page::<Floor>::new(false)),
+        ),
+        "approve" => (
+            Box::new(Page::<Ours>::new(true)),
+            Box::new(Page::<Floor>::new(true)),
+        ),
+        "pending" => polls(Kind::Pending, TURNS),
+        "pending_million" => polls(Kind::Pending, MILLION),
+        "too_soon" => polls(Kind::TooSoon, TURNS),
+        "success" => polls(Kind::Success, TURNS),
+        "unknown" => polls(Kind::Unknown, TURNS),
+        "foreign" => polls(Kind::Foreign, TURNS),
+        "malformed" => polls(Kind::Missing, TURNS),
+        "basic" => polls(Kind::Basic, TURNS),
+        _ => return None,
+    })
 }
 
-/// Pending polls among so many sessions.
-pub(crate) fn pending_among(name: &'static str, sessions: usize) -> Operation {
-    let ours = Polls::<Ours>::new(Kind::Pending, sessions);
-    let floor = Polls::<Floor>::new(Kind::Pending, sessions);
-    operation(name, ours, floor)
-}
-
-fn polls(name: &'static str, kind: Kind) -> Operation {
-    let ours = Polls::<Ours>::new(kind, SESSIONS);
-    operation(name, ours, Polls::<Floor>::new(kind, SESSIONS))
-}
-
-fn operation(
-    name: &'static str,
-    ours: impl Side + 'static,
-    floor: impl Side + 'static,
-) -> Operation {
-    let operation = Operation {
-        name,
-        turns: SESSIONS,
-        ours: Box::new(ours),
-        floor: Box::new(floor),
-    };
-    operation.check()
+fn polls(kind: Kind, sessions: usize) -> Sides {
+    let ours = Polls::<Ours>::new(kind, sessions);
+    (
+        Box::new(ours),
+        Box::new(Polls::<Floor>::new(kind, sessions)),
+    )
 }
 
 /// What is asked of the token endpoint.
@@ -150,7 +146,7 @@ impl<H: Host> Polls<H> {
             clock: 0,
             now: Moment::after(0),
             authorization: (kind == Kind::Basic).then(basic),
-            bodies: vec![String::new(); SESSIONS],
+            bodies: vec![String::new(); TURNS],
         };
         polls.begin(sessions);
         polls
@@ -186,7 +182,7 @@ impl<H: Host> Polls<H> {
         }
         self.next = 0;
         // Every device has polled before.
-        for _ in 0..sessions / SESSIONS {
+        for _ in 0..sessions / TURNS {
             if matches!(self.kind, Kind::Pending | Kind::Basic | Kind::TooSoon) {
                 self.poll();
             }
@@ -203,12 +199,12 @@ impl<H: Host> Polls<H> {
     /// One batch, as the next prepares it.
     fn poll(&mut self) {
         self.write();
-        self.run(SESSIONS);
+        self.run(TURNS);
     }
 
     /// Writes the requests of the next batch.
     fn write(&mut self) {
-        if self.next + SESSIONS > self.codes.len() {
+        if self.next + TURNS > self.codes.len() {
             self.next = 0;
             if matches!(self.kind, Kind::Pending | Kind::Basic) {
                 self.clock += 5_000;
@@ -236,7 +232,7 @@ impl<H: Host> Polls<H> {
             }
             body.push_str(&client);
         }
-        self.next += SESSIONS;
+        self.next += TURNS;
     }
 
     fn is_over(&self) -> bool {
@@ -294,7 +290,7 @@ impl<H: Host> Side for Issue<H> {
         self.host.forget();
         self.entropies.clear();
         self.entropies
-            .extend((0..SESSIONS).map(|_| self.random.entropy()));
+            .extend((0..TURNS).map(|_| self.random.entropy()));
     }
 
     fn run(&mut self, turns: usize) {
@@ -343,7 +339,7 @@ impl<H: Host> Side for Page<H> {
         self.typed.clear();
         self.sessions.clear();
         self.done = 0;
-        for user in 0..SESSIONS {
+        for user in 0..TURNS {
             let codes = issue(&mut self.host, PUBLIC, &mut self.random, now, &mut self.out);
             if self.approves {
                 self.sessions

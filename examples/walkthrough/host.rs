@@ -11,8 +11,8 @@ use device_flow::code::Entropy;
 use device_flow::digest::{QuotaKey, SessionKey, UserCodeKey, UserCodeKeys};
 use device_flow::memory::Memory;
 use device_flow::server::{
-    Approval, Cause, Form, Grant, Incoming, Limit, Origin, Policy, Polled, Registration, Reply,
-    Request, Spent, Subject, Written,
+    Approval, Cause, Form, Grant, Incoming, Limit, Lost, Origin, Policy, Polled, Registration,
+    Reply, Spent, Subject, Unauthenticated, Written,
 };
 use device_flow::wire::tokens::{TokenError, Tokens};
 use serde::{Deserialize, Serialize};
@@ -126,22 +126,20 @@ impl Host {
         let poll = request.authenticate(client);
         let mut poll = poll.map_err(|reply| charge(store, &self.policy, secrets, reply, now))?;
 
-        let key = poll.session_key().copied();
         loop {
-            let stored = key.and_then(|key| store.load(&key).cloned());
-            match poll.decide(stored.as_ref(), now) {
+            let stored = poll.session_key().and_then(|key| store.load(key));
+            match poll.decide(stored, now) {
                 Polled::Reply(reply) => {
-                    if let (Cause::Replay, Some(key)) = (reply.cause(), key) {
+                    if reply.cause() == Cause::Replay {
                         // Somebody else has the code. Whoever redeemed it first, trust none of its tokens.
-                        self.refresh_tokens.retain(|_, of| *of != key);
+                        let replayed = poll.session_key();
+                        self.refresh_tokens.retain(|_, of| Some(&*of) != replayed);
                     }
                     return Ok(reply);
                 }
-                Polled::Paced(_, pace, reply) => {
+                Polled::Paced(key, pace, reply) => {
                     // A courtesy: the reply goes out whether or not this works.
-                    if let Some(key) = key {
-                        store.save_pace(&key, pace);
-                    }
+                    store.save_pace(key, pace);
                     return Ok(reply);
                 }
                 Polled::Redeem(redemption) => {
@@ -153,7 +151,7 @@ impl Host {
                         let written = store.change(&revocation.change());
                         match revocation.settle(written) {
                             Ok(reply) => return Ok(reply),
-                            Err(_lost) => continue,
+                            Err(Lost) => continue,
                         }
                     };
                     // Mint in memory: nothing is stored and nothing has left the building.
@@ -172,7 +170,7 @@ impl Host {
                     // The only way to a success. A write that lost is decided again, three times at most.
                     match redemption.settle(written, &tokens) {
                         Ok(reply) => return Ok(reply),
-                        Err(_lost) => {}
+                        Err(Lost) => {}
                     }
                 }
             }
@@ -187,7 +185,7 @@ impl Host {
 
 fn registration<'c, T>(
     clients: &'c [Registration],
-    request: &Request<'_, T>,
+    request: &Unauthenticated<'_, T>,
 ) -> Option<&'c Registration> {
     let id = request.client_id()?;
     clients.iter().find(|client| client.client_id() == id)
@@ -196,7 +194,7 @@ fn registration<'c, T>(
 /// Refuses where this client has presented too many wrong secrets from this source; the key of that quota.
 fn check_secrets<T>(
     store: &Memory,
-    request: &Request<'_, T>,
+    request: &Unauthenticated<'_, T>,
     source: &str,
     now: OffsetDateTime,
 ) -> Result<Option<QuotaKey>, Reply> {
@@ -215,8 +213,7 @@ fn charge(
     refusal: Reply,
     now: OffsetDateTime,
 ) -> Reply {
-    let is_guess = matches!(refusal.cause(), Cause::WrongSecret | Cause::UnknownClient);
-    if let Some(key) = key.filter(|_| is_guess) {
+    if let Some(key) = key.filter(|_| refusal.cause().is_wrong_secret()) {
         // Where nothing is left to take, the next request is refused anyway.
         let _ = take(store, policy.secret_limit(), key, now);
     }
@@ -264,12 +261,7 @@ impl Minted {
 /// Mints what the user approved: `openid` yields an ID token, `offline_access` a refresh token.
 ///
 /// None where the approval's value cannot be read: it is this host's own, so something is badly wrong.
-fn mint(
-    approval: Approval<'_>,
-    user: &User,
-    dice: &mut Dice,
-    now: OffsetDateTime,
-) -> Option<Minted> {
+fn mint(approval: &Approval, user: &User, dice: &mut Dice, now: OffsetDateTime) -> Option<Minted> {
     let consent: Consent = serde_json::from_slice(approval.host_value().as_bytes()).ok()?;
     let scope = approval.scope();
     let sub = approval.subject().as_str();

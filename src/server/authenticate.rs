@@ -22,7 +22,6 @@ use super::request::Form;
 use crate::digest::{QuotaKey, SecretDigest};
 use crate::wire::credentials::Basic;
 use crate::wire::form::Raw;
-use crate::wire::octets::are_vschars;
 
 /// A request whose client is not known yet. Authenticated, it becomes a `T`: a [`Poll`](super::Poll) or an
 /// [`Issuing`](super::Issuing).
@@ -201,8 +200,11 @@ impl<'f> Credentials<'f> {
             }
             None => {}
         }
-        if let Some(secret) = form.client_secret().filter(|_| !form.is_plain()) {
-            printable(secret).map_err(Reply::fixed)?;
+        if form
+            .client_secret()
+            .is_some_and(|secret| !secret.is_printable())
+        {
+            return Err(Reply::fixed(Cause::CredentialCharacters));
         }
         Ok(credentials)
     }
@@ -231,9 +233,13 @@ impl<'f> Credentials<'f> {
         if self.basic.as_ref().is_some_and(|basic| !id.is(&basic.id)) {
             return Err(Cause::ClientIdsDiffer);
         }
-        if !self.form.is_plain() && !id.is_plain() {
-            self.decoded_id = Some(printable(id)?.into());
+        if self.form.is_plain() || id.is_plain() {
+            return Ok(());
         }
+        if !id.is_printable() {
+            return Err(Cause::CredentialCharacters);
+        }
+        self.decoded_id = id.text().map(Into::into);
         Ok(())
     }
 
@@ -405,10 +411,4 @@ fn matches(secret: &str, known: Option<&Registration>) -> bool {
     let presented = SecretDigest::of(secret);
     let [first, second] = digests.map(|own| own.unwrap_or(nobodys));
     (presented.ct_eq(&first) | presented.ct_eq(&second)).into()
-}
-
-fn printable(raw: Raw<'_>) -> Result<Cow<'_, str>, Cause> {
-    let text = raw.text().ok_or(Cause::Encoding)?;
-    let legal = are_vschars(text.as_bytes());
-    legal.then_some(text).ok_or(Cause::CredentialCharacters)
 }

@@ -19,7 +19,7 @@ use super::session::{Issued, Session};
 use super::subject::Origin;
 use crate::code::{DeviceCode, Entropy, UserCode};
 use crate::digest::{Digest, QuotaKey, SessionKey, UserCodeKeys};
-use crate::scope::Scope;
+use crate::scope::{MAX_BYTES, Scope};
 use crate::time::Timestamp;
 use crate::wire::form::Raw;
 use crate::wire::response::Response;
@@ -119,13 +119,12 @@ impl<'f> Issuing<'f> {
         let Some(requested) = self.scope else {
             return self.client.default.clone().ok_or(Cause::ScopeMissing);
         };
-        let requested = requested.text().ok_or(Cause::ScopeMalformed)?;
-        let allowed = self.client.allowed.allow(&requested);
-        let allowed = allowed.map_err(|_| Cause::ScopeMalformed)?;
-        if allowed.is_empty() {
-            return Err(Cause::ScopeNotAllowed);
-        }
-        Ok(allowed)
+        let mut room = [0; MAX_BYTES];
+        let requested = requested.text_in(&mut room).ok_or(Cause::ScopeMalformed)?;
+        let allowed = self.client.allowed.allow(requested);
+        allowed
+            .map_err(|_| Cause::ScopeMalformed)?
+            .ok_or(Cause::ScopeNotAllowed)
     }
 }
 

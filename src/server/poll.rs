@@ -102,10 +102,9 @@ impl<'f> Poll<'f> {
                     client_id: session.client_id.clone(),
                     grant: grant.clone(),
                 },
-                change: session.change(State::Redeemed(Arc::new(Redeemed {
-                    grant: grant.clone(),
-                    at: now,
-                }))),
+                version: session.version,
+                purge_at: session.purge_at,
+                now,
             }), // C14 to C17
         }
     }
@@ -181,7 +180,9 @@ pub enum Polled<'p> {
 pub struct Redemption<'p> {
     losses: &'p mut u8,
     approval: Approval,
-    change: Change,
+    version: u64,
+    purge_at: Timestamp,
+    now: Timestamp,
 }
 
 impl<'p> Redemption<'p> {
@@ -191,8 +192,21 @@ impl<'p> Redemption<'p> {
     }
 
     /// The guarded change to `Redeemed`.
-    pub const fn change(&self) -> &Change {
-        &self.change
+    pub fn change(&self) -> Change {
+        let redeemed = Redeemed {
+            grant: self.approval.grant.clone(),
+            at: self.now,
+        };
+        self.change_to(State::Redeemed(Arc::new(redeemed)))
+    }
+
+    fn change_to(&self, state: State) -> Change {
+        Change {
+            key: self.approval.key,
+            version: self.version,
+            purge_at: self.purge_at,
+            state,
+        }
     }
 
     /// Makes the response from the outcome of the guarded write (C17 to C19): the tokens with the granted scope if it won; 503
@@ -221,11 +235,8 @@ impl<'p> Redemption<'p> {
     /// Refuses because the subject or the consent is no longer valid, for good (C15).
     pub fn revoke(self) -> Revocation<'p> {
         Revocation {
+            change: self.change_to(State::Revoked(self.approval.grant.clone())),
             losses: self.losses,
-            change: Change {
-                state: State::Revoked(self.approval.grant),
-                ..self.change
-            },
         }
     }
 
@@ -251,8 +262,8 @@ pub struct Revocation<'p> {
 
 impl Revocation<'_> {
     /// The guarded change to `Revoked`.
-    pub const fn change(&self) -> &Change {
-        &self.change
+    pub fn change(&self) -> Change {
+        self.change.clone()
     }
 
     /// Makes the response from the outcome of the guarded write: `invalid_grant` if it won, 503 if nobody knows.

@@ -71,6 +71,7 @@ pub(super) enum State {
 
 /// What a user granted.
 #[derive(Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Grant {
     pub(super) subject: Subject,
     pub(super) scope: Scope,

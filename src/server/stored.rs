@@ -92,8 +92,13 @@ impl TryFrom<Form> for Session {
         };
         let in_order = form.issued_at < form.expires_at && form.expires_at < form.purge_at;
         let client = !form.client_id.is_empty() && are_vschars(form.client_id.as_bytes());
-        let scope = granted.is_none_or(|grant| grant.scope.is_within(&form.scope));
-        if !in_order || !client || !scope || form.version == 0 {
+        let grant = granted.is_none_or(|grant| {
+            grant.scope.is_granted_of(&form.scope)
+                && grant.approved_at < form.expires_at
+                && form.expires_at <= grant.redeemable_until
+                && grant.redeemable_until < form.purge_at
+        });
+        if !in_order || !client || !grant || form.version == 0 {
             return Err(StoredError::Corrupt);
         }
         Ok(Self {

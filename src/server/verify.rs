@@ -93,8 +93,8 @@ pub struct Guess<'e, 'a> {
 
 impl<'a> Guess<'_, 'a> {
     /// The guarded change of the quota.
-    pub const fn change(&self) -> &QuotaChange {
-        &self.change
+    pub const fn change(&self) -> QuotaChange {
+        self.change
     }
 
     /// The code, to be looked up, if the guarded write won.
@@ -204,8 +204,8 @@ pub struct Claim {
 
 impl Claim {
     /// The guarded change to `Claimed`.
-    pub const fn change(&self) -> &Change {
-        &self.change
+    pub fn change(&self) -> Change {
+        self.change.clone()
     }
 
     /// The session as it was read, for [`Session::apply`].
@@ -329,8 +329,7 @@ impl Session {
                 Err(DecisionError::Expired)
             }
             State::Pending | State::Claimed(_) => {
-                let is_empty = scope.is_empty() && !self.scope().is_empty();
-                if is_empty || !scope.is_within(self.scope()) {
+                if !scope.is_granted_of(self.scope()) {
                     return Err(DecisionError::Scope);
                 }
                 let grant = Grant {

@@ -53,8 +53,3 @@ pub(crate) fn basic(id: &str, secret: &str) -> String {
     STANDARD.encode_string(pair, &mut header);
     header
 }
-
-/// `VSCHAR = %x20-7E` ([RFC 6749, appendix A](https://www.rfc-editor.org/rfc/rfc6749#appendix-A)).
-pub(crate) const fn is_vschar(byte: u8) -> bool {
-    matches!(byte, 0x20..=0x7E)
-}

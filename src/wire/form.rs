@@ -101,6 +101,12 @@ impl<'a> Raw<'a> {
         are_plain(self.0)
     }
 
+    /// Whether every character is visible ASCII or space.
+    pub(crate) fn is_printable(self) -> bool {
+        let legal = |octet| matches!(octet, Octet::Is(0x20..=0x7E));
+        self.is_plain() || self.octets().all(legal)
+    }
+
     /// Whether every escape is whole and the octets are UTF-8.
     pub(crate) fn is_sound(self) -> bool {
         if self.is_plain() {
@@ -143,6 +149,19 @@ impl<'a> Raw<'a> {
     /// Whether both stand for the same octets.
     pub(crate) fn same(self, other: Self) -> bool {
         self.0 == other.0 || self.octets().eq(other.octets())
+    }
+
+    /// The characters, written into `room`; none where they do not fit, or [`Self::is_sound`] does not hold.
+    pub(crate) fn text_in(self, room: &mut [u8]) -> Option<&str> {
+        let mut length = 0_usize;
+        for octet in self.octets() {
+            match octet {
+                Octet::Is(byte) => *room.get_mut(length)? = byte,
+                Octet::Broken => return None,
+            }
+            length = length.checked_add(1)?;
+        }
+        core::str::from_utf8(room.get(..length)?).ok()
     }
 
     /// The characters; none where [`Self::is_sound`] does not hold.

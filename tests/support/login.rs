@@ -141,15 +141,16 @@ impl Login {
         let stored = self.store.load(&self.codes.key).cloned();
         let store = &mut self.store;
         let code = &self.codes.device_code;
-        let key = self.codes.key;
+        let own = self.codes.key;
         let answer = with_poll_of(&self.policy, client, code, |poll| {
             match poll.decide(stored.as_ref(), at(now)) {
                 Polled::Reply(reply) => Answer {
                     reply,
                     wrote: Wrote::Nothing,
                 },
-                Polled::Paced(_, pace, reply) => {
-                    store.save_pace(&key, pace);
+                Polled::Paced(key, pace, reply) => {
+                    assert_eq!(key, &own);
+                    store.save_pace(key, pace);
                     let form = serde_json::to_value(pace).unwrap();
                     Answer {
                         reply,

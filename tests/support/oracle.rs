@@ -326,7 +326,7 @@ impl Oracle {
             Typed::Wrong => return Page::WrongCode("U2"),
             Typed::Right => {}
         }
-        for attempt in 0.. {
+        for attempt in 0..10 {
             let (Some(session), _) = self.read(attempt, stale) else {
                 return Page::WrongCode("U2");
             };
@@ -415,7 +415,7 @@ impl Oracle {
         stale: Stale,
         event: impl Fn(&State) -> Result<Option<State>, &'static str>,
     ) -> Page {
-        for attempt in 0.. {
+        for attempt in 0..10 {
             let (Some(session), _) = self.read(attempt, stale) else {
                 return Page::Error("gone");
             };

@@ -251,17 +251,16 @@ impl World {
         };
         let policy = core::mem::replace(&mut self.policy, builder().build().unwrap());
         let code = self.codes.device_code.clone();
-        let key = self.codes.key;
         let reply = login::with_poll_of(&policy, &client, &code, |poll| {
-            for attempt in 0.. {
+            for attempt in 0..10 {
                 self.show(poll);
                 let stored = self.read(attempt, polling.stale);
                 match poll.decide(stored.as_ref(), at(now)) {
                     Polled::Reply(reply) => return reply,
-                    Polled::Paced(_, pace, reply) => {
+                    Polled::Paced(key, pace, reply) => {
                         self.show(&pace);
                         if polling.saves_pace {
-                            self.sessions.save_pace(&key, pace);
+                            self.sessions.save_pace(key, pace);
                         }
                         return reply;
                     }
@@ -280,7 +279,7 @@ impl World {
                                 revocation.settle(written)
                             }
                             Verdict::Mints => {
-                                let change = redemption.change().clone();
+                                let change = redemption.change();
                                 self.show(&change);
                                 let written = self.write(&change, polling.commit);
                                 redemption.settle(written, &support::tokens())
@@ -335,13 +334,13 @@ impl World {
                 lost -= 1;
                 Written::Lost
             } else {
-                self.quotas.change_quota(guess.change())
+                self.quotas.change_quota(&guess.change())
             };
             if let Ok(paid) = guess.settle(written) {
                 break paid;
             }
         };
-        for attempt in 0.. {
+        for attempt in 0..10 {
             let stored = self.read(attempt, stale);
             let stored = stored.filter(|stored| {
                 paid.user_keys()
@@ -364,7 +363,7 @@ impl World {
                     if let Some(shown) = &mut self.shown {
                         write!(shown, "{claim:?} {claim:#?}").unwrap();
                     }
-                    let written = self.sessions.change(claim.change());
+                    let written = self.sessions.change(&claim.change());
                     if claim.settle(written).is_ok() {
                         return Page::Review;
                     }
@@ -379,7 +378,7 @@ impl World {
         stale: Stale,
         event: impl Fn(&Session, &Policy) -> Result<Option<Change>, DecisionError>,
     ) -> Page {
-        for attempt in 0.. {
+        for attempt in 0..10 {
             let Some(stored) = self.read(attempt, stale) else {
                 return Page::Error("gone");
             };
