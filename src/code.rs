@@ -93,8 +93,8 @@ pub const MAX_USER_CODE_ENTRY: usize = 64;
 
 /// A user code in its one canonical form: characters of the policy's alphabet, without dashes.
 ///
-/// > The server SHOULD ignore any characters like punctuation that are not in the user code character set.
-/// > ([RFC 8628, section 6.1])
+/// > Further stripping of all characters outside the chosen character set is recommended to reduce instances where an errantly
+/// > typed character (like a space character) invalidates otherwise valid input. ([RFC 8628, section 6.1])
 ///
 /// It serves the look-up and the comparison on the page. `Debug` does not show it, [`UserCode::display`] does.
 ///

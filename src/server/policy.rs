@@ -108,7 +108,7 @@ impl Policy {
     }
 }
 
-/// "the client MUST increase the interval by 5 seconds for this and all subsequent requests" ([RFC 8628, section 3.5])
+/// "the interval MUST be increased by 5 seconds for this and all subsequent requests" ([RFC 8628, section 3.5])
 ///
 /// [RFC 8628, section 3.5]: https://www.rfc-editor.org/rfc/rfc8628#section-3.5
 const STEP: Duration = Duration::from_secs(5);

@@ -60,8 +60,9 @@ impl<'f> Poll<'f> {
 
     /// Decides on what the store has for [`Poll::session_key`].
     ///
-    /// > Upon receiving a Device Access Token Request … the authorization server … responds with an access token response if
-    /// > … the grant is valid
+    /// > If the user has approved the grant, the token endpoint responds with a success response defined in Section 5.1 of
+    /// > \[RFC6749\]; otherwise, it responds with an error, as defined in Section 5.2 of \[RFC6749\].
+    /// > ([RFC 8628, section 3.5](https://www.rfc-editor.org/rfc/rfc8628#section-3.5))
     ///
     /// A store that failed is not `None`: answer [`Reply::store_failed`] (C1).
     #[inline(always)]

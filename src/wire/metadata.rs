@@ -11,7 +11,6 @@
 use alloc::format;
 use alloc::string::{String, ToString as _};
 use core::fmt;
-use core::net::Ipv6Addr;
 
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
 use serde_json::{Map, Value};
@@ -314,9 +313,7 @@ pub(crate) fn shown(url: &str, plain: Plain) -> Result<Uri<'_>, UrlError> {
     if url.len() > MAX_URL {
         return Err(UrlError::TooLong);
     }
-    let uri = Uri::read(url)
-        .filter(has_authority)
-        .ok_or(UrlError::Malformed)?;
+    let uri = Uri::read(url).ok_or(UrlError::Malformed)?;
     match plain {
         Plain::Refused if !uri.is_private() => Err(UrlError::Plain),
         Plain::Refused | Plain::Allowed => Ok(uri),
@@ -328,24 +325,6 @@ pub(crate) fn shown(url: &str, plain: Plain) -> Result<Uri<'_>, UrlError> {
 pub(crate) enum Plain {
     Refused,
     Allowed,
-}
-
-/// Whether host and port are such: what is not is read differently by different libraries.
-fn has_authority(uri: &Uri<'_>) -> bool {
-    let host = uri.host();
-    let known = match host.strip_prefix('[') {
-        Some(rest) => rest
-            .strip_suffix(']')
-            .is_some_and(|address| address.parse::<Ipv6Addr>().is_ok()),
-        None => host
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_')),
-    };
-    let port = uri.authority.strip_prefix(host).unwrap_or_default();
-    let port = port
-        .strip_prefix(':')
-        .unwrap_or(if port.is_empty() { "0" } else { "" });
-    known && port.parse::<u16>().is_ok() && !port.starts_with('+')
 }
 
 /// Why a URL must not be used.
