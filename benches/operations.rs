@@ -26,7 +26,11 @@ use operations::{NAMES, Operation, Side, named, time};
 
 fn each(criterion: &mut Criterion) {
     for name in NAMES {
-        let Operation { turns, mut ours, mut floor } = named(name);
+        let Operation {
+            turns,
+            mut ours,
+            mut floor,
+        } = named(name);
         let mut group = criterion.benchmark_group(name);
         group.bench_function("ours", |bencher| {
             bencher.iter_custom(|count| in_batches(&mut *ours, turns, count));

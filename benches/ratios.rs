@@ -2,7 +2,7 @@
 //!
 //! ```sh
 //! cargo bench --bench ratios             # every line, as in the README
-//! cargo bench --bench ratios -- pending  # one of them, with the nanoseconds beside it
+//! cargo bench --bench ratios -- pending  # one of them, or of the other operations, with the nanoseconds beside it
 //! ```
 //!
 //! Batches of both sides alternate in one run, prepared off the clock, each side as often first as second; the figure is the
@@ -22,6 +22,7 @@
 )]
 
 mod floor;
+#[path = "operations/mod.rs"]
 mod operations;
 
 use std::time::Duration;
@@ -36,8 +37,8 @@ const BATCHES: usize = 2_001;
 /// How many sessions there are when their bytes are counted.
 const MEMORY_SESSIONS: u32 = 100_000;
 
-/// The lines, in their order; `memory` is the last.
-const NAMES: [&str; 9] = [
+/// The lines, in their order.
+const LINES: [&str; 10] = [
     "issue",
     "pending",
     "too_soon",
@@ -47,6 +48,7 @@ const NAMES: [&str; 9] = [
     "malformed",
     "client_pending",
     "client_success",
+    "memory",
 ];
 
 fn main() {
@@ -54,22 +56,23 @@ fn main() {
         .skip(1)
         .filter(|arg| !arg.starts_with('-'))
         .collect();
-    let is_wanted = |name: &&&str| wanted.is_empty() || wanted.iter().any(|own| own == **name);
-    let print = |name: &str, (ours, floor): (f64, f64)| {
+    let names: Vec<&str> = match &wanted[..] {
+        [] => LINES.to_vec(),
+        some => some.iter().map(String::as_str).collect(),
+    };
+    for name in names {
+        let (mut ours, mut floor) = (0.0, 0.0);
+        if name == "memory" {
+            (ours, floor) = (bytes::<Ours>(), bytes::<Floor>());
+        } else {
+            // Counting would take longer on the side that allocates more.
+            allocation_counter::opt_out(|| (ours, floor) = medians(name));
+        }
         print!("{name} {:.2}", ours / floor);
         if !wanted.is_empty() {
             print!(" ({ours:.1} over {floor:.1})");
         }
         println!();
-    };
-    // The allocator counts for `memory` alone: counting takes longer on the side that allocates more.
-    allocation_counter::opt_out(|| {
-        for name in NAMES.iter().filter(is_wanted) {
-            print(name, medians(name));
-        }
-    });
-    if is_wanted(&&"memory") {
-        print("memory", (bytes::<Ours>(), bytes::<Floor>()));
     }
 }
 
@@ -110,7 +113,7 @@ fn bytes<H: Host>() -> f64 {
     let info = allocation_counter::measure(|| {
         for _ in 0..MEMORY_SESSIONS {
             let request = Request::new(&body);
-            host.device_authorization(request, random.entropy(), Moment::after(0), &mut out);
+            host.device_authorization(request, || random.entropy(), Moment::after(0), &mut out);
         }
     });
     info.bytes_current as f64 / f64::from(MEMORY_SESSIONS)

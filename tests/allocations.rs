@@ -376,7 +376,7 @@ fn entering_a_code_allocates_nothing_but_a_claim() {
             let mut entry = Entry::new(typed, &user, &keys, &policy);
             let quota = login.store.load_quota(entry.quota_key());
             let guess = entry.pay(quota, at(now)).unwrap();
-            black_box(guess.change());
+            let _ = black_box(guess.change());
             let paid = guess.settle(Written::Won).unwrap();
             let mut user_keys = paid.user_keys();
             let stored = user_keys.find_map(|key| login.store.load_by_user_key(&key));

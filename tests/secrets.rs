@@ -311,7 +311,7 @@ fn an_entry_shows_nothing_on_its_way_to_the_review() {
         log.debug(&entry);
         let guess = entry.pay(None, NOW).unwrap();
         log.debug(&guess);
-        log.debug(&guess.change());
+        log.debug(guess.change());
         let paid = guess.settle(Written::Won).unwrap();
         log.debug(&paid);
         for key in paid.user_keys() {
@@ -325,7 +325,7 @@ fn an_entry_shows_nothing_on_its_way_to_the_review() {
                     panic!("nobody had claimed it")
                 };
                 log.debug(&claim);
-                log.debug(&claim.change());
+                log.debug(claim.change());
                 let review = claim.settle(Written::Won).unwrap();
                 log.debug(&review);
                 log.debug(review.user_code());
@@ -350,7 +350,7 @@ fn a_redemption_shows_nothing_on_its_way_to_the_tokens() {
         log.debug(&redemption);
         log.debug(&redemption.approval());
         log.debug(redemption.approval().host_value());
-        log.debug(&redemption.change());
+        log.debug(redemption.change());
         let reply = redemption.settle(Written::Won, &secret_tokens()).unwrap();
         log.debug(&reply);
         log.debug(reply.response());
@@ -364,7 +364,7 @@ fn a_redemption_shows_nothing_on_its_way_to_the_tokens() {
     login.redeem(1, |redemption| {
         let revocation = redemption.revoke();
         log.debug(&revocation);
-        log.debug(&revocation.change());
+        log.debug(revocation.change());
         let _ = revocation.settle(Written::Unknown);
     });
     login.decide(1, |polled| {

@@ -117,7 +117,7 @@ fn the_subject_is_in_the_hosts_hands_once_more_before_anything_is_written() {
     let (reply, change) = login.redeem(1, |redemption| {
         assert!(is_locked(redemption.approval().subject()));
         let revocation = redemption.revoke();
-        let change = revocation.change();
+        let change = revocation.change().clone();
         (revocation.settle(Written::Won).unwrap(), change)
     });
     login.write(&change);
@@ -370,7 +370,7 @@ fn a_right_code_costs_a_guess_and_refills_nothing() {
         let mut entry = Entry::new(typed, &user, &keys, &policy);
         let stored = store.load_quota(entry.quota_key());
         let guess = entry.pay(stored, NOW)?;
-        assert_eq!(store.change_quota(&guess.change()), Written::Won);
+        assert_eq!(store.change_quota(guess.change()), Written::Won);
         assert!(guess.settle(Written::Won).is_ok());
         Ok(())
     };
@@ -425,7 +425,7 @@ fn servers_that_share_a_store_share_every_login() {
     let code = &login.codes.device_code;
     let (reply, change) = with_poll_of(&policy, &client, code, |poll| {
         let redemption = login::redemption(poll.decide(Some(&stored), at(1)));
-        let change = redemption.change();
+        let change = redemption.change().clone();
         (
             redemption.settle(Written::Won, &support::tokens()).unwrap(),
             change,

@@ -61,7 +61,7 @@ fn enter_with(
         Ok(guess) => guess,
         Err(spent) => return Outcome::Refused(spent),
     };
-    let written = store.change_quota(&guess.change());
+    let written = store.change_quota(guess.change());
     let paid = guess.settle(written).unwrap();
     let mut user_keys = paid.user_keys();
     let stored = user_keys.find_map(|key| store.load_by_user_key(&key));
@@ -69,7 +69,7 @@ fn enter_with(
         Err(wrong) => Outcome::Wrong(wrong),
         Ok(Entered::Review(_)) => Outcome::TheirsAlready,
         Ok(Entered::Claim(claim)) => {
-            assert_eq!(store.change(&claim.change()), Written::Won);
+            assert_eq!(store.change(claim.change()), Written::Won);
             assert!(claim.settle(Written::Won).is_ok());
             Outcome::Claimed
         }
@@ -223,8 +223,8 @@ fn u1_two_parallel_guesses_do_not_share_one_token() {
     let read = login.store.load_quota(one.quota_key());
     let first = one.pay(read, NOW).unwrap();
     let second = other.pay(read, NOW).unwrap();
-    assert_eq!(login.store.change_quota(&first.change()), Written::Won);
-    let written = login.store.change_quota(&second.change());
+    assert_eq!(login.store.change_quota(first.change()), Written::Won);
+    let written = login.store.change_quota(second.change());
     assert_eq!(written, Written::Lost);
     assert!(first.settle(Written::Won).is_ok());
     assert!(second.settle(written).is_err());
@@ -524,8 +524,8 @@ fn u4_a_claim_that_lost_its_write_shows_nothing() {
     });
     let (_, first) = claims[0].take().unwrap();
     let (paid, second) = claims[1].take().unwrap();
-    assert_eq!(login.store.change(&first.change()), Written::Won);
-    let written = login.store.change(&second.change());
+    assert_eq!(login.store.change(first.change()), Written::Won);
+    let written = login.store.change(second.change());
     assert_eq!(written, Written::Lost);
     assert!(first.settle(Written::Won).is_ok());
     assert!(second.settle(written).is_err());
@@ -544,7 +544,7 @@ fn u4_a_claim_of_unknown_outcome_shows_nothing_and_entering_again_does() {
     let Entered::Claim(claim) = paid.enter(Some(login.session()), NOW).unwrap() else {
         panic!("nobody had claimed it");
     };
-    assert_eq!(login.store.change(&claim.change()), Written::Won);
+    assert_eq!(login.store.change(claim.change()), Written::Won);
     assert!(claim.settle(Written::Unknown).is_err());
     let entered = paid.enter(Some(login.session()), NOW).unwrap();
     assert!(matches!(entered, Entered::Review(_)));
@@ -855,7 +855,7 @@ fn u11_of_a_withdrawal_and_a_redemption_exactly_one_wins() {
         let mut login = Login::approved_at(0);
         let withdrawal = login.session().withdraw(&alice()).unwrap().unwrap();
         let redemption = login.redeem(1, |redemption| {
-            let change = redemption.change();
+            let change = redemption.change().clone();
             let _ = redemption.minting_failed();
             change
         });

@@ -649,7 +649,7 @@ fn c15_a_subject_that_is_gone_is_invalid_grant_and_revokes_for_good() {
     let reply = with_poll_of(&login.policy, &login.client, code, |poll| {
         let revocation = redemption(poll.decide(Some(&stored), at(1))).revoke();
         assert_eq!(revocation.change().key(), stored.session.key());
-        let change = revocation.change();
+        let change = revocation.change().clone();
         assert_eq!(change.expected_version(), version);
         assert_eq!(change.purge_at(), purge_at);
         let written = store.change(&change);
@@ -787,7 +787,7 @@ fn c17_a_success_says_no_scope_where_the_grant_has_none() {
 fn c17_of_two_polls_that_read_the_same_approval_one_succeeds() {
     let mut login = Login::approved_at(0);
     let change = login.redeem(1, |redemption| {
-        let change = redemption.change();
+        let change = redemption.change().clone();
         let _ = redemption.minting_failed();
         change
     });
@@ -808,7 +808,7 @@ fn loses_to(login: &mut Login, now: i64, meanwhile: impl FnOnce(&mut Login)) -> 
     let read = login.store.load(&key).cloned();
     with_poll_of(&policy, &client, &code, |poll| {
         let redemption = redemption(poll.decide(read.as_ref(), at(now)));
-        let change = redemption.change();
+        let change = redemption.change().clone();
         meanwhile(login);
         let written = login.store.change(&change);
         assert_eq!(written, Written::Lost);
@@ -937,7 +937,7 @@ fn c19_the_next_poll_succeeds_if_the_write_had_not_arrived() {
 fn c19_the_next_poll_is_refused_if_the_write_had_arrived() {
     let mut login = Login::approved_at(0);
     let change = login.redeem(1, |redemption| {
-        let change = redemption.change();
+        let change = redemption.change().clone();
         let _ = redemption.settle(Written::Unknown, &support::tokens());
         change
     });

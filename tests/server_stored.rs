@@ -448,7 +448,7 @@ fn taken() -> QuotaChange {
     let (policy, keys, user) = (policy(), support::keys(), subject("alice"));
     let mut entry = device_flow::server::Entry::new("", &user, &keys, &policy);
     let guess = entry.pay(None, NOW).unwrap();
-    guess.change()
+    *guess.change()
 }
 
 /// One value and no more: a store may compare and swap it as a number.

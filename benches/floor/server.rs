@@ -12,7 +12,7 @@ use subtle::ConstantTimeEq as _;
 
 use crate::operations::host::{
     CONFIDENTIAL, FOREIGN, FORM, Host, Minted, PAGE, PUBLIC, Request, SCOPE, SECRET, USER_CODE_KEY,
-    USERS, shape, user,
+    shape,
 };
 use crate::operations::{Moment, Out};
 
@@ -91,13 +91,13 @@ pub(crate) struct Floor {
     /// By user: when everything taken is given back.
     guesses: HashMap<String, i64>,
     key: Hmac<Sha256>,
-    names: Vec<String>,
     length: usize,
     after_code: String,
     minted: Minted,
 }
 
 impl Host for Floor {
+    type User = String;
     type Session = Key;
 
     fn new(outstanding: u64) -> Self {
@@ -117,7 +117,6 @@ impl Host for Floor {
             users: HashTable::new(),
             guesses: HashMap::new(),
             key: Hmac::new_from_slice(USER_CODE_KEY).unwrap(),
-            names: (0..USERS).map(user).collect(),
             length: shape(outstanding).length().into(),
             after_code: format!(
                 r#"","verification_uri":"{PAGE}","expires_in":{},"interval":{INTERVAL}}}"#,
@@ -127,11 +126,15 @@ impl Host for Floor {
         }
     }
 
+    fn user(name: String) -> String {
+        name
+    }
+
     #[inline(never)]
     fn device_authorization(
         &mut self,
         request: Request<'_>,
-        entropy: [u8; 48],
+        mut entropy: impl FnMut() -> [u8; 48],
         now: Moment,
         out: &mut Out,
     ) {
@@ -159,6 +162,7 @@ impl Host for Floor {
         if !decoded.eq(client.scope.bytes()) {
             return invalid(out);
         }
+        let entropy = entropy();
         let (device, random) = entropy.split_at(32);
         let mut device_code = [0; 43];
         URL_SAFE_NO_PAD
@@ -255,8 +259,7 @@ impl Host for Floor {
     }
 
     #[inline(never)]
-    fn enter(&mut self, typed: &str, user: usize, now: Moment) -> Option<Key> {
-        let user = &self.names[user];
+    fn enter(&mut self, typed: &str, user: &String, now: Moment) -> Option<Key> {
         let now = now.millis;
         match self.guesses.get_mut(user) {
             Some(full) if *full - now > GUESS_ROOM => return None,
@@ -310,7 +313,7 @@ impl Host for Floor {
     }
 
     #[inline(never)]
-    fn approve(&mut self, session: Key, user: usize, now: Moment) -> bool {
+    fn approve(&mut self, session: Key, user: &String, now: Moment) -> bool {
         let found = self
             .sessions
             .find_mut(hash(&session), |record| record.device == session);
@@ -318,7 +321,7 @@ impl Host for Floor {
             return false;
         };
         match core::mem::replace(&mut record.state, State::Pending) {
-            State::Claimed(mut decision) if *decision.user == *self.names[user] => {
+            State::Claimed(mut decision) if *decision.user == **user => {
                 let grace = now.millis + i64::from(INTERVAL) * 2000;
                 decision.at = record.expires.max(grace);
                 record.state = State::Approved(decision);

@@ -5,12 +5,13 @@ use core::time::Duration;
 use std::collections::HashMap;
 
 use device_flow::code::{Entropy, UserCodeShape};
-use device_flow::digest::{SecretDigest, SessionKey, UserCodeKey, UserCodeKeys};
+use device_flow::digest::{QuotaKey, SecretDigest, SessionKey, UserCodeKey, UserCodeKeys, UserKey};
 use device_flow::memory::Memory;
 use device_flow::scope::Scope;
 use device_flow::server::{
-    Authentication, Entered, Entry, Form, Grant, HostValue, Incoming, Policy, Polled, Registration,
-    Reply, Subject, Written,
+    Authentication, Change, DecisionError, Entered, Entry, Form, Grant, HostValue, Incoming,
+    Inserted, Pace, Policy, Polled, Quota, QuotaChange, Registration, Reply, Session, Stored,
+    Subject, Written,
 };
 use device_flow::wire::tokens::{TokenError, Tokens};
 use time::OffsetDateTime;
@@ -26,12 +27,9 @@ pub(crate) const USER_CODE_KEY: &[u8; 32] = b"0123456789abcdef0123456789abcdef";
 pub(crate) const PAGE: &str = "https://login.example.com/device";
 pub(crate) const FORM: &str = "application/x-www-form-urlencoded";
 
-/// How many people sign in.
-pub(crate) const USERS: usize = 64;
-
-/// The user of this number, by the host's `sub`.
+/// The name of the user of this number, a `sub`.
 pub(crate) fn user(number: usize) -> String {
-    format!("user_01KAFZ2BN9JV8PDPZQ4D0G{number:04}")
+    format!("user_01KAFZ2BN9JV8PDPZQ4D0{number:07}")
 }
 
 /// What the host mints: 1.2 KB in all.
@@ -101,17 +99,23 @@ impl<'a> Request<'a> {
 
 /// An authorization server: two endpoints, and a page.
 pub(crate) trait Host {
+    /// Who is signed in.
+    type User;
+
     /// What the page keeps of a session between entering a code and deciding.
     type Session: Copy;
 
     /// A host that expects so many sessions at once.
     fn new(outstanding: u64) -> Self;
 
-    /// `POST /device_authorization`, with 48 random bytes.
+    /// The user of this name.
+    fn user(name: String) -> Self::User;
+
+    /// `POST /device_authorization`, with 48 random bytes for each draw.
     fn device_authorization(
         &mut self,
         request: Request<'_>,
-        entropy: [u8; 48],
+        entropy: impl FnMut() -> [u8; 48],
         now: Moment,
         out: &mut Out,
     );
@@ -120,27 +124,39 @@ pub(crate) trait Host {
     fn token(&mut self, request: Request<'_>, now: Moment, out: &mut Out);
 
     /// A user enters a code: pays a guess, looks it up, claims the session.
-    fn enter(&mut self, typed: &str, user: usize, now: Moment) -> Option<Self::Session>;
+    fn enter(&mut self, typed: &str, user: &Self::User, now: Moment) -> Option<Self::Session>;
 
     /// The user approves, with the scope asked for.
-    fn approve(&mut self, session: Self::Session, user: usize, now: Moment) -> bool;
+    fn approve(&mut self, session: Self::Session, user: &Self::User, now: Moment) -> bool;
 
     /// Removes every session and quota, and keeps the room.
     fn forget(&mut self);
 }
 
+/// A store: [`Memory`], or one around it that counts.
+pub(crate) trait Store: Default {
+    fn insert(&mut self, session: &Session) -> Inserted;
+    fn load(&self, key: &SessionKey) -> Option<&Stored>;
+    fn load_by_user_key(&self, key: &UserKey) -> Option<&Stored>;
+    fn change(&mut self, change: &Change) -> Written;
+    fn save_pace(&mut self, key: &SessionKey, pace: Pace);
+    fn load_quota(&self, key: &QuotaKey) -> Option<Quota>;
+    fn change_quota(&mut self, change: &QuotaChange) -> Written;
+    fn purge(&mut self, now: OffsetDateTime) -> usize;
+}
+
 /// The host that uses this crate.
-pub(crate) struct Ours {
+pub(crate) struct Ours<S = Memory> {
     pub(crate) policy: Policy,
-    pub(crate) store: Memory,
+    pub(crate) store: S,
     clients: HashMap<String, Registration>,
     keys: UserCodeKeys,
     scope: Scope,
-    users: Vec<Subject>,
     minted: Minted,
 }
 
-impl Host for Ours {
+impl<S: Store> Host for Ours<S> {
+    type User = Subject;
     type Session = SessionKey;
 
     fn new(outstanding: u64) -> Self {
@@ -158,20 +174,23 @@ impl Host for Ours {
         });
         Self {
             policy: policy(shape(outstanding), outstanding).unwrap(),
-            store: Memory::new(),
+            store: S::default(),
             clients: clients.into(),
             keys: UserCodeKeys::new(UserCodeKey::new(USER_CODE_KEY).unwrap()),
             scope,
-            users: (0..USERS).map(|n| Subject::new(user(n)).unwrap()).collect(),
             minted: Minted::new(),
         }
+    }
+
+    fn user(name: String) -> Subject {
+        Subject::new(name).unwrap()
     }
 
     #[inline(never)]
     fn device_authorization(
         &mut self,
         request: Request<'_>,
-        entropy: [u8; 48],
+        entropy: impl FnMut() -> [u8; 48],
         now: Moment,
         out: &mut Out,
     ) {
@@ -188,16 +207,15 @@ impl Host for Ours {
     }
 
     #[inline(never)]
-    fn enter(&mut self, typed: &str, user: usize, now: Moment) -> Option<SessionKey> {
+    fn enter(&mut self, typed: &str, user: &Subject, now: Moment) -> Option<SessionKey> {
         let Self { store, .. } = self;
-        let mut entry = Entry::new(typed, &self.users[user], &self.keys, &self.policy);
+        let mut entry = Entry::new(typed, user, &self.keys, &self.policy);
         let quota = store.load_quota(entry.quota_key());
         let guess = entry.pay(quota, now.date).ok()?;
         let written = store.change_quota(&guess.change());
         let paid = guess.settle(written).ok()?;
-        let found = paid
-            .user_keys()
-            .find_map(|key| store.load_by_user_key(&key));
+        let mut keys = paid.user_keys();
+        let found = keys.find_map(|key| store.load_by_user_key(&key));
         let session = found.map(|stored| &stored.session);
         let review = match paid.enter(session, now.date).ok()? {
             Entered::Review(review) => review,
@@ -210,19 +228,13 @@ impl Host for Ours {
     }
 
     #[inline(never)]
-    fn approve(&mut self, session: SessionKey, user: usize, now: Moment) -> bool {
-        let Some(stored) = self.store.load(&session) else {
-            return false;
-        };
-        let (user, value) = (&self.users[user], HostValue::default());
-        let decided = stored
-            .session
-            .approve(user, &self.scope, value, &self.policy, now.date);
-        match decided {
-            Ok(Some(change)) => self.store.change(&change) == Written::Won,
-            Ok(None) => true,
-            Err(_) => false,
-        }
+    fn approve(&mut self, session: SessionKey, user: &Subject, now: Moment) -> bool {
+        let decided = self.store.load(&session).map(|stored| {
+            let (scope, value) = (&self.scope, HostValue::default());
+            let session = &stored.session;
+            session.approve(user, scope, value, &self.policy, now.date)
+        });
+        self.decide(decided)
     }
 
     fn forget(&mut self) {
@@ -230,21 +242,40 @@ impl Host for Ours {
     }
 }
 
-impl Ours {
+impl<S: Store> Ours<S> {
+    /// The user denies.
+    pub(crate) fn deny(&mut self, session: SessionKey, user: &Subject, now: Moment) -> bool {
+        let found = self.store.load(&session);
+        let decided = found.map(|stored| stored.session.deny(user, now.date));
+        self.decide(decided)
+    }
+
+    fn decide(&mut self, decided: Option<Result<Option<Change>, DecisionError>>) -> bool {
+        match decided {
+            Some(Ok(Some(change))) => self.store.change(&change) == Written::Won,
+            Some(Ok(None)) => true,
+            Some(Err(_)) | None => false,
+        }
+    }
+
     #[inline]
     fn issue(
         &mut self,
         incoming: Incoming<'_>,
-        entropy: [u8; 48],
+        mut entropy: impl FnMut() -> [u8; 48],
         now: OffsetDateTime,
     ) -> Result<Reply, Reply> {
         let form = Form::read(incoming, &self.policy)?;
         let request = form.device_authorization()?;
         let registration = request.client_id().and_then(|id| self.clients.get(id));
         let mut issuing = request.authenticate(registration)?;
-        let issuance = issuing.draw(Entropy::from(entropy), &self.keys, now)?;
-        let inserted = self.store.insert(issuance.session());
-        Ok(issuance.settle(inserted).unwrap()) // a bench draws no code twice
+        loop {
+            let issuance = issuing.draw(Entropy::from(entropy()), &self.keys, now)?;
+            let inserted = self.store.insert(issuance.session());
+            if let Ok(reply) = issuance.settle(inserted) {
+                return Ok(reply);
+            }
+        }
     }
 
     #[inline]
@@ -256,21 +287,67 @@ impl Ours {
         };
         let registration = request.client_id().and_then(|id| self.clients.get(id));
         let mut poll = request.authenticate(registration)?;
-        let stored = poll.session_key().and_then(|key| self.store.load(key));
-        match poll.decide(stored, now) {
-            Polled::Reply(reply) => Ok(reply),
-            Polled::Paced(key, pace, reply) => {
-                self.store.save_pace(key, pace);
-                Ok(reply)
-            }
-            Polled::Redeem(redemption) => {
-                let Ok(tokens) = self.minted.tokens() else {
-                    return Ok(redemption.minting_failed());
-                };
-                let written = self.store.change(&redemption.change());
-                Ok(redemption.settle(written, &tokens).unwrap()) // nobody else writes
+        loop {
+            let stored = poll.session_key().and_then(|key| self.store.load(key));
+            match poll.decide(stored, now) {
+                Polled::Reply(reply) => return Ok(reply),
+                Polled::Paced(key, pace, reply) => {
+                    self.store.save_pace(key, pace);
+                    return Ok(reply);
+                }
+                Polled::Redeem(redemption) => {
+                    let Ok(tokens) = self.minted.tokens() else {
+                        return Ok(redemption.minting_failed());
+                    };
+                    let written = self.store.change(&redemption.change());
+                    if let Ok(reply) = redemption.settle(written, &tokens) {
+                        return Ok(reply);
+                    }
+                }
             }
         }
+    }
+}
+
+/// Hands on to the methods of the same names.
+impl Store for Memory {
+    #[inline]
+    fn insert(&mut self, session: &Session) -> Inserted {
+        self.insert(session)
+    }
+
+    #[inline]
+    fn load(&self, key: &SessionKey) -> Option<&Stored> {
+        self.load(key)
+    }
+
+    #[inline]
+    fn load_by_user_key(&self, key: &UserKey) -> Option<&Stored> {
+        self.load_by_user_key(key)
+    }
+
+    #[inline]
+    fn change(&mut self, change: &Change) -> Written {
+        self.change(change)
+    }
+
+    #[inline]
+    fn save_pace(&mut self, key: &SessionKey, pace: Pace) {
+        self.save_pace(key, pace);
+    }
+
+    #[inline]
+    fn load_quota(&self, key: &QuotaKey) -> Option<Quota> {
+        self.load_quota(key)
+    }
+
+    #[inline]
+    fn change_quota(&mut self, change: &QuotaChange) -> Written {
+        self.change_quota(change)
+    }
+
+    fn purge(&mut self, now: OffsetDateTime) -> usize {
+        self.purge(now)
     }
 }
 

@@ -6,7 +6,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use super::host::{CONFIDENTIAL, FOREIGN, Host, Ours, PUBLIC, Request, SECRET};
+use super::host::{CONFIDENTIAL, FOREIGN, Host, Ours, PUBLIC, Request, SECRET, user};
 use super::{Moment, Out, Random, Side, Sides};
 use crate::floor::server::Floor;
 
@@ -92,7 +92,7 @@ fn issue<H: Host>(
     let mut request = Request::new(&body);
     let basic = basic();
     request.authorization = (client == CONFIDENTIAL).then_some(&basic);
-    host.device_authorization(request, random.entropy(), now, out);
+    host.device_authorization(request, || random.entropy(), now, out);
     let text = core::str::from_utf8(&out.body).unwrap();
     let mut quoted = text.split('"');
     Codes {
@@ -162,7 +162,7 @@ impl<H: Host> Polls<H> {
         } else {
             PUBLIC
         };
-        for user in 0..sessions {
+        for number in 0..sessions {
             let codes = issue(
                 &mut self.host,
                 client,
@@ -171,8 +171,9 @@ impl<H: Host> Polls<H> {
                 &mut self.out,
             );
             if self.kind == Kind::Success {
-                let session = self.host.enter(&codes.user, user, self.now).unwrap();
-                assert!(self.host.approve(session, user, self.now));
+                let user = H::user(user(number));
+                let session = self.host.enter(&codes.user, &user, self.now).unwrap();
+                assert!(self.host.approve(session, &user, self.now));
             }
             self.codes.push(codes.device);
         }
@@ -298,7 +299,7 @@ impl<H: Host> Side for Issue<H> {
         for entropy in self.entropies.iter().take(turns) {
             let request = Request::new(&self.body);
             self.host
-                .device_authorization(request, *entropy, now, &mut self.out);
+                .device_authorization(request, || *entropy, now, &mut self.out);
         }
     }
 
@@ -313,6 +314,7 @@ struct Page<H: Host> {
     host: H,
     out: Out,
     random: Random,
+    users: Vec<H::User>,
     typed: Vec<String>,
     sessions: Vec<H::Session>,
     done: usize,
@@ -325,6 +327,7 @@ impl<H: Host> Page<H> {
             host: H::new(FEW),
             out: Out::default(),
             random: Random(4),
+            users: (0..TURNS).map(|number| H::user(user(number))).collect(),
             typed: Vec::new(),
             sessions: Vec::new(),
             done: 0,
@@ -339,7 +342,7 @@ impl<H: Host> Side for Page<H> {
         self.typed.clear();
         self.sessions.clear();
         self.done = 0;
-        for user in 0..TURNS {
+        for user in &self.users {
             let codes = issue(&mut self.host, PUBLIC, &mut self.random, now, &mut self.out);
             if self.approves {
                 self.sessions
@@ -352,11 +355,11 @@ impl<H: Host> Side for Page<H> {
     fn run(&mut self, turns: usize) {
         let now = Moment::after(20_000);
         if self.approves {
-            for (user, session) in self.sessions.iter().take(turns).enumerate() {
+            for (user, session) in self.users.iter().zip(&self.sessions).take(turns) {
                 self.done += usize::from(self.host.approve(*session, user, now));
             }
         } else {
-            for (user, typed) in self.typed.iter().take(turns).enumerate() {
+            for (user, typed) in self.users.iter().zip(&self.typed).take(turns) {
                 self.done += usize::from(self.host.enter(typed, user, now).is_some());
             }
         }

@@ -148,7 +148,7 @@ impl Host {
                     let Some(user) = self.users.iter().find(|user| user.subject == *subject) else {
                         // The account is gone since the approval.
                         let revocation = redemption.revoke();
-                        let written = store.change(&revocation.change());
+                        let written = store.change(revocation.change());
                         match revocation.settle(written) {
                             Ok(reply) => return Ok(reply),
                             Err(Lost) => continue,
@@ -162,7 +162,7 @@ impl Host {
                         return Ok(redemption.minting_failed());
                     };
                     // One transaction: the guarded write and, if it won, the digest of the refresh token.
-                    let written = store.change(&redemption.change());
+                    let written = store.change(redemption.change());
                     if let (Written::Won, Some(refresh)) = (written, &minted.refresh) {
                         let session = *approval.session_key();
                         self.refresh_tokens.insert(digest(refresh), session);
@@ -261,7 +261,12 @@ impl Minted {
 /// Mints what the user approved: `openid` yields an ID token, `offline_access` a refresh token.
 ///
 /// None where the approval's value cannot be read: it is this host's own, so something is badly wrong.
-fn mint(approval: &Approval, user: &User, dice: &mut Dice, now: OffsetDateTime) -> Option<Minted> {
+fn mint(
+    approval: Approval<'_>,
+    user: &User,
+    dice: &mut Dice,
+    now: OffsetDateTime,
+) -> Option<Minted> {
     let consent: Consent = serde_json::from_slice(approval.host_value().as_bytes()).ok()?;
     let scope = approval.scope();
     let sub = approval.subject().as_str();

@@ -49,7 +49,7 @@ impl Host {
         let paid = loop {
             let stored = store.load_quota(entry.quota_key());
             let guess = entry.pay(stored, now)?;
-            let written = store.change_quota(&guess.change());
+            let written = store.change_quota(guess.change());
             if let Ok(paid) = guess.settle(written) {
                 break paid;
             }
@@ -60,7 +60,7 @@ impl Host {
             match paid.enter(stored.map(|stored| &stored.session), now)? {
                 Entered::Review(review) => return Ok(review),
                 Entered::Claim(claim) => {
-                    let written = store.change(&claim.change());
+                    let written = store.change(claim.change());
                     if let Ok(review) = claim.settle(written) {
                         return Ok(review);
                     }

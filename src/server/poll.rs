@@ -16,7 +16,7 @@ use super::policy::Policy;
 use super::registration::Registration;
 use super::reply::{Cause, Reply};
 use super::request::Form;
-use super::session::{ATTEMPTS, Change, Grant, Lost, Redeemed, State, Stored, Written};
+use super::session::{ATTEMPTS, Change, Grant, Lost, State, Stored, Written};
 use super::subject::{HostValue, Subject};
 use crate::digest::{Digest, SessionKey};
 use crate::scope::Scope;
@@ -84,9 +84,9 @@ impl<'f> Poll<'f> {
             return Polled::Reply(Reply::fixed(Cause::ForeignClient)); // C3
         }
         match &session.state {
-            State::Redeemed(redeemed) => Polled::Reply(self.used(redeemed, now)), // C4
-            State::Revoked(_) => Polled::Reply(Reply::fixed(Cause::Revoked)),     // C5
-            State::Denied(_) => Polled::Reply(Reply::fixed(Cause::Denied)),       // C6
+            State::Redeemed(_, at) => Polled::Reply(self.used(*at, now)), // C4
+            State::Revoked(_) => Polled::Reply(Reply::fixed(Cause::Revoked)), // C5
+            State::Denied(_) => Polled::Reply(Reply::fixed(Cause::Denied)), // C6
             State::Pending | State::Claimed(_) if now >= session.expires_at => {
                 Polled::Reply(Reply::fixed(Cause::Expired)) // C7
             }
@@ -98,24 +98,19 @@ impl<'f> Poll<'f> {
             }
             State::Approved(grant) => Polled::Redeem(Redemption {
                 losses: &mut self.losses,
-                approval: Approval {
-                    key: *key,
-                    client_id: session.client_id.clone(),
-                    grant: grant.clone(),
-                },
-                version: session.version,
-                purge_at: session.purge_at,
-                now,
+                client: self.client,
+                grant: grant.clone(),
+                change: session.change(State::Redeemed(grant.clone(), now)),
             }), // C14 to C17
         }
     }
 
     #[cold]
-    fn used(&self, redeemed: &Redeemed, now: Timestamp) -> Reply {
+    fn used(&self, at: Timestamp, now: Timestamp) -> Reply {
         if self.losses > 0 {
             return Reply::lost_race(); // C18: the winner redeemed it; that is no replay
         }
-        let since = now.since(redeemed.at);
+        let since = now.since(at);
         let cause = if since < self.policy.retry_window {
             Cause::Duplicate
         } else {
@@ -175,39 +170,25 @@ pub enum Polled<'p> {
 ///
 /// ```compile_fail
 /// // An approval cannot be made by hand.
-/// let approval = device_flow::server::Approval { key: todo!(), client_id: todo!(), grant: todo!() };
+/// let approval = device_flow::server::Approval { redemption: todo!() };
 /// ```
 #[must_use = "the device is waiting for its tokens"]
 pub struct Redemption<'p> {
     losses: &'p mut u8,
-    approval: Approval,
-    version: u64,
-    purge_at: Timestamp,
-    now: Timestamp,
+    client: &'p Registration,
+    grant: Arc<Grant>,
+    change: Change,
 }
 
 impl<'p> Redemption<'p> {
     /// What the user approved: what the tokens are to be about.
-    pub const fn approval(&self) -> &Approval {
-        &self.approval
+    pub const fn approval(&self) -> Approval<'_> {
+        Approval { redemption: self }
     }
 
     /// The guarded change to `Redeemed`.
-    pub fn change(&self) -> Change {
-        let redeemed = Redeemed {
-            grant: self.approval.grant.clone(),
-            at: self.now,
-        };
-        self.change_to(State::Redeemed(Arc::new(redeemed)))
-    }
-
-    fn change_to(&self, state: State) -> Change {
-        Change {
-            key: self.approval.key,
-            version: self.version,
-            purge_at: self.purge_at,
-            state,
-        }
+    pub const fn change(&self) -> &Change {
+        &self.change
     }
 
     /// Makes the response from the outcome of the guarded write (C17 to C19): the tokens with the granted scope if it won; 503
@@ -219,7 +200,7 @@ impl<'p> Redemption<'p> {
     pub fn settle(self, written: Written, tokens: &Tokens<'_>) -> Result<Reply, Lost> {
         settle(written, self.losses, || {
             // "scope OPTIONAL, if identical to the scope requested by the client; otherwise, REQUIRED." (RFC 6749, section 5.1)
-            let body = tokens.body(self.approval.scope().as_str());
+            let body = tokens.body(self.grant.scope.as_str());
             Reply::made(Response::made(body), Cause::Granted)
         })
     }
@@ -236,8 +217,11 @@ impl<'p> Redemption<'p> {
     /// Refuses because the subject or the consent is no longer valid, for good (C15).
     pub fn revoke(self) -> Revocation<'p> {
         Revocation {
-            change: self.change_to(State::Revoked(self.approval.grant.clone())),
             losses: self.losses,
+            change: Change {
+                state: State::Revoked(self.grant),
+                ..self.change
+            },
         }
     }
 
@@ -249,7 +233,7 @@ impl<'p> Redemption<'p> {
 
 impl fmt::Debug for Redemption<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Redemption({})", self.approval.key)
+        write!(f, "Redemption({})", self.change.key())
     }
 }
 
@@ -263,8 +247,8 @@ pub struct Revocation<'p> {
 
 impl Revocation<'_> {
     /// The guarded change to `Revoked`.
-    pub fn change(&self) -> Change {
-        self.change.clone()
+    pub const fn change(&self) -> &Change {
+        &self.change
     }
 
     /// Makes the response from the outcome of the guarded write: `invalid_grant` if it won, 503 if nobody knows.
@@ -288,50 +272,48 @@ fn settle(written: Written, losses: &mut u8, won: impl FnOnce() -> Reply) -> Res
     }
 }
 
-/// What a user approved. It cannot be made by hand: whoever has one has an approved session before them. Cloning shares it.
-#[derive(Clone)]
-pub struct Approval {
-    key: SessionKey,
-    client_id: Arc<str>,
-    grant: Arc<Grant>,
+/// What a user approved. It cannot be made by hand: whoever has one has an approved session before them.
+#[derive(Clone, Copy)]
+pub struct Approval<'r> {
+    redemption: &'r Redemption<'r>,
 }
 
-impl Approval {
+impl<'r> Approval<'r> {
     /// The session's id. Keep it with the tokens: a replay names it, and they are to be revoked then.
-    pub const fn session_key(&self) -> &SessionKey {
-        &self.key
+    pub const fn session_key(&self) -> &'r SessionKey {
+        self.redemption.change.key()
     }
 
     /// The client.
-    pub fn client_id(&self) -> &str {
-        &self.client_id
+    pub fn client_id(&self) -> &'r str {
+        self.redemption.client.client_id()
     }
 
     /// The user.
-    pub fn subject(&self) -> &Subject {
-        &self.grant.subject
+    pub fn subject(&self) -> &'r Subject {
+        &self.redemption.grant.subject
     }
 
     /// The scope granted, which may be narrower than the one asked for.
-    pub fn scope(&self) -> &Scope {
-        &self.grant.scope
+    pub fn scope(&self) -> &'r Scope {
+        &self.redemption.grant.scope
     }
 
     /// The host's value, as given with the approval.
-    pub fn host_value(&self) -> &HostValue {
-        &self.grant.value
+    pub fn host_value(&self) -> &'r HostValue {
+        &self.redemption.grant.value
     }
 
     /// When the user approved.
     pub fn approved_at(&self) -> OffsetDateTime {
-        self.grant.approved_at.to_offset()
+        self.redemption.grant.approved_at.to_offset()
     }
 }
 
-impl fmt::Debug for Approval {
+impl fmt::Debug for Approval<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Approval")
-            .field("session", &self.key)
+            .field("session", self.session_key())
             .field("subject", self.subject())
             .field("scope", self.scope())
             .finish_non_exhaustive()

@@ -49,11 +49,12 @@ pub struct Session {
     pub(super) state: State,
     pub(super) expires_at: Timestamp,
     pub(super) client_id: Arc<str>,
-    pub(super) version: u64,
+    pub(super) version: u32,
+    /// From issuance to expiry, in milliseconds: at most a day.
+    pub(super) lifetime: u32,
     pub(super) purge_at: Timestamp,
     pub(super) user_key: UserKey,
     pub(super) scope: Scope,
-    pub(super) issued_at: Timestamp,
     pub(super) origin: Option<Arc<Origin>>,
 }
 
@@ -65,7 +66,8 @@ pub(super) enum State {
     Claimed(Arc<Subject>),
     Approved(Arc<Grant>),
     Denied(Arc<Subject>),
-    Redeemed(Arc<Redeemed>),
+    /// With the moment of the redemption.
+    Redeemed(Arc<Grant>, Timestamp),
     Revoked(Arc<Grant>),
 }
 
@@ -78,12 +80,6 @@ pub(super) struct Grant {
     pub(super) value: HostValue,
     pub(super) approved_at: Timestamp,
     pub(super) redeemable_until: Timestamp,
-}
-
-/// A grant whose tokens were sent.
-pub(super) struct Redeemed {
-    pub(super) grant: Arc<Grant>,
-    pub(super) at: Timestamp,
 }
 
 /// A state's name, for the host's pages and logs.
@@ -128,7 +124,7 @@ impl Session {
             purge_at: expires_at.after(issued.retention),
             user_key: issued.user_key,
             scope: issued.scope,
-            issued_at: issued.at,
+            lifetime: u32::try_from(issued.lifetime.as_millis()).unwrap_or(u32::MAX),
             origin: issued.origin,
         }
     }
@@ -144,8 +140,8 @@ impl Session {
     }
 
     /// The version on which a [`Change`] is guarded. It grows with every change.
-    pub const fn version(&self) -> u64 {
-        self.version
+    pub fn version(&self) -> u64 {
+        self.version.into()
     }
 
     /// When a store may remove it, and not before. Every change may move it; a store with an expiry of its own takes it from
@@ -161,7 +157,7 @@ impl Session {
 
     /// When its codes were issued.
     pub fn issued_at(&self) -> OffsetDateTime {
-        self.issued_at.to_offset()
+        self.issued().to_offset()
     }
 
     /// The client that asked.
@@ -186,7 +182,7 @@ impl Session {
             State::Claimed(_) => Status::Claimed,
             State::Approved(_) => Status::Approved,
             State::Denied(_) => Status::Denied,
-            State::Redeemed(_) => Status::Redeemed,
+            State::Redeemed(..) => Status::Redeemed,
             State::Revoked(_) => Status::Revoked,
         }
     }
@@ -196,8 +192,9 @@ impl Session {
         match &self.state {
             State::Pending => None,
             State::Claimed(subject) | State::Denied(subject) => Some(subject),
-            State::Approved(grant) | State::Revoked(grant) => Some(&grant.subject),
-            State::Redeemed(redeemed) => Some(&redeemed.grant.subject),
+            State::Approved(grant) | State::Revoked(grant) | State::Redeemed(grant, _) => {
+                Some(&grant.subject)
+            }
         }
     }
 
@@ -212,11 +209,15 @@ impl Session {
 
     /// Changes this session in place where key and version match, and tells whether they did.
     pub(crate) fn update(&mut self, change: &Change) -> bool {
+        // After four billion changes none wins any more.
+        let Some(next) = self.version.checked_add(1) else {
+            return false;
+        };
         let is_met = self.key == change.key && self.version == change.version;
         if is_met {
             self.state = change.state.clone();
             self.purge_at = change.purge_at;
-            self.version = self.version.saturating_add(1);
+            self.version = next;
         }
         is_met
     }
@@ -239,9 +240,14 @@ impl Session {
         change
     }
 
+    pub(super) fn issued(&self) -> Timestamp {
+        self.expires_at
+            .before(Duration::from_millis(self.lifetime.into()))
+    }
+
     /// The time since issuance.
     pub(super) fn age(&self, now: Timestamp) -> Duration {
-        now.since(self.issued_at)
+        now.since(self.issued())
     }
 
     pub(super) fn belongs_to(&self, client_id: &Arc<str>) -> bool {
@@ -269,7 +275,7 @@ impl fmt::Debug for Session {
 #[must_use = "nothing has changed until the store has written it"]
 pub struct Change {
     pub(super) key: SessionKey,
-    pub(super) version: u64,
+    pub(super) version: u32,
     pub(super) purge_at: Timestamp,
     pub(super) state: State,
 }
@@ -281,8 +287,8 @@ impl Change {
     }
 
     /// The version that must still be stored for the write to win.
-    pub const fn expected_version(&self) -> u64 {
-        self.version
+    pub fn expected_version(&self) -> u64 {
+        self.version.into()
     }
 
     /// The purge time of the session after the change.

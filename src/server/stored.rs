@@ -11,7 +11,7 @@ use alloc::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::session::{Grant, Redeemed, Session, State};
+use super::session::{Grant, Session, State};
 use super::subject::{Origin, Subject};
 use crate::digest::{SessionKey, UserKey};
 use crate::scope::Scope;
@@ -28,7 +28,7 @@ pub(super) struct Form {
     v: u8,
     key: SessionKey,
     user_key: UserKey,
-    version: u64,
+    version: u32,
     client_id: String,
     scope: Scope,
     issued_at: Timestamp,
@@ -57,8 +57,8 @@ impl From<Session> for Form {
             user_key: session.user_key,
             version: session.version,
             client_id: (*session.client_id).to_owned(),
+            issued_at: session.issued(),
             scope: session.scope,
-            issued_at: session.issued_at,
             expires_at: session.expires_at,
             purge_at: session.purge_at,
             origin: session.origin.as_deref().cloned(),
@@ -67,9 +67,9 @@ impl From<Session> for Form {
                 State::Claimed(subject) => StateForm::Claimed((**subject).clone()),
                 State::Approved(grant) => StateForm::Approved((**grant).clone()),
                 State::Denied(subject) => StateForm::Denied((**subject).clone()),
-                State::Redeemed(redeemed) => StateForm::Redeemed {
-                    grant: (*redeemed.grant).clone(),
-                    at: redeemed.at,
+                State::Redeemed(grant, at) => StateForm::Redeemed {
+                    grant: (**grant).clone(),
+                    at: *at,
                 },
                 State::Revoked(grant) => StateForm::Revoked((**grant).clone()),
             },
@@ -98,6 +98,8 @@ impl TryFrom<Form> for Session {
                 && form.expires_at <= grant.redeemable_until
                 && grant.redeemable_until < form.purge_at
         });
+        let lifetime = form.expires_at.since(form.issued_at).as_millis();
+        let lifetime = u32::try_from(lifetime).map_err(|_| StoredError::Corrupt)?;
         if !in_order || !client || !grant || form.version == 0 {
             return Err(StoredError::Corrupt);
         }
@@ -108,10 +110,7 @@ impl TryFrom<Form> for Session {
                 StateForm::Claimed(subject) => State::Claimed(Arc::new(subject)),
                 StateForm::Approved(grant) => State::Approved(Arc::new(grant)),
                 StateForm::Denied(subject) => State::Denied(Arc::new(subject)),
-                StateForm::Redeemed { grant, at } => {
-                    let grant = Arc::new(grant);
-                    State::Redeemed(Arc::new(Redeemed { grant, at }))
-                }
+                StateForm::Redeemed { grant, at } => State::Redeemed(Arc::new(grant), at),
                 StateForm::Revoked(grant) => State::Revoked(Arc::new(grant)),
             },
             expires_at: form.expires_at,
@@ -120,7 +119,7 @@ impl TryFrom<Form> for Session {
             purge_at: form.purge_at,
             user_key: form.user_key,
             scope: form.scope,
-            issued_at: form.issued_at,
+            lifetime,
             origin: form.origin.map(Arc::new),
         })
     }

@@ -93,8 +93,8 @@ pub struct Guess<'e, 'a> {
 
 impl<'a> Guess<'_, 'a> {
     /// The guarded change of the quota.
-    pub const fn change(&self) -> QuotaChange {
-        self.change
+    pub const fn change(&self) -> &QuotaChange {
+        &self.change
     }
 
     /// The code, to be looked up, if the guarded write won.
@@ -155,7 +155,7 @@ impl Paid<'_> {
             return Err(WrongCode::Unknown);
         }
         let claimed = match &session.state {
-            State::Approved(_) | State::Denied(_) | State::Redeemed(_) | State::Revoked(_) => {
+            State::Approved(_) | State::Denied(_) | State::Redeemed(..) | State::Revoked(_) => {
                 return Err(WrongCode::Decided);
             }
             State::Pending | State::Claimed(_) if now >= session.expires_at => {
@@ -204,8 +204,8 @@ pub struct Claim {
 
 impl Claim {
     /// The guarded change to `Claimed`.
-    pub fn change(&self) -> Change {
-        self.change.clone()
+    pub const fn change(&self) -> &Change {
+        &self.change
     }
 
     /// The session as it was read, for [`Session::apply`].
@@ -341,8 +341,7 @@ impl Session {
                 };
                 Ok(Some(self.change_to_approved(grant, policy.retention)))
             }
-            State::Approved(grant) => same(grant, scope),
-            State::Redeemed(redeemed) => same(&redeemed.grant, scope),
+            State::Approved(grant) | State::Redeemed(grant, _) => same(grant, scope),
             State::Denied(_) | State::Revoked(_) => Err(DecisionError::Decided),
         }
     }
@@ -365,7 +364,7 @@ impl Session {
             State::Pending => Err(DecisionError::NotYours),
             State::Claimed(claimant) => Ok(Some(self.change(State::Denied(claimant.clone())))),
             State::Denied(_) => Ok(None),
-            State::Approved(_) | State::Redeemed(_) | State::Revoked(_) => {
+            State::Approved(_) | State::Redeemed(..) | State::Revoked(_) => {
                 Err(DecisionError::Decided)
             }
         }
@@ -381,7 +380,7 @@ impl Session {
         match &self.state {
             State::Approved(grant) => Ok(Some(self.change(State::Revoked(grant.clone())))),
             State::Revoked(_) => Ok(None),
-            State::Redeemed(_) => Err(DecisionError::Redeemed),
+            State::Redeemed(..) => Err(DecisionError::Redeemed),
             State::Denied(_) => Err(DecisionError::Decided),
             State::Pending | State::Claimed(_) => Err(DecisionError::Undecided),
         }
@@ -397,7 +396,7 @@ impl Session {
         match &self.state {
             State::Claimed(_) => Ok(self.change(State::Pending)),
             State::Pending => Err(DecisionError::NotYours),
-            State::Approved(_) | State::Denied(_) | State::Redeemed(_) | State::Revoked(_) => {
+            State::Approved(_) | State::Denied(_) | State::Redeemed(..) | State::Revoked(_) => {
                 Err(DecisionError::Decided)
             }
         }

@@ -9,6 +9,13 @@ pub(crate) fn are_vschars(text: &[u8]) -> bool {
     !any(text, beyond_vschar)
 }
 
+/// Whether a JSON string of `VSCHAR` consists of nothing but itself: neither quotes nor backslashes.
+pub(crate) fn stands_for_itself(text: &[u8]) -> bool {
+    !any(text, |b| {
+        beyond_vschar(b) | u8::from(b == b'"') | u8::from(b == b'\\')
+    })
+}
+
 /// Whether a form-encoded text consists of nothing but itself: `VSCHAR` without `%` and `+`.
 #[inline(always)]
 pub(crate) fn are_plain(text: &[u8]) -> bool {

@@ -226,7 +226,7 @@ enum Value<'a> {
 }
 
 impl HeaderValue<'_> {
-    fn number(number: u32) -> Self {
+    pub(super) fn number(number: u32) -> Self {
         let mut digits = [b'0'; 10];
         let mut rest = number;
         let mut used = 0_usize;

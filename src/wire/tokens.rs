@@ -7,7 +7,8 @@ use alloc::vec::Vec;
 use core::fmt::{self, Write as _};
 use core::time::Duration;
 
-use super::octets::are_vschars;
+use super::octets::{are_vschars, stands_for_itself};
+use super::response::HeaderValue;
 
 /// What the host minted for an approval. Whether it may be sent is decided by
 /// [`Redemption::settle`](crate::server::Redemption::settle), which adds the granted scope.
@@ -26,7 +27,9 @@ use super::octets::are_vschars;
 pub struct Tokens<'a> {
     access_token: &'a str,
     token_type: &'a str,
-    expires_in: Option<u64>,
+    /// Whether every character of every token stands for itself in JSON.
+    plain: bool,
+    expires_in: Option<u32>,
     refresh_token: Option<&'a str>,
     id_token: Option<&'a str>,
     members: Vec<(&'a str, &'a serde_json::Value)>,
@@ -50,20 +53,22 @@ impl<'a> Tokens<'a> {
     ///
     /// [RFC 6749, section 7.1]: https://www.rfc-editor.org/rfc/rfc6749#section-7.1
     pub fn of_type(token_type: &'a str, access_token: &'a str) -> Result<Self, TokenError> {
-        Ok(Self {
-            access_token: checked(access_token)?,
-            token_type: checked(token_type)?,
+        let tokens = Self {
+            access_token,
+            token_type,
+            plain: true,
             expires_in: None,
             refresh_token: None,
             id_token: None,
             members: Vec::new(),
-        })
+        };
+        tokens.checked(access_token)?.checked(token_type)
     }
 
     /// The lifetime of the access token, told in whole seconds.
     #[must_use]
-    pub const fn expires_in(mut self, lifetime: Duration) -> Self {
-        self.expires_in = Some(lifetime.as_secs());
+    pub fn expires_in(mut self, lifetime: Duration) -> Self {
+        self.expires_in = Some(u32::try_from(lifetime.as_secs()).unwrap_or(u32::MAX));
         self
     }
 
@@ -73,8 +78,8 @@ impl<'a> Tokens<'a> {
     ///
     /// [`TokenError::Character`] as for [`Tokens::bearer`].
     pub fn refresh_token(mut self, token: &'a str) -> Result<Self, TokenError> {
-        self.refresh_token = Some(checked(token)?);
-        Ok(self)
+        self.refresh_token = Some(token);
+        self.checked(token)
     }
 
     /// The ID token of `OpenID` Connect.
@@ -83,8 +88,8 @@ impl<'a> Tokens<'a> {
     ///
     /// [`TokenError::Character`] as for [`Tokens::bearer`].
     pub fn id_token(mut self, token: &'a str) -> Result<Self, TokenError> {
-        self.id_token = Some(checked(token)?);
-        Ok(self)
+        self.id_token = Some(token);
+        self.checked(token)
     }
 
     /// A further member of the response.
@@ -115,34 +120,61 @@ impl<'a> Tokens<'a> {
 
     /// The body, with `scope` unless it is empty.
     pub(crate) fn body(&self, scope: &str) -> String {
+        // The scope is all of characters that stand for themselves; the tokens were looked at when they were given.
         let texts = [
-            ("access_token", Some(self.access_token)),
-            ("token_type", Some(self.token_type)),
-            ("refresh_token", self.refresh_token),
-            ("id_token", self.id_token),
-            ("scope", (!scope.is_empty()).then_some(scope)),
+            (r#"","token_type":""#, Some(self.token_type)),
+            (r#"","refresh_token":""#, self.refresh_token),
+            (r#"","id_token":""#, self.id_token),
+            (r#"","scope":""#, (!scope.is_empty()).then_some(scope)),
         ];
         let length = texts.iter().filter_map(|(_, text)| *text).map(str::len);
-        let mut body = String::with_capacity(length.fold(FRAME_BYTES, usize::saturating_add));
-        body.push('{');
+        let length = length.fold(self.access_token.len(), usize::saturating_add);
+        let mut body = String::with_capacity(length.saturating_add(FRAME_BYTES));
+        body.push_str(r#"{"access_token":""#);
+        self.push(&mut body, self.access_token);
         for (name, text) in texts {
             if let Some(text) = text {
-                separate(&mut body);
-                body.push('"');
                 body.push_str(name);
-                body.push_str("\":");
-                quote(&mut body, text);
+                self.push(&mut body, text);
             }
         }
+        body.push('"');
         if let Some(seconds) = self.expires_in {
-            let _ = write!(body, ",\"expires_in\":{seconds}");
+            body.push_str(r#","expires_in":"#);
+            body.push_str(&HeaderValue::number(seconds));
         }
         for (name, value) in &self.members {
-            separate(&mut body);
-            let _ = write!(body, "{}:{value}", serde_json::Value::from(*name));
+            let _ = write!(body, ",{}:{value}", serde_json::Value::from(*name));
         }
         body.push('}');
         body
+    }
+
+    /// Appends a token between its quotes.
+    fn push(&self, body: &mut String, text: &str) {
+        if self.plain {
+            return body.push_str(text);
+        }
+        for character in text.chars() {
+            if matches!(character, '"' | '\\') {
+                body.push('\\');
+            }
+            body.push(character);
+        }
+    }
+
+    /// Looks at every character of a token, once: "access-token = 1*VSCHAR" (RFC 6749, appendix A.12).
+    fn checked(mut self, token: &str) -> Result<Self, TokenError> {
+        if !stands_for_itself(token.as_bytes()) {
+            self.plain = false;
+            if !are_vschars(token.as_bytes()) {
+                return Err(TokenError::Character);
+            }
+        }
+        if token.is_empty() {
+            return Err(TokenError::Character);
+        }
+        Ok(self)
     }
 }
 
@@ -156,40 +188,6 @@ impl fmt::Debug for Tokens<'_> {
             .field("expires_in", &self.expires_in)
             .finish_non_exhaustive()
     }
-}
-
-fn separate(body: &mut String) {
-    if body.len() > 1 {
-        body.push(',');
-    }
-}
-
-/// Appends visible ASCII as a JSON string.
-pub(crate) fn quote(body: &mut String, text: &str) {
-    body.push('"');
-    let mut rest = text;
-    while let Some(place) = memchr::memchr2(b'"', b'\\', rest.as_bytes()) {
-        let Some((plain, special)) = rest.split_at_checked(place) else {
-            break;
-        };
-        body.push_str(plain);
-        body.push('\\');
-        let Some((escaped, after)) = special.split_at_checked(1) else {
-            break;
-        };
-        body.push_str(escaped);
-        rest = after;
-    }
-    body.push_str(rest);
-    body.push('"');
-}
-
-fn checked(token: &str) -> Result<&str, TokenError> {
-    // "access-token = 1*VSCHAR" (RFC 6749, appendix A.12)
-    if token.is_empty() || !are_vschars(token.as_bytes()) {
-        return Err(TokenError::Character);
-    }
-    Ok(token)
 }
 
 /// A mistake in what the host minted.

@@ -158,7 +158,7 @@ impl Login {
                     }
                 }
                 Polled::Redeem(redemption) => {
-                    let written = store.change(&redemption.change());
+                    let written = store.change(redemption.change());
                     Answer {
                         reply: redemption.settle(written, &support::tokens()).unwrap(),
                         wrote: Wrote::Session,

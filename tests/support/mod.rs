@@ -323,7 +323,7 @@ pub(crate) fn claim(
     let mut entry = Entry::new(user_code, user, &keys, policy);
     let stored = store.load_quota(entry.quota_key());
     let guess = entry.pay(stored, now).unwrap();
-    let written = store.change_quota(&guess.change());
+    let written = store.change_quota(guess.change());
     let paid = guess.settle(written).unwrap();
     let mut user_keys = paid.user_keys();
     let stored = user_keys.find_map(|key| store.load_by_user_key(&key));
@@ -333,7 +333,7 @@ pub(crate) fn claim(
     {
         Entered::Review(review) => review,
         Entered::Claim(claim) => {
-            let written = store.change(&claim.change());
+            let written = store.change(claim.change());
             claim.settle(written).unwrap()
         }
     }
@@ -390,7 +390,7 @@ pub(crate) fn poll(
                 reply
             }
             Polled::Redeem(redemption) => {
-                let written = store.change(&redemption.change());
+                let written = store.change(redemption.change());
                 redemption.settle(written, &tokens()).unwrap()
             }
         }

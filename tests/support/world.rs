@@ -8,7 +8,9 @@
     reason = "a panic is how a test fails"
 )]
 
-use core::fmt::Write as _;
+use core::fmt::{self, Write as _};
+use core::time::Duration;
+use std::sync::LazyLock;
 
 use device_flow::digest::UserCodeKeys;
 use device_flow::memory::Memory;
@@ -23,18 +25,19 @@ use crate::login::{self, at, bob, bytes, stored_at};
 use crate::oracle::{
     self, Client, Commit, LIFETIME, Oracle, Page, Polling, Stale, Told, Typed, User, Verdict,
 };
-use crate::support::{self, Codes, NOW, alice, backend, builder, cli, keys, policy};
+use crate::support::{self, Codes, NOW, alice, backend, builder, cli, keys};
 
 // The operations.
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub(crate) enum Op {
     Clock(Clock),
     Poll(Polling),
     Enter {
         by: User,
         typed: Typed,
-        lost: u8,
+        /// Guesses of the same user that get in before the write of this one.
+        rivals: u8,
         stale: Stale,
     },
     Approve(User, &'static str, Stale),
@@ -43,6 +46,28 @@ pub(crate) enum Op {
     Release(User, Stale),
     Purge,
     LosePace,
+}
+
+/// Each on one line, also in a list that is printed at length: a failure is read as a list of operations.
+impl fmt::Debug for Op {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Clock(clock) => write!(f, "Clock({clock:?})"),
+            Self::Poll(polling) => write!(f, "{polling:?}"),
+            Self::Enter {
+                by,
+                typed,
+                rivals,
+                stale,
+            } => write!(f, "Enter({by:?}, {typed:?}, {rivals} rivals, {stale:?})"),
+            Self::Approve(by, scope, stale) => write!(f, "Approve({by:?}, {scope:?}, {stale:?})"),
+            Self::Deny(by, stale) => write!(f, "Deny({by:?}, {stale:?})"),
+            Self::Withdraw(by, stale) => write!(f, "Withdraw({by:?}, {stale:?})"),
+            Self::Release(by, stale) => write!(f, "Release({by:?}, {stale:?})"),
+            Self::Purge => f.write_str("Purge"),
+            Self::LosePace => f.write_str("LosePace"),
+        }
+    }
 }
 
 /// Where the clock goes: by so many milliseconds, or to a boundary and so many milliseconds past it. A boundary in the past
@@ -89,7 +114,7 @@ impl Clock {
 // The world: the crate, its store, and a host that behaves as one should.
 
 pub(crate) struct World {
-    policy: Policy,
+    policy: &'static Policy,
     own: Registration,
     foreign: Registration,
     keys: UserCodeKeys,
@@ -131,6 +156,16 @@ pub(crate) enum Outcome {
     },
 }
 
+/// The default but for interval and cap: see the [oracle].
+static POLICY: LazyLock<Policy> = LazyLock::new(|| {
+    let builder = builder().interval(millis(oracle::INTERVAL));
+    builder.cap(millis(oracle::CAP)).build().unwrap()
+});
+
+fn millis(span: i64) -> Duration {
+    Duration::from_millis(u64::try_from(span).unwrap())
+}
+
 pub(crate) fn subject(user: User) -> Subject {
     match user {
         User::Alice => alice(),
@@ -140,9 +175,9 @@ pub(crate) fn subject(user: User) -> Subject {
 
 impl World {
     pub(crate) fn new() -> Self {
-        let (policy, own) = (policy(), cli());
+        let (policy, own) = (&*POLICY, cli());
         let mut sessions = Memory::new();
-        let codes = support::issue(&mut sessions, &policy, &own, 1, NOW);
+        let codes = support::issue(&mut sessions, policy, &own, 1, NOW);
         let wrong_code = ["BBBBBBBB", "CCCCCCCC"]
             .into_iter()
             .find(|code| *code != codes.user_code.replace('-', ""))
@@ -186,7 +221,7 @@ impl World {
         self.history[newest.saturating_sub(stale.age.into())].clone()
     }
 
-    fn show(&mut self, value: &dyn core::fmt::Debug) {
+    fn show(&mut self, value: &dyn fmt::Debug) {
         if let Some(shown) = &mut self.shown {
             write!(shown, "{value:?} {value:#?} ").unwrap();
         }
@@ -208,9 +243,9 @@ impl World {
             Op::Enter {
                 by,
                 typed,
-                lost,
+                rivals,
                 stale,
-            } => Outcome::Page(self.enter(by, typed, lost, stale, now)),
+            } => Outcome::Page(self.enter(by, typed, rivals, stale, now)),
             Op::Approve(user, scope, stale) => {
                 let (user, scope): (_, Scope) = (subject(user), scope.parse().unwrap());
                 Outcome::Page(self.decide(stale, |session, policy| {
@@ -249,9 +284,9 @@ impl World {
             Client::Own => self.own.clone(),
             Client::Foreign => self.foreign.clone(),
         };
-        let policy = core::mem::replace(&mut self.policy, builder().build().unwrap());
+        let policy = self.policy;
         let code = self.codes.device_code.clone();
-        let reply = login::with_poll_of(&policy, &client, &code, |poll| {
+        login::with_poll_of(policy, &client, &code, |poll| {
             for attempt in 0..10 {
                 self.show(poll);
                 let stored = self.read(attempt, polling.stale);
@@ -279,7 +314,7 @@ impl World {
                                 revocation.settle(written)
                             }
                             Verdict::Mints => {
-                                let change = redemption.change();
+                                let change = redemption.change().clone();
                                 self.show(&change);
                                 let written = self.write(&change, polling.commit);
                                 redemption.settle(written, &support::tokens())
@@ -292,9 +327,7 @@ impl World {
                 }
             }
             unreachable!("the core gives up after three losses")
-        });
-        self.policy = policy;
-        reply
+        })
     }
 
     fn write(&mut self, change: &Change, commit: Commit) -> Written {
@@ -308,36 +341,38 @@ impl World {
         }
     }
 
-    fn enter(&mut self, by: User, typed: Typed, lost: u8, stale: Stale, now: i64) -> Page {
+    fn enter(&mut self, by: User, typed: Typed, rivals: u8, stale: Stale, now: i64) -> Page {
         let typed = match typed {
             Typed::Right => self.codes.user_code.to_lowercase(),
             Typed::Wrong => self.wrong_code.to_owned(),
             Typed::Malformed => format!("{}X", self.codes.user_code),
         };
         let user = subject(by);
-        let mut entry = Entry::new(&typed, &user, &self.keys, &self.policy);
-        let mut lost = lost;
+        let mut entry = Entry::new(&typed, &user, &self.keys, self.policy);
+        let key = *entry.quota_key();
+        let limit = self.policy.guess_limit();
+        let mut losses = 0;
         let paid = loop {
             if let Some(shown) = &mut self.shown {
                 write!(shown, "{entry:?} {entry:#?}").unwrap();
             }
-            let stored = self.quotas.load_quota(entry.quota_key());
+            let stored = self.quotas.load_quota(&key);
             let guess = match entry.pay(stored, at(now)) {
                 Ok(guess) => guess,
+                Err(_) if losses == 3 => return Page::Refused(None),
                 Err(spent) => {
                     let millis = i64::try_from(spent.retry_after.as_millis()).unwrap();
-                    let by_quota = self.policy.guess_limit().check(stored, at(now)).is_err();
-                    return Page::Refused(by_quota.then_some(millis));
+                    return Page::Refused(Some(millis));
                 }
             };
-            let written = if lost > 0 {
-                lost -= 1;
-                Written::Lost
-            } else {
-                self.quotas.change_quota(&guess.change())
-            };
-            if let Ok(paid) = guess.settle(written) {
-                break paid;
+            if losses < rivals {
+                let rival = limit.take(key, stored, at(now)).unwrap();
+                assert_eq!(self.quotas.change_quota(&rival), Written::Won);
+            }
+            let written = self.quotas.change_quota(guess.change());
+            match guess.settle(written) {
+                Ok(paid) => break paid,
+                Err(_) => losses += 1,
             }
         };
         for attempt in 0..10 {
@@ -363,7 +398,7 @@ impl World {
                     if let Some(shown) = &mut self.shown {
                         write!(shown, "{claim:?} {claim:#?}").unwrap();
                     }
-                    let written = self.sessions.change(&claim.change());
+                    let written = self.sessions.change(claim.change());
                     if claim.settle(written).is_ok() {
                         return Page::Review;
                     }
@@ -382,7 +417,7 @@ impl World {
             let Some(stored) = self.read(attempt, stale) else {
                 return Page::Error("gone");
             };
-            match event(&stored.session, &self.policy) {
+            match event(&stored.session, self.policy) {
                 Err(error) => return Page::Error(row_of(error)),
                 Ok(None) => return Page::StandsAlready,
                 Ok(Some(change)) => {
@@ -507,9 +542,9 @@ pub(crate) fn foretell(oracle: &mut Oracle, op: Op, now: i64, event: &Event) -> 
         Op::Enter {
             by,
             typed,
-            lost,
+            rivals,
             stale,
-        } => Outcome::Page(oracle.enter(by, typed, lost, stale, now)),
+        } => Outcome::Page(oracle.enter(by, typed, rivals, stale, now)),
         Op::Approve(user, scope, stale) => Outcome::Page(oracle.approve(user, scope, stale, now)),
         Op::Deny(user, stale) => Outcome::Page(oracle.deny(user, stale, now)),
         Op::Withdraw(user, stale) => Outcome::Page(oracle.withdraw(user, stale)),
