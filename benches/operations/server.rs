@@ -35,7 +35,7 @@ pub(crate) fn sides(name: &str) -> Option<Sides> {
             Box::new(Page::<Floor>::new(true)),
         ),
         "pending" => polls(Kind::Pending, TURNS),
-        "pending_million" => polls(Kind::Pending, MILLION),
+        "pending_million" => pending_among(MILLION),
         "too_soon" => polls(Kind::TooSoon, TURNS),
         "success" => polls(Kind::Success, TURNS),
         "unknown" => polls(Kind::Unknown, TURNS),
@@ -44,6 +44,11 @@ pub(crate) fn sides(name: &str) -> Option<Sides> {
         "basic" => polls(Kind::Basic, TURNS),
         _ => return None,
     })
+}
+
+/// Both sides of pending polls among so many sessions.
+pub(crate) fn pending_among(sessions: usize) -> Sides {
+    polls(Kind::Pending, sessions)
 }
 
 fn polls(kind: Kind, sessions: usize) -> Sides {

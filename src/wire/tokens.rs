@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 use core::fmt::{self, Write as _};
 use core::time::Duration;
 
-use super::octets::{are_vschars, stands_for_itself};
+use super::octets::{are_vschars, stand_for_themselves};
 use super::response::HeaderValue;
 
 /// What the host minted for an approval. Whether it may be sent is decided by
@@ -165,7 +165,7 @@ impl<'a> Tokens<'a> {
 
     /// Looks at every character of a token, once: "access-token = 1*VSCHAR" (RFC 6749, appendix A.12).
     fn checked(mut self, token: &str) -> Result<Self, TokenError> {
-        if !stands_for_itself(token.as_bytes()) {
+        if !stand_for_themselves(token.as_bytes()) {
             self.plain = false;
             if !are_vschars(token.as_bytes()) {
                 return Err(TokenError::Character);

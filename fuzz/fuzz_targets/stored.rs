@@ -1,0 +1,5 @@
+//! x
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| device_flow_fuzz::stored(data));
