@@ -52,11 +52,7 @@ impl fmt::Debug for Entropy {
 }
 
 /// A device code: 32 random octets as 43 characters of base64url.
-///
-/// # Security
-///
-/// Whoever has it can redeem the login. `Debug` does not show it.
-pub struct DeviceCode([u8; Self::LENGTH]);
+pub(crate) struct DeviceCode([u8; Self::LENGTH]);
 
 impl DeviceCode {
     /// The length in characters.
@@ -74,14 +70,8 @@ impl DeviceCode {
     }
 
     /// The characters, as they travel to the device.
-    pub fn as_str(&self) -> &str {
+    pub(crate) fn as_str(&self) -> &str {
         core::str::from_utf8(&self.0).unwrap_or_default()
-    }
-}
-
-impl fmt::Debug for DeviceCode {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("DeviceCode(redacted)")
     }
 }
 

@@ -52,7 +52,9 @@ impl Waiting {
         self
     }
 
-    /// What to do at `now`, a reading of a monotonic clock. It may be asked too early and as often as one likes.
+    /// What to do at `now`, a reading of a monotonic clock. It may be asked too early and as often as one likes. At the deadline
+    /// or after it one last poll is handed out, so that expiry is the server's word;
+    /// [`no_final_poll`](DeviceFlow::no_final_poll) turns that off.
     pub fn next(mut self, now: Duration) -> Next {
         let machine = &mut *self.0;
         machine.pace.tick(now);

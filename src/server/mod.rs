@@ -22,6 +22,114 @@
 //! | purge | removes only what is past its purge time |
 //!
 //! A store that may lose an acknowledged write may redeem a code twice.
+//!
+//! # The poll
+//!
+//! ```
+//! use device_flow::memory::Memory;
+//! use device_flow::server::{Approval, Cause, Lost, Poll, Polled, Reply};
+//! use device_flow::wire::tokens::{TokenError, Tokens};
+//! use time::OffsetDateTime;
+//!
+//! fn decide(
+//!     mut poll: Poll<'_>,
+//!     store: &mut Memory,
+//!     mint: impl Fn(Approval<'_>) -> String,
+//!     now: OffsetDateTime,
+//! ) -> Result<Reply, TokenError> {
+//!     loop {
+//!         let stored = poll.session_key().and_then(|key| store.load(key));
+//!         match poll.decide(stored, now) {
+//!             Polled::Reply(reply) => {
+//!                 if reply.cause() == Cause::Replay {
+//!                     // Revoke the tokens of poll.session_key().
+//!                 }
+//!                 return Ok(reply);
+//!             }
+//!             Polled::Paced(key, pace, reply) => {
+//!                 store.save_pace(key, pace); // may fail
+//!                 return Ok(reply);
+//!             }
+//!             Polled::Redeem(redemption) => {
+//!                 let access_token = mint(redemption.approval()); // in memory: nothing is stored or sent
+//!                 let written = store.change(redemption.change()); // the guarded write
+//!                 match redemption.settle(written, &Tokens::bearer(&access_token)?) {
+//!                     Ok(reply) => return Ok(reply),
+//!                     Err(Lost) => {} // load and decide again; after three losses the decision is 503
+//!                 }
+//!             }
+//!         }
+//!     }
+//! }
+//! ```
+//!
+//! # What does not compile
+//!
+//! Two successes of one redemption, and two decisions of one poll at once:
+//!
+//! ```compile_fail,E0382
+//! # use device_flow::{server::{Redemption, Written}, wire::tokens::Tokens};
+//! fn twice(redemption: Redemption<'_>, tokens: &Tokens<'_>) {
+//!     let _ = redemption.settle(Written::Won, tokens);
+//!     let _ = redemption.settle(Written::Won, tokens);
+//! }
+//! ```
+//!
+//! ```compile_fail,E0499
+//! # use device_flow::server::Poll;
+//! # use time::OffsetDateTime;
+//! fn at_once(mut poll: Poll<'_>, now: OffsetDateTime) {
+//!     let one = poll.decide(None, now);
+//!     let other = poll.decide(None, now);
+//!     drop((one, other));
+//! }
+//! ```
+//!
+//! A poll without an authenticated client, an approval that nobody gave, a code that was not paid for, a change that no
+//! transition made: none of these types can be made by hand.
+//!
+//! ```compile_fail,E0451
+//! # use device_flow::server::{Poll, Policy, Registration};
+//! fn unauthenticated<'f>(policy: &'f Policy, client: &'f Registration) -> Poll<'f> {
+//!     Poll { policy, client, key: None, losses: 0 }
+//! }
+//! ```
+//!
+//! ```compile_fail,E0451
+//! # use device_flow::server::{Approval, Redemption};
+//! fn unapproved<'r>(redemption: &'r Redemption<'r>) -> Approval<'r> {
+//!     Approval { redemption }
+//! }
+//! ```
+//!
+//! ```compile_fail,E0451
+//! # use device_flow::server::{Paid, Subject};
+//! fn unpaid(user: &Subject) -> Paid<'_> {
+//!     Paid { user, code: None, keys: None }
+//! }
+//! ```
+//!
+//! ```compile_fail,E0599
+//! # use device_flow::server::Entry;
+//! fn looked_up_before_it_was_paid(entry: Entry<'_>) {
+//!     let _ = entry.user_keys();
+//! }
+//! ```
+//!
+//! ```compile_fail,E0382
+//! # use device_flow::server::{Claim, Written};
+//! fn claimed_twice(claim: Claim) {
+//!     let _ = claim.settle(Written::Won);
+//!     let _ = claim.settle(Written::Won);
+//! }
+//! ```
+//!
+//! ```compile_fail,E0451
+//! # use device_flow::{digest::SessionKey, server::Change};
+//! fn forged(key: SessionKey, change: Change) -> Change {
+//!     Change { key, ..change }
+//! }
+//! ```
 
 mod authenticate;
 mod issue;

@@ -16,6 +16,9 @@ use crate::wire::uri::Uri;
 
 /// The policy of a server: intervals, lifetimes, limits and texts.
 ///
+/// A poll is in time where no less than the interval in force has passed since the last accepted one, with a tolerance of a
+/// second or a quarter of the interval, whichever is more: 3.75 s for an interval of 5 s.
+///
 /// ```
 /// use core::time::Duration;
 /// use device_flow::server::Policy;

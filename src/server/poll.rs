@@ -167,11 +167,6 @@ pub enum Polled<'p> {
 ///
 /// Before the write the host may still refuse: a failed check of its own first ([`Redemption::refuse`]), then a subject or
 /// consent that is gone ([`Redemption::revoke`]), then a failure to mint ([`Redemption::minting_failed`]).
-///
-/// ```compile_fail
-/// // An approval cannot be made by hand.
-/// let approval = device_flow::server::Approval { redemption: todo!() };
-/// ```
 #[must_use = "the device is waiting for its tokens"]
 pub struct Redemption<'p> {
     losses: &'p mut u8,

@@ -127,7 +127,8 @@ pub struct Paid<'a> {
 }
 
 impl Paid<'_> {
-    /// The keys to look up, in this order, until one is found. None at all for what cannot be a code.
+    /// The keys to look up, in this order, until one is found: `keys.find_map(|key| store.load_by_user_key(&key))`. None at
+    /// all for what cannot be a code.
     pub fn user_keys(&self) -> impl Iterator<Item = UserKey> + use<> {
         let (current, previous) = match self.keys {
             Some((current, previous)) => (Some(current), previous),
@@ -138,7 +139,7 @@ impl Paid<'_> {
 
     /// Enters the code: claims the session for the user, and shows what the device asks for.
     ///
-    /// Where the claim loses its write, load the session and enter again; the guess is paid.
+    /// Where the claim loses its write, load the session and enter again, **three times at most**; the guess is paid.
     ///
     /// # Errors
     ///
@@ -307,7 +308,8 @@ pub enum WrongCode {
 /// The user's decision, on the session loaded by [`Review::session_key`].
 ///
 /// Each gives the guarded change to write, or nothing where the same decision stands already. Where the write lost, load the
-/// session and decide again.
+/// session and decide again, **three times at most**. Where the session is gone, it was purged: tell the user that the code has
+/// expired.
 impl Session {
     /// Approves, with the scope granted and a value of the host to return with the grant (U5 to U8, U10).
     ///
