@@ -211,7 +211,7 @@ fn of_two_concurrent_polls_one_redeems() {
         with_poll_of(policy, client, &code, |other| {
             let one = login::redemption(one.decide(Some(&read), at(1)));
             let other = login::redemption(other.decide(Some(&read), at(1)));
-            let writes = [store.change(&one.change()), store.change(&other.change())];
+            let writes = [store.change(one.change()), store.change(other.change())];
             assert_eq!(writes, [Written::Won, Written::Lost]);
             [
                 one.settle(writes[0], &support::tokens()),
