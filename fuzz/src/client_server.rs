@@ -132,7 +132,9 @@ impl Server {
         };
         let written = self.store.change_quota(&guess.change());
         let paid = guess.settle(written).unwrap();
-        let found = paid.user_keys().find_map(|key| self.store.load_by_user_key(&key));
+        let found = paid
+            .user_keys()
+            .find_map(|key| self.store.load_by_user_key(&key));
         let entered = paid.enter(found.map(|stored| &stored.session), at(now));
         if let Ok(Entered::Claim(claim)) = entered {
             let written = self.store.change(&claim.change());
@@ -142,7 +144,9 @@ impl Server {
 }
 
 fn authorization(request: &Request) -> Vec<&str> {
-    let headers = request.headers().filter(|(name, _)| *name == "authorization");
+    let headers = request
+        .headers()
+        .filter(|(name, _)| *name == "authorization");
     headers.map(|(_, value)| value).collect()
 }
 
@@ -198,6 +202,8 @@ struct Game {
     interval: i64,
     at_once: bool,
     polls: i64,
+    /// Until when the poller said to wait.
+    due: Option<i64>,
     weather: Weather,
     late: Vec<Request>,
     /// What the client does not know, or knows as a loss, of what it asked.
@@ -237,9 +243,7 @@ impl Game {
         let policy = support::builder()
             .interval(Duration::from_secs(interval.into()))
             .lifetime(Duration::from_secs(lifetime.into()))
-            .guess_limit(
-                device_flow::server::Limit::new(5, Duration::from_mins(2)).unwrap(),
-            )
+            .guess_limit(device_flow::server::Limit::new(5, Duration::from_mins(2)).unwrap())
             .build()
             .unwrap();
         let (lifetime, interval) = (i64::from(lifetime) * 1000, i64::from(interval) * 1000);
@@ -284,6 +288,7 @@ impl Game {
             interval,
             at_once,
             polls: 0,
+            due: None,
             weather: FAIR,
             late: Vec::new(),
             lost: false,
@@ -328,7 +333,6 @@ impl Game {
     }
 
     fn play(&mut self, mut waiting: Waiting, script: &mut Unstructured<'_>) -> Outcome {
-        let mut due = None;
         for _ in 0..MAX_TURNS {
             let (same, partly) = self.happens(waiting, script);
             let now = self.now();
@@ -337,31 +341,28 @@ impl Game {
                     let until = millis(until);
                     assert!(until > self.held, "an hour is no time to wait until");
                     // Asked early, and however often, it says the same.
-                    assert!(due.is_none_or(|due| due == until));
+                    assert!(self.due.is_none_or(|due| due == until));
+                    self.due = Some(until);
                     self.shows(&same);
                     waiting = same;
                     if let Some(part) = partly {
                         let wait = (until - self.reading).max(0);
                         self.sleep(self.reading + wait * part / 10);
-                        if self.reading < until {
-                            continue;
-                        }
+                    } else {
+                        self.sleep(until);
                     }
-                    self.sleep(until);
                 }
                 Next::Send(sent, request) => {
-                    due = None;
+                    self.due = None;
                     self.shows(&(&sent, &request));
                     self.may_send();
                     match self.exchange(sent, &request) {
                         Step::Again(later) => waiting = later,
                         Step::Done(outcome) => return outcome,
                     }
-                    continue;
                 }
                 Next::Done(outcome) => return outcome,
             }
-            due = None;
         }
         panic!("no end");
     }
@@ -370,7 +371,10 @@ impl Game {
     fn may_send(&mut self) {
         let first_at_once = self.at_once && self.polls == 0;
         let gap = self.held - self.answered;
-        assert!(first_at_once || gap >= self.floor, "{gap} ms after an answer");
+        assert!(
+            first_at_once || gap >= self.floor,
+            "{gap} ms after an answer"
+        );
         self.polls += 1;
         assert!(self.polls <= self.lifetime / self.interval + 2);
     }
@@ -388,7 +392,11 @@ impl Game {
             if weather.twice.is_some() {
                 self.twice = true;
                 let second = self.server.poll(request, Commit::Heard, self.real);
-                reply = Some(if weather.twice == Some(1) { second } else { first });
+                reply = Some(if weather.twice == Some(1) {
+                    second
+                } else {
+                    first
+                });
             } else {
                 reply = Some(first);
             }
@@ -455,13 +463,19 @@ impl Game {
         self.answered -= back;
         self.deadline -= back;
         let now = span(self.reading);
-        self.flow.resume(snapshot, Some(Duration::ZERO), now).unwrap()
+        self.flow
+            .resume(snapshot, Some(Duration::ZERO), now)
+            .unwrap()
     }
 
     // The script.
 
     /// What happens before the client asks what is next. Gives how many tenths of the wait it sleeps, if not all.
-    fn happens(&mut self, mut waiting: Waiting, script: &mut Unstructured<'_>) -> (Waiting, Option<i64>) {
+    fn happens(
+        &mut self,
+        mut waiting: Waiting,
+        script: &mut Unstructured<'_>,
+    ) -> (Waiting, Option<i64>) {
         for request in core::mem::take(&mut self.late) {
             self.twice = true;
             let reply = self.server.poll(&request, Commit::Heard, self.real);
@@ -505,10 +519,12 @@ impl Game {
                 b'Y' => self.reading -= (number(script) * 1000).min(self.reading),
                 b'h' => {
                     let margin = Duration::from_millis(number(script).unsigned_abs() * 100);
+                    self.due = None;
                     waiting = waiting.with_margin(margin);
                 }
                 b'S' => {
                     let now = self.now();
+                    self.due = None;
                     waiting = self.resume(&waiting.snapshot(now));
                 }
                 b'x' => {
@@ -524,7 +540,9 @@ impl Game {
         let scope: Scope = scope.parse().unwrap();
         self.decides(|game, session| {
             let (value, policy) = (HostValue::default(), &game.server.policy);
-            session.approve(user, &scope, value, policy, at(game.real)).ok()?
+            session
+                .approve(user, &scope, value, policy, at(game.real))
+                .ok()?
         });
     }
 
@@ -564,7 +582,10 @@ impl Game {
             }
             Outcome::Expired(Expiry::ByServer(refusal)) => match refusal.code() {
                 Some("expired_token") => {
-                    assert!(matches!(self.told, Some(Cause::Expired | Cause::ApprovalExpired)));
+                    assert!(matches!(
+                        self.told,
+                        Some(Cause::Expired | Cause::ApprovalExpired)
+                    ));
                     assert!(self.real >= self.lifetime);
                 }
                 Some("invalid_grant") => assert!(past_deadline && !self.lost),
@@ -573,7 +594,12 @@ impl Game {
             Outcome::Expired(Expiry::ByClock(_)) => {
                 assert!(past_deadline);
                 // Nobody was told of a decision, or else it were the outcome.
-                let undecided = [Cause::Pending, Cause::TooFast, Cause::StoreFailed, Cause::OutcomeUnknown];
+                let undecided = [
+                    Cause::Pending,
+                    Cause::TooFast,
+                    Cause::StoreFailed,
+                    Cause::OutcomeUnknown,
+                ];
                 assert!(self.told.is_none_or(|told| undecided.contains(&told)));
             }
             Outcome::Rejected(refusal) => {

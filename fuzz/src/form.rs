@@ -125,7 +125,10 @@ fn read(method: &str, types: &[&[u8]], body: &[u8]) -> Result<Parameters, Cause>
     }
     let parameters: Parameters = segments.into_iter().flatten().collect();
     for (place, (name, _)) in parameters.iter().enumerate() {
-        let again = parameters.iter().skip(place + 1).any(|(own, _)| own == name);
+        let again = parameters
+            .iter()
+            .skip(place + 1)
+            .any(|(own, _)| own == name);
         if again && !["resource", "audience"].contains(&name.as_str()) {
             return Err(Cause::RepeatedParameter);
         }
@@ -135,17 +138,27 @@ fn read(method: &str, types: &[&[u8]], body: &[u8]) -> Result<Parameters, Cause>
 
 /// The first value of a parameter that has one.
 fn value<'a>(parameters: &'a Parameters, name: &str) -> Option<&'a str> {
-    let mut named = parameters.iter().filter(|(own, value)| own == name && !value.is_empty());
+    let mut named = parameters
+        .iter()
+        .filter(|(own, value)| own == name && !value.is_empty());
     named.next().map(|(_, value)| value.as_str())
 }
 
 fn parameters_are(form: &Form<'_>, parameters: &Parameters) {
     for (name, _) in parameters {
-        let given: Vec<_> = form.parameters(name).map(|value| value.into_owned()).collect();
-        let named = parameters.iter().filter(|(own, value)| own == name && !value.is_empty());
+        let given: Vec<_> = form
+            .parameters(name)
+            .map(|value| value.into_owned())
+            .collect();
+        let named = parameters
+            .iter()
+            .filter(|(own, value)| own == name && !value.is_empty());
         let wanted: Vec<_> = named.map(|(_, value)| value.clone()).collect();
         assert_eq!(given, wanted);
-        assert_eq!(form.parameter(name).as_deref(), wanted.first().map(String::as_str));
+        assert_eq!(
+            form.parameter(name).as_deref(),
+            wanted.first().map(String::as_str)
+        );
         assert_eq!(form.parameter(name).as_deref(), value(parameters, name));
     }
     assert_eq!(form.parameter("nobody sends this"), None);
@@ -211,7 +224,11 @@ fn claim(parameters: &Parameters, authorizations: &[&[u8]]) -> Result<Claim, Cau
     if !named && (assertion.is_none() || basic.is_some()) {
         return Err(Cause::ClientIdMissing);
     }
-    if [id, secret].into_iter().flatten().any(|text| !is_printable(text)) {
+    if [id, secret]
+        .into_iter()
+        .flatten()
+        .any(|text| !is_printable(text))
+    {
         return Err(Cause::CredentialCharacters);
     }
     let proof = match (has_secret, secret.is_some(), assertion.is_some()) {
@@ -220,7 +237,9 @@ fn claim(parameters: &Parameters, authorizations: &[&[u8]]) -> Result<Claim, Cau
         (_, _, true) => Proof::Assertion,
         (false, false, false) => Proof::Nothing,
     };
-    let of_header = basic.filter(|_| has_secret).map(|(id, secret)| (Some(id), secret));
+    let of_header = basic
+        .filter(|_| has_secret)
+        .map(|(id, secret)| (Some(id), secret));
     let (header_id, header_secret) = of_header.unzip();
     let header_id = header_id.flatten();
     let id = id.map(str::to_owned).or(header_id).or_else(|| {
@@ -253,7 +272,12 @@ fn base64(text: &[u8]) -> Option<Vec<u8>> {
     if !text.len().is_multiple_of(4) {
         return None;
     }
-    let padding = text.iter().rev().take(2).take_while(|&&b| b == b'=').count();
+    let padding = text
+        .iter()
+        .rev()
+        .take(2)
+        .take_while(|&&b| b == b'=')
+        .count();
     let mut bits = String::new();
     for own in &text[..text.len() - padding] {
         let place = ALPHABET.iter().position(|b| b == own)?;
@@ -273,8 +297,7 @@ fn base64(text: &[u8]) -> Option<Vec<u8>> {
 fn claims<T>(request: &Unauthenticated<'_, T>, claim: &Claim) {
     assert_eq!(request.client_id(), claim.id.as_deref());
     match (request.presented(), claim.proof) {
-        (Presented::Nothing, Proof::Nothing)
-        | (Presented::Assertion { .. }, Proof::Assertion) => {}
+        (Presented::Nothing, Proof::Nothing) | (Presented::Assertion { .. }, Proof::Assertion) => {}
         (Presented::Secret(secret), Proof::Basic | Proof::Body) => {
             assert_eq!(Some(&*secret), claim.secret.as_deref());
         }
@@ -347,14 +370,20 @@ fn each_registration<'f>(
         Err(Cause::HostRefused),
     );
     let of = |authentication| {
-        let id = claim.id.clone().unwrap_or_else(|| "by assertion".to_owned());
+        let id = claim
+            .id
+            .clone()
+            .unwrap_or_else(|| "by assertion".to_owned());
         Registration::new(id, authentication)
     };
     if claim.id.as_deref() == Some("") || of(Authentication::Public).is_err() {
         return;
     }
     let secret = |text: &str, placement| Authentication::Secret {
-        digests: [Some(SecretDigest::of("another")), Some(SecretDigest::of(text))],
+        digests: [
+            Some(SecretDigest::of("another")),
+            Some(SecretDigest::of(text)),
+        ],
         placement,
     };
     let presented = claim.secret.clone().unwrap_or_default();
@@ -368,21 +397,36 @@ fn each_registration<'f>(
             Kind::Secret(Anywhere, is_right("wrong")),
             secret("wrong", Anywhere),
         ),
-        (Kind::HostSecret(Anywhere), Authentication::HostSecret(Anywhere)),
-        (Kind::HostSecret(BasicOnly), Authentication::HostSecret(BasicOnly)),
+        (
+            Kind::HostSecret(Anywhere),
+            Authentication::HostSecret(Anywhere),
+        ),
+        (
+            Kind::HostSecret(BasicOnly),
+            Authentication::HostSecret(BasicOnly),
+        ),
         (Kind::Assertion, Authentication::Assertion),
         (Kind::MutualTls, Authentication::MutualTls),
     ];
     for (kind, authentication) in kinds {
         let [core, host] = decided(kind, claim.proof);
         // Who is named by an assertion alone is nobody to the core.
-        let core = if claim.id.is_none() { Err(Cause::UnknownClient) } else { core };
+        let core = if claim.id.is_none() {
+            Err(Cause::UnknownClient)
+        } else {
+            core
+        };
         let client = of(authentication).unwrap();
         let scope = |text| support::scope(text);
-        let client = client.allow_scope(scope(ALLOWED)).default_scope(scope(DEFAULT));
+        let client = client
+            .allow_scope(scope(ALLOWED))
+            .default_scope(scope(DEFAULT));
         for (client, wanted) in [
             (client.clone(), Some(Cause::GrantNotAllowed)),
-            (client.clone().allow_device_grant().disabled(), Some(Cause::ClientDisabled)),
+            (
+                client.clone().allow_device_grant().disabled(),
+                Some(Cause::ClientDisabled),
+            ),
             (client.allow_device_grant(), None),
         ] {
             let wanted = |decided: Result<(), Cause>| match (decided, wanted) {
@@ -467,18 +511,53 @@ fn granted(scope: &str) -> Result<String, Cause> {
 fn refused(reply: &Reply, cause: Cause) {
     let challenge = [("www-authenticate", r#"Basic realm="oauth""#)];
     let (status, headers, error, description): (u16, &[_], _, _) = match cause {
-        Cause::MethodNotAllowed => (405, &[("allow", "POST")], INVALID, "only POST is allowed here"),
-        Cause::MediaType => (400, &[], INVALID, "the body must be application/x-www-form-urlencoded, said once"),
-        Cause::Encoding => (400, &[], INVALID, "the body has a broken percent escape or is not UTF-8"),
+        Cause::MethodNotAllowed => (
+            405,
+            &[("allow", "POST")],
+            INVALID,
+            "only POST is allowed here",
+        ),
+        Cause::MediaType => (
+            400,
+            &[],
+            INVALID,
+            "the body must be application/x-www-form-urlencoded, said once",
+        ),
+        Cause::Encoding => (
+            400,
+            &[],
+            INVALID,
+            "the body has a broken percent escape or is not UTF-8",
+        ),
         Cause::BodyTooLarge => (400, &[], INVALID, "the body is too large"),
         Cause::TooManyParameters => (400, &[], INVALID, "the body has too many parameters"),
         Cause::RepeatedParameter => (400, &[], INVALID, "a parameter is repeated"),
         Cause::GrantTypeMissing => (400, &[], INVALID, "grant_type is missing"),
-        Cause::GrantTypeUnsupported => (400, &[], "unsupported_grant_type", "this grant type is not supported"),
-        Cause::SeveralCredentials => (400, &[], INVALID, "the client authenticates in more than one way"),
-        Cause::ClientIdsDiffer => (400, &[], INVALID, "client_id differs from the one in the authorization header"),
+        Cause::GrantTypeUnsupported => (
+            400,
+            &[],
+            "unsupported_grant_type",
+            "this grant type is not supported",
+        ),
+        Cause::SeveralCredentials => (
+            400,
+            &[],
+            INVALID,
+            "the client authenticates in more than one way",
+        ),
+        Cause::ClientIdsDiffer => (
+            400,
+            &[],
+            INVALID,
+            "client_id differs from the one in the authorization header",
+        ),
         Cause::ClientIdMissing => (400, &[], INVALID, "client_id is missing"),
-        Cause::CredentialCharacters => (400, &[], INVALID, "client_id or client_secret is not visible ASCII"),
+        Cause::CredentialCharacters => (
+            400,
+            &[],
+            INVALID,
+            "client_id or client_secret is not visible ASCII",
+        ),
         Cause::DeviceCodeMissing => (400, &[], INVALID, "device_code is missing"),
         Cause::Authorization
         | Cause::UnknownClient
@@ -487,9 +566,21 @@ fn refused(reply: &Reply, cause: Cause) {
         | Cause::UnexpectedSecret
         | Cause::MethodExcluded
         | Cause::ClientDisabled
-        | Cause::HostRefused => (401, &challenge, "invalid_client", "client authentication failed"),
-        Cause::GrantNotAllowed => (400, &[], "unauthorized_client", "the client may not use this grant"),
-        Cause::UnknownCode | Cause::MalformedCode => (400, &[], "invalid_grant", "the device code is not valid"),
+        | Cause::HostRefused => (
+            401,
+            &challenge,
+            "invalid_client",
+            "client authentication failed",
+        ),
+        Cause::GrantNotAllowed => (
+            400,
+            &[],
+            "unauthorized_client",
+            "the client may not use this grant",
+        ),
+        Cause::UnknownCode | Cause::MalformedCode => {
+            (400, &[], "invalid_grant", "the device code is not valid")
+        }
         Cause::ScopeMalformed => (400, &[], "invalid_scope", "scope is malformed"),
         Cause::ScopeNotAllowed => (400, &[], "invalid_scope", "nothing of the scope is allowed"),
         other => panic!("{other} is not for a form to say"),

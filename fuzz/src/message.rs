@@ -20,10 +20,7 @@ impl<'a> Message<'a> {
             let colon = header.iter().position(|&b| b == b':');
             let colon = colon.unwrap_or(header.len());
             let value = header.get(colon + 1..).unwrap_or_default();
-            headers.push((
-                &header[..colon],
-                value.strip_prefix(b" ").unwrap_or(value),
-            ));
+            headers.push((&header[..colon], value.strip_prefix(b" ").unwrap_or(value)));
         }
         Self {
             first,

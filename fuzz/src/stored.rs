@@ -5,7 +5,9 @@
 use core::fmt::Debug;
 use core::time::Duration;
 
-use device_flow::client::{DeviceFlow, Endpoints, Failure, Next, Received, Snapshot, Step, Waiting};
+use device_flow::client::{
+    DeviceFlow, Endpoints, Failure, Next, Received, Snapshot, Step, Waiting,
+};
 use device_flow::digest::QuotaKey;
 use device_flow::server::{
     Authentication, Cause, Change, Entered, Entry, HostValue, Pace, Polled, Quota, Registration,
@@ -139,7 +141,11 @@ fn polls(stored: &Stored, form: &Value, now: OffsetDateTime) {
         let expired = millis(now) >= i128::from(form["expires_at"].as_i64().unwrap());
         match (poll.decide(Some(stored), now), session.status()) {
             (Polled::Reply(reply), Status::Pending | Status::Claimed) => {
-                let wanted = if expired { Cause::Expired } else { Cause::TooFast };
+                let wanted = if expired {
+                    Cause::Expired
+                } else {
+                    Cause::TooFast
+                };
                 assert_eq!(reply.cause(), wanted);
             }
             (Polled::Paced(key, pace, reply), Status::Pending | Status::Claimed) => {
@@ -230,7 +236,7 @@ fn decisions(session: &Session, form: &Value, now: OffsetDateTime) {
 fn is_stored_again(session: &Session, change: &Change, status: Status) {
     let next = session.apply(change).expect("nothing came between");
     assert_eq!(next.status(), status);
-    assert!(next.purge_at() >= session.purge_at());
+    assert!(next.purge_at() >= session.expires_at());
     // A form may name times and versions that no server comes to; at their ends they saturate.
     let form = encode(session);
     let ends = i64::MAX - 1_000_000_000;
@@ -293,7 +299,12 @@ fn is_resumed(snapshot: &Snapshot) {
     assert_eq!(encode(&waiting.unwrap().snapshot(Duration::ZERO)), form);
 
     let floor: Duration = decode(&form["floor"]).unwrap();
-    for elapsed in [None, Some(Duration::ZERO), Some(Duration::from_mins(5)), Some(Duration::MAX)] {
+    for elapsed in [
+        None,
+        Some(Duration::ZERO),
+        Some(Duration::from_mins(5)),
+        Some(Duration::MAX),
+    ] {
         for start in [Duration::ZERO, Duration::from_hours(1), Duration::MAX] {
             let waiting = flow().resume(snapshot.clone(), elapsed, start).unwrap();
             goes_on(waiting, start, floor);
@@ -316,7 +327,8 @@ fn goes_on(mut waiting: Waiting, mut now: Duration, mut floor: Duration) {
             Next::Send(sent, request) => {
                 assert_eq!(request.url(), "https://as.example/token");
                 let snapshot = sent.snapshot(now);
-                let again: Snapshot = decode(&encode(&snapshot)).expect("what was put aside is read");
+                let again: Snapshot =
+                    decode(&encode(&snapshot)).expect("what was put aside is read");
                 assert_eq!(encode(&again), encode(&snapshot));
                 let answer = match turn % 3 {
                     0 => Ok(Received::new(400, r#"{"error":"authorization_pending"}"#)),

@@ -5,7 +5,7 @@
 use device_flow::code::{Entropy, ShapeError, UserCodeShape};
 use device_flow::digest::UserKey;
 use device_flow::memory::Memory;
-use device_flow::server::{Entered, Entry, Inserted, Limit, Paid, Policy, WrongCode, Written};
+use device_flow::server::{Entered, Entry, Inserted, Limit, Paid, Policy, Written, WrongCode};
 
 use crate::support::{self, NOW};
 
@@ -14,7 +14,10 @@ pub(crate) fn run(data: &[u8]) {
     let (shape, entry) = text.split_once('\n').unwrap_or((&text, ""));
     let (length, alphabet) = shape.split_once(' ').unwrap_or((shape, ""));
     let length = length.parse().unwrap_or(8);
-    let policy = match (UserCodeShape::new(alphabet, length), fault(alphabet, length)) {
+    let policy = match (
+        UserCodeShape::new(alphabet, length),
+        fault(alphabet, length),
+    ) {
         (Ok(shape), None) => policy_of(shape),
         (Err(given), Some(wanted)) => {
             assert_eq!(given, wanted);
@@ -58,7 +61,9 @@ pub(crate) fn run(data: &[u8]) {
         None => {
             assert_eq!(keys(entry, &policy), []);
             let user = support::alice();
-            let wrong = pay(entry, &user, &policy, |paid| paid.enter(None, NOW).unwrap_err());
+            let wrong = pay(entry, &user, &policy, |paid| {
+                paid.enter(None, NOW).unwrap_err()
+            });
             assert_eq!(wrong, WrongCode::Malformed);
         }
         Some(read) => {
@@ -97,7 +102,6 @@ fn fault(alphabet: &str, length: u8) -> Option<ShapeError> {
     let combinations = u128::try_from(alphabet.len()).unwrap().pow(length.into());
     (combinations > u64::MAX.into()).then_some(ShapeError::TooManyCombinations)
 }
-
 
 /// A policy for the shape; none where its codes could be guessed.
 fn policy_of(shape: UserCodeShape) -> Option<Policy> {

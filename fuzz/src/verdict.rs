@@ -18,7 +18,9 @@ use crate::message::{Message, is_printable, segments};
 
 pub(crate) fn run(data: &[u8]) {
     let message = Message::read(data);
-    let status = String::from_utf8_lossy(message.first).parse().unwrap_or(200);
+    let status = String::from_utf8_lossy(message.first)
+        .parse()
+        .unwrap_or(200);
     let mut received = Received::new(status, message.body);
     let pause = message.headers("retry-after");
     let pause = pause.first().map(|value| String::from_utf8_lossy(value));
@@ -80,11 +82,11 @@ impl Body {
         }
         // No form has these.
         let foreign = |c: char| matches!(c, '<' | '"') || c.is_ascii_whitespace();
-        let text = text.trim_ascii();
-        let form: Option<Vec<_>> = segments(text.as_bytes()).into_iter().collect();
+        let trimmed = text.trim_ascii();
+        let form: Option<Vec<_>> = segments(trimmed.as_bytes()).into_iter().collect();
         let keys = ["access_token", "device_code", "error"];
         if let Some(form) = form
-            && !text.contains(foreign)
+            && !trimmed.contains(foreign)
             && form.iter().any(|(name, _)| keys.contains(&name.as_str()))
         {
             let text = |(name, value): (String, String)| (name, Some(Value::String(value)));
@@ -212,7 +214,7 @@ impl Wanted {
             None if (200..300).contains(&status) => match body {
                 Body::Unreadable => Self::Transient, // V14
                 Body::Members(_) | Body::Other => match tokens(body) {
-                    Ok(()) => Self::Tokens,            // V11
+                    Ok(()) => Self::Tokens,           // V11
                     Err(why) => Self::Malformed(why), // V12
                 },
             },
@@ -309,7 +311,10 @@ fn prose(read: Option<&Prose>, text: Option<&str>) {
     };
     is_printed(read.as_str(), text);
     assert_eq!(read.to_string(), read.as_str());
-    assert_eq!(format!("{read:?}"), format!("Prose({} bytes)", read.as_str().len()));
+    assert_eq!(
+        format!("{read:?}"),
+        format!("Prose({} bytes)", read.as_str().len())
+    );
 }
 
 /// Every character stands as it was or as U+FFFD, and none can move what is on a screen.
@@ -323,7 +328,10 @@ fn is_printed(read: &str, text: &str) {
             || ('\u{e0020}'..='\u{e007f}').contains(&c)
     };
     assert!(!read.chars().any(moves));
-    assert_eq!(read.chars().count(), text.chars().count().min(MAX_CHARACTERS));
+    assert_eq!(
+        read.chars().count(),
+        text.chars().count().min(MAX_CHARACTERS)
+    );
     for (shown, given) in read.chars().zip(text.chars()) {
         assert!(shown == given || shown == char::REPLACEMENT_CHARACTER);
         assert!(shown == given || !given.is_ascii_graphic());
@@ -339,7 +347,12 @@ fn refused(refusal: &Refusal, body: &Body) {
     let description = body.text("error_description").or(body.text("message"));
     prose(refusal.description.as_ref(), description);
     assert!(!refusal.possibly_redeemed);
-    assert!(refusal.members.keys().all(|name| !OURS.contains(&name.as_str())));
+    assert!(
+        refusal
+            .members
+            .keys()
+            .all(|name| !OURS.contains(&name.as_str()))
+    );
 }
 
 fn granted(tokens: &Tokens, body: &Body) {
@@ -351,19 +364,67 @@ fn granted(tokens: &Tokens, body: &Body) {
     let token_type = body.member("token_type").and_then(Value::as_str);
     assert_eq!(tokens.token_type(), token_type.unwrap_or("Bearer"));
     assert!(tokens.withheld().is_empty());
-    assert!(tokens.members().keys().all(|name| !OURS.contains(&name.as_str())));
+    assert!(
+        tokens
+            .members()
+            .keys()
+            .all(|name| !OURS.contains(&name.as_str()))
+    );
 }
 
 /// Every word of a debug form is one of the crate's own, a number, or part of what may be shown.
 fn shows_nothing(shown: &str, may: &[&str]) {
     const WORDS: &[&str] = &[
-        "Authorization", "Contradiction", "Denied", "DeviceCode", "Empty", "Err", "Expired", "ExpiresIn",
-        "Field", "Interval", "InvalidGrant", "Malformed", "None", "Ok", "Pending", "Prompt",
-        "Received", "Redirected", "Refusal", "Rejected", "Repeated", "SlowDown", "Some", "Status",
-        "Token", "Tokens", "TooLarge", "Transient", "Unavailable", "Unreadable", "Unsupported",
-        "UserCode", "VerificationUri", "VerificationUriComplete", "device_code", "expires_in",
-        "false", "interval", "lifetime", "possibly_redeemed", "prompt", "redacted", "status",
-        "true", "verification_uri", "warnings", "s", "ms", "µs", "ns",
+        "Authorization",
+        "Contradiction",
+        "Denied",
+        "DeviceCode",
+        "Empty",
+        "Err",
+        "Expired",
+        "ExpiresIn",
+        "Field",
+        "Interval",
+        "InvalidGrant",
+        "Malformed",
+        "None",
+        "Ok",
+        "Pending",
+        "Prompt",
+        "Received",
+        "Redirected",
+        "Refusal",
+        "Rejected",
+        "Repeated",
+        "SlowDown",
+        "Some",
+        "Status",
+        "Token",
+        "Tokens",
+        "TooLarge",
+        "Transient",
+        "Unavailable",
+        "Unreadable",
+        "Unsupported",
+        "UserCode",
+        "VerificationUri",
+        "VerificationUriComplete",
+        "device_code",
+        "expires_in",
+        "false",
+        "interval",
+        "lifetime",
+        "possibly_redeemed",
+        "prompt",
+        "redacted",
+        "status",
+        "true",
+        "verification_uri",
+        "warnings",
+        "s",
+        "ms",
+        "µs",
+        "ns",
     ];
     let mut shown = shown.to_owned();
     for text in may {
@@ -372,7 +433,10 @@ fn shows_nothing(shown: &str, may: &[&str]) {
     let is_word = |c: char| c.is_alphanumeric() || c == '_';
     for word in shown.split(|c| !is_word(c)).filter(|word| !word.is_empty()) {
         let word = word.trim_start_matches(|c: char| c.is_ascii_digit());
-        assert!(word.is_empty() || WORDS.contains(&word), "{word:?} is shown");
+        assert!(
+            word.is_empty() || WORDS.contains(&word),
+            "{word:?} is shown"
+        );
     }
     assert!(!shown.contains('"'), "a text is shown");
 }
@@ -443,7 +507,9 @@ fn waits(waiting: Waiting, gap: Duration, pause: Option<&str>) {
 
 fn issues(status: u16, received: &Received<&[u8]>, body: &Body) {
     let read = flow().read(received);
-    let url = body.text("verification_uri").or(body.text("verification_url"));
+    let url = body
+        .text("verification_uri")
+        .or(body.text("verification_url"));
     shows_nothing(&format!("{read:?} {read:#?}"), url.as_slice());
     let is_2xx = (200..300).contains(&status);
     match read {
@@ -531,14 +597,18 @@ fn metadata(octets: &[u8], body: &Body) {
     const ISSUER: &str = "https://as.example";
     // Also of the issuer that the document itself names: what is within can only be met that way.
     let named: Option<Value> = serde_json::from_slice(octets).ok();
-    let named = named.as_ref().and_then(|document| document.get("issuer")?.as_str());
+    let named = named
+        .as_ref()
+        .and_then(|document| document.get("issuer")?.as_str());
     for issuer in [Some(ISSUER), named].into_iter().flatten() {
         match Metadata::read(octets, issuer) {
             Ok(metadata) => {
                 assert!(matches!(body, Body::Members(_)));
                 assert_eq!(metadata.issuer(), issuer);
-                let endpoints =
-                    [metadata.device_authorization_endpoint(), metadata.token_endpoint()];
+                let endpoints = [
+                    metadata.device_authorization_endpoint(),
+                    metadata.token_endpoint(),
+                ];
                 endpoints.into_iter().flatten().for_each(is_uri);
                 let both = endpoints.iter().all(Option::is_some);
                 assert_eq!(Endpoints::from_metadata(&metadata).is_ok(), both);

@@ -16,8 +16,9 @@ use crate::wire::response::{Fixed, INVALID_CLIENT, Response, fixed};
 #[must_use = "the peer is waiting for it"]
 pub struct Reply {
     response: Response,
-    /// In milliseconds; zero for a code that was not redeemed. One word: a reply is moved often.
-    since_redemption: u64,
+    /// In milliseconds; zero for a code that was not redeemed. With the cause it fills a word: a reply is moved often, and to
+    /// move padding costs more than to move what is in it.
+    since_redemption: u32,
     cause: Cause,
 }
 
@@ -41,7 +42,7 @@ impl Reply {
     /// How long ago the code was redeemed, where the cause is [`Cause::Replay`] or [`Cause::Duplicate`].
     pub fn since_redemption(&self) -> Option<Duration> {
         let was_redeemed = matches!(self.cause, Cause::Replay | Cause::Duplicate);
-        was_redeemed.then(|| Duration::from_millis(self.since_redemption))
+        was_redeemed.then(|| Duration::from_millis(self.since_redemption.into()))
     }
 
     /// For a host whose store failed, or returned a form that it cannot read (B8, C1): 503. Never `invalid_grant`, on which
@@ -67,7 +68,7 @@ impl Reply {
     /// A code that was redeemed before, `since` ago.
     pub(super) fn used(cause: Cause, since: Duration) -> Self {
         let mut reply = Self::fixed(cause);
-        reply.since_redemption = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
+        reply.since_redemption = u32::try_from(since.as_millis()).unwrap_or(u32::MAX);
         reply
     }
 
@@ -137,6 +138,7 @@ macro_rules! causes {
         /// Why a request got its reply. Each names its row in the tables of the server half.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         #[non_exhaustive]
+        #[repr(u32)]
         pub enum Cause {
             $($(#[$doc])* $name,)+
         }

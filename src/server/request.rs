@@ -119,10 +119,10 @@ struct Places {
     client_secret: Place,
     client_assertion: Place,
     scope: Place,
-    /// Whether the grant type is the device grant, encoded as most clients do.
-    usual_grant: bool,
-    /// Whether each of these values, a usual grant type aside, stands for itself.
-    plain: bool,
+    /// How many grant types are the device grant, encoded as most clients do: one at most.
+    usual_grants: u32,
+    /// How many of the other values do not stand for themselves.
+    escaped: u32,
 }
 
 /// From and to.
@@ -201,8 +201,8 @@ impl Places {
             client_secret: Place::NOWHERE,
             client_assertion: Place::NOWHERE,
             scope: Place::NOWHERE,
-            usual_grant: false,
-            plain: true,
+            usual_grants: 0,
+            escaped: 0,
         };
         let mut segments = Segments::of(body);
         let mut count = 0_usize;
@@ -234,9 +234,9 @@ impl Places {
             // "Request and response parameters MUST NOT be included more than once." (RFC 6749, section 3.2)
             repeated |= before != Place::NOWHERE;
             if name == Name::GrantType && value == DEVICE_GRANT_ENCODED.as_bytes() {
-                places.usual_grant = true;
+                places.usual_grants = 1;
             } else if !Raw(value).is_plain() {
-                places.plain = false;
+                places.escaped = places.escaped.saturating_add(1);
                 if !Raw(value).is_sound() {
                     return Err(Cause::Encoding);
                 }
@@ -307,7 +307,7 @@ impl<'a> Form<'a> {
 
     /// Whether id, secret and code stand for themselves, and are visible ASCII or space.
     pub(super) const fn is_plain(&self) -> bool {
-        self.places.plain
+        self.places.escaped == 0
     }
 
     pub(super) fn client_id(&self) -> Option<Raw<'a>> {
@@ -340,7 +340,7 @@ impl<'a> Form<'a> {
         let grant_type = self
             .value(self.places.grant_type)
             .ok_or_else(|| Reply::fixed(Cause::GrantTypeMissing))?;
-        if !self.places.usual_grant && !grant_type.is(DEVICE_GRANT) {
+        if self.places.usual_grants == 0 && !grant_type.is(DEVICE_GRANT) {
             return Ok(Grant::Other(self));
         }
         let credentials = Credentials::read(self)?;
