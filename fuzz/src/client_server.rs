@@ -482,7 +482,8 @@ impl Game {
             self.shows(&reply);
         }
         let mut partly = None;
-        while let Ok(letter) = script.arbitrary::<u8>() {
+        while !script.is_empty() {
+            let letter = script.arbitrary::<u8>().unwrap_or_default();
             let number = |script: &mut Unstructured<'_>| {
                 i64::from(script.arbitrary::<u8>().unwrap_or(b'0').wrapping_sub(b'0'))
             };

@@ -125,6 +125,7 @@ pub(super) struct Credentials<'f> {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u64)] // no padding beside it, which would be moved with every request
 enum Proof {
     None,
     BasicSecret,

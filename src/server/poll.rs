@@ -34,7 +34,7 @@ pub struct Poll<'f> {
     policy: &'f Policy,
     client: &'f Registration,
     key: Option<SessionKey>,
-    losses: u8,
+    losses: u64,
 }
 
 impl<'f> Poll<'f> {
@@ -169,7 +169,7 @@ pub enum Polled<'p> {
 /// consent that is gone ([`Redemption::revoke`]), then a failure to mint ([`Redemption::minting_failed`]).
 #[must_use = "the device is waiting for its tokens"]
 pub struct Redemption<'p> {
-    losses: &'p mut u8,
+    losses: &'p mut u64,
     client: &'p Registration,
     grant: Arc<Grant>,
     change: Change,
@@ -236,7 +236,7 @@ impl fmt::Debug for Redemption<'_> {
 #[derive(Debug)]
 #[must_use = "the device is waiting for its answer"]
 pub struct Revocation<'p> {
-    losses: &'p mut u8,
+    losses: &'p mut u64,
     change: Change,
 }
 
@@ -256,7 +256,7 @@ impl Revocation<'_> {
     }
 }
 
-fn settle(written: Written, losses: &mut u8, won: impl FnOnce() -> Reply) -> Result<Reply, Lost> {
+fn settle(written: Written, losses: &mut u64, won: impl FnOnce() -> Reply) -> Result<Reply, Lost> {
     match written {
         Written::Won => Ok(won()),
         Written::Unknown => Ok(Reply::fixed(Cause::OutcomeUnknown)),

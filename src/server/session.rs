@@ -331,4 +331,4 @@ pub enum Written {
 pub struct Lost;
 
 /// How often a guarded write is tried.
-pub(super) const ATTEMPTS: u8 = 3;
+pub(super) const ATTEMPTS: u64 = 3;

@@ -33,7 +33,7 @@ pub struct Entry<'a> {
     user: &'a Subject,
     code: Option<UserCode>,
     quota_key: QuotaKey,
-    losses: u8,
+    losses: u64,
 }
 
 impl<'a> Entry<'a> {

@@ -1,0 +1,91 @@
+//! The instructions of every operation of both halves, and of its floor, counted by callgrind. They do not depend on what else
+//! the machine does, so a growth of more than 5 % over the numbers below fails the run.
+//!
+//! ```sh
+//! apt-get install valgrind
+//! cargo install gungraun-runner --version 0.20.0   # the version of the library
+//! cargo bench --bench instructions
+//! ```
+//!
+//! A number that went down is to be written down here. A new compiler may move all of them; so may the processor: valgrind
+//! does not know the SHA instructions, so each block of SHA-256 is counted with some 1,400 instructions that a
+//! processor of today does not execute, and ratios are better read from `ratios.rs`.
+
+#![allow(missing_docs, reason = "gungraun declares modules and functions without documentation")]
+
+mod floor;
+#[path = "operations/mod.rs"]
+mod operations;
+
+use core::hint::black_box;
+
+use gungraun::prelude::*;
+use gungraun::{Callgrind, EventKind, LibraryBenchmarkConfig};
+use operations::{Operation, Side, named};
+
+/// Fails over this number of instructions and a twentieth of it.
+fn about(instructions: u64) -> LibraryBenchmarkConfig {
+    let limit = instructions.saturating_add(instructions / 20);
+    let callgrind = Callgrind::default().hard_limits([(EventKind::Ir, limit)]).to_owned();
+    LibraryBenchmarkConfig::default().tool(callgrind).to_owned()
+}
+
+/// Our side, ready for a turn that is not the first.
+fn our_side(name: &str) -> Box<dyn Side> {
+    ready(named(name), |operation| operation.ours)
+}
+
+/// The floor's side.
+fn floor_side(name: &str) -> Box<dyn Side> {
+    ready(named(name), |operation| operation.floor)
+}
+
+fn ready(operation: Operation, side: fn(Operation) -> Box<dyn Side>) -> Box<dyn Side> {
+    let mut side = side(operation);
+    side.prepare();
+    side
+}
+
+/// Declares the benchmarks: each operation with the instructions of our side.
+macro_rules! operations {
+    ($($name:ident $instructions:literal)+) => {
+        #[library_benchmark]
+        $(#[bench::$name(args = (our_side(stringify!($name))), config = about($instructions))])+
+        fn this_crate(mut side: Box<dyn Side>) -> Box<dyn Side> {
+            black_box(&mut side).run(1);
+            side
+        }
+
+        #[library_benchmark]
+        $(#[bench::$name(args = (floor_side(stringify!($name))))])+
+        fn the_floor(mut side: Box<dyn Side>) -> Box<dyn Side> {
+            black_box(&mut side).run(1);
+            side
+        }
+    };
+}
+
+operations! {
+    issue 1
+    pending 1
+    too_soon 1
+    success 1
+    unknown 1
+    foreign 1
+    malformed 1
+    basic 1
+    enter 1
+    approve 1
+    client_start 1
+    client_pending 1
+    client_slow_down 1
+    client_success 1
+    client_success_4k 1
+}
+
+library_benchmark_group!(
+    name = turns,
+    compare_by_id = true,
+    benchmarks = [this_crate, the_floor]
+);
+main!(library_benchmark_groups = turns);
