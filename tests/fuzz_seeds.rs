@@ -47,8 +47,9 @@ fn replay(target: &str, run: fn(&[u8])) {
         count += 1;
     }
     assert!(count > 0, "no seeds");
-    // Not captured: how many is worth knowing even where all is well.
-    writeln!(io::stderr(), "{target}: {count} seeds").unwrap();
+    // Past the capture of the test, which `eprintln!` is not: how many is worth knowing even where all is well.
+    let mut err = io::stderr();
+    writeln!(err, "{target}: {count} seeds").unwrap();
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Whatever network and clocks do, an obedient client and the server end in what the user chose, in expiry, or, where an answer was lost or a request came twice, in rejection; one success at most, no slow_down without loss, nothing shown.
+//! Whatever network and clocks do, an obedient client and the server end in what the user chose, in expiry, or, where an answer was lost or a request came twice, in rejection; one success at most, no `slow_down` without loss, nothing shown.
 //!
 //! An input is a set-up of four bytes and a list of operations, one letter each; some have a parameter, a byte that counts
 //! from the digit `0` on. `fuzz/README.md` has the letters. Once the input is at its end, nothing goes wrong any more.
@@ -107,9 +107,9 @@ impl Server {
             Polled::Redeem(redemption) => {
                 let tokens = support::tokens();
                 let written = match commit {
-                    Commit::Heard => self.store.change(&redemption.change()),
+                    Commit::Heard => self.store.change(redemption.change()),
                     Commit::UnheardButDone => {
-                        let _ = self.store.change(&redemption.change());
+                        let _ = self.store.change(redemption.change());
                         Written::Unknown
                     }
                     Commit::UnheardAndNotDone | Commit::Down => Written::Unknown,
@@ -130,14 +130,14 @@ impl Server {
         let Ok(guess) = entry.pay(quota, at(now)) else {
             return;
         };
-        let written = self.store.change_quota(&guess.change());
+        let written = self.store.change_quota(guess.change());
         let paid = guess.settle(written).unwrap();
         let found = paid
             .user_keys()
             .find_map(|key| self.store.load_by_user_key(&key));
         let entered = paid.enter(found.map(|stored| &stored.session), at(now));
         if let Ok(Entered::Claim(claim)) = entered {
-            let written = self.store.change(&claim.change());
+            let written = self.store.change(claim.change());
             assert!(claim.settle(written).is_ok());
         }
     }
@@ -154,6 +154,7 @@ fn authorization(request: &Request) -> Vec<&str> {
 
 /// What becomes of the next exchange.
 #[derive(Clone, Copy, Debug)]
+#[allow(clippy::struct_excessive_bools, reason = "what may go wrong")]
 struct Weather {
     request_lost: bool,
     answer_lost: bool,
@@ -180,6 +181,7 @@ const FAIR: Weather = Weather {
     commit: Commit::Heard,
 };
 
+#[allow(clippy::struct_excessive_bools, reason = "what went wrong")]
 struct Game {
     server: Server,
     flow: DeviceFlow,
@@ -339,7 +341,7 @@ impl Game {
             match same.next(now) {
                 Next::Wait(same, until) => {
                     let until = millis(until);
-                    assert!(until > self.held, "an hour is no time to wait until");
+                    assert!(until > self.held, "the time to wait until is past");
                     // Asked early, and however often, it says the same.
                     assert!(self.due.is_none_or(|due| due == until));
                     self.due = Some(until);

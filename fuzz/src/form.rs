@@ -4,6 +4,7 @@
 //! once, copies as it likes, and finds repeated parameters in a list.
 
 use device_flow::digest::{SecretDigest, SessionKey};
+use device_flow::server::SecretPlacement::{Anywhere, BasicOnly};
 use device_flow::server::{
     Authentication, Cause, Form, Grant, HostVerdict, Incoming, Issuing, Policy, Poll, Polled,
     Presented, Registration, Reply, SecretPlacement, Unauthenticated,
@@ -146,10 +147,7 @@ fn value<'a>(parameters: &'a Parameters, name: &str) -> Option<&'a str> {
 
 fn parameters_are(form: &Form<'_>, parameters: &Parameters) {
     for (name, _) in parameters {
-        let given: Vec<_> = form
-            .parameters(name)
-            .map(|value| value.into_owned())
-            .collect();
+        let given: Vec<_> = form.parameters(name).map(String::from).collect();
         let named = parameters
             .iter()
             .filter(|(own, value)| own == name && !value.is_empty());
@@ -278,11 +276,11 @@ fn base64(text: &[u8]) -> Option<Vec<u8>> {
         .take(2)
         .take_while(|&&b| b == b'=')
         .count();
-    let mut bits = String::new();
-    for own in &text[..text.len() - padding] {
+    let bits = text[..text.len() - padding].iter().map(|own| {
         let place = ALPHABET.iter().position(|b| b == own)?;
-        bits.push_str(&format!("{place:06b}"));
-    }
+        Some(format!("{place:06b}"))
+    });
+    let bits = bits.collect::<Option<String>>()?;
     let (whole, stray) = bits.split_at(bits.len() / 8 * 8);
     if stray.contains('1') || stray.len() != padding * 2 {
         return None;
@@ -388,7 +386,6 @@ fn each_registration<'f>(
     };
     let presented = claim.secret.clone().unwrap_or_default();
     let is_right = |text: &str| presented == text || presented == "another";
-    use SecretPlacement::{Anywhere, BasicOnly};
     let kinds = [
         (Kind::Public, Authentication::Public),
         (Kind::Secret(Anywhere, true), secret(&presented, Anywhere)),

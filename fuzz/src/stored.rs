@@ -168,9 +168,9 @@ fn polls(stored: &Stored, form: &Value, now: OffsetDateTime) {
                 assert_eq!(grant["subject"], json!(approval.subject()));
                 assert_eq!(grant["scope"], json!(approval.scope()));
                 assert_eq!(grant["value"], json!(approval.host_value()));
-                is_stored_again(session, &redemption.change(), Status::Redeemed);
+                is_stored_again(session, redemption.change(), Status::Redeemed);
                 let revocation = redemption.revoke();
-                is_stored_again(session, &revocation.change(), Status::Revoked);
+                is_stored_again(session, revocation.change(), Status::Revoked);
             }
             (Polled::Reply(reply), Status::Redeemed) => {
                 assert!(matches!(reply.cause(), Cause::Replay | Cause::Duplicate));
@@ -194,7 +194,7 @@ fn is_entered(session: &Session, now: OffsetDateTime) {
         form["user_key"] = json!(paid.user_keys().next().unwrap());
         let session: Session = decode(&form).expect("a session of another user code is one");
         if let Ok(Entered::Claim(claim)) = paid.enter(Some(&session), now) {
-            is_stored_again(&session, &claim.change(), Status::Claimed);
+            is_stored_again(&session, claim.change(), Status::Claimed);
             let review = claim.settle(Written::Won).unwrap();
             assert!(review.time_left() > Duration::ZERO);
             let _ = (review.age(), review.origin(), review.scope());

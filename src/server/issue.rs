@@ -119,6 +119,10 @@ impl<'f> Issuing<'f> {
         let Some(requested) = self.scope else {
             return self.client.default.clone().ok_or(Cause::ScopeMissing);
         };
+        // Most clients ask for all they may.
+        if requested.is(self.client.allowed.as_str()) {
+            return Ok(self.client.allowed.clone());
+        }
         let mut room = [0; MAX_BYTES];
         let requested = requested.text_in(&mut room).ok_or(Cause::ScopeMalformed)?;
         let allowed = self.client.allowed.allow(requested);

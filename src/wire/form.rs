@@ -143,7 +143,16 @@ impl<'a> Raw<'a> {
 
     /// Whether this stands for `text`.
     pub(crate) fn is(self, text: &str) -> bool {
-        self.octets().eq(text.bytes().map(Octet::Is))
+        let itself = |raw: u8, octet: u8| match raw {
+            b'+' => octet == b' ',
+            b'%' => false,
+            _ => raw == octet,
+        };
+        let pairs = || self.0.iter().zip(text.as_bytes());
+        // Without escapes, octet by octet, and without an early exit.
+        let without_escapes = self.0.len() == text.len()
+            && pairs().fold(true, |same, (&raw, &octet)| same & itself(raw, octet));
+        without_escapes || self.octets().eq(text.bytes().map(Octet::Is))
     }
 
     /// Whether both stand for the same octets.
