@@ -11,7 +11,10 @@
 //! does not know the SHA instructions, so each block of SHA-256 is counted with some 1,400 instructions that a
 //! processor of today does not execute, and ratios are better read from `ratios.rs`.
 
-#![allow(missing_docs, reason = "gungraun declares modules and functions without documentation")]
+#![allow(
+    missing_docs,
+    reason = "gungraun declares modules and functions without documentation"
+)]
 
 mod floor;
 #[path = "operations/mod.rs"]
@@ -26,7 +29,9 @@ use operations::{Operation, Side, named};
 /// Fails over this number of instructions and a twentieth of it.
 fn about(instructions: u64) -> LibraryBenchmarkConfig {
     let limit = instructions.saturating_add(instructions / 20);
-    let callgrind = Callgrind::default().hard_limits([(EventKind::Ir, limit)]).to_owned();
+    let callgrind = Callgrind::default()
+        .hard_limits([(EventKind::Ir, limit)])
+        .to_owned();
     LibraryBenchmarkConfig::default().tool(callgrind).to_owned()
 }
 

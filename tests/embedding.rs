@@ -105,3 +105,26 @@ fn a_handler_holds_every_step_across_an_await_and_its_future_is_send() {
         core::task::Poll::Pending => panic!("an empty store does not wait"),
     }
 }
+
+#[test]
+fn all_values_are_send_and_sync() {
+    use device_flow::{client, server};
+    fn holds<T: Send + Sync>() {}
+    holds::<Form<'_>>();
+    holds::<server::Unauthenticated<'_, server::Poll<'_>>>();
+    holds::<server::Poll<'_>>();
+    holds::<Polled<'_>>();
+    holds::<server::Issuing<'_>>();
+    holds::<server::Issuance<'_>>();
+    holds::<server::Guess<'_, '_>>();
+    holds::<server::Entered>();
+    holds::<server::Session>();
+    holds::<Policy>();
+    holds::<Reply>();
+    holds::<device_flow::memory::Memory>();
+    holds::<client::Starting>();
+    holds::<client::Waiting>();
+    holds::<client::Sent>();
+    holds::<client::Outcome>();
+    holds::<client::Snapshot>();
+}

@@ -185,7 +185,8 @@ impl DeviceFlow {
         self
     }
 
-    /// Lets the code expire by the caller's clock, without asking the server a last time.
+    /// Lets the code expire by the caller's clock, without asking the server a last time. That last poll keeps to the interval
+    /// and the back-off, so it may go out up to a minute, or twice the interval, after the code has expired.
     #[must_use]
     pub const fn no_final_poll(mut self) -> Self {
         self.wishes.polls_at_the_end = false;

@@ -45,6 +45,18 @@
 //! `now()` is a monotonic reading, `Instant::elapsed()` for example; `http` sends and does not follow redirects. The same
 //! loop serves threads, async code and firmware, for it neither sends nor sleeps itself.
 //!
+//! To give up: [`Waiting::cancel`], or with a request in flight [`Sent::cancel`], which still takes its answer. A token in that is
+//! handed back as late, so that it can be revoked:
+//!
+//! ```
+//! # use device_flow::client::{Failure, Outcome, Received, Sent};
+//! fn give_up(sent: Sent, answer: Result<Received<Vec<u8>>, Failure>, revoke: impl Fn(&str)) {
+//!     if let Outcome::Cancelled(Some(late)) = sent.cancel().answer(answer) {
+//!         revoke(late.access_token());
+//!     }
+//! }
+//! ```
+//!
 //! | what | where |
 //! |---|---|
 //! | setting up, and the requests | [`DeviceFlow`], [`Endpoints`], [`Request`] |

@@ -46,7 +46,8 @@ impl Waiting {
     }
 
     /// Puts the next poll off by `margin`, so that a fleet of devices does not ask in step. It is drawn by the caller, counts
-    /// up to the interval in force, replaces the one given before, and is forgotten with the next answer.
+    /// up to the interval in force, replaces the one given before, and is forgotten with the next answer: give one to what
+    /// [`Starting::answer`](super::Starting::answer), [`DeviceFlow::resume`] and each [`Step::Again`] return.
     pub fn with_margin(mut self, margin: Duration) -> Self {
         self.0.pace.put_off(margin);
         self

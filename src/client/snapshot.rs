@@ -41,6 +41,9 @@ use crate::digest::Digest;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
+/// Write one of [`Sent`] before the request goes out, and one of [`Waiting`] after each answer: then a poll whose answer a crash
+/// has swallowed is known to be one. The prompt is not part of it: keep what you show yourself.
+///
 /// # Security
 ///
 /// **It contains the device code: keep it like a password, and delete it when the flow is over.** `Debug` shows nothing of it.

@@ -267,7 +267,8 @@ pub enum StartError {
 }
 
 impl StartError {
-    /// Whether the same request may succeed later. It is for the caller to send: each one mints codes.
+    /// Whether the same request may succeed later. It is for the caller to send, not before `Retry-After`, if the response had
+    /// one: each request mints codes.
     #[must_use]
     pub fn may_be_retried(&self) -> bool {
         match self {

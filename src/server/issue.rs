@@ -152,6 +152,7 @@ pub struct Issuance<'i> {
 
 /// What became of an insert.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[must_use = "a session that was not inserted must not be answered"]
 #[expect(clippy::exhaustive_enums, reason = "a store must say one of these")]
 pub enum Inserted {
     /// It is stored.

@@ -10,6 +10,9 @@
 //! - a user decides: [`Entry::new`], pay a guess, look up, [`Paid::enter`], claim; then [`Session::approve`] or
 //!   [`Session::deny`].
 //!
+//! All values are `Send` and `Sync`, and may be held across awaits. Ids such as C12 name rows of the decision tables; the tests
+//! that hold a row are named for it.
+//!
 //! # The store's contract
 //!
 //! | operation | what must hold |
@@ -60,6 +63,109 @@
 //!             }
 //!         }
 //!     }
+//! }
+//! ```
+//!
+//! # The verification page
+//!
+//! ```
+//! use device_flow::digest::{SessionKey, UserCodeKeys};
+//! use device_flow::memory::Memory;
+//! use device_flow::scope::Scope;
+//! use device_flow::server::{Entered, Entry, HostValue, Lost, Policy, Review, Subject, Written};
+//! use time::OffsetDateTime;
+//!
+//! /// A signed-in user submits a code. To show: the review, or "wrong, expired or used", or when to try again.
+//! fn enter(
+//!     typed: &str,
+//!     user: &Subject,
+//!     keys: &UserCodeKeys,
+//!     policy: &Policy,
+//!     store: &mut Memory,
+//!     now: OffsetDateTime,
+//! ) -> Result<Review, Box<dyn core::error::Error>> {
+//!     let mut entry = Entry::new(typed, user, keys, policy);
+//!     let paid = loop {
+//!         let quota = store.load_quota(entry.quota_key());
+//!         let guess = entry.pay(quota, now)?; // refuses after three losses, too
+//!         let written = store.change_quota(guess.change());
+//!         if let Ok(paid) = guess.settle(written) {
+//!             break paid;
+//!         }
+//!     };
+//!     for _ in 0..3 {
+//!         let found = paid.user_keys().find_map(|key| store.load_by_user_key(&key));
+//!         match paid.enter(found.map(|stored| &stored.session), now)? {
+//!             Entered::Review(review) => return Ok(review), // claimed by this user before
+//!             Entered::Claim(claim) => {
+//!                 let written = store.change(claim.change());
+//!                 if let Ok(review) = claim.settle(written) {
+//!                     return Ok(review);
+//!                 }
+//!             }
+//!         }
+//!     }
+//!     Err("busy, try again".into())
+//! }
+//!
+//! /// The claimant approves, on a POST that names the session of the review.
+//! fn approve(
+//!     session: &SessionKey,
+//!     user: &Subject,
+//!     granted: &Scope,
+//!     policy: &Policy,
+//!     store: &mut Memory,
+//!     now: OffsetDateTime,
+//! ) -> Result<(), Box<dyn core::error::Error>> {
+//!     for _ in 0..3 {
+//!         let stored = store.load(session).ok_or("the code has expired")?;
+//!         let decided = stored.session.approve(user, granted, HostValue::default(), policy, now)?;
+//!         match decided {
+//!             Some(change) if store.change(&change) != Written::Won => {} // decide again
+//!             Some(_) | None => return Ok(()),
+//!         }
+//!     }
+//!     Err("busy, try again".into())
+//! }
+//! ```
+//!
+//! # The quotas of the endpoints
+//!
+//! ```
+//! use device_flow::memory::Memory;
+//! use device_flow::server::{
+//!     Issuing, Policy, Registration, Reply, Unauthenticated, Written,
+//! };
+//! use time::OffsetDateTime;
+//!
+//! /// For `source`, such as an address. The same goes for a poll, without the issuing quota.
+//! fn authenticate<'f>(
+//!     request: Unauthenticated<'f, Issuing<'f>>,
+//!     registration: Option<&'f Registration>,
+//!     source: &str,
+//!     policy: &Policy,
+//!     store: &mut Memory,
+//!     now: OffsetDateTime,
+//! ) -> Result<Issuing<'f>, Reply> {
+//!     let key = request.secret_quota_key(source); // before the request is consumed
+//!     if let Some(key) = &key {
+//!         request.check_secret_quota(store.load_quota(key), now)?;
+//!     }
+//!     let issuing = request.authenticate(registration).inspect_err(|refused| {
+//!         if let Some(key) = key.filter(|_| refused.cause().is_wrong_secret())
+//!             && let Ok(change) = policy.secret_limit().take(key, store.load_quota(&key), now)
+//!         {
+//!             let _ = store.change_quota(&change); // if it is lost, one wrong secret goes uncounted
+//!         }
+//!     })?;
+//!     for _ in 0..3 {
+//!         let key = issuing.quota_key(source);
+//!         let change = policy.issuing_limit().take(key, store.load_quota(&key), now);
+//!         if store.change_quota(&change.map_err(Reply::issuing_quota_spent)?) == Written::Won {
+//!             return Ok(issuing);
+//!         }
+//!     }
+//!     Err(Reply::store_failed())
 //! }
 //! ```
 //!

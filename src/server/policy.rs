@@ -83,6 +83,12 @@ impl Policy {
         self.lifetime
     }
 
+    /// The longest body that is read, in bytes. Read one more than this from the peer, and no more: a body that is too large is
+    /// answered as such.
+    pub const fn max_body(&self) -> usize {
+        self.max_body
+    }
+
     /// How often one user, or one source, may enter a code.
     pub const fn guess_limit(&self) -> Limit {
         self.guesses
@@ -176,7 +182,8 @@ impl PolicyBuilder {
         self
     }
 
-    /// The interval that a device is told at first. Whole seconds from 1 to 60, default 5.
+    /// The interval that a device is told at first. Whole seconds from 1 to 60, default 5. One of 1 s is within the tolerance:
+    /// it is told, and never enforced.
     pub fn interval(mut self, interval: Duration) -> Self {
         self.interval = interval;
         self
@@ -212,7 +219,11 @@ impl PolicyBuilder {
         self
     }
 
-    /// How often one user, or one source, may enter a code. Default 5 at once, then one a minute: ten in a lifetime.
+    /// How often one user, or one source, may enter a code, right or wrong. Default 5 at once, then one a minute: ten in a
+    /// lifetime.
+    ///
+    /// The burst and what is given back within a lifetime, times [`outstanding`](Self::outstanding) sessions, must be at most
+    /// one in 65,536 of the combinations of the [user code](Self::user_code): make that longer for more.
     ///
     /// # Security
     ///
@@ -236,7 +247,8 @@ impl PolicyBuilder {
         self
     }
 
-    /// For how long a second redemption counts as a duplicated request, not as a replay. Default 10 s, at most 30 s.
+    /// For how long a second redemption counts as a duplicated request, not as a replay. Default 10 s, at most 30 s. With none,
+    /// a proxy that repeats a request has its user's tokens revoked.
     pub const fn retry_window(mut self, window: Duration) -> Self {
         self.retry_window = window;
         self

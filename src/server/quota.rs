@@ -52,7 +52,8 @@ impl Limit {
 
     /// What taking one makes of the stored quota. None is stored for a key that was never seen.
     ///
-    /// Write the change by compare-and-swap; where it lost, load and take again, three times at most.
+    /// Write the change by compare-and-swap; where it lost, load and take again, three times at most, then answer
+    /// [`Reply::store_failed`](super::Reply::store_failed). Taking for a wrong secret may fail: send the reply all the same.
     ///
     /// # Errors
     ///

@@ -71,7 +71,7 @@ impl Registration {
         self
     }
 
-    /// The scope tokens that it may ask for.
+    /// The scope tokens that it may ask for; replaces those that were given before.
     #[must_use]
     pub fn allow_scope(mut self, allowed: Scope) -> Self {
         self.allowed = allowed;

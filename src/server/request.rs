@@ -29,6 +29,9 @@ const MAX_PARAMETERS: usize = 64;
 
 /// A request as it came in: the method, two headers, the body.
 ///
+/// With the feature `http` it is made from a request whose body was collected, up to one byte more than
+/// [`Policy::max_body`]. Route every method here, not POST alone: the core answers 405.
+///
 /// The query of the URL is not part of it: nothing is ever read from there ([RFC 6749, section 2.3.1]).
 ///
 /// [RFC 6749, section 2.3.1]: https://www.rfc-editor.org/rfc/rfc6749#section-2.3.1

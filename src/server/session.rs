@@ -307,7 +307,10 @@ impl fmt::Debug for Change {
 }
 
 /// What became of a guarded write.
+///
+/// **Pass on what the store said, and nothing else:** a `Won` that no store said lets a code be redeemed twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[must_use = "a write that was lost has changed nothing"]
 #[expect(clippy::exhaustive_enums, reason = "a store must say one of these")]
 pub enum Written {
     /// It is stored.

@@ -49,7 +49,8 @@ impl<'a> Entry<'a> {
         }
     }
 
-    /// Counts the guesses by where they come from instead of by user: [`QuotaKey::guesses_from`].
+    /// Counts the guesses by where they come from instead of by user: [`QuotaKey::guesses_from`]. To count both, take from
+    /// [`Policy::guess_limit`] under that key first, by a guarded write, and leave the entry as it is.
     pub fn counted_by(mut self, key: QuotaKey) -> Self {
         self.quota_key = key;
         self
@@ -311,11 +312,12 @@ pub enum WrongCode {
 /// session and decide again, **three times at most**. Where the session is gone, it was purged: tell the user that the code has
 /// expired.
 impl Session {
-    /// Approves, with the scope granted and a value of the host to return with the grant (U5 to U8, U10).
+    /// Approves: nothing is approved before the change is written. With the scope granted and a value of the host to return with the grant (U5 to U8, U10).
     ///
     /// # Errors
     ///
     /// A [`DecisionError`]; nothing changes.
+    #[must_use = "nothing has changed until the change is written"]
     pub fn approve(
         &self,
         user: &Subject,
@@ -353,6 +355,7 @@ impl Session {
     /// # Errors
     ///
     /// A [`DecisionError`]; nothing changes.
+    #[must_use = "nothing has changed until the change is written"]
     pub fn deny(
         &self,
         user: &Subject,
@@ -377,6 +380,7 @@ impl Session {
     /// # Errors
     ///
     /// A [`DecisionError`]; nothing changes. [`DecisionError::Redeemed`] means that the device has its tokens: revoke those.
+    #[must_use = "nothing has changed until the change is written"]
     pub fn withdraw(&self, user: &Subject) -> Result<Option<Change>, DecisionError> {
         self.owned_by(user)?;
         match &self.state {
@@ -429,7 +433,7 @@ pub enum DecisionError {
     /// U6: too late.
     #[error("the code has expired; start again on the device")]
     Expired,
-    /// U8: wider than asked for, or empty.
+    /// U8: wider than asked for, or empty though something was asked for.
     #[error("the scope must be some or all of what the device asked for")]
     Scope,
     /// U10: the other decision was taken before.

@@ -208,7 +208,8 @@ impl Metadata {
     ///
     /// # Errors
     ///
-    /// [`MetadataError::Url`] for an issuer that is none: not https, or with a query or a fragment.
+    /// [`MetadataError::Url`] for an issuer that is none: neither https nor http on this very machine, or with a query or a
+    /// fragment.
     ///
     /// [RFC 8414, section 3.1]: https://www.rfc-editor.org/rfc/rfc8414#section-3.1
     pub fn well_known(issuer: &str) -> Result<String, MetadataError> {
