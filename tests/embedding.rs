@@ -4,7 +4,7 @@ use core::future::{Future, ready};
 
 use device_flow::digest::SessionKey;
 use device_flow::server::{
-    Change, Form, Grant, Incoming, Lost, Pace, Policy, Polled, Registration, Reply, Stored, Written,
+    Change, Form, Grant, Incoming, Pace, Policy, Polled, Registration, Reply, Stored, Written,
 };
 use device_flow::wire::tokens::Tokens;
 use time::OffsetDateTime;
@@ -54,9 +54,8 @@ async fn token<S: Store>(
                     return Ok(redemption.minting_failed());
                 };
                 let written = store.change(redemption.change()).await; // the redemption and its tokens are held
-                match redemption.settle(written, &tokens) {
-                    Ok(reply) => return Ok(reply),
-                    Err(Lost) => {}
+                if let Ok(reply) = redemption.settle(written, &tokens) {
+                    return Ok(reply);
                 }
             }
         }

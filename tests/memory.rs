@@ -280,7 +280,7 @@ fn change_revives_no_session_that_was_purged() {
 fn change_touches_no_other_session_and_no_pace() {
     let (one, other) = (session(1), session(2));
     let mut store = store_with(&one);
-    store.insert(&other);
+    assert_eq!(store.insert(&other), Inserted::New);
     let pace = pace_at(&one, NOW);
     store.save_pace(one.key(), pace);
     assert_eq!(store.change(&claim_of(&one, 1, "alice")), Written::Won);

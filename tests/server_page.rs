@@ -231,7 +231,7 @@ fn u1_two_parallel_guesses_do_not_share_one_token() {
     // Paid again from a fresh value, it costs a token of its own.
     let read = login.store.load_quota(other.quota_key());
     let again = other.pay(read, NOW).unwrap();
-    assert_eq!(login.store.change_quota(&again.change()), Written::Won);
+    assert_eq!(login.store.change_quota(again.change()), Written::Won);
     assert!(again.settle(Written::Won).is_ok());
     for _ in 0..3 {
         let outcome = enter(&mut login, &user, "", 0);

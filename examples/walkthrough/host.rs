@@ -168,9 +168,8 @@ impl Host {
                         self.refresh_tokens.insert(digest(refresh), session);
                     }
                     // The only way to a success. A write that lost is decided again, three times at most.
-                    match redemption.settle(written, &tokens) {
-                        Ok(reply) => return Ok(reply),
-                        Err(Lost) => {}
+                    if let Ok(reply) = redemption.settle(written, &tokens) {
+                        return Ok(reply);
                     }
                 }
             }

@@ -310,7 +310,7 @@ impl World {
                             Verdict::MintingFails => return redemption.minting_failed(),
                             Verdict::ConsentGone => {
                                 let revocation = redemption.revoke();
-                                let written = self.write(&revocation.change(), polling.commit);
+                                let written = self.write(revocation.change(), polling.commit);
                                 revocation.settle(written)
                             }
                             Verdict::Mints => {
