@@ -50,10 +50,10 @@ impl Minted {
     }
 
     fn tokens(&self) -> Result<Tokens<'_>, TokenError> {
-        Ok(Tokens::bearer(&self.access_token)?
-            .expires_in(Duration::from_secs(300))
+        Tokens::bearer(&self.access_token)?
+            .expires_in(Duration::from_mins(5))
             .refresh_token(&self.refresh_token)?
-            .id_token(&self.id_token)?)
+            .id_token(&self.id_token)
     }
 }
 
@@ -212,7 +212,7 @@ impl<S: Store> Host for Ours<S> {
         let mut entry = Entry::new(typed, user, &self.keys, &self.policy);
         let quota = store.load_quota(entry.quota_key());
         let guess = entry.pay(quota, now.date).ok()?;
-        let written = store.change_quota(&guess.change());
+        let written = store.change_quota(guess.change());
         let paid = guess.settle(written).ok()?;
         let mut keys = paid.user_keys();
         let found = keys.find_map(|key| store.load_by_user_key(&key));
@@ -220,7 +220,7 @@ impl<S: Store> Host for Ours<S> {
         let review = match paid.enter(session, now.date).ok()? {
             Entered::Review(review) => review,
             Entered::Claim(claim) => {
-                let written = store.change(&claim.change());
+                let written = store.change(claim.change());
                 claim.settle(written).ok()?
             }
         };
@@ -299,7 +299,7 @@ impl<S: Store> Ours<S> {
                     let Ok(tokens) = self.minted.tokens() else {
                         return Ok(redemption.minting_failed());
                     };
-                    let written = self.store.change(&redemption.change());
+                    let written = self.store.change(redemption.change());
                     if let Ok(reply) = redemption.settle(written, &tokens) {
                         return Ok(reply);
                     }

@@ -1,4 +1,4 @@
-//! x
+//! No stored form panics; what decodes encodes, and decodes to the same; a decoded session can be decided on at any moment, and what was decided can be stored again.
 
 #![no_main]
 
