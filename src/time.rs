@@ -31,18 +31,17 @@ impl Timestamp {
         Duration::from_millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
     }
 
-    /// The same moment as the type of the border. Beyond its range (9999) it stays at the end of the range.
+    /// The same moment as the type of the border, or the end of its range.
     pub(crate) fn to_offset(self) -> OffsetDateTime {
-        let seconds = self.0.div_euclid(1000);
-        let rest = Duration::from_millis(u64::try_from(self.0.rem_euclid(1000)).unwrap_or(0));
-        OffsetDateTime::from_unix_timestamp(seconds)
-            .unwrap_or(LATEST)
-            .saturating_add(time::Duration::try_from(rest).unwrap_or(time::Duration::ZERO))
+        let rest = u64::try_from(self.0.rem_euclid(1000)).unwrap_or(0);
+        let rest = time::Duration::try_from(Duration::from_millis(rest)).unwrap_or_default();
+        match OffsetDateTime::from_unix_timestamp(self.0.div_euclid(1000)) {
+            Ok(moment) => moment.saturating_add(rest),
+            Err(_) if self.0 < 0 => time::Date::MIN.midnight().assume_utc(),
+            Err(_) => time::Date::MAX.midnight().assume_utc(),
+        }
     }
 }
-
-/// The last moment that [`OffsetDateTime`] can tell in every offset, to the day.
-const LATEST: OffsetDateTime = time::Date::MAX.midnight().assume_utc();
 
 impl From<OffsetDateTime> for Timestamp {
     fn from(moment: OffsetDateTime) -> Self {
