@@ -39,7 +39,7 @@
 //! | [`client`] | paces: starting, what an answer means, when to poll, snapshots |
 //! | [`wire`] | travels: responses, tokens, metadata; forms and credentials within |
 //! | [`code`], [`digest`], [`scope`] | what both halves know: codes, the digests they are kept under, scopes |
-//! | [`memory`] | the embedded store |
+//! | [`memory`], [`contract`] | the embedded store, and what every store must survive |
 //!
 //! `server` and `client` do not know each other; they meet in the modules between them.
 //!
@@ -63,6 +63,7 @@ extern crate alloc;
 
 pub mod client;
 pub mod code;
+pub mod contract;
 pub mod digest;
 pub mod memory;
 pub mod scope;
