@@ -40,6 +40,9 @@ use gungraun::prelude::*;
 use gungraun::{Callgrind, EventKind, LibraryBenchmarkConfig};
 use operations::{Operation, Side, named};
 
+/// How many turns there are before the one that is counted: enough for the allocator to have found its ways.
+const BEFORE: usize = 16;
+
 /// Fails over this number of instructions and a twentieth of it.
 fn about(instructions: u64) -> LibraryBenchmarkConfig {
     let limit = instructions.saturating_add(instructions / 20);
@@ -49,7 +52,7 @@ fn about(instructions: u64) -> LibraryBenchmarkConfig {
     LibraryBenchmarkConfig::default().tool(callgrind).to_owned()
 }
 
-/// Our side, ready for a turn that is not the first.
+/// Our side, ready for a turn.
 fn our_side(name: &str) -> Box<dyn Side> {
     ready(named(name), |operation| operation.ours)
 }
@@ -62,6 +65,7 @@ fn floor_side(name: &str) -> Box<dyn Side> {
 fn ready(operation: Operation, side: fn(Operation) -> Box<dyn Side>) -> Box<dyn Side> {
     let mut side = side(operation);
     side.prepare();
+    side.run(0..BEFORE);
     side
 }
 
@@ -71,14 +75,14 @@ macro_rules! operations {
         #[library_benchmark]
         $(#[bench::$name(args = (our_side(stringify!($name))), config = about($instructions))])+
         fn this_crate(mut side: Box<dyn Side>) -> Box<dyn Side> {
-            black_box(&mut side).run(1);
+            black_box(&mut side).run(BEFORE..BEFORE + 1);
             side
         }
 
         #[library_benchmark]
         $(#[bench::$name(args = (floor_side(stringify!($name))))])+
         fn the_floor(mut side: Box<dyn Side>) -> Box<dyn Side> {
-            black_box(&mut side).run(1);
+            black_box(&mut side).run(BEFORE..BEFORE + 1);
             side
         }
     };

@@ -1,6 +1,7 @@
 //! The operations of the client half.
 
 use core::hint::black_box;
+use core::ops::Range;
 use core::time::Duration;
 
 use super::device::{Answer, Device, Ours};
@@ -72,8 +73,8 @@ impl<D: Device> Side for Starts<D> {
         self.started = 0;
     }
 
-    fn run(&mut self, turns: usize) {
-        for _ in 0..turns {
+    fn run(&mut self, turns: Range<usize>) {
+        for _ in turns {
             let body = black_box(ISSUED.as_bytes());
             black_box(self.device.start(body, GAP));
             self.started += 1;
@@ -115,10 +116,10 @@ impl<D: Device> Side for Turns<D> {
         self.pollers.extend((0..count).map(|_| Some(start())));
     }
 
-    fn run(&mut self, turns: usize) {
+    fn run(&mut self, turns: Range<usize>) {
         let count = self.pollers.len();
-        let mut now = GAP;
-        for turn in 0..turns {
+        let mut now = GAP * u32::try_from(turns.start + 1).unwrap();
+        for turn in turns {
             let poller = if count == 1 { 0 } else { turn };
             let answer = black_box(Answer {
                 status: self.status,

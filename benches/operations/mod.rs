@@ -20,6 +20,7 @@ pub(crate) mod host;
 pub(crate) mod server;
 
 use core::hint::black_box;
+use core::ops::Range;
 use core::time::Duration;
 use std::time::Instant;
 
@@ -30,8 +31,8 @@ pub(crate) trait Side {
     /// Makes ready for a batch, off the clock: requests, moments, sessions in the state that the operation begins with.
     fn prepare(&mut self);
 
-    /// The first `turns` turns of the batch, at most [`Operation::turns`].
-    fn run(&mut self, turns: usize);
+    /// These turns of the batch, which has [`Operation::turns`].
+    fn run(&mut self, turns: Range<usize>);
 
     /// What the last turn answered.
     fn answer(&self) -> String;
@@ -50,18 +51,18 @@ impl Operation {
     pub(crate) fn check(mut self, name: &str) -> Self {
         for side in [&mut self.ours, &mut self.floor] {
             side.prepare();
-            side.run(self.turns);
+            side.run(0..self.turns);
         }
         assert_eq!(self.ours.answer(), self.floor.answer(), "{name}");
         self
     }
 }
 
-/// The time of one batch, prepared off the clock.
+/// The time of the first `turns` turns of a batch, prepared off the clock.
 pub(crate) fn time(side: &mut dyn Side, turns: usize) -> Duration {
     side.prepare();
     let start = Instant::now();
-    side.run(turns);
+    side.run(0..turns);
     start.elapsed()
 }
 

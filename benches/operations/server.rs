@@ -3,6 +3,8 @@
 //! In cache, a batch is one turn for each of [`TURNS`] sessions. Among a million, it is one turn each for as many of them,
 //! taken in an order that no cache foresees. Requests are made just before, as if they had just been received.
 
+use core::ops::Range;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
@@ -205,7 +207,7 @@ impl<H: Host> Polls<H> {
     /// One batch, as the next prepares it.
     fn poll(&mut self) {
         self.write();
-        self.run(TURNS);
+        self.run(0..TURNS);
     }
 
     /// Writes the requests of the next batch.
@@ -257,8 +259,8 @@ impl<H: Host> Side for Polls<H> {
         self.write();
     }
 
-    fn run(&mut self, turns: usize) {
-        for body in self.bodies.iter().take(turns) {
+    fn run(&mut self, turns: Range<usize>) {
+        for body in &self.bodies[turns] {
             let mut request = Request::new(body);
             request.authorization = self.authorization.as_deref();
             self.host.token(request, self.now, &mut self.out);
@@ -299,9 +301,9 @@ impl<H: Host> Side for Issue<H> {
             .extend((0..TURNS).map(|_| self.random.entropy()));
     }
 
-    fn run(&mut self, turns: usize) {
+    fn run(&mut self, turns: Range<usize>) {
         let now = Moment::after(0);
-        for entropy in self.entropies.iter().take(turns) {
+        for entropy in &self.entropies[turns] {
             let request = Request::new(&self.body);
             self.host
                 .device_authorization(request, || *entropy, now, &mut self.out);
@@ -357,16 +359,15 @@ impl<H: Host> Side for Page<H> {
         }
     }
 
-    fn run(&mut self, turns: usize) {
+    fn run(&mut self, turns: Range<usize>) {
         let now = Moment::after(20_000);
-        if self.approves {
-            for (user, session) in self.users.iter().zip(&self.sessions).take(turns) {
-                self.done += usize::from(self.host.approve(*session, user, now));
-            }
-        } else {
-            for (user, typed) in self.users.iter().zip(&self.typed).take(turns) {
-                self.done += usize::from(self.host.enter(typed, user, now).is_some());
-            }
+        for turn in turns {
+            let user = &self.users[turn];
+            self.done += usize::from(if self.approves {
+                self.host.approve(self.sessions[turn], user, now)
+            } else {
+                self.host.enter(&self.typed[turn], user, now).is_some()
+            });
         }
     }
 
