@@ -13,21 +13,7 @@
 
 #![allow(
     missing_docs,
-    clippy::unwrap_used,
-    clippy::cast_possible_wrap,
-    clippy::unchecked_time_subtraction,
-    clippy::type_complexity,
-    clippy::unused_self,
-    clippy::struct_field_names,
-    clippy::arithmetic_side_effects,
-    clippy::indexing_slicing,
-    clippy::as_conversions,
-    clippy::cast_precision_loss,
-    clippy::cast_possible_truncation,
-    clippy::wildcard_enum_match_arm,
-    clippy::std_instead_of_core,
-    clippy::std_instead_of_alloc,
-    reason = "a bench counts its own numbers, and a panic is how it fails"
+    reason = "gungraun declares what it needs without documentation"
 )]
 
 mod floor;

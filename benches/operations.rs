@@ -10,25 +10,6 @@
 //! Between two batches the clock stands still: sessions are brought there into the state that the next batch begins
 //! with. For ratios on a busy machine see `ratios.rs`, which alternates the sides.
 
-#![allow(
-    missing_docs,
-    clippy::unwrap_used,
-    clippy::cast_possible_wrap,
-    clippy::unchecked_time_subtraction,
-    clippy::type_complexity,
-    clippy::unused_self,
-    clippy::struct_field_names,
-    clippy::arithmetic_side_effects,
-    clippy::indexing_slicing,
-    clippy::as_conversions,
-    clippy::cast_precision_loss,
-    clippy::cast_possible_truncation,
-    clippy::wildcard_enum_match_arm,
-    clippy::std_instead_of_core,
-    clippy::std_instead_of_alloc,
-    reason = "a bench counts its own numbers, and a panic is how it fails"
-)]
-
 mod floor;
 #[path = "operations/mod.rs"]
 mod operations;

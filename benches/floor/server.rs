@@ -32,9 +32,9 @@ const MISSING: &[u8] =
     br#"{"error":"invalid_request","error_description":"device_code is missing"}"#;
 
 const LIFETIME: i64 = 300_000;
-const INTERVAL: u32 = 5;
-const STEP: u32 = 5;
-const CAP: u32 = 60;
+const INTERVAL: u8 = 5;
+const STEP: u8 = 5;
+const CAP: u8 = 60;
 
 /// Five guesses at once, then one a minute.
 const GUESS_PERIOD: i64 = 60_000;
@@ -85,7 +85,7 @@ struct Decision {
 struct Pace {
     /// The last accepted poll; before all time where there was none.
     last: i64,
-    interval: u32,
+    interval: u8,
     widened: bool,
 }
 
@@ -262,7 +262,9 @@ impl Host for Floor {
             State::Approved(ref decision) if now.millis < decision.at => {
                 redeem(record, &self.minted, now.millis, out);
             }
-            _ => refuse(out, EXPIRED),
+            State::Pending | State::Claimed(_) | State::Approved(_) | State::Redeemed(_) => {
+                refuse(out, EXPIRED);
+            }
         }
     }
 
@@ -336,7 +338,10 @@ impl Host for Floor {
                 record.version += 1;
                 true
             }
-            other => {
+            other @ (State::Pending
+            | State::Claimed(_)
+            | State::Approved(_)
+            | State::Redeemed(_)) => {
                 record.state = other;
                 false
             }
@@ -388,13 +393,10 @@ impl Pace {
             self.interval = (self.interval + STEP).min(CAP);
             self.widened = true;
         }
-        let digits = [
-            b'0' + (self.interval / 10) as u8,
-            b'0' + (self.interval % 10) as u8,
-        ];
+        let digits = [b'0' + self.interval / 10, b'0' + self.interval % 10];
         let digits = &digits[usize::from(self.interval < 10)..];
         head(out, 400);
-        out.header("retry-after", core::str::from_utf8(digits).unwrap());
+        Out::header("retry-after", core::str::from_utf8(digits).unwrap());
         out.push(br#"{"error":"slow_down","error_description":"polling too fast","interval":"#);
         out.push(digits);
         out.push(b"}");
@@ -405,19 +407,15 @@ impl Pace {
 fn redeem(record: &mut Record, minted: &Minted, now: i64, out: &mut Out) {
     if let State::Approved(mut decision) = core::mem::replace(&mut record.state, State::Pending) {
         decision.at = now;
-        let tokens = [
-            &minted.access_token,
-            &minted.refresh_token,
-            &minted.id_token,
-        ];
+        let tokens = [&minted.access, &minted.refresh, &minted.id];
         let room: usize = tokens.iter().map(|token| token.len()).sum();
         let mut body = Vec::with_capacity(FRAME + room + decision.scope.len());
         body.extend_from_slice(br#"{"access_token":""#);
-        body.extend_from_slice(minted.access_token.as_bytes());
+        body.extend_from_slice(minted.access.as_bytes());
         body.extend_from_slice(br#"","token_type":"Bearer","refresh_token":""#);
-        body.extend_from_slice(minted.refresh_token.as_bytes());
+        body.extend_from_slice(minted.refresh.as_bytes());
         body.extend_from_slice(br#"","id_token":""#);
-        body.extend_from_slice(minted.id_token.as_bytes());
+        body.extend_from_slice(minted.id.as_bytes());
         body.extend_from_slice(br#"","scope":""#);
         body.extend_from_slice(decision.scope.as_bytes());
         body.extend_from_slice(br#"","expires_in":300}"#);
@@ -481,9 +479,9 @@ fn basic<'a>(clients: &'a HashMap<String, Arc<Client>>, header: &str) -> Option<
 #[inline]
 fn head(out: &mut Out, status: u16) {
     out.head(status);
-    out.header("content-type", "application/json");
-    out.header("cache-control", "no-store");
-    out.header("pragma", "no-cache");
+    Out::header("content-type", "application/json");
+    Out::header("cache-control", "no-store");
+    Out::header("pragma", "no-cache");
 }
 
 #[inline]
@@ -507,6 +505,6 @@ fn invalid(out: &mut Out) {
 #[cold]
 fn unauthorized(out: &mut Out) {
     head(out, 401);
-    out.header("www-authenticate", "Basic realm=\"oauth\"");
+    Out::header("www-authenticate", "Basic realm=\"oauth\"");
     out.push(br#"{"error":"invalid_client","error_description":"client authentication failed"}"#);
 }

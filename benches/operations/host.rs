@@ -34,26 +34,26 @@ pub(crate) fn user(number: usize) -> String {
 
 /// What the host mints: 1.2 KB in all.
 pub(crate) struct Minted {
-    pub(crate) access_token: String,
-    pub(crate) refresh_token: String,
-    pub(crate) id_token: String,
+    pub(crate) access: String,
+    pub(crate) refresh: String,
+    pub(crate) id: String,
 }
 
 impl Minted {
     pub(crate) fn new() -> Self {
         let mut random = Random(1);
         Self {
-            access_token: random.token(600),
-            refresh_token: random.token(43),
-            id_token: random.token(400),
+            access: random.token(600),
+            refresh: random.token(43),
+            id: random.token(400),
         }
     }
 
     fn tokens(&self) -> Result<Tokens<'_>, TokenError> {
-        Tokens::bearer(&self.access_token)?
+        Tokens::bearer(&self.access)?
             .expires_in(Duration::from_mins(5))
-            .refresh_token(&self.refresh_token)?
-            .id_token(&self.id_token)
+            .refresh_token(&self.refresh)?
+            .id_token(&self.id)
     }
 }
 
@@ -356,7 +356,7 @@ fn send(reply: &Reply, out: &mut Out) {
     let response = reply.response();
     out.head(response.status());
     for (name, value) in response.headers() {
-        out.header(name, &value);
+        Out::header(name, &value);
     }
     out.push(response.body().as_bytes());
 }

@@ -182,7 +182,11 @@ impl<H: Host> Polls<H> {
                 let session = self.host.enter(&codes.user, &user, self.now).unwrap();
                 assert!(self.host.approve(session, &user, self.now));
             }
-            self.codes.push(codes.device);
+            self.codes.push(if self.kind == Kind::Unknown {
+                self.random.token(43)
+            } else {
+                codes.device
+            });
         }
         for place in (1..sessions).rev() {
             let other = self.random.below(place + 1);
@@ -220,33 +224,27 @@ impl<H: Host> Polls<H> {
         }
         self.now = Moment::after(self.clock);
         let client = match self.kind {
-            Kind::Basic => String::new(),
-            Kind::Foreign => format!("&client_id={FOREIGN}"),
-            _ => format!("&client_id={PUBLIC}"),
+            Kind::Basic => None,
+            Kind::Foreign => Some(FOREIGN),
+            _ => Some(PUBLIC),
         };
         for (body, code) in self.bodies.iter_mut().zip(&self.codes[self.next..]) {
+            let code = (self.kind != Kind::Missing).then_some(&**code);
             body.clear();
             body.push_str("grant_type=urn%3Aietf%3Aparams%3Aoauth%3Agrant-type%3Adevice_code");
-            match self.kind {
-                Kind::Missing => {}
-                Kind::Unknown => {
-                    body.push_str("&device_code=");
-                    body.push_str(&self.random.token(43));
-                }
-                _ => {
-                    body.push_str("&device_code=");
-                    body.push_str(code);
+            for (name, value) in [("&device_code=", code), ("&client_id=", client)] {
+                if let Some(value) = value {
+                    body.push_str(name);
+                    body.push_str(value);
                 }
             }
-            body.push_str(&client);
         }
         self.next += TURNS;
     }
 
+    /// Whether the sessions are used up, or a minute before they expire.
     fn is_over(&self) -> bool {
-        // A minute before anything expires.
-        let begun = self.clock >= 240_000;
-        begun || self.kind == Kind::Success
+        self.kind == Kind::Success || self.clock >= 240_000
     }
 }
 
