@@ -32,7 +32,7 @@ impl Digest {
     }
 
     /// SHA-256 of a device code. It fills one block of known layout ([FIPS 180-4], section 5.1.1: the message, a one bit,
-    /// zeros, the length in bits), which spares a pending poll a tenth of its time.
+    /// zeros, the length in bits), so that nothing needs to be buffered.
     ///
     /// [FIPS 180-4]: https://csrc.nist.gov/pubs/fips/180-4/upd1/final
     #[inline]
