@@ -1,0 +1,3 @@
+//! An example that embeds `device-flow`.
+
+fn main() {}
