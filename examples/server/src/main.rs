@@ -1,3 +1,3 @@
-//! An example that embeds `device-flow`.
+//! An authorization server with device login.
 
 fn main() {}

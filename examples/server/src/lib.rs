@@ -1,0 +1,3 @@
+//! An authorization server that embeds `device-flow`.
+
+pub mod store;
