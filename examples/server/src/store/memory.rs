@@ -8,6 +8,7 @@ use device_flow::memory;
 use device_flow::server::{Change, Inserted, Pace, Quota, QuotaChange, Session, Stored, Written};
 use time::OffsetDateTime;
 
+use super::StoreError;
 use super::family::{Family, RefreshToken, Rotation, TokenDigest};
 
 #[derive(Debug, Default)]
@@ -37,29 +38,34 @@ impl std::fmt::Debug for Secret {
     }
 }
 
+#[expect(clippy::unused_async, reason = "asked as the other stores are")]
 impl Memory {
     /// One operation at a time. None leaves the contents half changed, so a panic elsewhere spoils nothing.
     fn contents(&self) -> MutexGuard<'_, Contents> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn insert(&self, session: &Session) -> Inserted {
-        self.contents().core.insert(session)
+    pub(super) async fn insert(&self, session: &Session) -> Result<Inserted, StoreError> {
+        Ok(self.contents().core.insert(session))
     }
 
-    pub(super) fn load(&self, key: &SessionKey) -> Option<Stored> {
-        self.contents().core.load(key).cloned()
+    pub(super) async fn load(&self, key: &SessionKey) -> Result<Option<Stored>, StoreError> {
+        Ok(self.contents().core.load(key).cloned())
     }
 
-    pub(super) fn load_by_user_key(&self, key: &UserKey) -> Option<Stored> {
-        self.contents().core.load_by_user_key(key).cloned()
-    }
-
-    pub(super) fn redeem(
+    pub(super) async fn load_by_user_key(
         &self,
+        key: &UserKey,
+    ) -> Result<Option<Stored>, StoreError> {
+        Ok(self.contents().core.load_by_user_key(key).cloned())
+    }
+
+    pub(super) async fn redeem(
+        &self,
+        _after: &Session,
         change: &Change,
         refresh: Option<(&Family, &RefreshToken)>,
-    ) -> Written {
+    ) -> Result<Written, StoreError> {
         let mut contents = self.contents();
         let written = contents.core.change(change);
         if let (Written::Won, Some((family, token))) = (written, refresh) {
@@ -71,66 +77,77 @@ impl Memory {
             };
             contents.families.insert(family.key, kept);
         }
-        written
+        Ok(written)
     }
 
     pub(super) fn save_pace(&self, key: &SessionKey, pace: Pace) {
         self.contents().core.save_pace(key, pace);
     }
 
-    pub(super) fn load_quota(&self, key: &QuotaKey) -> Option<Quota> {
-        self.contents().core.load_quota(key)
+    pub(super) async fn load_quota(&self, key: &QuotaKey) -> Result<Option<Quota>, StoreError> {
+        Ok(self.contents().core.load_quota(key))
     }
 
-    pub(super) fn change_quota(&self, change: &QuotaChange) -> Written {
-        self.contents().core.change_quota(change)
+    pub(super) async fn change_quota(&self, change: &QuotaChange) -> Result<Written, StoreError> {
+        Ok(self.contents().core.change_quota(change))
     }
 
-    pub(super) fn load_family(&self, token: &TokenDigest, now: OffsetDateTime) -> Option<Family> {
+    pub(super) async fn load_family(
+        &self,
+        token: &TokenDigest,
+        now: OffsetDateTime,
+    ) -> Result<Option<Family>, StoreError> {
         let contents = self.contents();
-        let key = contents.family_of(token, now)?;
-        Some(contents.families.get(&key)?.family.clone())
+        let key = contents.family_of(token, now);
+        let kept = key.and_then(|key| contents.families.get(&key));
+        Ok(kept.map(|kept| kept.family.clone()))
     }
 
-    pub(super) fn rotate(
+    pub(super) async fn rotate(
         &self,
         old: &TokenDigest,
         new: &RefreshToken,
         now: OffsetDateTime,
-    ) -> Rotation {
+    ) -> Result<Rotation, StoreError> {
         let mut contents = self.contents();
         let Some(key) = contents.family_of(old, now) else {
-            return Rotation::Unknown;
+            return Ok(Rotation::Unknown);
         };
         let Some(kept) = contents.families.get_mut(&key) else {
-            return Rotation::Unknown;
+            return Ok(Rotation::Unknown);
         };
         if kept.newest.digest != *old {
             contents.families.remove(&key);
-            return Rotation::Reused;
+            return Ok(Rotation::Reused);
         }
         kept.newest = *new;
         contents.tokens.insert(new.digest, (key, new.expires_at));
-        Rotation::Rotated
+        Ok(Rotation::Rotated)
     }
 
-    pub(super) fn revoke_family(&self, key: &SessionKey) {
+    pub(super) async fn revoke_family(&self, key: &SessionKey) -> Result<(), StoreError> {
         self.contents().families.remove(key);
+        Ok(())
     }
 
-    pub(super) fn secret(&self, name: &str, candidate: &[u8]) -> Vec<u8> {
+    pub(super) async fn secret(&self, name: &str, candidate: &[u8]) -> Result<Vec<u8>, StoreError> {
         let mut contents = self.contents();
         let secret = contents.secrets.entry(name.to_owned());
-        secret.or_insert(Secret(candidate.to_owned())).0.clone()
+        Ok(secret.or_insert(Secret(candidate.to_owned())).0.clone())
     }
 
-    pub(super) fn purge(&self, now: OffsetDateTime) {
+    pub(super) async fn purge(&self, now: OffsetDateTime) -> Result<bool, StoreError> {
         let mut contents = self.contents();
         contents.core.purge(now);
         contents.tokens.retain(|_, (_, until)| *until > now);
         contents
             .families
             .retain(|_, kept| kept.newest.expires_at > now);
+        Ok(false)
+    }
+
+    pub(super) async fn ping(&self) -> Result<(), StoreError> {
+        Ok(())
     }
 }
 

@@ -1,0 +1,81 @@
+//! Where the pace of the polls lives, if not beside the session.
+//!
+//! Rules:
+//! 1. A pace is a courtesy. Where it cannot be read there is none, and where it cannot be saved that is logged: no poll fails.
+//! 2. Nobody waits long for it.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use device_flow::digest::SessionKey;
+use device_flow::server::Pace;
+use tokio::time::timeout;
+use tracing::warn;
+
+use super::StoreError;
+use super::redis::Redis;
+
+#[derive(Debug)]
+pub(super) enum Paces {
+    /// In this process. Several servers then count apart, and a device that meets them in turn may poll faster.
+    Here(Mutex<HashMap<SessionKey, (Pace, Instant)>>),
+    Redis(Redis),
+}
+
+/// How long a poll waits for its pace.
+const PATIENCE: Duration = Duration::from_millis(250);
+
+/// How long a pace is kept here after its last poll: longer than any interval.
+const LIFETIME: Duration = Duration::from_hours(1);
+
+impl Paces {
+    pub(super) fn here() -> Self {
+        Self::Here(Mutex::default())
+    }
+
+    pub(super) async fn load(&self, key: &SessionKey) -> Option<Pace> {
+        match self {
+            Self::Here(paces) => lock(paces).get(key).map(|(pace, _)| *pace),
+            Self::Redis(redis) => courtesy(redis.load_pace_apart(key)).await.flatten(),
+        }
+    }
+
+    pub(super) async fn save(&self, key: &SessionKey, pace: Pace) {
+        match self {
+            Self::Here(paces) => {
+                lock(paces).insert(*key, (pace, Instant::now()));
+            }
+            Self::Redis(redis) => {
+                courtesy(redis.save_pace_apart(key, pace)).await;
+            }
+        }
+    }
+
+    pub(super) fn purge(&self) {
+        match self {
+            Self::Here(paces) => lock(paces).retain(|_, (_, at)| at.elapsed() < LIFETIME),
+            Self::Redis(_) => {}
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What an operation on a pace gave, if it gave anything in time.
+pub(super) async fn courtesy<T>(
+    operation: impl Future<Output = Result<T, StoreError>>,
+) -> Option<T> {
+    let outcome = timeout(PATIENCE, operation).await;
+    match outcome.unwrap_or(Err(StoreError::Timeout)) {
+        Ok(value) => Some(value),
+        Err(error) => {
+            let error: &dyn std::error::Error = &error;
+            warn!(error, "a pace was lost");
+            None
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! The store in Postgres, for any number of servers.
+//!
+//! Rules:
+//! 1. Every server and the database agree on the outcome of a write, or it is unknown: a connection that breaks in the commit
+//!    is an error.
+//! 2. The database gives up when the server does: a server that was cut off holds no lock for long.
+
+use std::str::FromStr as _;
+use std::time::Duration;
+
+use device_flow::digest::SessionKey;
+use device_flow::server::Pace;
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{Connection as _, Postgres, query};
+
+use super::sql::{Dialect, Sql};
+use super::{OpenError, PATIENCE, StoreError, migrations};
+
+const DIALECT: Dialect = Dialect {
+    begin: "BEGIN",
+    load: "SELECT sessions.body, paces.body FROM sessions LEFT JOIN paces USING (key)
+        WHERE sessions.key = $1",
+    load_by_user_key: "SELECT body, NULL FROM sessions WHERE user_key = $1",
+    // Locked as they are chosen: a session whose purge time moves meanwhile stays, and two servers take different rows.
+    purge: &[
+        "DELETE FROM sessions WHERE key IN (SELECT key FROM sessions WHERE purge_at <= $1
+            LIMIT 500 FOR UPDATE SKIP LOCKED)",
+        "DELETE FROM paces WHERE key IN (SELECT key FROM paces WHERE purge_at <= $1
+            LIMIT 500 FOR UPDATE SKIP LOCKED)",
+        "DELETE FROM quotas WHERE key IN (SELECT key FROM quotas WHERE value <= $1
+            LIMIT 500 FOR UPDATE SKIP LOCKED)",
+        "DELETE FROM families WHERE key IN (SELECT key FROM families WHERE expires_at <= $1
+            LIMIT 500 FOR UPDATE SKIP LOCKED)",
+        "DELETE FROM refresh_tokens WHERE digest IN (SELECT digest FROM refresh_tokens
+            WHERE expires_at <= $1 LIMIT 500 FOR UPDATE SKIP LOCKED)",
+    ],
+};
+
+/// Only where the session is, so that no pace outlives its session for good.
+const SAVE_PACE: &str = "
+    INSERT INTO paces (key, purge_at, body) SELECT key, purge_at, $2 FROM sessions WHERE key = $1
+    ON CONFLICT (key) DO UPDATE SET purge_at = excluded.purge_at, body = excluded.body";
+
+/// Connections of one server. Ten servers are well within what Postgres allows as it is installed, a hundred.
+const CONNECTIONS: u32 = 8;
+
+/// After so long without use a connection is tried before it is used.
+const IDLE: Duration = Duration::from_secs(1);
+
+pub(super) async fn open(url: &str) -> Result<Sql<Postgres>, OpenError> {
+    let millis = PATIENCE.as_millis();
+    let options = PgConnectOptions::from_str(url)?
+        .application_name("device-flow example-server")
+        .options([
+            ("statement_timeout", millis),
+            ("idle_in_transaction_session_timeout", millis),
+        ]);
+    let pool = PgPoolOptions::new()
+        .max_connections(CONNECTIONS)
+        .acquire_timeout(PATIENCE)
+        .test_before_acquire(false)
+        .before_acquire(|connection, meta| {
+            Box::pin(async move {
+                if meta.idle_for > IDLE {
+                    connection.ping().await?;
+                }
+                Ok(true)
+            })
+        })
+        .connect_with(options)
+        .await?;
+    // Under an advisory lock: several servers may start at once.
+    let migrator = migrations(&[include_str!("migrations/1_postgres.sql")]);
+    migrator.run(&pool).await?;
+    Ok(Sql {
+        read: pool.clone(),
+        write: pool,
+        dialect: DIALECT,
+    })
+}
+
+impl Sql<Postgres> {
+    pub(super) async fn save_pace(&self, key: &SessionKey, pace: Pace) -> Result<(), StoreError> {
+        query(SAVE_PACE)
+            .bind(key.as_bytes().as_slice())
+            .bind(serde_json::to_string(&pace)?)
+            .execute(&self.write)
+            .await?;
+        Ok(())
+    }
+}

@@ -1,0 +1,95 @@
+//! The store in one file: `SQLite`, for one machine.
+//!
+//! Rules:
+//! 1. `synchronous=FULL`: a write is on the disk before it is acknowledged. With `NORMAL` it would survive a killed process but
+//!    not a power cut, after which a redeemed code could be redeemed again.
+//! 2. One connection writes, so that writers queue here and not in the file's lock. Readers never wait for it (WAL).
+//! 3. The file belongs to its owner alone: it holds the server's keys.
+
+use std::fs::OpenOptions;
+use std::io::ErrorKind;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::path::Path;
+
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::{Connection as _, Sqlite, SqliteConnection};
+
+use super::sql::{Dialect, Sql};
+use super::{OpenError, PATIENCE, migrations};
+
+const DIALECT: Dialect = Dialect {
+    begin: "BEGIN IMMEDIATE", // else two transactions may both have read, and one fails when it writes
+    load: "SELECT body, NULL FROM sessions WHERE key = $1",
+    load_by_user_key: "SELECT body, NULL FROM sessions WHERE user_key = $1",
+    purge: &[
+        "DELETE FROM sessions WHERE key IN
+            (SELECT key FROM sessions WHERE purge_at <= $1 LIMIT 500)",
+        "DELETE FROM quotas WHERE key IN (SELECT key FROM quotas WHERE value <= $1 LIMIT 500)",
+        "DELETE FROM families WHERE key IN
+            (SELECT key FROM families WHERE expires_at <= $1 LIMIT 500)",
+        "DELETE FROM refresh_tokens WHERE digest IN
+            (SELECT digest FROM refresh_tokens WHERE expires_at <= $1 LIMIT 500)",
+    ],
+};
+
+/// How many connections read at once.
+const READERS: u32 = 4;
+
+const OWNER_ONLY: u32 = 0o600;
+
+pub(super) async fn open(path: &str) -> Result<Sql<Sqlite>, OpenError> {
+    let path = Path::new(path.strip_prefix("//").unwrap_or(path));
+    if path.as_os_str().is_empty() {
+        return Err(OpenError::Url);
+    }
+    own(path)?;
+    let options = SqliteConnectOptions::new()
+        .filename(path)
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Full)
+        .busy_timeout(PATIENCE);
+    migrate(&options).await?;
+    let pool = SqlitePoolOptions::new()
+        .acquire_timeout(PATIENCE)
+        .test_before_acquire(false) // a file does not hang up
+        .idle_timeout(None)
+        .max_lifetime(None);
+    let write = pool.clone().max_connections(1);
+    let read = pool.max_connections(READERS);
+    Ok(Sql {
+        write: write.connect_with(options.clone()).await?,
+        read: read.connect_with(options).await?,
+        dialect: DIALECT,
+    })
+}
+
+/// Makes the file where there is none, for its owner alone; refuses one that others may read.
+fn own(path: &Path) -> Result<(), OpenError> {
+    let mut options = OpenOptions::new();
+    let options = options.write(true).create_new(true).mode(OWNER_ONLY);
+    let file = |error| OpenError::File(path.to_owned(), error);
+    match options.open(path) {
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+            let mode = path.metadata().map_err(file)?.permissions().mode();
+            if mode & 0o777 & !OWNER_ONLY == 0 {
+                Ok(())
+            } else {
+                Err(OpenError::Mode(path.to_owned()))
+            }
+        }
+        Err(error) => Err(file(error)),
+    }
+}
+
+/// In one transaction that takes the file's lock first: several processes may start at once, and a killed one leaves nothing
+/// half done.
+async fn migrate(options: &SqliteConnectOptions) -> Result<(), OpenError> {
+    let mut connection = SqliteConnection::connect_with(options).await?;
+    let mut transaction = connection.begin_with(DIALECT.begin).await?;
+    let migrator = migrations(&[include_str!("migrations/1_sqlite.sql")]);
+    migrator.run_direct(None, &mut *transaction, false).await?;
+    transaction.commit().await?;
+    connection.close().await?;
+    Ok(())
+}

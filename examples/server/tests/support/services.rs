@@ -1,0 +1,222 @@
+//! Private instances of the databases, each in a temporary folder, reached by a socket in it.
+//!
+//! Rules:
+//! 1. An instance lives as long as its value, and ends with the test however that ends.
+//! 2. Where a program is missing, one line says so and how to get it; with `REQUIRE_ALL` set that is a failure.
+//! 3. Waits have a bound.
+
+use std::fs::Permissions;
+use std::io::Write as _;
+use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex, Weak};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+/// A running database.
+#[derive(Debug)]
+pub(crate) struct Service {
+    keeper: Child,
+    folder: TempDir,
+    url: String,
+}
+
+/// Starts the program after its first argument, a signal, and sends it that when this shell's input ends: the process that
+/// started it dropped the service, or died.
+const KEEPER: &str = r#"signal=$1; shift; "$@" & read -r _; kill -s "$signal" $!; wait $!"#;
+
+/// How long a database may take to start.
+const STARTS_WITHIN: Duration = Duration::from_secs(30);
+
+impl Service {
+    /// A Postgres of its own; none where it is not installed.
+    pub(crate) fn postgres() -> Option<Self> {
+        Self::postgres_with(&["fsync=off"]) // no test cuts the power
+    }
+
+    /// The same with these settings.
+    pub(crate) fn postgres_with(settings: &[&str]) -> Option<Self> {
+        let Some(programs) = folder_of("initdb") else {
+            return missing("Postgres", "postgresql");
+        };
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path();
+        // It refuses to run as root.
+        let mut user = Vec::new();
+        if output("id", &["-u"]) == "0" {
+            let name = ["postgres", "nobody"].into_iter();
+            let mut known = name.filter(|name| !output("id", &["-u", name]).is_empty());
+            let name = known.next().expect("root needs a user to run Postgres as");
+            let [uid, gid] = ["-u", "-g"].map(|which| output("id", &[which, name]));
+            chown(path, uid.parse().ok(), gid.parse().ok()).unwrap();
+            user.extend(["setpriv".to_owned(), format!("--reuid={uid}")]);
+            user.extend([format!("--regid={gid}"), "--clear-groups".to_owned()]);
+        }
+        let run = |program: &str, arguments: &[&str]| {
+            let program = programs.join(program).to_string_lossy().into_owned();
+            let arguments = arguments.iter().map(|&one| one.to_owned());
+            let command: Vec<_> = user.iter().cloned().chain([program]).collect();
+            command.into_iter().chain(arguments).collect::<Vec<_>>()
+        };
+        let data = path.join("data").to_string_lossy().into_owned();
+        let initdb = run(
+            "initdb",
+            &[
+                "-D",
+                &data,
+                "-U",
+                "test",
+                "-A",
+                "trust",
+                "--no-sync",
+                "-E",
+                "UTF8",
+            ],
+        );
+        let made = command(&initdb, path).output().unwrap();
+        assert!(made.status.success(), "initdb: {made:?}");
+
+        let socket = path.to_string_lossy().into_owned();
+        let mut arguments = vec!["-D", &data, "-k", &socket, "-c", "listen_addresses="];
+        arguments.extend(settings.iter().flat_map(|setting| ["-c", setting]));
+        let mut service = Self {
+            keeper: keeper("QUIT", &run("postgres", &arguments), path),
+            url: format!("postgres:///postgres?user=test&host={socket}"),
+            folder,
+        };
+        let ready = run("pg_isready", &["-q", "-h", &socket]);
+        service.wait_for(|path| command(&ready, path).status().is_ok_and(|it| it.success()));
+        Some(service)
+    }
+
+    /// A Redis of its own, which writes all it is told to its log; none where it is not installed.
+    pub(crate) fn redis() -> Option<Self> {
+        let Some(programs) = folder_of("redis-server") else {
+            return missing("Redis", "redis-server");
+        };
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path();
+        let socket = path.join("socket").to_string_lossy().into_owned();
+        let program = programs.join("redis-server").to_string_lossy().into_owned();
+        let mut run = vec![program];
+        let settings = [
+            ["--port", "0"],
+            ["--unixsocket", &socket],
+            ["--appendonly", "yes"],
+            ["--save", ""],
+        ];
+        run.extend(settings.iter().flatten().map(|&one| one.to_owned()));
+        let mut service = Self {
+            keeper: keeper("KILL", &run, path),
+            url: format!("redis+unix://{socket}"),
+            folder,
+        };
+        service.wait_for(|_| {
+            redis::Client::open(format!("redis+unix://{socket}"))
+                .and_then(|client| client.get_connection())
+                .and_then(|mut connection| redis::cmd("PING").exec(&mut connection))
+                .is_ok()
+        });
+        Some(service)
+    }
+
+    /// The URL for the server.
+    pub(crate) fn url(&self) -> &str {
+        &self.url
+    }
+
+    fn wait_for(&mut self, is_ready: impl Fn(&Path) -> bool) {
+        let started = Instant::now();
+        while !is_ready(self.folder.path()) {
+            let log = || std::fs::read_to_string(self.folder.path().join("log"));
+            let ended = self.keeper.try_wait().unwrap();
+            let is_late = started.elapsed() > STARTS_WITHIN;
+            assert!(ended.is_none() && !is_late, "no start: {:?}", log());
+            sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        drop(self.keeper.stdin.take());
+        let _ = self.keeper.wait();
+    }
+}
+
+/// A service that tests running at once share; the last one ends it.
+pub(crate) struct Shared(Mutex<Weak<Service>>);
+
+impl Shared {
+    pub(crate) const fn new() -> Self {
+        Self(Mutex::new(Weak::new()))
+    }
+
+    pub(crate) fn start(&self, start: impl FnOnce() -> Option<Service>) -> Option<Arc<Service>> {
+        let mut shared = self.0.lock().unwrap();
+        if let Some(service) = shared.upgrade() {
+            return Some(service);
+        }
+        let service = Arc::new(start()?);
+        *shared = Arc::downgrade(&service);
+        Some(service)
+    }
+}
+
+/// Says what is missing, past the capture of the tests' output.
+pub(crate) fn missing<T>(what: &str, package: &str) -> Option<T> {
+    let line = format!("{what} is not installed: apt-get install {package}");
+    assert!(std::env::var_os("REQUIRE_ALL").is_none(), "{line}");
+    let _ = writeln!(std::io::stderr(), "skipped, {line}");
+    None
+}
+
+/// The folder of a program: one of the path, or where Debian keeps the programs of Postgres.
+fn folder_of(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let mut debian: Vec<_> = std::fs::read_dir("/usr/lib/postgresql")
+        .map(|versions| {
+            versions
+                .flatten()
+                .map(|one| one.path().join("bin"))
+                .collect()
+        })
+        .unwrap_or_default();
+    debian.sort();
+    let mut folders = std::env::split_paths(&path).chain(debian.into_iter().rev());
+    let folder = folders.find(|folder| folder.join(program).is_file())?;
+    // Its fellows are where a link leads.
+    let program = folder.join(program).canonicalize().ok()?;
+    Some(program.parent()?.to_owned())
+}
+
+fn output(program: &str, arguments: &[&str]) -> String {
+    let output = Command::new(program).args(arguments).output().unwrap();
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+}
+
+fn command(line: &[String], folder: &Path) -> Command {
+    let [program, arguments @ ..] = line else {
+        panic!("no program");
+    };
+    let mut command = Command::new(program);
+    command.args(arguments).current_dir(folder);
+    command
+}
+
+fn keeper(signal: &str, line: &[String], folder: &Path) -> Child {
+    let log = std::fs::File::create(folder.join("log")).unwrap();
+    log.set_permissions(Permissions::from_mode(0o666)).unwrap();
+    Command::new("sh")
+        .args(["-c", KEEPER, "sh", signal])
+        .args(line)
+        .current_dir(folder)
+        .stdin(Stdio::piped())
+        .stdout(log.try_clone().unwrap())
+        .stderr(log)
+        .spawn()
+        .unwrap()
+}
