@@ -1,3 +1,317 @@
-//! An authorization server that embeds `device-flow`.
+//! An authorization server that embeds `device-flow`: what the core leaves to its host, one module for each.
+//!
+//! One request, top-down: [`listen`] accepts the connection, [`routes`] finds the handler, [`device_authorization`] or [`token`]
+//! drives the core through [`store`] and [`mint`], [`answer`] logs and counts what came of it. [`page`] is where people decide.
 
+mod answer;
+mod body;
+pub mod config;
+mod device_authorization;
+mod listen;
+mod metadata;
+mod metrics;
+mod mint;
+mod page;
+mod password;
+mod quota;
+mod refresh;
+mod routes;
+mod source;
 pub mod store;
+mod token;
+mod userinfo;
+
+use std::collections::{BTreeMap, HashMap};
+use std::future::Future;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum_extra::extract::cookie::Key;
+use device_flow::digest::{UserCodeKey, UserCodeKeys};
+use device_flow::server::{Policy, Registration, Reply, Subject};
+use time::OffsetDateTime;
+use tokio::net::TcpListener;
+
+use config::{Client, Config, ConfigError, Limits, User};
+use metrics::Metrics;
+use mint::Minter;
+use page::SignInLimits;
+use password::Passwords;
+use store::{OpenError, Store, StoreError};
+
+/// How often a guarded write is tried.
+const ATTEMPTS: usize = 3;
+
+/// How often the store is purged of what is past its time.
+const PURGE_PERIOD: Duration = Duration::from_mins(1);
+
+/// A server that listens and does not answer yet.
+pub struct Server {
+    app: Arc<App>,
+    listener: TcpListener,
+    limits: Limits,
+}
+
+/// What every request sees.
+pub(crate) struct App {
+    issuer: String,
+    policy: Policy,
+    user_code_keys: UserCodeKeys,
+    cookie_key: Key,
+    session_lifetime: Duration,
+    request_timeout: Duration,
+    trusted_proxies: Vec<IpAddr>,
+    clients: HashMap<String, Client>,
+    users: Vec<User>,
+    /// What scope tokens mean.
+    scopes: BTreeMap<String, String>,
+    /// The document for clients.
+    metadata: String,
+    sign_in_limits: SignInLimits,
+    store: Store,
+    minter: Minter,
+    passwords: Passwords,
+    metrics: Metrics,
+}
+
+impl Server {
+    /// Checks the configuration, listens, opens the store, and makes or fetches the keys.
+    ///
+    /// # Errors
+    ///
+    /// A [`StartError`], which says what to do.
+    pub async fn bind(config: Config) -> Result<Self, StartError> {
+        check_numbers(&config)?;
+        let given = config.issuer.clone();
+        let shown = given.unwrap_or_else(|| format!("http://{}", config.listen));
+        config.check_exposure(&shown)?;
+        let listener = TcpListener::bind(config.listen).await;
+        let listener = listener.map_err(|error| StartError::Listen(config.listen, error))?;
+        let address = listener.local_addr();
+        let address = address.map_err(|error| StartError::Listen(config.listen, error))?;
+        // Port 0 is another one by now.
+        let issuer = config.issuer.clone();
+        let issuer = issuer.unwrap_or_else(|| format!("http://{address}"));
+        let limits = config.limits.clone();
+        let app = Arc::new(App::new(config, issuer).await?);
+        Ok(Self {
+            app,
+            listener,
+            limits,
+        })
+    }
+
+    /// The address that it listens on.
+    ///
+    /// # Errors
+    ///
+    /// What the operating system says.
+    pub fn address(&self) -> std::io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// The issuer: the base of every URL.
+    pub fn issuer(&self) -> &str {
+        &self.app.issuer
+    }
+
+    /// Answers until `shutdown`, and then what has begun.
+    pub async fn run(self, shutdown: impl Future<Output = ()>) {
+        let purging = tokio::spawn(purge(self.app.clone()));
+        let router = routes::router(self.app);
+        listen::serve(self.listener, router, &self.limits, shutdown).await;
+        purging.abort();
+    }
+}
+
+/// Removes what is past its time, for as long as the server runs.
+async fn purge(app: Arc<App>) {
+    let mut ticks = tokio::time::interval(PURGE_PERIOD);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        if let Err(error) = app.store.purge(now()).await {
+            store_failed(&error);
+        }
+    }
+}
+
+/// A server that cannot start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The configuration.
+    #[error("the configuration cannot be used")]
+    Config(#[from] ConfigError),
+    /// The address.
+    #[error("{0} cannot be listened on")]
+    Listen(SocketAddr, #[source] std::io::Error),
+    /// The store.
+    #[error("the store cannot be opened")]
+    Open(#[from] OpenError),
+    /// A key in the store.
+    #[error("the store does not give out the server's keys")]
+    Store(#[from] StoreError),
+    /// A key.
+    #[error("the {0} cannot be made or used")]
+    Key(&'static str),
+}
+
+impl App {
+    async fn new(config: Config, issuer: String) -> Result<Self, StartError> {
+        let scopes = config
+            .clients
+            .iter()
+            .flat_map(|client| client.scope.tokens());
+        let metadata = metadata::of(&issuer, scopes).map_err(|_| ConfigError::Issuer)?;
+        let policy = config.policy(&issuer)?;
+        let mut clients = HashMap::new();
+        for entry in &config.clients {
+            let client = Client::of(entry)?;
+            if clients.insert(entry.id.clone(), client).is_some() {
+                return Err(ConfigError::Client(entry.id.clone(), "it is there twice").into());
+            }
+        }
+        let mut users: Vec<User> = Vec::new();
+        for entry in &config.users {
+            let user = User::of(entry)?;
+            if users.iter().any(|other| other.is_same_as(&user)) {
+                return Err(ConfigError::User(entry.email.clone(), "it is there twice").into());
+            }
+            users.push(user);
+        }
+        let store = Store::open(&config.store, config.pace.as_deref()).await?;
+        let user_code_keys = if let Some(keys) = config.user_code_keys()? {
+            keys
+        } else {
+            let octets = store.secret("user-code-key", &random::<32>()).await?;
+            let key = UserCodeKey::new(&octets);
+            UserCodeKeys::new(key.map_err(|_| StartError::Key("user-code key"))?)
+        };
+        let cookie_key = store.secret("cookie-key", &random::<64>()).await?;
+        let cookie_key = Key::try_from(cookie_key.as_slice());
+        let cookie_key = cookie_key.map_err(|_| StartError::Key("cookie key"))?;
+        let minter = Minter::new(&store, &config.tokens, &issuer).await?;
+        let passwords = Passwords::new(config.limits.password_checks);
+        Ok(Self {
+            policy,
+            user_code_keys,
+            cookie_key,
+            session_lifetime: Duration::from_secs(config.page.session_lifetime.into()),
+            request_timeout: Duration::from_secs(config.limits.request_timeout),
+            trusted_proxies: config.trusted_proxies,
+            clients,
+            users,
+            scopes: config.scopes,
+            metadata: metadata.to_json(),
+            sign_in_limits: SignInLimits::new().map_err(|_| StartError::Key("limit"))?,
+            store,
+            minter,
+            passwords: passwords.map_err(|_| StartError::Key("password hash"))?,
+            metrics: Metrics::new().map_err(|_| StartError::Key("metrics"))?,
+            issuer,
+        })
+    }
+
+    fn client(&self, id: &str) -> Option<&Client> {
+        self.clients.get(id)
+    }
+
+    fn registration(&self, id: Option<&str>) -> Option<&Registration> {
+        self.client(id?).map(|client| &client.registration)
+    }
+
+    /// Somebody with an account that is not locked.
+    fn user(&self, subject: &Subject) -> Option<&User> {
+        let mut users = self.users.iter();
+        users.find(|user| user.subject == *subject && !user.entry.locked)
+    }
+
+    /// The same by what people type.
+    fn user_by_email(&self, email: &str) -> Option<&User> {
+        let mut users = self.users.iter();
+        users.find(|user| user.entry.email.eq_ignore_ascii_case(email) && !user.entry.locked)
+    }
+}
+
+/// Refuses numbers that would make everything or nothing possible.
+fn check_numbers(config: &Config) -> Result<(), ConfigError> {
+    const DAY: u64 = 24 * 60 * 60;
+    let numbers = [
+        (
+            "limits.connections",
+            config.limits.connections.into(),
+            1,
+            1_000_000,
+        ),
+        (
+            "limits.request_timeout",
+            config.limits.request_timeout,
+            1,
+            300,
+        ),
+        (
+            "limits.header_timeout",
+            config.limits.header_timeout,
+            1,
+            300,
+        ),
+        (
+            "limits.password_checks",
+            config.limits.password_checks.into(),
+            1,
+            1024,
+        ),
+        (
+            "tokens.access_lifetime",
+            config.tokens.access_lifetime.into(),
+            1,
+            DAY,
+        ),
+        (
+            "tokens.refresh_lifetime",
+            config.tokens.refresh_lifetime.into(),
+            1,
+            3660 * DAY,
+        ),
+        (
+            "page.session_lifetime",
+            config.page.session_lifetime.into(),
+            1,
+            30 * DAY,
+        ),
+    ];
+    for (name, number, least, most) in numbers {
+        if !(least..=most).contains(&number) {
+            return Err(ConfigError::Number(name, least, most));
+        }
+    }
+    Ok(())
+}
+
+/// The time: the one place where a clock is read.
+fn now() -> OffsetDateTime {
+    OffsetDateTime::now_utc()
+}
+
+/// Random octets. They stay zero where the generator fails: the core refuses those, and so does every key.
+fn random<const N: usize>() -> [u8; N] {
+    let mut octets = [0; N];
+    if aws_lc_rs::rand::fill(&mut octets).is_err() {
+        tracing::error!("the random number generator failed");
+    }
+    octets
+}
+
+/// Logs that the store failed, and why.
+fn store_failed(error: &StoreError) {
+    tracing::error!(%error, source = ?std::error::Error::source(error), "the store failed");
+}
+
+/// The reply where the store failed: 503, never `invalid_grant`.
+#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
+fn unavailable(error: StoreError) -> Reply {
+    store_failed(&error);
+    Reply::store_failed()
+}

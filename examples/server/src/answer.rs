@@ -1,0 +1,76 @@
+//! The answer of an endpoint: a response and its cause, which is logged and counted, never sent.
+
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse as _, Response};
+use device_flow::server::Reply;
+use serde::Serialize;
+
+use crate::App;
+use crate::metrics::Endpoint;
+use crate::source::Source;
+
+/// An answer to send.
+pub(crate) struct Answer {
+    endpoint: Endpoint,
+    cause: &'static str,
+    response: Response,
+}
+
+impl Answer {
+    /// What the core decided.
+    pub(crate) fn of(endpoint: Endpoint, reply: Reply) -> Self {
+        Self {
+            endpoint,
+            cause: reply.cause().as_str(),
+            response: axum::http::Response::<AnyBody>::from(reply)
+                .map(|body| body.0)
+                .into_response(),
+        }
+    }
+
+    /// What this server decided by itself: JSON that no cache may keep.
+    pub(crate) fn json(
+        endpoint: Endpoint,
+        cause: &'static str,
+        status: StatusCode,
+        body: &impl Serialize,
+    ) -> Self {
+        let mut response = serde_json::to_vec(body).unwrap_or_default().into_response();
+        *response.status_mut() = status;
+        let headers = response.headers_mut();
+        let json = HeaderValue::from_static("application/json");
+        headers.insert(header::CONTENT_TYPE, json);
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        headers.insert(header::PRAGMA, HeaderValue::from_static("no-cache"));
+        Self {
+            endpoint,
+            cause,
+            response,
+        }
+    }
+
+    /// The same with a header.
+    pub(crate) fn header(mut self, name: header::HeaderName, value: &'static str) -> Self {
+        let value = HeaderValue::from_static(value);
+        self.response.headers_mut().insert(name, value);
+        self
+    }
+
+    /// Counts and logs it, and gives the response.
+    pub(crate) fn send(self, app: &App, source: Source) -> Response {
+        app.metrics.count(self.endpoint, self.cause);
+        let status = self.response.status().as_u16();
+        let endpoint = self.endpoint.as_str();
+        tracing::info!(endpoint, cause = self.cause, status, %source, "answered");
+        self.response
+    }
+}
+
+/// What the core's conversion asks of a body.
+struct AnyBody(axum::body::Body);
+
+impl From<std::borrow::Cow<'static, [u8]>> for AnyBody {
+    fn from(octets: std::borrow::Cow<'static, [u8]>) -> Self {
+        Self(octets.into())
+    }
+}

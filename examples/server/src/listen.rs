@@ -1,0 +1,100 @@
+//! The listener: HTTP/1.1 with a bound on everything that a peer may take its time with.
+//!
+//! `axum::serve` has neither a bound on connections nor a limit on the time for a head, so the loop around `accept` is here.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::Request;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+
+use crate::config::Limits;
+use crate::source::Peer;
+
+/// The most headers of a request.
+const MAX_HEADERS: usize = 64;
+
+/// The most bytes that are kept of a connection, and so the longest head.
+const MAX_HEAD: usize = 32 * 1024;
+
+/// How long `accept` rests after a failure that may last, such as too many open files.
+const REST: Duration = Duration::from_millis(100);
+
+/// Serves until `shutdown`, then answers what has begun, but not for ever.
+pub(crate) async fn serve(
+    listener: TcpListener,
+    router: Router,
+    limits: &Limits,
+    shutdown: impl Future<Output = ()>,
+) {
+    let most = usize::try_from(limits.connections).unwrap_or(usize::MAX);
+    let permits = Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS)));
+    let open = GracefulShutdown::new();
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new())
+        .header_read_timeout(Duration::from_secs(limits.header_timeout))
+        .max_headers(MAX_HEADERS)
+        .max_buf_size(MAX_HEAD);
+    let mut shutdown = std::pin::pin!(shutdown);
+    loop {
+        // A connection waits in the kernel's queue until another one has gone.
+        let accepted = async {
+            let permit = permits.clone().acquire_owned().await;
+            (permit, listener.accept().await)
+        };
+        let (permit, accepted) = tokio::select! {
+            accepted = accepted => accepted,
+            () = &mut shutdown => break,
+        };
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::warn!(%error, "a connection was not accepted");
+                tokio::time::sleep(REST).await;
+                continue;
+            }
+        };
+        let router = router.clone();
+        let service = service_fn(move |request: Request<hyper::body::Incoming>| {
+            let mut request = request.map(Body::new);
+            request.extensions_mut().insert(Peer(peer));
+            let mut router = router.clone();
+            async move {
+                use tower_service::Service as _;
+                Ok::<_, Infallible>(
+                    router
+                        .call(request)
+                        .await
+                        .unwrap_or_else(|never| match never {}),
+                )
+            }
+        });
+        let connection = http.serve_connection(TokioIo::new(stream), service);
+        let connection = open.watch(connection);
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "a connection broke");
+            }
+            drop(permit);
+        });
+    }
+    // No further ones are accepted.
+    drop(listener);
+    let patience = Duration::from_secs(limits.request_timeout);
+    tracing::info!(connections = open.count(), "shutting down");
+    if tokio::time::timeout(patience, open.shutdown())
+        .await
+        .is_err()
+    {
+        tracing::warn!("some connections did not end in time");
+    }
+}

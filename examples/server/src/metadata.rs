@@ -1,0 +1,70 @@
+//! What clients read of this server: its metadata (RFC 8414, `OpenID` Connect Discovery 1.0) and its key.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use device_flow::wire::metadata::{Metadata, MetadataError};
+use serde_json::json;
+
+use crate::App;
+
+/// How long a client may keep what is here, in seconds.
+const CACHE: &str = "public, max-age=300";
+
+/// The document of an issuer whose endpoints are at the root.
+pub(crate) fn of<'a>(
+    issuer: &str,
+    scopes: impl Iterator<Item = &'a str>,
+) -> Result<Metadata, MetadataError> {
+    let at = |path: &str| format!("{issuer}{path}");
+    let scopes = scopes.collect::<BTreeSet<_>>();
+    let scopes = scopes.into_iter().collect::<Vec<_>>();
+    Metadata::for_server(
+        issuer,
+        &at("/oauth2/device_authorization"),
+        &at("/oauth2/token"),
+    )?
+    .grant_type("refresh_token")
+    .member("jwks_uri", at("/oauth2/jwks"))?
+    .member("userinfo_endpoint", at("/oauth2/userinfo"))?
+    .member("scopes_supported", scopes)?
+    .member("subject_types_supported", json!(["public"]))?
+    .member("id_token_signing_alg_values_supported", json!(["RS256"]))?
+    .member(
+        "claims_supported",
+        json!([
+            "iss",
+            "aud",
+            "sub",
+            "iat",
+            "exp",
+            "auth_time",
+            "name",
+            "given_name",
+            "family_name",
+            "email",
+            "email_verified"
+        ]),
+    )
+}
+
+/// `GET /.well-known/oauth-authorization-server` and `/.well-known/openid-configuration`.
+pub(crate) async fn handle(State(app): State<Arc<App>>) -> Response {
+    json(app.metadata.clone())
+}
+
+/// `GET /oauth2/jwks`.
+pub(crate) async fn jwks(State(app): State<Arc<App>>) -> Response {
+    json(app.minter.jwks().to_owned())
+}
+
+fn json(body: String) -> Response {
+    let headers = [
+        (header::CONTENT_TYPE, "application/json"),
+        (header::CACHE_CONTROL, CACHE),
+    ];
+    (headers, body).into_response()
+}

@@ -1,0 +1,206 @@
+//! The verification page: sign-in, code entry, review, and the decision (RFC 8628, section 3.3).
+//!
+//! Rules:
+//! 1. A GET shows, a POST does. A code in a link only fills in the form: codes are looked up on a POST of somebody signed in.
+//! 2. A POST counts only with the token of the form's own page, from that page.
+//! 3. A wrong, expired or used code is one sentence. The claimant of a request is told what became of it.
+//! 4. It works without a script, and nothing on it may run one.
+
+mod decide;
+mod enter;
+mod guard;
+mod login;
+mod sign_in;
+mod view;
+
+use std::sync::Arc;
+
+use axum::extract::rejection::{FormRejection, QueryRejection};
+use axum::extract::{Form, Query, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse as _, Redirect, Response};
+use device_flow::code::MAX_USER_CODE_ENTRY;
+use device_flow::digest::SessionKey;
+use serde::Deserialize;
+
+pub(crate) use decide::Consent;
+pub(crate) use guard::guard;
+pub(crate) use sign_in::SignInLimits;
+
+use crate::metrics::Endpoint;
+use crate::source::Source;
+use crate::{App, now};
+use decide::Decision;
+use login::Login;
+use view::{Enter, Frame, Page, Problem, SignIn};
+
+/// What stands in the link of a device.
+#[derive(Default, Deserialize)]
+pub(crate) struct Link {
+    #[serde(default)]
+    user_code: String,
+}
+
+/// What a form of the page sends.
+#[derive(Deserialize)]
+pub(crate) struct Posted {
+    csrf: String,
+    #[serde(flatten)]
+    step: Step,
+}
+
+/// What somebody wants to do.
+#[derive(Deserialize)]
+#[serde(tag = "step", rename_all = "snake_case")]
+enum Step {
+    SignIn {
+        email: String,
+        password: String,
+        #[serde(default)]
+        user_code: String,
+    },
+    Enter {
+        user_code: String,
+    },
+    Approve {
+        session: SessionKey,
+    },
+    Deny {
+        session: SessionKey,
+    },
+    SignOut {
+        session: Option<SessionKey>,
+    },
+}
+
+/// `GET /device`
+pub(crate) async fn show(
+    State(app): State<Arc<App>>,
+    headers: HeaderMap,
+    link: Result<Query<Link>, QueryRejection>,
+) -> Response {
+    let mut user_code = link.map(|Query(link)| link.user_code).unwrap_or_default();
+    if user_code.len() > MAX_USER_CODE_ENTRY {
+        user_code.clear();
+    }
+    let (login, user) = Login::read(&headers, &app, now());
+    let frame = Frame::new(&login, user);
+    let page = match user {
+        Some(_) => Page::Enter(Enter::new(frame, user_code)),
+        None => Page::SignIn(SignIn::new(frame, user_code)),
+    };
+    let response = page.send(StatusCode::OK);
+    (login.keep(&app), response).into_response()
+}
+
+/// `POST /device`
+pub(crate) async fn submit(
+    State(app): State<Arc<App>>,
+    source: Source,
+    headers: HeaderMap,
+    form: Result<Form<Posted>, FormRejection>,
+) -> Response {
+    let now = now();
+    let (login, user) = Login::read(&headers, &app, now);
+    let frame = Frame::new(&login, user);
+    let (cause, response) = match form {
+        Err(rejection) => {
+            let page = Page::Problem(Problem::form(frame));
+            ("form", page.send(rejection.status()))
+        }
+        Ok(Form(posted)) if !guard::is_own(&headers) || !login.vouches_for(&posted.csrf) => {
+            let page = Page::Problem(Problem::forged(frame));
+            ("forged", page.send(StatusCode::FORBIDDEN))
+        }
+        Ok(Form(posted)) => match (posted.step, user) {
+            (
+                Step::SignIn {
+                    email,
+                    password,
+                    user_code,
+                },
+                _,
+            ) => match app.sign_in(&email, password, source, now).await {
+                Ok(user) => {
+                    let jar = Login::of(user, now).keep(&app);
+                    let response = (jar, Redirect::to(&link_to(&user_code))).into_response();
+                    ("signed_in", response)
+                }
+                Err(refused) => refused.page(frame, email, user_code),
+            },
+            (Step::SignOut { session }, user) => {
+                if let (Some(session), Some(user)) = (session, user) {
+                    app.release(&session, user).await;
+                }
+                let jar = Login::anonymous().keep(&app);
+                (
+                    "signed_out",
+                    (jar, Redirect::to(&link_to(""))).into_response(),
+                )
+            }
+            // The sign-in has lapsed meanwhile.
+            (Step::Enter { user_code }, None) => {
+                let page = Page::SignIn(SignIn::again(frame, user_code));
+                ("signed_in_no_more", page.send(StatusCode::FORBIDDEN))
+            }
+            (Step::Approve { .. } | Step::Deny { .. }, None) => {
+                let page = Page::SignIn(SignIn::again(frame, String::new()));
+                ("signed_in_no_more", page.send(StatusCode::FORBIDDEN))
+            }
+            (Step::Enter { user_code }, Some(user)) => {
+                match app.enter(&user_code, user, now).await {
+                    Ok(review) => {
+                        let page = view::review(frame, &review, &app, source);
+                        ("entered", page.send(StatusCode::OK))
+                    }
+                    Err(refused) => refused.page(frame, user_code),
+                }
+            }
+            (Step::Approve { session }, Some(user)) => {
+                let approved = app.approve(&session, user, &login, now).await;
+                decide::page(frame, Decision::Approve, approved)
+            }
+            (Step::Deny { session }, Some(user)) => {
+                let denied = app.deny(&session, user, now).await;
+                decide::page(frame, Decision::Deny, denied)
+            }
+        },
+    };
+    app.metrics.count(Endpoint::Page, cause);
+    let status = response.status().as_u16();
+    tracing::info!(endpoint = "page", cause, status, %source, "answered");
+    response
+}
+
+/// The page with a code filled in.
+fn link_to(user_code: &str) -> String {
+    // What else somebody typed does not survive the way; it was no part of a code.
+    let is_kept = |character: &char| character.is_ascii_alphanumeric() || *character == '-';
+    let kept = user_code.chars().filter(is_kept).take(MAX_USER_CODE_ENTRY);
+    let kept = kept.collect::<String>();
+    if kept.is_empty() {
+        return "/device".to_owned();
+    }
+    format!("/device?user_code={kept}")
+}
+
+/// `GET /device/style.css`
+pub(crate) async fn style() -> Response {
+    fixed(
+        "text/css; charset=utf-8",
+        include_str!("../../templates/style.css"),
+    )
+}
+
+/// `GET /device/icon.svg`
+pub(crate) async fn icon() -> Response {
+    fixed("image/svg+xml", include_str!("../../templates/icon.svg"))
+}
+
+fn fixed(media_type: &'static str, text: &'static str) -> Response {
+    let headers = [
+        (header::CONTENT_TYPE, media_type),
+        (header::CACHE_CONTROL, "public, max-age=300"),
+    ];
+    (headers, text).into_response()
+}

@@ -1,0 +1,119 @@
+//! Signing in, by e-mail address and password.
+//!
+//! Rules:
+//! 1. An attempt is paid before the password is looked at, right or wrong, by the source, and by the account together with its
+//!    source. By the account alone, anybody could lock its owner out.
+//! 2. An unknown account, a locked one and a wrong password are one sentence, at one cost.
+
+use std::time::Duration;
+
+use axum::http::StatusCode;
+use axum::response::Response;
+use device_flow::server::{Limit, LimitError, Spent};
+use time::OffsetDateTime;
+
+use super::view::{Frame, Page, SignIn, later};
+use crate::App;
+use crate::config::User;
+use crate::password::Busy;
+use crate::quota;
+use crate::source::Source;
+
+/// How often somebody may try.
+pub(crate) struct SignInLimits {
+    /// From one source.
+    source: Limit,
+    /// For one account from one source.
+    account: Limit,
+}
+
+impl SignInLimits {
+    pub(crate) fn new() -> Result<Self, LimitError> {
+        Ok(Self {
+            source: Limit::new(50, Duration::from_secs(5))?,
+            account: Limit::new(10, Duration::from_secs(30))?,
+        })
+    }
+}
+
+/// Why somebody is not signed in.
+pub(crate) enum Refused {
+    /// No such account, or not its password.
+    Wrong,
+    TooOften(Spent),
+    /// Too many passwords are being checked.
+    Busy,
+    Store,
+}
+
+impl From<quota::Refused> for Refused {
+    fn from(refused: quota::Refused) -> Self {
+        match refused {
+            quota::Refused::Spent(spent) => Self::TooOften(spent),
+            quota::Refused::Store => Self::Store,
+        }
+    }
+}
+
+impl App {
+    pub(crate) async fn sign_in(
+        &self,
+        email: &str,
+        password: String,
+        source: Source,
+        now: OffsetDateTime,
+    ) -> Result<&User, Refused> {
+        let email = email.trim();
+        let source = source.key();
+        let limits = &self.sign_in_limits;
+        let by_source = quota::key("sign-in by source", &[&source]);
+        quota::take(&self.store, limits.source, by_source, now).await?;
+        let account = email.to_ascii_lowercase();
+        let by_account = quota::key("sign-in by account and source", &[&account, &source]);
+        quota::take(&self.store, limits.account, by_account, now).await?;
+        let user = self.user_by_email(email);
+        let hash = user.map(|user| user.entry.password.0.as_str());
+        let is_right = self.passwords.check(password, hash).await;
+        match (is_right.map_err(|Busy| Refused::Busy)?, user) {
+            (true, Some(user)) => Ok(user),
+            (true | false, _) => Err(Refused::Wrong),
+        }
+    }
+}
+
+impl Refused {
+    /// The form again, with the reason; and the reason's name.
+    pub(crate) fn page(
+        self,
+        frame: Frame<'_>,
+        email: String,
+        user_code: String,
+    ) -> (&'static str, Response) {
+        let form = SignIn::new(frame, user_code);
+        let show =
+            |problem: String, status| Page::SignIn(form.refused(email, problem)).send(status);
+        match self {
+            Self::Wrong => {
+                let problem = "The e-mail address or the password is wrong.";
+                (
+                    "wrong_password",
+                    show(problem.to_owned(), StatusCode::FORBIDDEN),
+                )
+            }
+            Self::TooOften(spent) => {
+                let problem = format!("Too many attempts. Try again in {}.", later(spent));
+                (
+                    "sign_in_quota_spent",
+                    show(problem, StatusCode::TOO_MANY_REQUESTS),
+                )
+            }
+            Self::Busy | Self::Store => {
+                let problem = "The server is busy. Try again in a moment.";
+                (
+                    "busy",
+                    show(problem.to_owned(), StatusCode::SERVICE_UNAVAILABLE),
+                )
+            }
+        }
+    }
+}

@@ -1,0 +1,296 @@
+//! What people see. The templates escape everything: what a peer or a device sent is text here, never markup.
+
+use std::time::Duration;
+
+use askama::Template;
+use axum::http::StatusCode;
+use axum::response::{Html, IntoResponse as _, Response};
+use device_flow::server::{Origin, Review, Spent, Status};
+
+use super::login::Login;
+use crate::App;
+use crate::config::User;
+use crate::source::Source;
+
+/// What stands around every page.
+#[derive(Clone, Copy)]
+pub(crate) struct Frame<'a> {
+    /// What its forms must say.
+    csrf: &'a str,
+    /// Who is signed in.
+    email: Option<&'a str>,
+}
+
+impl<'a> Frame<'a> {
+    pub(crate) fn new(login: &'a Login, user: Option<&'a User>) -> Self {
+        Self {
+            csrf: login.csrf(),
+            email: user.map(|user| user.entry.email.as_str()),
+        }
+    }
+}
+
+/// A page.
+pub(crate) enum Page<'a> {
+    SignIn(SignIn<'a>),
+    Enter(Enter<'a>),
+    Review(Box<ReviewPage<'a>>),
+    Outcome(Outcome<'a>),
+    Problem(Problem<'a>),
+}
+
+impl Page<'_> {
+    pub(crate) fn send(self, status: StatusCode) -> Response {
+        let html = match &self {
+            Self::SignIn(page) => page.render(),
+            Self::Enter(page) => page.render(),
+            Self::Review(page) => page.render(),
+            Self::Outcome(page) => page.render(),
+            Self::Problem(page) => page.render(),
+        };
+        match html {
+            Ok(html) => (status, Html(html)).into_response(),
+            Err(error) => {
+                tracing::error!(%error, "a page cannot be written");
+                StatusCode::INTERNAL_SERVER_ERROR.into_response()
+            }
+        }
+    }
+}
+
+#[derive(Template)]
+#[template(path = "sign_in.html")]
+pub(crate) struct SignIn<'a> {
+    frame: Frame<'a>,
+    /// Carried along.
+    user_code: String,
+    email: String,
+    problem: Option<String>,
+}
+
+impl<'a> SignIn<'a> {
+    pub(crate) fn new(frame: Frame<'a>, user_code: String) -> Self {
+        Self {
+            frame,
+            user_code,
+            email: String::new(),
+            problem: None,
+        }
+    }
+
+    /// For somebody whose sign-in has lapsed.
+    pub(crate) fn again(frame: Frame<'a>, user_code: String) -> Self {
+        let problem = "You were signed out after a while. Sign in again.";
+        Self::new(frame, user_code).refused(String::new(), problem.to_owned())
+    }
+
+    pub(crate) fn refused(self, email: String, problem: String) -> Self {
+        Self {
+            email,
+            problem: Some(problem),
+            ..self
+        }
+    }
+}
+
+#[derive(Template)]
+#[template(path = "enter.html")]
+pub(crate) struct Enter<'a> {
+    frame: Frame<'a>,
+    user_code: String,
+    problem: Option<String>,
+}
+
+impl<'a> Enter<'a> {
+    pub(crate) fn new(frame: Frame<'a>, user_code: String) -> Self {
+        Self {
+            frame,
+            user_code,
+            problem: None,
+        }
+    }
+
+    pub(crate) fn refused(self, problem: String) -> Self {
+        Self {
+            problem: Some(problem),
+            ..self
+        }
+    }
+}
+
+#[derive(Template)]
+#[template(path = "review.html")]
+pub(crate) struct ReviewPage<'a> {
+    frame: Frame<'a>,
+    session: String,
+    code: String,
+    client: String,
+    is_public: bool,
+    age: String,
+    left: String,
+    origin: String,
+    /// Whether the request came from where the user is.
+    is_near: bool,
+    scopes: Vec<Asked>,
+}
+
+/// A scope token that is asked for.
+struct Asked {
+    /// What it means; where nobody said, the token.
+    text: String,
+    /// Whether it is the token.
+    is_token: bool,
+}
+
+/// What the user decides on.
+pub(crate) fn review<'a>(frame: Frame<'a>, review: &Review, app: &App, source: Source) -> Page<'a> {
+    let client = app.client(review.client_id());
+    let name = client.map_or(review.client_id(), |client| &client.name);
+    let origin = review.origin().map(Origin::as_str);
+    Page::Review(Box::new(ReviewPage {
+        frame,
+        session: review.session_key().to_string(),
+        code: review.user_code().display().to_string(),
+        client: name.to_owned(),
+        is_public: client.is_none_or(|client| client.is_public),
+        age: spoken(review.age()),
+        left: spoken(review.time_left()),
+        origin: origin.unwrap_or("an unknown address").to_owned(),
+        is_near: origin == Some(source.origin().as_str()),
+        scopes: review
+            .scope()
+            .tokens()
+            .map(|token| app.asked(token))
+            .collect(),
+    }))
+}
+
+impl App {
+    fn asked(&self, token: &str) -> Asked {
+        let meaning = match token {
+            "openid" => Some("Know who you are"),
+            "profile" => Some("Read your name"),
+            "email" => Some("Read your e-mail address"),
+            "offline_access" => Some("Stay signed in until you take that back"),
+            _ => self.scopes.get(token).map(String::as_str),
+        };
+        Asked {
+            text: meaning.unwrap_or(token).to_owned(),
+            is_token: meaning.is_none(),
+        }
+    }
+}
+
+/// The end, or what stands in its way.
+#[derive(Template)]
+#[template(path = "outcome.html")]
+pub(crate) struct Outcome<'a> {
+    frame: Frame<'a>,
+    kind: &'static str,
+    title: &'static str,
+    text: &'static str,
+    /// Whether to offer the entry of a code.
+    goes_on: bool,
+}
+
+impl<'a> Outcome<'a> {
+    pub(crate) fn approved(frame: Frame<'a>) -> Self {
+        Self {
+            frame,
+            kind: "good",
+            title: "Access allowed",
+            text: "Your device is being signed in. You can close this page and go back to it.",
+            goes_on: false,
+        }
+    }
+
+    pub(crate) fn denied(frame: Frame<'a>) -> Self {
+        Self {
+            frame,
+            kind: "quiet",
+            title: "Access denied",
+            text: "The device gets no access to your account. There is nothing more to do.",
+            goes_on: false,
+        }
+    }
+
+    pub(crate) fn expired(frame: Frame<'a>) -> Self {
+        let text = "Nothing was allowed. Start again on your device: it shows you a new code.";
+        Self::bad(frame, "The code has expired", text)
+    }
+
+    pub(crate) fn not_yours(frame: Frame<'a>) -> Self {
+        let text = "Nothing was allowed. Enter the code that your device shows.";
+        Self::bad(frame, "Enter the code first", text)
+    }
+
+    /// Decided before, in another way.
+    pub(crate) fn stands(frame: Frame<'a>, status: Status) -> Self {
+        let text = match status {
+            Status::Denied => {
+                "You denied this request before, and that is final. To sign the device in, start again there."
+            }
+            Status::Approved => {
+                "You allowed this request before, and the device is about to be signed in."
+            }
+            Status::Redeemed => "You allowed this request before, and the device is signed in.",
+            Status::Revoked => {
+                "What you allowed was taken back. To sign the device in, start again there."
+            }
+            Status::Pending | Status::Claimed => {
+                "The request cannot be answered like this. Enter the code again."
+            }
+        };
+        Self::bad(frame, "Already answered", text)
+    }
+
+    pub(crate) fn busy(frame: Frame<'a>) -> Self {
+        let text = "Your answer may not have been kept. Enter the code again in a moment.";
+        Self::bad(frame, "The server is busy", text)
+    }
+
+    const fn bad(frame: Frame<'a>, title: &'static str, text: &'static str) -> Self {
+        Self {
+            frame,
+            kind: "bad",
+            title,
+            text,
+            goes_on: true,
+        }
+    }
+}
+
+/// A form that was not taken.
+#[derive(Template)]
+#[template(path = "problem.html")]
+pub(crate) struct Problem<'a> {
+    frame: Frame<'a>,
+    text: &'static str,
+}
+
+impl<'a> Problem<'a> {
+    pub(crate) fn form(frame: Frame<'a>) -> Self {
+        let text = "The form could not be read. Nothing was changed.";
+        Self { frame, text }
+    }
+
+    pub(crate) fn forged(frame: Frame<'a>) -> Self {
+        let text = "The form was too old or did not come from this page, or your browser keeps no cookies. Nothing was \
+            changed.";
+        Self { frame, text }
+    }
+}
+
+/// A time until then, as people say it.
+pub(crate) fn later(spent: Spent) -> String {
+    spoken(Duration::from_secs(spent.seconds().into()))
+}
+
+fn spoken(time: Duration) -> String {
+    let (number, unit) = match time.as_secs() {
+        seconds @ 0..=90 => (seconds, "second"),
+        seconds => (seconds.saturating_add(30) / 60, "minute"),
+    };
+    let s = if number == 1 { "" } else { "s" };
+    format!("{number} {unit}{s}")
+}

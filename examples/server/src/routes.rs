@@ -1,0 +1,91 @@
+//! The routes, and what holds for all of them.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, State};
+use axum::http::{HeaderValue, Method, StatusCode, header};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::{any, get};
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::cors::{Any, CorsLayer};
+use tower_http::set_header::SetResponseHeaderLayer;
+use tower_http::timeout::TimeoutLayer;
+
+use crate::{App, device_authorization, metadata, page, store_failed, token, userinfo};
+
+/// The longest body of a form of the page, in bytes.
+const MAX_PAGE_BODY: usize = 8 * 1024;
+
+pub(crate) fn router(app: Arc<App>) -> Router {
+    // Every method goes to the core, which answers 405 by itself.
+    let protocol = Router::new()
+        .route(
+            "/oauth2/device_authorization",
+            any(device_authorization::handle),
+        )
+        .route("/oauth2/token", any(token::handle))
+        .route(
+            "/oauth2/userinfo",
+            get(userinfo::handle).post(userinfo::handle),
+        )
+        .route("/oauth2/jwks", get(metadata::jwks))
+        .route("/.well-known/openid-configuration", get(metadata::handle))
+        .route(
+            "/.well-known/oauth-authorization-server",
+            get(metadata::handle),
+        )
+        // No cookie counts here, so any page may ask. The verification page is another matter.
+        .layer(
+            CorsLayer::new()
+                .allow_origin(Any)
+                .allow_methods([Method::GET, Method::POST])
+                .allow_headers([header::AUTHORIZATION, header::CONTENT_TYPE]),
+        );
+    let people = Router::new()
+        .route("/device", get(page::show).post(page::submit))
+        .route("/device/style.css", get(page::style))
+        .route("/device/icon.svg", get(page::icon))
+        .layer(DefaultBodyLimit::max(MAX_PAGE_BODY))
+        .layer(axum::middleware::map_response_with_state(
+            app.clone(),
+            page::guard,
+        ));
+    let operators = Router::new()
+        .route("/healthz", get(healthz))
+        .route("/metrics", get(metrics));
+    let nosniff = HeaderValue::from_static("nosniff");
+    let timeout =
+        TimeoutLayer::with_status_code(StatusCode::SERVICE_UNAVAILABLE, app.request_timeout);
+    Router::new()
+        .merge(protocol)
+        .merge(people)
+        .merge(operators)
+        .layer(SetResponseHeaderLayer::overriding(
+            header::X_CONTENT_TYPE_OPTIONS,
+            nosniff,
+        ))
+        .layer(timeout)
+        .layer(CatchPanicLayer::new())
+        .with_state(app)
+}
+
+/// Whether the store answers, and so the server.
+async fn healthz(State(app): State<Arc<App>>) -> Response {
+    match app.store.ping().await {
+        Ok(()) => "ok\n".into_response(),
+        Err(error) => {
+            store_failed(&error);
+            (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "the store does not answer\n",
+            )
+                .into_response()
+        }
+    }
+}
+
+async fn metrics(State(app): State<Arc<App>>) -> Response {
+    let (media_type, text) = app.metrics.text();
+    ([(header::CONTENT_TYPE, media_type)], text).into_response()
+}

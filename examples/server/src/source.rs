@@ -1,0 +1,119 @@
+//! Where a request comes from: the address of the peer, or what a trusted proxy says.
+//!
+//! Rule: nobody is believed by default. `X-Forwarded-For` is read from the right, and only as far as the addresses are those
+//! of proxies that the configuration names: what stands further left, anybody can write.
+
+use std::convert::Infallible;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
+use device_flow::server::Origin;
+
+use crate::App;
+
+/// The address of the connection, which the listener puts into each of its requests.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Peer(pub(crate) SocketAddr);
+
+/// Where a request comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Source(IpAddr);
+
+impl Source {
+    fn of(peer: IpAddr, forwarded: &[&str], proxies: &[IpAddr]) -> Self {
+        let mut source = peer.to_canonical();
+        let hops = forwarded.iter().rev();
+        let mut hops = hops.flat_map(|header| header.rsplit(','));
+        while proxies.contains(&source) {
+            let Some(hop) = hops
+                .next()
+                .and_then(|hop| hop.trim().parse::<IpAddr>().ok())
+            else {
+                break;
+            };
+            source = hop.to_canonical();
+        }
+        Self(source)
+    }
+
+    /// What limits are keyed by. Whoever has one address of IPv6 has the network of 64 bits around it.
+    pub(crate) fn key(self) -> String {
+        match self.0 {
+            IpAddr::V4(address) => address.to_string(),
+            IpAddr::V6(address) => {
+                let [a, b, c, d, ..] = address.segments();
+                format!("{a:x}:{b:x}:{c:x}:{d:x}::/64")
+            }
+        }
+    }
+
+    /// What the user is shown.
+    pub(crate) fn origin(self) -> Origin {
+        Origin::new(&self.0.to_string())
+    }
+}
+
+impl std::fmt::Display for Source {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl FromRequestParts<Arc<App>> for Source {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Infallible> {
+        let unknown = SocketAddr::from(([0, 0, 0, 0], 0));
+        let peer = parts
+            .extensions
+            .get::<Peer>()
+            .map_or(unknown, |peer| peer.0);
+        let forwarded = parts.headers.get_all("x-forwarded-for");
+        let forwarded = forwarded.iter().filter_map(|value| value.to_str().ok());
+        let forwarded = forwarded.collect::<Vec<_>>();
+        Ok(Self::of(peer.ip(), &forwarded, &app.trusted_proxies))
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "in a test")]
+mod tests {
+    use super::*;
+
+    fn source(peer: &str, forwarded: &[&str], proxies: &[&str]) -> String {
+        let proxies = proxies.iter().map(|proxy| proxy.parse().unwrap());
+        let proxies = proxies.collect::<Vec<_>>();
+        Source::of(peer.parse().unwrap(), forwarded, &proxies).to_string()
+    }
+
+    #[test]
+    fn nobody_is_believed_by_default() {
+        assert_eq!(
+            source("198.51.100.7", &["203.0.113.9"], &[]),
+            "198.51.100.7"
+        );
+    }
+
+    #[test]
+    fn a_trusted_proxy_is_believed_for_the_last_hop_before_it() {
+        let proxies = ["10.0.0.7", "10.0.0.8"];
+        let chain = ["192.0.2.1, 203.0.113.9", "10.0.0.8"];
+        assert_eq!(source("10.0.0.7", &chain, &proxies), "203.0.113.9");
+        assert_eq!(
+            source("::ffff:10.0.0.7", &["203.0.113.9"], &proxies),
+            "203.0.113.9"
+        );
+        assert_eq!(source("10.0.0.7", &["nonsense"], &proxies), "10.0.0.7");
+        assert_eq!(source("10.0.0.7", &[], &proxies), "10.0.0.7");
+    }
+
+    #[test]
+    fn an_address_of_ipv6_is_limited_with_its_network() {
+        let one = Source("2001:db8:1:2:3:4:5:6".parse().unwrap());
+        let other = Source("2001:db8:1:2:ffff::1".parse().unwrap());
+        assert_eq!(one.key(), other.key());
+        assert_ne!(one.key(), Source("2001:db8:1:3::1".parse().unwrap()).key());
+    }
+}
