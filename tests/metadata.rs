@@ -131,6 +131,23 @@ fn m2_without_a_device_authorization_endpoint_the_grant_is_unsupported_unless_on
 }
 
 #[test]
+fn m3_any_other_endpoint_is_checked_when_it_is_asked_for() {
+    let named = |value| with("jwks_uri", value).unwrap();
+    let keys = "https://as.example/jwks";
+    assert_eq!(named(json!(keys)).endpoint("jwks_uri"), Ok(Some(keys)));
+    assert_eq!(named(json!(null)).endpoint("jwks_uri"), Ok(None));
+    assert_eq!(named(json!(keys)).endpoint("revocation_endpoint"), Ok(None));
+    assert_eq!(
+        named(json!([keys])).endpoint("jwks_uri"),
+        Err(MetadataError::Unreadable)
+    );
+    assert_eq!(
+        named(json!("http://as.example/jwks")).endpoint("jwks_uri"),
+        Err(MetadataError::Url(UrlError::Plain))
+    );
+}
+
+#[test]
 fn m3_an_endpoint_that_must_not_be_used_is_an_error() {
     let bad = |error| Err(MetadataError::Url(error));
     for (url, error) in [

@@ -94,12 +94,7 @@ impl Metadata {
             return Err(MetadataError::Issuer);
         }
         for name in [DEVICE_AUTHORIZATION, TOKEN] {
-            match metadata.0.get(name) {
-                None | Some(Value::Null) => {}
-                Some(value) => {
-                    endpoint(value.as_str().ok_or(MetadataError::Unreadable)?)?;
-                }
-            }
+            metadata.endpoint(name)?;
         }
         Ok(metadata)
     }
@@ -188,6 +183,22 @@ impl Metadata {
     /// Where tokens are asked for.
     pub fn token_endpoint(&self) -> Option<&str> {
         self.text(TOKEN)
+    }
+
+    /// Another endpoint, checked like those two: `jwks_uri`, `revocation_endpoint`; none where the document does not name it.
+    ///
+    /// # Errors
+    ///
+    /// [`MetadataError::Unreadable`] where it is not a string, [`MetadataError::Url`] where it must not be used.
+    pub fn endpoint(&self, name: &str) -> Result<Option<&str>, MetadataError> {
+        match self.0.get(name) {
+            None | Some(Value::Null) => Ok(None),
+            Some(value) => {
+                let url = value.as_str().ok_or(MetadataError::Unreadable)?;
+                endpoint(url)?;
+                Ok(Some(url))
+            }
+        }
     }
 
     /// Every member, as it was read or given.
