@@ -1,3 +1,72 @@
-//! An example that embeds `device-flow`.
+//! A command-line tool that signs its user in by device login ([RFC 8628]).
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | `args` | what the user may write |
+//! | `login` | the one loop: starting or resuming, waiting, polling, the outcome |
+//! | `session` | what a login leaves behind: `whoami`, `token`, `refresh`, `logout` |
+//! | `discovery`, `http`, `id_token` | the server: what it offers, how it is asked, whom it vouches for |
+//! | `screen` | what the user sees, or a program reads |
+//! | `state` | the files |
+//! | `ending` | how a command ends when it does not do what it was told |
+//!
+//! [RFC 8628]: https://www.rfc-editor.org/rfc/rfc8628
 
-fn main() {}
+mod args;
+mod discovery;
+mod ending;
+mod http;
+mod id_token;
+mod login;
+mod screen;
+mod session;
+mod state;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use args::{Args, Command};
+use ending::Ending;
+use http::Http;
+use screen::Screen;
+use state::Store;
+
+/// What every command works with.
+struct Context {
+    issuer: String,
+    client_id: String,
+    http: Http,
+    store: Store,
+    screen: Screen,
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let screen = Screen::new(args.common.json);
+    match run(args, screen) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(ending) => {
+            screen.ending(&ending);
+            ExitCode::from(ending.exit.code())
+        }
+    }
+}
+
+fn run(args: Args, screen: Screen) -> Result<(), Ending> {
+    let common = args.common;
+    let context = Context {
+        http: Http::new(common.timeout),
+        store: Store::open(&common.issuer, &common.client_id)?,
+        issuer: common.issuer,
+        client_id: common.client_id,
+        screen,
+    };
+    match args.command {
+        Command::Login(options) => login::login(&context, &options),
+        Command::Whoami => session::whoami(&context),
+        Command::Token => session::token(&context),
+        Command::Refresh => session::refresh(&context),
+        Command::Logout => session::logout(&context),
+    }
+}

@@ -1,0 +1,96 @@
+//! What the user may write.
+
+use core::time::Duration;
+
+use clap::{Parser, Subcommand};
+use device_flow::wire::metadata::Metadata;
+
+/// Sign in with a code on another device.
+#[derive(Parser)]
+#[command(name = "example-cli", version, after_help = EXIT_CODES)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    pub(crate) common: Common,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(clap::Args)]
+pub(crate) struct Common {
+    /// The authorization server: https, or http on this machine
+    #[arg(
+        long,
+        global = true,
+        value_name = "URL",
+        default_value = "http://127.0.0.1:8628"
+    )]
+    #[arg(env = "EXAMPLE_CLI_ISSUER", hide_env_values = true, value_parser = issuer)]
+    pub(crate) issuer: String,
+
+    /// The name under which this tool is registered there
+    #[arg(long, global = true, value_name = "ID", default_value = "client_cli")]
+    #[arg(env = "EXAMPLE_CLI_CLIENT_ID", hide_env_values = true)]
+    pub(crate) client_id: String,
+
+    /// Write one JSON object per line to standard output, for programs
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+
+    /// How long one request may take, from 1 to 120 seconds
+    #[arg(long, global = true, value_name = "SECONDS", default_value = "30", value_parser = timeout)]
+    pub(crate) timeout: Duration,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    /// Sign in; goes on with a login that was interrupted
+    Login(Login),
+    /// Say who is signed in
+    Whoami,
+    /// Print the access token, renewed if it has expired
+    Token,
+    /// Renew the tokens
+    Refresh,
+    /// Revoke the tokens at the server and forget them
+    Logout,
+}
+
+#[derive(clap::Args)]
+pub(crate) struct Login {
+    /// What to ask for, separated by spaces
+    #[arg(long, default_value = "openid profile email offline_access")]
+    pub(crate) scope: String,
+
+    /// Do not offer to open a browser
+    #[arg(long)]
+    pub(crate) no_browser: bool,
+}
+
+fn issuer(text: &str) -> Result<String, String> {
+    match Metadata::well_known(text) {
+        Ok(_) => Ok(text.to_owned()),
+        Err(_) => Err("it must be https, or http on this machine, without a query".to_owned()),
+    }
+}
+
+fn timeout(text: &str) -> Result<Duration, String> {
+    match text.parse() {
+        Ok(seconds @ 1..=120) => Ok(Duration::from_secs(seconds)),
+        Ok(_) | Err(_) => Err("it must be a number from 1 to 120".to_owned()),
+    }
+}
+
+/// The codes of [`Exit`](crate::ending::Exit).
+const EXIT_CODES: &str = "\
+Exit codes:
+    0  done
+    1  this machine failed: a file could not be read or written
+    2  the command line is wrong
+    3  the user said no
+    4  the code expired before the user decided
+    5  the server refused
+    6  the server could not be reached, or could not answer
+    7  nobody is signed in, or the server wants a new login
+    8  another login for the same server and client is under way
+    9  the server's answer cannot be trusted
+  130  cancelled with Ctrl-C";

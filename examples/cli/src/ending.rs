@@ -1,0 +1,104 @@
+//! How a command ends when it does not do what it was told.
+
+use device_flow::client::{Failure, Prose, Refusal};
+
+/// Why, in one sentence for the user, with what the server said about it.
+#[derive(Debug, thiserror::Error)]
+#[error("{sentence}")]
+pub(crate) struct Ending {
+    pub(crate) exit: Exit,
+    pub(crate) sentence: String,
+    /// In the server's words.
+    pub(crate) description: Option<Prose>,
+}
+
+impl Ending {
+    pub(crate) fn new(exit: Exit, sentence: impl Into<String>) -> Self {
+        Self {
+            exit,
+            sentence: sentence.into(),
+            description: None,
+        }
+    }
+
+    /// The server refused, in its own words.
+    pub(crate) fn refused(exit: Exit, sentence: impl Into<String>, refusal: &Refusal) -> Self {
+        let code = || refusal.code().map(Prose::of);
+        Self {
+            description: refusal.description.clone().or_else(code),
+            ..Self::new(exit, sentence)
+        }
+    }
+
+    /// There was no answer.
+    pub(crate) fn no_answer(failure: Failure) -> Self {
+        match failure {
+            Failure::ConnectionTimeout => {
+                Self::new(Exit::Unreachable, "The server did not answer in time.")
+            }
+            Failure::Permanent => Self::new(
+                Exit::Unreachable,
+                "No trusted connection to the server could be made: look at its certificate.",
+            ),
+            Failure::Other | _ => Self::new(Exit::Unreachable, "The server could not be reached."),
+        }
+    }
+}
+
+/// The exit codes, each for another reaction of a script.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Exit {
+    /// This machine failed.
+    Failed,
+    /// The command line is wrong.
+    Usage,
+    /// The user said no.
+    Denied,
+    /// The code expired before the user decided.
+    Expired,
+    /// The server refused.
+    Refused,
+    /// The server could not be reached, or could not answer.
+    Unreachable,
+    /// Nobody is signed in.
+    SignedOut,
+    /// Another login is under way.
+    Busy,
+    /// The server's answer cannot be trusted.
+    Untrusted,
+    /// Ctrl-C.
+    Cancelled,
+}
+
+impl Exit {
+    pub(crate) const fn code(self) -> u8 {
+        match self {
+            Self::Failed => 1,
+            Self::Usage => 2, // as clap has it
+            Self::Denied => 3,
+            Self::Expired => 4,
+            Self::Refused => 5,
+            Self::Unreachable => 6,
+            Self::SignedOut => 7,
+            Self::Busy => 8,
+            Self::Untrusted => 9,
+            Self::Cancelled => 130, // 128 and the number of SIGINT, as shells have it
+        }
+    }
+
+    /// The name in JSON.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Failed => "failed",
+            Self::Usage => "usage",
+            Self::Denied => "denied",
+            Self::Expired => "expired",
+            Self::Refused => "refused",
+            Self::Unreachable => "unreachable",
+            Self::SignedOut => "signed_out",
+            Self::Busy => "busy",
+            Self::Untrusted => "untrusted",
+            Self::Cancelled => "cancelled",
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! HTTP, with the bounds that the client half asks for.
+//!
+//! Rules:
+//! 1. No redirect is followed: it would carry codes and tokens elsewhere.
+//! 2. No body is read beyond the limit, no request takes longer than its time.
+//! 3. What went wrong is told by kind: text of the peer or of the transport stays here.
+
+use core::time::Duration;
+use std::io::{ErrorKind, Read as _};
+use std::sync::Arc;
+
+use device_flow::client::{Failure, Received, Request};
+use rustls::crypto::aws_lc_rs;
+use ureq::tls::{RootCerts, TlsConfig};
+use ureq::{Agent, Body, Error};
+
+/// What is read of a body: the limit of the core for answers and documents, and one byte to see that it is passed.
+const MAX_READ: u64 = 1024 * 1024 + 1;
+
+/// Head of a response, in bytes. Real ones have a few kilobytes.
+const MAX_HEAD: usize = 64 * 1024;
+
+/// An answer: the head and all of the body.
+pub(crate) type Answer = ::http::Response<Vec<u8>>;
+
+/// Sends requests.
+#[derive(Clone)]
+pub(crate) struct Http(Agent);
+
+impl Http {
+    pub(crate) fn new(timeout: Duration) -> Self {
+        // The certificates that the machine trusts, checked with the library that checks the ID token too.
+        let tls = TlsConfig::builder()
+            .root_certs(RootCerts::PlatformVerifier)
+            .unversioned_rustls_crypto_provider(Arc::new(aws_lc_rs::default_provider()))
+            .build();
+        let config = Agent::config_builder()
+            .tls_config(tls)
+            .max_redirects(0)
+            .max_redirects_will_error(false)
+            .http_status_as_error(false)
+            .max_response_header_size(MAX_HEAD)
+            .timeout_global(Some(timeout))
+            .user_agent(concat!(
+                "device-flow-example-cli/",
+                env!("CARGO_PKG_VERSION")
+            ))
+            .build();
+        Self(config.into())
+    }
+
+    /// Sends a request of the flow.
+    pub(crate) fn send(&self, request: Request) -> Result<Received<Vec<u8>>, Failure> {
+        let request = ::http::Request::<String>::from(request);
+        finish(self.0.run(request)).map(Received::from)
+    }
+
+    /// Fetches a document.
+    pub(crate) fn get(&self, url: &str) -> Result<Answer, Failure> {
+        finish(self.0.get(url).header("accept", "application/json").call())
+    }
+
+    /// Sends a form.
+    pub(crate) fn post(&self, url: &str, form: &[(&str, &str)]) -> Result<Answer, Failure> {
+        let request = self.0.post(url).header("accept", "application/json");
+        finish(request.send_form(form.iter().copied()))
+    }
+}
+
+fn finish(response: Result<::http::Response<Body>, Error>) -> Result<Answer, Failure> {
+    let (head, body) = response.map_err(|error| failure(&error))?.into_parts();
+    let mut octets = Vec::new();
+    let read = body.into_reader().take(MAX_READ).read_to_end(&mut octets);
+    read.map_err(|error| failure(&Error::from(error)))?;
+    Ok(::http::Response::from_parts(head, octets))
+}
+
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "whatever else there is or will be, it may pass"
+)]
+fn failure(error: &Error) -> Failure {
+    match error {
+        Error::Timeout(_) => Failure::ConnectionTimeout,
+        Error::Io(error) if error.kind() == ErrorKind::TimedOut => Failure::ConnectionTimeout,
+        // A certificate does not get better by asking again.
+        Error::Io(error) if is_of_tls(error) => Failure::Permanent,
+        Error::Rustls(_) | Error::Tls(_) => Failure::Permanent,
+        _ => Failure::Other,
+    }
+}
+
+fn is_of_tls(error: &std::io::Error) -> bool {
+    let inner = error.get_ref();
+    inner.is_some_and(<dyn std::error::Error + Send + Sync>::is::<rustls::Error>)
+}

@@ -1,0 +1,330 @@
+//! What the user sees, or a program reads.
+//!
+//! Rules:
+//! 1. What is asked for goes to standard output; what is said on the way goes to standard error. With `--json` all of it goes to
+//!    standard output, one object a line.
+//! 2. No token is shown but by `token`. No text of a server is shown that could steer a terminal.
+//! 3. Colour, large type and the spinner are for terminals; elsewhere, or under `NO_COLOR`, the same is said in plain lines.
+
+use core::fmt::{self, Write as _};
+use core::time::Duration;
+use std::io::{IsTerminal as _, Write as _, stderr, stdin, stdout};
+use std::time::Instant;
+
+use console::{Term, measure_text_width, style};
+use figlet_rs::{FIGlet, Toilet};
+use indicatif::{ProgressBar, ProgressState, ProgressStyle};
+use qrcode::render::unicode::Dense1x2;
+use qrcode::{EcLevel, QrCode};
+use serde_json::{Value, json};
+
+use device_flow::client::Prose;
+
+use crate::ending::Ending;
+
+/// Where and how things are shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Screen {
+    /// Objects, for programs.
+    Json,
+    /// Lines, for files, pipes and readers aloud.
+    Plain,
+    /// A terminal.
+    Terminal,
+}
+
+/// What the user must see to sign in.
+#[derive(Clone, Copy)]
+pub(crate) struct Shown<'a> {
+    pub(crate) user_code: &'a str,
+    pub(crate) verification_uri: &'a str,
+    pub(crate) verification_uri_complete: Option<&'a str>,
+    pub(crate) left: Duration,
+    pub(crate) resumed: bool,
+    /// Whether Enter opens a browser.
+    pub(crate) offers_browser: bool,
+}
+
+impl Screen {
+    pub(crate) fn new(json: bool) -> Self {
+        let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
+            || std::env::var_os("TERM").is_some_and(|value| value == "dumb");
+        if json {
+            Self::Json
+        } else if plain || !stderr().is_terminal() {
+            Self::Plain
+        } else {
+            Self::Terminal
+        }
+    }
+
+    /// Whether somebody is there to press a key.
+    pub(crate) fn is_attended(self) -> bool {
+        self != Self::Json && stdin().is_terminal() && stderr().is_terminal()
+    }
+
+    /// Shows where to go and what to enter.
+    pub(crate) fn prompt(self, shown: Shown<'_>) {
+        match self {
+            Self::Json => emit(&json!({
+                "event": "prompt",
+                "user_code": shown.user_code,
+                "verification_uri": shown.verification_uri,
+                "verification_uri_complete": shown.verification_uri_complete,
+                "expires_in": shown.left.as_secs(),
+                "resumed": shown.resumed,
+            })),
+            Self::Plain => {
+                let left = Span(shown.left);
+                say(&format!(
+                    "Open this page on any device: {}",
+                    shown.verification_uri
+                ));
+                say(&format!("and enter the code: {}", shown.user_code));
+                if let Some(complete) = shown.verification_uri_complete {
+                    say(&format!(
+                        "or open this, where the code is in it: {complete}"
+                    ));
+                }
+                say(&format!("Waiting for your approval, {left} left."));
+            }
+            Self::Terminal => {
+                let (rows, columns) = Term::stderr().size();
+                for line in lay_out(shown, usize::from(columns), usize::from(rows)) {
+                    say(&line);
+                }
+            }
+        }
+        if self != Self::Json && shown.offers_browser {
+            say("Enter opens it here, Ctrl-C cancels.");
+        }
+    }
+
+    /// Begins to wait.
+    pub(crate) fn spinner(self, left: Duration) -> Spinner {
+        let bar = match self {
+            Self::Json | Self::Plain => None,
+            Self::Terminal => Some(waiting_bar(left)),
+        };
+        Spinner { bar, screen: self }
+    }
+
+    /// Says something on the way.
+    pub(crate) fn note(self, sentence: &str) {
+        match self {
+            Self::Json => emit(&json!({ "event": "note", "message": sentence })),
+            Self::Plain | Self::Terminal => say(sentence),
+        }
+    }
+
+    /// Shows what was asked for: `event` to a program, `sentence` to the user.
+    pub(crate) fn result(self, event: &Value, sentence: &str) {
+        match self {
+            Self::Json => emit(event),
+            Self::Plain | Self::Terminal => {
+                let _ = writeln!(stdout(), "{sentence}");
+            }
+        }
+    }
+
+    /// Says why a command did not do what it was told.
+    pub(crate) fn ending(self, ending: &Ending) {
+        let said = ending.description.as_ref().map(Prose::as_str);
+        match self {
+            Self::Json => emit(&json!({
+                "event": "failed",
+                "outcome": ending.exit.name(),
+                "exit_code": ending.exit.code(),
+                "message": ending.sentence,
+                "description": said,
+            })),
+            Self::Plain | Self::Terminal => {
+                let mut line = ending.sentence.clone();
+                if let Some(said) = said {
+                    let _ = write!(line, " The server says: {said}");
+                }
+                say(&line);
+            }
+        }
+    }
+}
+
+/// Shows that something is waited for, and how long it is worth it.
+pub(crate) struct Spinner {
+    bar: Option<ProgressBar>,
+    screen: Screen,
+}
+
+impl Spinner {
+    /// Says something while waiting.
+    pub(crate) fn note(&self, sentence: &str) {
+        match &self.bar {
+            Some(bar) => bar.suspend(|| self.screen.note(sentence)),
+            None => self.screen.note(sentence),
+        }
+    }
+
+    /// Says something in answer to Enter, whose echo has pushed the spinner down a line.
+    pub(crate) fn note_after_enter(&self, sentence: &str) {
+        if let Some(bar) = &self.bar {
+            bar.suspend(|| {
+                let _ = Term::stderr().clear_last_lines(1);
+            });
+        }
+        self.note(sentence);
+    }
+}
+
+impl Drop for Spinner {
+    fn drop(&mut self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+fn waiting_bar(left: Duration) -> ProgressBar {
+    let until = Instant::now().checked_add(left);
+    let left = move |_: &ProgressState, out: &mut dyn fmt::Write| {
+        let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+        let _ = write!(out, "{}", Span(left.unwrap_or_default()));
+    };
+    let style = ProgressStyle::with_template("{spinner} Waiting for approval, {left} left");
+    let style = style.unwrap_or_else(|_| ProgressStyle::default_spinner());
+    let bar = ProgressBar::new_spinner().with_style(style.with_key("left", left));
+    bar.enable_steady_tick(TICK);
+    bar
+}
+
+/// Fast enough to look alive.
+const TICK: Duration = Duration::from_millis(120);
+
+/// Writes an object to standard output. A reader that has gone is no reason to stop: the login may still be wanted.
+fn emit(event: &Value) {
+    let mut out = stdout().lock();
+    let _ = writeln!(out, "{event}");
+    let _ = out.flush();
+}
+
+fn say(line: &str) {
+    let _ = writeln!(stderr(), "{line}");
+}
+
+/// A span as clocks show it: `4:58`, `1:00:00`.
+pub(crate) struct Span(pub(crate) Duration);
+
+impl fmt::Display for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let seconds = self.0.as_secs();
+        let (hours, minutes, seconds) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+        if hours > 0 {
+            write!(f, "{hours}:{minutes:02}:{seconds:02}")
+        } else {
+            write!(f, "{minutes}:{seconds:02}")
+        }
+    }
+}
+
+/// Arranges the prompt on a terminal: the code as large as it fits, the QR code where all of it can be seen at once.
+fn lay_out(shown: Shown<'_>, columns: usize, rows: usize) -> Vec<String> {
+    let rows = rows.saturating_sub(3); // the offer, the spinner, and the line below
+    let room = columns.saturating_sub(INDENT.len());
+    let uri = style(shown.verification_uri).for_stderr().bold();
+    let code = style(shown.user_code).for_stderr().bold();
+    let blank = || vec![String::new()];
+    let text = [
+        "Open this page on any device:".to_owned(),
+        format!("{INDENT}{uri}"),
+        format!("and enter the code {code}"),
+        String::new(),
+    ];
+    let with_code = |room| [text.to_vec(), indented(large(shown.user_code, room))].concat();
+
+    if let Some(qr) = shown.verification_uri_complete.and_then(qr) {
+        let below = vec![String::new(), "or scan this:".to_owned(), String::new()];
+        let below = [
+            blank(),
+            with_code(room),
+            below,
+            indented(qr.clone()),
+            blank(),
+        ]
+        .concat();
+        // What fits on a terminal of 80 columns and 24 rows.
+        let width = qr.first().map_or(0, |line| measure_text_width(line));
+        let room = room.saturating_sub(width + 2 * INDENT.len());
+        let scan = vec!["Scan this, or".to_owned()];
+        let beside = beside(&qr, &[scan, with_code(room)].concat());
+        let beside = [blank(), beside, blank()].concat();
+        let fits = |lines: &Vec<String>| {
+            lines.len() <= rows && lines.iter().all(|line| measure_text_width(line) <= columns)
+        };
+        if let Some(lines) = [below, beside].into_iter().find(fits) {
+            return lines;
+        }
+    }
+    [blank(), with_code(room), blank()].concat()
+}
+
+/// The QR code, with the text at the middle of its right side.
+fn beside(qr: &[String], text: &[String]) -> Vec<String> {
+    let above = qr.len().saturating_sub(text.len()) / 2;
+    let text = core::iter::repeat_n("", above).chain(text.iter().map(String::as_str));
+    let text = text.chain(core::iter::repeat(""));
+    let lines = qr.iter().zip(text);
+    let lines = lines.map(|(left, right)| format!("{left}{INDENT}{right}"));
+    indented(lines.collect())
+}
+
+/// A text in the largest type that is no wider than `room`; nothing where none is.
+fn large(text: &str, room: usize) -> Vec<String> {
+    let standard = || {
+        FIGlet::standard()
+            .ok()?
+            .convert(text)
+            .map(|figure| figure.as_str())
+    };
+    let future = || {
+        Toilet::future()
+            .ok()?
+            .convert(text)
+            .map(|figure| figure.as_str())
+    };
+    let lines = |figure: String| -> Vec<String> {
+        let lines = figure.lines().map(str::trim_end);
+        lines
+            .filter(|line| !line.is_empty())
+            .map(str::to_owned)
+            .collect()
+    };
+    let fits = |lines: &Vec<String>| lines.iter().all(|line| measure_text_width(line) <= room);
+    let figures = [standard(), future()].into_iter().flatten().map(lines);
+    figures.into_iter().find(fits).unwrap_or_default()
+}
+
+/// A QR code, two modules to a character; none where the text is too long for one.
+fn qr(text: &str) -> Option<Vec<String>> {
+    let code = QrCode::with_error_correction_level(text, EcLevel::L).ok()?;
+    let mut renderer = code.render::<Dense1x2>();
+    if !console::colors_enabled_stderr() {
+        // Most terminals are dark: what is light is drawn.
+        renderer
+            .dark_color(Dense1x2::Light)
+            .light_color(Dense1x2::Dark);
+        return Some(renderer.build().lines().map(str::to_owned).collect());
+    }
+    let paint = |line| {
+        let line = style(line).for_stderr().black().on_white().on_bright();
+        line.to_string()
+    };
+    Some(renderer.build().lines().map(paint).collect())
+}
+
+fn indented(lines: Vec<String>) -> Vec<String> {
+    lines
+        .into_iter()
+        .map(|line| format!("{INDENT}{line}"))
+        .collect()
+}
+
+const INDENT: &str = "  ";

@@ -1,0 +1,334 @@
+//! What a login leaves behind: tokens, and who they are for.
+//!
+//! Rules:
+//! 1. Whoever changes the tokens holds the lock, and reads them again once it has it.
+//! 2. A token that was issued is kept or revoked.
+
+use core::fmt::Write as _;
+use core::time::Duration;
+
+use device_flow::client::{Prose, Received, Tokens, Verdict, verdict};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use crate::Context;
+use crate::discovery::{Server, discover};
+use crate::ending::{Ending, Exit};
+use crate::id_token::{self, Identity};
+use crate::login::{self, since_epoch};
+use crate::screen::Span;
+
+const FILE: &str = "tokens.json";
+const LOCK: &str = "tokens.lock";
+
+/// A token that expires sooner is as good as expired: it has to arrive somewhere first.
+const MARGIN: Duration = Duration::from_secs(10);
+
+/// The tokens, as they are on disk.
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Session {
+    v: u8,
+    issuer: String,
+    client_id: String,
+    access_token: String,
+    refresh_token: Option<String>,
+    scope: String,
+    /// What was asked for and not granted.
+    withheld: Vec<String>,
+    /// In seconds since the epoch.
+    expires_at: Option<u64>,
+    identity: Option<Identity>,
+}
+
+const VERSION: u8 = 1;
+
+impl Session {
+    pub(crate) fn new(
+        context: &Context,
+        tokens: &Tokens,
+        scope: &str,
+        identity: Option<Identity>,
+    ) -> Result<Self, Ending> {
+        let access_token = tokens.bearer().ok_or_else(|| {
+            Ending::new(
+                Exit::Untrusted,
+                "The server's token is of a type that is not known here.",
+            )
+        })?;
+        let expires_at = tokens
+            .expires_in()
+            .map(|span| since_epoch().saturating_add(span));
+        Ok(Self {
+            v: VERSION,
+            issuer: context.issuer.clone(),
+            client_id: context.client_id.clone(),
+            access_token: access_token.to_owned(),
+            refresh_token: tokens.refresh_token().map(str::to_owned),
+            // "OPTIONAL, if identical to the scope requested by the client" (RFC 6749, section 5.1)
+            scope: tokens.scope().unwrap_or(scope).to_owned(),
+            withheld: tokens.withheld().to_vec(),
+            expires_at: expires_at.map(|at| at.as_secs()),
+            identity,
+        })
+    }
+
+    /// Replaces what is on disk.
+    pub(crate) fn keep(&self, context: &Context) -> Result<(), Ending> {
+        let _lock = context.store.lock(LOCK)?;
+        context.store.write(FILE, self)
+    }
+
+    fn load(context: &Context) -> Result<Self, Ending> {
+        let session = context.store.read::<Self>(FILE)?;
+        session
+            .filter(|session| session.v == VERSION)
+            .ok_or_else(|| {
+                Ending::new(
+                    Exit::SignedOut,
+                    "Nobody is signed in: run `example-cli login`.",
+                )
+            })
+    }
+
+    fn left(&self) -> Option<Duration> {
+        let expires_at = Duration::from_secs(self.expires_at?);
+        Some(expires_at.saturating_sub(since_epoch()))
+    }
+
+    fn has_expired(&self) -> bool {
+        self.left().is_some_and(|left| left <= MARGIN)
+    }
+
+    /// Shows who is signed in, and no token.
+    pub(crate) fn show(&self, context: &Context, event: &str) {
+        let shown = |text: &String| Prose::of(text).to_string();
+        let identity = self.identity.as_ref();
+        let sub = identity.map(|identity| shown(&identity.sub));
+        let name = identity
+            .and_then(|identity| identity.name.as_ref())
+            .map(shown);
+        let email = identity
+            .and_then(|identity| identity.email.as_ref())
+            .map(shown);
+        let scope = shown(&self.scope);
+        let withheld: Vec<String> = self.withheld.iter().map(shown).collect();
+
+        let who = match (&name, &email, &sub) {
+            (Some(name), Some(email), _) => format!(" as {name} ({email})"),
+            (Some(one), None, _) | (None, Some(one), _) | (None, None, Some(one)) => {
+                format!(" as {one}")
+            }
+            (None, None, None) => String::new(),
+        };
+        let mut sentence = format!("Signed in to {}{who}.", self.issuer);
+        if !withheld.is_empty() {
+            let _ = write!(sentence, " Not granted: {}.", withheld.join(" "));
+        }
+        if event == "identity" {
+            let expiry = match self.left() {
+                _ if self.has_expired() => " The access token has expired.".to_owned(),
+                Some(left) => format!(" The access token is good for {}.", Span(left)),
+                None => String::new(),
+            };
+            sentence.push_str(&expiry);
+        }
+        let event = json!({
+            "event": event,
+            "issuer": self.issuer,
+            "client_id": self.client_id,
+            "sub": sub,
+            "name": name,
+            "email": email,
+            "scope": scope,
+            "withheld": withheld,
+            "expires_at": self.expires_at,
+            "has_refresh_token": self.refresh_token.is_some(),
+        });
+        context.screen.result(&event, &sentence);
+    }
+
+    /// Tokens in the place of these. The caller holds the lock.
+    fn renewed(self, context: &Context) -> Result<Self, Ending> {
+        let login_again = "The login is not good any more: run `example-cli login`.";
+        let Some(refresh_token) = &self.refresh_token else {
+            let sentence = "There is no refresh token: run `example-cli login`.";
+            return Err(Ending::new(Exit::SignedOut, sentence));
+        };
+        let server = discover(context)?;
+        let token_endpoint = server.endpoint("token_endpoint")?.unwrap_or_default();
+        let form = [
+            ("grant_type", "refresh_token"),
+            ("refresh_token", refresh_token),
+            ("client_id", &context.client_id),
+        ];
+        let answer = context
+            .http
+            .post(token_endpoint, &form)
+            .map_err(Ending::no_answer)?;
+        // The answer is read as that to a poll: the same rules, the same tokens.
+        match verdict(&Received::from(answer)) {
+            Verdict::Tokens(tokens) => {
+                let next = self.clone().succeeded_by(context, &server, &tokens);
+                let kept = next.and_then(|next| context.store.write(FILE, &next).map(|()| next));
+                kept.inspect_err(|_| {
+                    revoke(
+                        context,
+                        &server,
+                        tokens.refresh_token(),
+                        tokens.access_token(),
+                    );
+                })
+            }
+            Verdict::InvalidGrant(refusal) => {
+                // It will not get better. The access token may still have its time.
+                let spent = Self {
+                    refresh_token: None,
+                    ..self
+                };
+                context.store.write(FILE, &spent)?;
+                Err(Ending::refused(Exit::SignedOut, login_again, &refusal))
+            }
+            Verdict::Transient | Verdict::SlowDown(_) => Err(Ending::new(
+                Exit::Unreachable,
+                "The server could not answer: try again later.",
+            )),
+            Verdict::Denied(refusal) | Verdict::Expired(refusal) | Verdict::Rejected(refusal) => {
+                let sentence = "The server refused to renew the tokens.";
+                Err(Ending::refused(Exit::Refused, sentence, &refusal))
+            }
+            Verdict::Pending(_) | Verdict::Redirected(_) | Verdict::Malformed(_) => {
+                Err(Ending::new(
+                    Exit::Untrusted,
+                    "The server's answer is not accepted: it does not answer what was asked.",
+                ))
+            }
+        }
+    }
+
+    fn succeeded_by(
+        self,
+        context: &Context,
+        server: &Server,
+        tokens: &Tokens,
+    ) -> Result<Self, Ending> {
+        let identity = match tokens.id_token() {
+            Some(token) => match id_token::verify(context, server, token) {
+                Ok(identity) => Some(identity),
+                // Without the keys it says nothing; who signed in is known.
+                Err(ending) if ending.exit == Exit::Unreachable => self.identity.clone(),
+                Err(ending) => return Err(ending),
+            },
+            None => self.identity.clone(),
+        };
+        // "its sub Claim Value MUST be the same as in the ID Token issued when the original authentication occurred"
+        // (OpenID Connect Core 1.0, section 12.2)
+        let same = match (&self.identity, &identity) {
+            (Some(before), Some(now)) => before.sub == now.sub,
+            (Some(_) | None, _) => true,
+        };
+        if !same {
+            let sentence = "The server's answer is not accepted: the tokens are of another user.";
+            return Err(Ending::new(Exit::Untrusted, sentence));
+        }
+        let mut next = Self::new(context, tokens, &self.scope, identity)?;
+        // "The authorization server MAY issue a new refresh token" (RFC 6749, section 6): else this one stays good.
+        next.refresh_token = next.refresh_token.or(self.refresh_token);
+        next.withheld = self.withheld;
+        Ok(next)
+    }
+}
+
+pub(crate) fn whoami(context: &Context) -> Result<(), Ending> {
+    Session::load(context)?.show(context, "identity");
+    Ok(())
+}
+
+pub(crate) fn token(context: &Context) -> Result<(), Ending> {
+    let mut session = Session::load(context)?;
+    if session.has_expired() {
+        let _lock = context.store.lock(LOCK)?;
+        session = Session::load(context)?;
+        // Somebody else may have renewed it meanwhile.
+        if session.has_expired() {
+            session = session.renewed(context)?;
+        }
+    }
+    let event = json!({
+        "event": "token",
+        "access_token": session.access_token,
+        "expires_at": session.expires_at,
+    });
+    context.screen.result(&event, &session.access_token);
+    Ok(())
+}
+
+pub(crate) fn refresh(context: &Context) -> Result<(), Ending> {
+    let before = Session::load(context)?;
+    let _lock = context.store.lock(LOCK)?;
+    let session = Session::load(context)?;
+    // Somebody else may have renewed them while this one waited for the lock: twice in a row would be once too often.
+    let session = if session == before {
+        session.renewed(context)?
+    } else {
+        session
+    };
+    let event = json!({ "event": "refreshed", "expires_at": session.expires_at });
+    let sentence = match session.left() {
+        Some(left) => format!("Renewed: the access token is good for {}.", Span(left)),
+        None => "Renewed.".to_owned(),
+    };
+    context.screen.result(&event, &sentence);
+    Ok(())
+}
+
+pub(crate) fn logout(context: &Context) -> Result<(), Ending> {
+    login::forget(context)?;
+    let _lock = context.store.lock(LOCK)?;
+    // A file that cannot be read is removed as well.
+    let session = Session::load(context);
+    context.store.remove(FILE)?;
+    let Ok(session) = session else {
+        return session.map(drop);
+    };
+    let revoked = discover(context).is_ok_and(|server| {
+        let refresh_token = session.refresh_token.as_deref();
+        revoke(context, &server, refresh_token, &session.access_token)
+    });
+    let sentence = if revoked {
+        "Signed out: the tokens are revoked and forgotten."
+    } else {
+        "Signed out here: the tokens are forgotten. The server did not revoke them, so they stay good until they expire."
+    };
+    let event = json!({ "event": "signed_out", "revoked": revoked });
+    context.screen.result(&event, sentence);
+    Ok(())
+}
+
+/// Revokes tokens where the server can ([RFC 7009]); whether it did. The refresh token goes first: it makes others.
+///
+/// [RFC 7009]: https://www.rfc-editor.org/rfc/rfc7009
+pub(crate) fn revoke(
+    context: &Context,
+    server: &Server,
+    refresh_token: Option<&str>,
+    access_token: &str,
+) -> bool {
+    let Ok(Some(endpoint)) = server.endpoint("revocation_endpoint") else {
+        return false;
+    };
+    let tokens = refresh_token.map(|token| ("refresh_token", token));
+    let tokens = tokens.into_iter().chain([("access_token", access_token)]);
+    let mut all = true;
+    for (hint, token) in tokens {
+        let client_id = &*context.client_id;
+        let form = [
+            ("token", token),
+            ("token_type_hint", hint),
+            ("client_id", client_id),
+        ];
+        let answer = context.http.post(endpoint, &form);
+        all &= answer.is_ok_and(|answer| answer.status().as_u16() == 200);
+    }
+    all
+}

@@ -1,0 +1,149 @@
+//! The files.
+//!
+//! Rules:
+//! 1. Each server and client has a directory of its own, which only this user can enter.
+//! 2. A file is written beside its place, mode 0600, and moved there: a reader sees the old one or the new one.
+//! 3. A lock is the operating system's: it ends with the process, however that ends.
+
+use core::fmt::Write as _;
+use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
+use std::io::{self, ErrorKind, Read as _, Write as _};
+use std::path::{Path, PathBuf};
+
+use etcetera::BaseStrategy as _;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use sha2::{Digest as _, Sha256};
+
+use crate::ending::{Ending, Exit};
+
+/// What is read of a file: answers of servers have a megabyte at most.
+const MAX_FILE: u64 = 4 * 1024 * 1024;
+
+/// The files of one server and client.
+pub(crate) struct Store(PathBuf);
+
+/// A lock, held until it is dropped.
+#[must_use]
+pub(crate) struct Lock {
+    _held: File,
+}
+
+impl Store {
+    pub(crate) fn open(issuer: &str, client_id: &str) -> Result<Self, Ending> {
+        let home = etcetera::choose_base_strategy().map_err(|_| {
+            Ending::new(
+                Exit::Failed,
+                "There is no home directory to keep the login in.",
+            )
+        })?;
+        let state = home.state_dir().unwrap_or_else(|| home.data_dir());
+        let directory = state
+            .join("device-flow-example-cli")
+            .join(name(issuer, client_id));
+        let mut builder = DirBuilder::new();
+        builder.recursive(true);
+        #[cfg(unix)]
+        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+        match builder.create(&directory) {
+            Ok(()) => Ok(Self(directory)),
+            Err(error) => Err(failed("made", &directory, &error)),
+        }
+    }
+
+    /// What a file holds, if there is one.
+    pub(crate) fn read<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, Ending> {
+        let path = self.0.join(name);
+        let file = match File::open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(failed("read", &path, &error)),
+        };
+        let mut octets = Vec::new();
+        let read = file.take(MAX_FILE).read_to_end(&mut octets);
+        read.map_err(|error| failed("read", &path, &error))?;
+        match serde_json::from_slice(&octets) {
+            Ok(value) => Ok(Some(value)),
+            // The parser's words might quote what it read.
+            Err(_) => Err(failed("understood", &path, &ErrorKind::InvalidData.into())),
+        }
+    }
+
+    /// Replaces a file.
+    pub(crate) fn write<T: Serialize>(&self, name: &str, value: &T) -> Result<(), Ending> {
+        let path = self.0.join(name);
+        let write = || -> io::Result<()> {
+            let mut file = tempfile::NamedTempFile::new_in(&self.0)?; // mode 0600
+            serde_json::to_writer(&mut file, value)?;
+            file.flush()?;
+            file.as_file().sync_all()?;
+            file.persist(&path)?;
+            Ok(())
+        };
+        write().map_err(|error| failed("written", &path, &error))
+    }
+
+    /// Removes a file, if there is one.
+    pub(crate) fn remove(&self, name: &str) -> Result<(), Ending> {
+        let path = self.0.join(name);
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                Err(failed("removed", &path, &error))
+            }
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+
+    /// Takes a lock, waiting for whoever has it.
+    pub(crate) fn lock(&self, name: &str) -> Result<Lock, Ending> {
+        let (file, path) = self.lock_file(name)?;
+        file.lock()
+            .map_err(|error| failed("locked", &path, &error))?;
+        Ok(Lock { _held: file })
+    }
+
+    /// Takes a lock unless somebody has it.
+    pub(crate) fn try_lock(&self, name: &str) -> Result<Option<Lock>, Ending> {
+        let (file, path) = self.lock_file(name)?;
+        match file.try_lock() {
+            Ok(()) => Ok(Some(Lock { _held: file })),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(error)) => Err(failed("locked", &path, &error)),
+        }
+    }
+
+    /// A lock file stays: to remove it would let two processes lock two files of one name.
+    fn lock_file(&self, name: &str) -> Result<(File, PathBuf), Ending> {
+        let path = self.0.join(name);
+        let mut options = OpenOptions::new();
+        options.create(true).truncate(false).write(true);
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        match options.open(&path) {
+            Ok(file) => Ok((file, path)),
+            Err(error) => Err(failed("opened", &path, &error)),
+        }
+    }
+}
+
+/// A directory's name: a digest, for an issuer has slashes and any length.
+fn name(issuer: &str, client_id: &str) -> String {
+    let digest = Sha256::new()
+        .chain_update(issuer)
+        .chain_update([0]) // neither has it
+        .chain_update(client_id)
+        .finalize();
+    let octets = digest.iter().take(16);
+    octets.fold(String::new(), |mut name, octet| {
+        let _ = write!(name, "{octet:02x}");
+        name
+    })
+}
+
+fn failed(what: &str, path: &Path, error: &io::Error) -> Ending {
+    let path = path.display();
+    Ending::new(
+        Exit::Failed,
+        format!("{path} could not be {what}: {error}."),
+    )
+}
