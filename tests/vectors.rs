@@ -12,6 +12,10 @@
 
 #[path = "vectors/client.rs"]
 mod client;
+#[path = "vectors/form.rs"]
+mod form;
+#[path = "vectors/response.rs"]
+mod response;
 #[path = "vectors/server.rs"]
 mod server;
 mod support;
@@ -122,7 +126,7 @@ const STANDARD: &str =
 const ENTRA: &str = "codes, authorization_pending, authorization_declined, bad_verification_code, expired_token, tokens";
 
 fn serves(name: &str) {
-    let file: server::File = read(name);
+    let file: form::File = read(name);
     all_hold(name, &file.vectors, |vector| {
         server::run(&file, vector).map(drop)
     });
@@ -168,7 +172,7 @@ fn the_vectors_of_workos_hold() {
 fn what_must_not_be_told_apart_is_the_same_byte_for_byte() {
     let mut known = BTreeMap::new();
     for name in SERVER {
-        let file: server::File = read(name);
+        let file: form::File = read(name);
         for vector in &file.vectors {
             for (name, response) in server::run(&file, vector).unwrap() {
                 let first = known.entry(name).or_insert_with(|| response.clone());
@@ -186,7 +190,7 @@ fn what_must_not_be_told_apart_is_the_same_byte_for_byte() {
 fn every_row_of_the_tables_has_a_vector_and_every_vector_a_name_of_its_own() {
     let (mut rows, mut ids) = (BTreeSet::new(), BTreeSet::new());
     for name in SERVER {
-        let file: server::File = read(name);
+        let file: form::File = read(name);
         for vector in file.vectors {
             rows.extend(vector.rows);
             assert!(ids.insert(vector.id.clone()), "{} comes twice", vector.id);
@@ -201,7 +205,7 @@ fn every_row_of_the_tables_has_a_vector_and_every_vector_a_name_of_its_own() {
 #[test]
 fn no_vector_of_the_server_holds_for_a_core_that_does_nothing() {
     for name in SERVER {
-        let file: server::File = read(name);
+        let file: form::File = read(name);
         for vector in &file.vectors {
             let mut answers = 0;
             for step in &vector.steps {
@@ -210,7 +214,7 @@ fn no_vector_of_the_server_holds_for_a_core_that_does_nothing() {
                     continue;
                 };
                 for status in [200, 400, 404, 500, 501] {
-                    let response = server::Response {
+                    let response = response::Response {
                         status,
                         headers: BTreeMap::new(),
                         body: "{}".into(),
