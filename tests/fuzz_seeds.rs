@@ -21,6 +21,8 @@ mod login;
 mod message;
 #[path = "support/oracle.rs"]
 mod oracle;
+#[path = "support/pair.rs"]
+mod pair;
 #[path = "../fuzz/src/server.rs"]
 mod server;
 #[path = "../fuzz/src/stored.rs"]

@@ -5,6 +5,8 @@
 mod login;
 #[path = "../../tests/support/oracle.rs"]
 mod oracle;
+#[path = "../../tests/support/pair.rs"]
+mod pair;
 #[path = "../../tests/support/mod.rs"]
 mod support;
 #[allow(dead_code, reason = "the properties read more of it")]

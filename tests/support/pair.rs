@@ -1,0 +1,640 @@
+//! Both halves of the crate, joined by a network that delays, loses, repeats and reorders, with clocks that drift and jump,
+//! processes that die, stores that fail, and others who meddle.
+//!
+//! A [`Dialogue`] is a set-up and a list of turns: what happens before the client is asked what is next. Once the turns are at
+//! their end nothing goes wrong any more. [`play`] asserts, at every step and at the end, what must hold: the last section of
+//! the client's tables, and the invariants of both.
+//!
+//! The server's time is in milliseconds after the codes were issued, the client's in milliseconds of its own clock.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::arithmetic_side_effects,
+    clippy::indexing_slicing,
+    clippy::wildcard_enum_match_arm,
+    reason = "a panic is how a test fails"
+)]
+
+use core::fmt::{Debug, Write as _};
+use core::time::Duration;
+
+use device_flow::client::{
+    DeviceFlow, Endpoints, Expiry, Failure, Next, Outcome, Received, Request, Sent, Snapshot, Step,
+    Waiting,
+};
+use device_flow::server::{Cause, Reply, Status};
+use serde_json::Value;
+
+use crate::login::{at, bob};
+use crate::support::{ACCESS_TOKEN, BACKEND, CLI, SECRET, alice};
+use server::Server;
+
+pub(crate) use dialogue::{Client, Commit, Dialogue, Granted, Heard, Meddler, Op, Setup, User};
+
+#[path = "pair/dialogue.rs"]
+mod dialogue;
+#[path = "pair/server.rs"]
+mod server;
+
+const ASKED: &str = "openid profile";
+
+/// No run takes as many turns.
+const MAX_TURNS: usize = 20_000;
+
+/// How long the client waits for an answer.
+const TIMEOUT: i64 = 10_000;
+
+/// What a dialogue came to, for whoever counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Summary {
+    /// The requests that reached the server.
+    pub(crate) messages: u64,
+    pub(crate) ending: &'static str,
+    /// The ending that the user chose, if they did.
+    pub(crate) chosen: Option<&'static str>,
+    pub(crate) slowed_down: bool,
+}
+
+/// Plays a dialogue to its end.
+pub(crate) fn play(dialogue: &Dialogue) -> Summary {
+    run(dialogue, None)
+}
+
+/// The same, written down line by line: what is there is right even where this panics.
+#[allow(dead_code, reason = "the fuzz target has an input that says as much")]
+pub(crate) fn transcribe(dialogue: &Dialogue, lines: &mut String) {
+    let _ = run(dialogue, Some(lines));
+}
+
+fn run(dialogue: &Dialogue, lines: Option<&mut String>) -> Summary {
+    let (mut pair, waiting) = Pair::new(dialogue.setup, lines);
+    let outcome = pair.play(waiting, &dialogue.turns);
+    pair.ends_in(&outcome)
+}
+
+// The pair.
+
+/// What becomes of the next exchange.
+#[derive(Clone, Copy, Debug)]
+#[allow(clippy::struct_excessive_bools, reason = "what may go wrong")]
+struct Weather {
+    request_lost: bool,
+    answer_lost: bool,
+    /// The answer is that of a gateway: before the server saw the request, or after.
+    gateway: Option<bool>,
+    twice: Option<Heard>,
+    /// So many turns later.
+    late_copy: Option<u8>,
+    dies: bool,
+    delays: [i64; 2],
+    commit: Commit,
+    skew: i64,
+}
+
+const FAIR: Weather = Weather {
+    request_lost: false,
+    answer_lost: false,
+    gateway: None,
+    twice: None,
+    late_copy: None,
+    dies: false,
+    delays: [0, 0],
+    commit: Commit::Heard,
+    skew: 0,
+};
+
+impl Weather {
+    /// Whether the server decides, and the client hears what it says.
+    fn is_fair(&self) -> bool {
+        !self.request_lost
+            && !self.answer_lost
+            && !self.dies
+            && self.gateway.is_none()
+            && self.twice.is_none()
+            && self.commit == Commit::Heard
+    }
+}
+
+#[allow(clippy::struct_excessive_bools, reason = "what went wrong")]
+struct Pair<'l> {
+    setup: Setup,
+    server: Server,
+    flow: DeviceFlow,
+    secrets: Vec<String>,
+    device_code: String,
+    user_code: String,
+    /// The time that passes for both.
+    real: i64,
+    /// How far the server's clock was set forwards.
+    stepped: i64,
+    /// The client's clock.
+    reading: i64,
+    /// How fast that runs: a thousand is right.
+    rate: i64,
+    /// The latest reading that the poller saw.
+    held: i64,
+    /// The rest is in the client's time too.
+    answered: i64,
+    floor: i64,
+    deadline: i64,
+    polls: i64,
+    /// Whether it polled at the deadline or after it.
+    asked_last: bool,
+    /// Until when the poller said to wait.
+    due: Option<i64>,
+    weather: Weather,
+    late: Vec<(u8, Request)>,
+    /// What the client does not know, or knows as a loss, of what it asked.
+    lost: bool,
+    twice: bool,
+    unheard: bool,
+    /// What the server's clocks did.
+    set_back: bool,
+    fastest: i64,
+    skew: i64,
+    /// The cause of the last reply that reached the client.
+    told: Option<Cause>,
+    lines: Option<&'l mut String>,
+}
+
+impl<'l> Pair<'l> {
+    fn new(setup: Setup, lines: Option<&'l mut String>) -> (Self, Waiting) {
+        let endpoints = Endpoints::new("https://as.example/device", "https://as.example/token");
+        let endpoints = endpoints.unwrap();
+        let mut flow = match setup.client {
+            Client::Public => DeviceFlow::new(endpoints, CLI),
+            Client::SecretInHeader => DeviceFlow::new(endpoints, BACKEND).secret_basic(SECRET),
+            Client::SecretInBody => DeviceFlow::new(endpoints, BACKEND).secret_post(SECRET),
+        };
+        flow = flow.scope(ASKED);
+        if setup.polls_at_once {
+            flow = flow.first_poll_at_once();
+        }
+        if !setup.polls_at_the_end {
+            flow = flow.no_final_poll();
+        }
+        let mut server = Server::new(setup);
+        let start = 1_000_000;
+        let (starting, request) = flow.start(span(start)).unwrap();
+        let reply = server.issue(&request);
+        let body: Value = serde_json::from_str(reply.response().body()).unwrap();
+        let answer = Received::new(reply.response().status(), reply.response().body());
+        let (waiting, prompt) = starting.answer(Ok(answer), span(start)).unwrap();
+        let device_code = body["device_code"].as_str().unwrap().to_owned();
+        let secrets = vec![
+            device_code.clone(),
+            prompt.user_code.clone(),
+            prompt.user_code.replace('-', ""),
+            ACCESS_TOKEN.to_owned(),
+            SECRET.to_owned(),
+        ];
+        let mut pair = Self {
+            setup,
+            floor: server.interval,
+            deadline: start + server.lifetime,
+            server,
+            flow,
+            secrets,
+            device_code,
+            user_code: prompt.user_code.clone(),
+            real: 0,
+            stepped: 0,
+            reading: start,
+            rate: 1000,
+            held: start,
+            answered: start,
+            polls: 0,
+            asked_last: false,
+            due: None,
+            weather: FAIR,
+            late: Vec::new(),
+            lost: false,
+            twice: false,
+            unheard: false,
+            set_back: false,
+            fastest: 1000,
+            skew: 0,
+            told: None,
+            lines,
+        };
+        assert!(pair.server.status().is_some());
+        pair.shows(&(&prompt, &waiting, &request, &reply));
+        (pair, waiting)
+    }
+
+    fn note(&mut self, what: impl FnOnce() -> String) {
+        let real = self.real;
+        if let Some(lines) = &mut self.lines {
+            writeln!(
+                lines,
+                "{:>9.3} s  {}",
+                Duration::from_millis(real.unsigned_abs()).as_secs_f64(),
+                what()
+            )
+            .unwrap();
+        }
+    }
+
+    /// Nothing that is formatted holds a secret.
+    fn shows(&mut self, value: &dyn Debug) {
+        let shown = format!("{value:?}");
+        for secret in &self.secrets {
+            assert!(!shown.contains(secret.as_str()), "a secret is shown");
+        }
+    }
+
+    /// Lets so many milliseconds pass.
+    fn pass(&mut self, millis: i64) {
+        self.real += millis;
+        self.reading += millis * self.rate / 1000;
+    }
+
+    /// Lets the time pass until the client's clock reads `until`.
+    fn sleep(&mut self, until: i64) {
+        let wait = (until - self.reading).max(0);
+        self.real += wait * 1000 / self.rate;
+        self.reading = self.reading.max(until);
+    }
+
+    fn now(&mut self) -> Duration {
+        self.held = self.held.max(self.reading);
+        span(self.reading)
+    }
+
+    /// The clock of the server's first process.
+    fn wall(&self) -> i64 {
+        self.real + self.stepped
+    }
+
+    fn play(&mut self, mut waiting: Waiting, turns: &[Vec<Op>]) -> Outcome {
+        let mut turns = turns.iter();
+        for _ in 0..MAX_TURNS {
+            let turn = turns.next().map_or(&[][..], Vec::as_slice);
+            let (same, partly) = self.happens(waiting, turn);
+            let now = self.now();
+            match same.next(now) {
+                Next::Wait(same, until) => {
+                    let until = millis(until);
+                    assert!(until > self.held, "the time to wait until is past");
+                    // Asked early, and however often, it says the same.
+                    assert!(self.due.is_none_or(|due| due == until));
+                    self.due = Some(until);
+                    self.shows(&same);
+                    waiting = same;
+                    let wait = (until - self.reading).max(0);
+                    let part = partly.unwrap_or(10);
+                    self.note(|| format!("the client waits for {} ms", wait * part / 10));
+                    self.sleep(self.reading + wait * part / 10);
+                }
+                Next::Send(sent, request) => {
+                    self.due = None;
+                    self.shows(&(&sent, &request));
+                    self.may_send();
+                    match self.exchange(sent, &request) {
+                        Step::Again(later) => waiting = later,
+                        Step::Done(outcome) => return outcome,
+                    }
+                }
+                Next::Done(outcome) => {
+                    // Expiry is the server's word, unless the caller does not want to hear it, or it would come too late.
+                    let too_late =
+                        self.answered > self.deadline || self.floor > self.server.lifetime;
+                    let excused = !self.setup.polls_at_the_end || too_late;
+                    assert!(self.asked_last || excused, "it ended without a last poll");
+                    return outcome;
+                }
+            }
+        }
+        panic!("no end");
+    }
+
+    /// Invariants 1 and 7 of the client's tables.
+    fn may_send(&mut self) {
+        let first_at_once = self.setup.polls_at_once && self.polls == 0;
+        let gap = self.held - self.answered;
+        assert!(
+            first_at_once || gap >= self.floor,
+            "{gap} ms after an answer, {} were told",
+            self.floor
+        );
+        self.polls += 1;
+        self.asked_last |= self.held >= self.deadline;
+        assert!(
+            self.polls <= self.server.lifetime / self.server.interval + 2,
+            "too many polls"
+        );
+    }
+
+    fn exchange(&mut self, sent: Sent, request: &Request) -> Step {
+        let weather = core::mem::replace(&mut self.weather, FAIR);
+        let mut reply = None;
+        if let Some(turns) = weather.late_copy {
+            self.late.push((turns, request.clone()));
+        }
+        self.note(|| "the client polls".into());
+        self.pass(weather.delays[0]);
+        // Whether the user has decided, and the server can still say so.
+        let mut choice = None;
+        if !weather.request_lost && weather.gateway != Some(false) {
+            let now = self.wall() + weather.skew;
+            let redeemable = now < self.server.redeemable_until;
+            choice = self.server.status().filter(|status| match status {
+                Status::Denied => true,
+                Status::Approved => redeemable,
+                Status::Pending | Status::Claimed | Status::Redeemed | Status::Revoked => false,
+            });
+            let first = self.server.poll(request, weather.commit, now);
+            self.unheard |= weather.commit == Commit::UnheardButDone;
+            reply = Some(first);
+            if let Some(heard) = weather.twice {
+                self.twice = true;
+                let second = self.server.poll(request, Commit::Heard, now);
+                if heard == Heard::Second {
+                    reply = Some(second);
+                }
+            }
+        }
+        self.shows(&reply);
+        let said = reply.as_ref().map(Reply::cause);
+        self.note(|| format!("the server says {said:?}"));
+        if weather.dies {
+            // The answer is lost; another process goes on.
+            self.lost = true;
+            let snapshot = sent.snapshot(self.now());
+            self.answered = self.held;
+            self.told = None;
+            return Step::Again(self.resume(&snapshot));
+        }
+        if let Some(after) = weather.gateway {
+            self.unheard |= after;
+            self.pass(weather.delays[1]);
+            self.answers(None);
+            let answer = Received::new(502, "<html>Bad Gateway</html>");
+            return sent.answer(Ok(answer), self.now());
+        }
+        let Some(reply) = reply.filter(|_| !weather.answer_lost) else {
+            self.lost = true;
+            self.pass(TIMEOUT);
+            self.answers(None);
+            let failure = if weather.request_lost {
+                Failure::ConnectionTimeout
+            } else {
+                Failure::Other
+            };
+            return sent.answer::<&str>(Err(failure), self.now());
+        };
+        self.pass(weather.delays[1]);
+        self.answers(Some(&reply));
+        let response = reply.response();
+        let mut answer = Received::new(response.status(), response.body());
+        if let Some(pause) = response.header("retry-after") {
+            answer = answer.retry_after(&pause);
+        }
+        let step = sent.answer(Ok(answer), self.now());
+        if let Some(choice) = choice.filter(|_| weather.is_fair()) {
+            // What the user chose arrives with the first answer that does.
+            let right = match &step {
+                Step::Done(Outcome::Granted(_)) => choice == Status::Approved,
+                Step::Done(Outcome::Denied(_)) => choice == Status::Denied,
+                Step::Done(_) | Step::Again(_) => false,
+            };
+            assert!(
+                right,
+                "the user's choice did not arrive: {choice:?}, but {step:?}"
+            );
+        }
+        step
+    }
+
+    /// An answer reaches the client, or the news that none will.
+    fn answers(&mut self, reply: Option<&Reply>) {
+        let _ = self.now();
+        self.answered = self.held;
+        self.told = reply.map(Reply::cause);
+        if let Some(reply) = reply
+            && reply.cause() == Cause::TooFast
+        {
+            let interval = reply.response().header("retry-after").unwrap();
+            let interval: i64 = interval.parse().unwrap();
+            self.floor = (self.floor + 5000).max(interval * 1000);
+        }
+    }
+
+    /// Another process takes the poller up.
+    fn resume(&mut self, snapshot: &Snapshot) -> Waiting {
+        let kept = serde_json::to_string(snapshot).unwrap();
+        let snapshot = serde_json::from_str(&kept).unwrap();
+        // Its clock begins where it stands now: all else is counted from there.
+        let back = self.held - self.reading;
+        self.held -= back;
+        self.answered -= back;
+        self.deadline -= back;
+        let now = span(self.reading);
+        self.flow
+            .resume(snapshot, Some(Duration::ZERO), now)
+            .unwrap()
+    }
+
+    /// What happens before the client asks what is next. Gives how many tenths of the wait it sleeps, if not all.
+    fn happens(&mut self, mut waiting: Waiting, turn: &[Op]) -> (Waiting, Option<i64>) {
+        self.late_copies();
+        let mut partly = None;
+        for &op in turn {
+            self.note(|| format!("{op:?}"));
+            match op {
+                Op::LoseRequest => self.weather.request_lost = true,
+                Op::LoseAnswer => self.weather.answer_lost = true,
+                Op::GatewayBefore => self.weather.gateway = Some(false),
+                Op::GatewayAfter => self.weather.gateway = Some(true),
+                Op::Twice(heard) => self.weather.twice = Some(heard),
+                Op::LateCopy(turns) => self.weather.late_copy = Some(turns),
+                Op::DelayRequest(delay) => self.weather.delays[0] = delay,
+                Op::DelayAnswer(delay) => self.weather.delays[1] = delay,
+                Op::Dies => self.weather.dies = true,
+                Op::Commits(commit) => self.weather.commit = commit,
+                Op::OtherServer(skew) => {
+                    self.weather.skew = skew;
+                    self.skew = self.skew.max(skew.abs());
+                }
+                Op::WakesEarly(tenths) => partly = Some(tenths),
+                Op::Margin(margin) => {
+                    self.due = None;
+                    waiting = waiting.with_margin(span(margin));
+                }
+                Op::TakenOver => {
+                    let now = self.now();
+                    self.due = None;
+                    waiting = self.resume(&waiting.snapshot(now));
+                }
+                Op::Rate(rate) => {
+                    self.rate = rate;
+                    self.fastest = self.fastest.max(rate);
+                }
+                Op::Suspended(millis) => self.pass(millis),
+                Op::SuspendedClock(millis) => self.real += millis,
+                Op::ClientClockBack(millis) => self.reading -= millis.min(self.reading),
+                Op::ServerClock(step) => {
+                    self.stepped += step;
+                    self.set_back |= step < 0;
+                }
+                Op::Enter(_)
+                | Op::Approve(..)
+                | Op::Deny
+                | Op::Withdraw
+                | Op::Release
+                | Op::Purge
+                | Op::Meddles(_) => self.is_done_to_the_server(op),
+            }
+        }
+        (waiting, partly)
+    }
+
+    fn late_copies(&mut self) {
+        for (turns, request) in core::mem::take(&mut self.late) {
+            if let Some(turns) = turns.checked_sub(1).filter(|turns| *turns > 0) {
+                self.late.push((turns, request));
+                continue;
+            }
+            self.twice = true;
+            let now = self.wall();
+            let reply = self.server.poll(&request, Commit::Heard, now);
+            self.note(|| format!("a late copy; the server says {:?}", reply.cause()));
+            self.shows(&reply);
+        }
+    }
+
+    fn is_done_to_the_server(&mut self, op: Op) {
+        let now = self.wall();
+        let of = |user| match user {
+            User::Alice => alice(),
+            User::Bob => bob(),
+        };
+        let server = &mut self.server;
+        match op {
+            Op::Enter(user) => {
+                let _ = server.enter(&of(user), &self.user_code, now);
+            }
+            Op::Approve(user, granted) => server.approve(&of(user), granted, now),
+            Op::Deny => server.decide(|session, _| session.deny(&alice(), at(now)).ok()?),
+            Op::Withdraw => server.decide(|session, _| session.withdraw(&alice()).ok()?),
+            Op::Release => server.decide(|session, _| session.release(&alice()).ok()),
+            Op::Purge => {
+                let _ = server.store.purge(at(now));
+            }
+            Op::Meddles(Meddler::Thief) => {
+                // As the network would repeat a request: nobody can tell.
+                let (starting, _) = self.flow.start(Duration::ZERO).unwrap();
+                let body = format!(
+                    r#"{{"device_code":"{}","user_code":"A","verification_uri":"https://as.example/","expires_in":900}}"#,
+                    self.device_code
+                );
+                let issued = starting.answer(Ok(Received::new(200, body)), Duration::ZERO);
+                let Next::Send(_, request) = issued.unwrap().0.next(span(9000)) else {
+                    panic!("a thief does not wait");
+                };
+                self.twice = true;
+                let _ = self.server.poll(&request, Commit::Heard, now);
+            }
+            Op::Meddles(meddler) => server.meddle(meddler, &self.device_code, now),
+            other => unreachable!("{other:?} is of the client or the network"),
+        }
+    }
+
+    // The end.
+
+    /// The last section of the client's tables: what the user chose, or expiry, or, where an answer was lost or a request came
+    /// twice, rejection.
+    fn ends_in(&mut self, outcome: &Outcome) -> Summary {
+        self.shows(outcome);
+        self.note(|| format!("the end: {outcome:?}"));
+        let status = self.server.status();
+        let past_deadline = self.held >= self.deadline;
+        let ending = match outcome {
+            Outcome::Granted(tokens) => {
+                assert_eq!(self.told, Some(Cause::Granted));
+                assert_eq!(status, Some(Status::Redeemed));
+                assert_eq!(self.server.successes, 1);
+                assert_eq!(tokens.bearer(), Some(ACCESS_TOKEN));
+                let withheld: &[String] = match tokens.scope() {
+                    Some(ASKED) => &[],
+                    Some("openid") => &["profile".to_owned()],
+                    other => panic!("{other:?} was granted"),
+                };
+                assert_eq!(tokens.withheld(), withheld);
+                "granted"
+            }
+            Outcome::Denied(_) => {
+                assert_eq!(self.told, Some(Cause::Denied));
+                assert_eq!(status, Some(Status::Denied));
+                "denied"
+            }
+            Outcome::Expired(Expiry::ByServer(refusal)) => {
+                match refusal.code() {
+                    Some("expired_token") => {
+                        let expired = [Some(Cause::Expired), Some(Cause::ApprovalExpired)];
+                        assert!(expired.contains(&self.told));
+                    }
+                    Some("invalid_grant") => assert!(past_deadline && !self.lost),
+                    other => panic!("{other:?}"),
+                }
+                "expired by the server"
+            }
+            Outcome::Expired(Expiry::ByClock(_)) => {
+                assert!(past_deadline);
+                // Nobody was told of a decision, or else it were the outcome.
+                let undecided = [
+                    Cause::Pending,
+                    Cause::TooFast,
+                    Cause::StoreFailed,
+                    Cause::OutcomeUnknown,
+                ];
+                assert!(self.told.is_none_or(|told| undecided.contains(&told)));
+                "expired by the clock"
+            }
+            Outcome::Rejected(refusal) => {
+                assert_eq!(refusal.code(), Some("invalid_grant"));
+                assert_eq!(refusal.possibly_redeemed, self.lost);
+                assert!(self.lost || !past_deadline);
+                match status {
+                    // An answer was lost, a request came twice, or the server lost its own word.
+                    Some(Status::Redeemed) => assert!(self.lost || self.twice || self.unheard),
+                    Some(Status::Revoked) | None => {}
+                    other => panic!("rejected while {other:?}"),
+                }
+                "rejected"
+            }
+            other @ (Outcome::Failed(_)
+            | Outcome::Redirected(_)
+            | Outcome::Malformed(_)
+            | Outcome::Cancelled(_)) => panic!("{other:?}"),
+        };
+        // "With one server clock and no loss the server never says slow_down"; with two, as long as the tolerance covers
+        // what they and the client's differ by.
+        let interval = self.server.interval;
+        let tolerance = (interval / 4).max(1000);
+        let covered = interval * 1000 / self.fastest - self.skew >= interval - tolerance;
+        if covered && !self.lost && !self.twice && !self.set_back {
+            assert!(!self.server.slowed_down, "slowed down without a loss");
+        }
+        Summary {
+            messages: self.server.messages,
+            ending,
+            chosen: status.and_then(|status| match status {
+                Status::Approved | Status::Redeemed => Some("granted"),
+                Status::Denied => Some("denied"),
+                Status::Pending | Status::Claimed | Status::Revoked => None,
+            }),
+            slowed_down: self.server.slowed_down,
+        }
+    }
+}
+
+fn span(millis: i64) -> Duration {
+    Duration::from_millis(u64::try_from(millis).unwrap())
+}
+
+/// Rounded up: nobody wakes before it is time.
+fn millis(span: Duration) -> i64 {
+    i64::try_from(span.as_nanos().div_ceil(1_000_000)).unwrap_or(i64::MAX)
+}
