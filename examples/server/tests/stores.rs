@@ -559,7 +559,7 @@ async fn says_that_it_does_not_know(url: &str, end: impl FnOnce()) {
 #[tokio::test]
 async fn a_write_to_a_lost_postgres_is_unknown() {
     if let Some(service) = Service::postgres() {
-        let url = service.url().to_owned();
+        let url = service.url();
         says_that_it_does_not_know(&url, || drop(service)).await;
     }
 }
@@ -567,7 +567,7 @@ async fn a_write_to_a_lost_postgres_is_unknown() {
 #[tokio::test]
 async fn a_write_to_a_lost_redis_is_unknown() {
     if let Some(service) = Service::redis() {
-        let url = service.url().to_owned();
+        let url = service.url();
         says_that_it_does_not_know(&url, || drop(service)).await;
     }
 }

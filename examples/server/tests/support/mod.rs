@@ -2,4 +2,5 @@
 
 #![allow(dead_code, reason = "each test file uses a part")]
 
+pub(crate) mod processes;
 pub(crate) mod services;

@@ -9,19 +9,45 @@ use std::fs::Permissions;
 use std::io::Write as _;
 use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, Weak};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
+use tokio::io::copy;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
 /// A running database.
 #[derive(Debug)]
 pub(crate) struct Service {
     keeper: Child,
     folder: TempDir,
-    url: String,
+    socket: PathBuf,
+    kind: Kind,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    Postgres,
+    Redis,
+}
+
+impl Kind {
+    /// The URL of a socket. That of Postgres has a name that is known.
+    fn url(self, socket: &Path) -> String {
+        match self {
+            Self::Postgres => {
+                let folder = socket.parent().unwrap_or(socket).display();
+                format!("postgres:///postgres?user=test&host={folder}")
+            }
+            Self::Redis => format!("redis+unix://{}", socket.display()),
+        }
+    }
 }
 
 /// Starts the program after its first argument, a signal, and sends it that when this shell's input ends: the process that
@@ -84,7 +110,8 @@ impl Service {
         arguments.extend(settings.iter().flat_map(|setting| ["-c", setting]));
         let mut service = Self {
             keeper: keeper("QUIT", &run("postgres", &arguments), path),
-            url: format!("postgres:///postgres?user=test&host={socket}"),
+            kind: Kind::Postgres,
+            socket: path.join(".s.PGSQL.5432"),
             folder,
         };
         let ready = run("pg_isready", &["-q", "-h", &socket]);
@@ -111,7 +138,8 @@ impl Service {
         run.extend(settings.iter().flatten().map(|&one| one.to_owned()));
         let mut service = Self {
             keeper: keeper("KILL", &run, path),
-            url: format!("redis+unix://{socket}"),
+            kind: Kind::Redis,
+            socket: path.join("socket"),
             folder,
         };
         service.wait_for(|_| {
@@ -123,9 +151,16 @@ impl Service {
         Some(service)
     }
 
-    /// The URL for the server.
-    pub(crate) fn url(&self) -> &str {
-        &self.url
+    /// The URL for a server.
+    pub(crate) fn url(&self) -> String {
+        self.kind.url(&self.socket)
+    }
+
+    /// The URL of a way to it that can be cut.
+    pub(crate) fn through(&self, folder: &Path) -> (String, Cable) {
+        let socket = folder.join(self.socket.file_name().unwrap());
+        let url = self.kind.url(&socket);
+        (url, Cable::new(&socket, &self.socket))
     }
 
     fn wait_for(&mut self, is_ready: impl Fn(&Path) -> bool) {
@@ -144,6 +179,58 @@ impl Drop for Service {
     fn drop(&mut self) {
         drop(self.keeper.stdin.take());
         let _ = self.keeper.wait();
+    }
+}
+
+/// A way to a service. It is there for as long as its value.
+#[derive(Debug)]
+pub(crate) struct Cable {
+    cuts: watch::Sender<()>,
+    listening: JoinHandle<()>,
+}
+
+/// How long requests still get through when nothing comes back any more.
+const ONE_WAY: Duration = Duration::from_millis(20);
+
+impl Cable {
+    fn new(near: &Path, far: &Path) -> Self {
+        let listener = UnixListener::bind(near).unwrap();
+        let (cuts, cut) = watch::channel(());
+        let far = far.to_owned();
+        let listening = tokio::spawn(async move {
+            while let Ok((near, _)) = listener.accept().await {
+                tokio::spawn(forward(near, far.clone(), cut.clone()));
+            }
+        });
+        Self { cuts, listening }
+    }
+
+    /// Cuts every connection, in the worst way: what was asked for is done, and nobody is told.
+    pub(crate) fn cut(&self) {
+        self.cuts.send_replace(());
+    }
+}
+
+impl Drop for Cable {
+    fn drop(&mut self) {
+        self.listening.abort();
+    }
+}
+
+async fn forward(near: UnixStream, far: PathBuf, mut cut: watch::Receiver<()>) {
+    let Ok(far) = UnixStream::connect(far).await else {
+        return;
+    };
+    cut.mark_unchanged();
+    let ((mut from_near, mut to_near), (mut from_far, mut to_far)) =
+        (near.into_split(), far.into_split());
+    let mut requests = pin!(copy(&mut from_near, &mut to_far));
+    tokio::select! {
+        _ = &mut requests => {}
+        _ = copy(&mut from_far, &mut to_near) => {}
+        _ = cut.changed() => {
+            let _ = timeout(ONE_WAY, requests).await;
+        }
     }
 }
 

@@ -1,0 +1,565 @@
+//! Logins while servers are killed and connections to the database are cut: no code is redeemed twice, no decision is lost.
+//!
+//! Hundreds of devices, each a client half over HTTP, and their users on the real verification page, talk to any of the
+//! servers; half of the polls are sent twice at once. Meanwhile servers are killed and started again, and every connection to
+//! the database is cut now and then. Afterwards what devices and users were told is compared with what is stored.
+//!
+//! What happens is drawn from a seed, printed and taken from `FAULT_SEED`; how long things take is not.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a panic is how a test fails"
+)]
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use device_flow::client::{
+    DeviceFlow, Endpoints, Expiry, Failure, Next, Outcome, Received, Request, Step,
+};
+use device_flow::digest::SessionKey;
+use device_flow::server::Status;
+use example_server::store::{Store, TokenDigest};
+use fastrand::Rng;
+use serde_json::Value;
+use sha2::{Digest as _, Sha256};
+use sqlx::Connection as _;
+use support::processes::Process;
+use support::services::{Cable, Service};
+use time::OffsetDateTime;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+/// How large, and for how long.
+#[derive(Clone, Copy, Debug)]
+struct Plan {
+    seed: u64,
+    servers: usize,
+    devices: usize,
+    /// In which the devices begin.
+    rush: Duration,
+    /// In which servers are killed and connections cut.
+    trouble: Duration,
+    /// Of a code.
+    lifetime: Duration,
+}
+
+impl Plan {
+    /// The short one of a plain run of the tests, and the one of CI.
+    fn new(servers: usize, devices: usize) -> Self {
+        let is_full = std::env::var_os("REQUIRE_ALL").is_some();
+        let seed = std::env::var("FAULT_SEED").ok();
+        let seed = seed.map(|seed| seed.parse().expect("FAULT_SEED is a number"));
+        let seconds = |full, short| Duration::from_secs(if is_full { full } else { short });
+        Self {
+            seed: seed.unwrap_or_else(|| fastrand::u64(..)),
+            servers,
+            devices: if is_full { devices } else { devices / 4 },
+            rush: seconds(5, 1),
+            trouble: seconds(16, 4),
+            lifetime: seconds(30, 7),
+        }
+    }
+}
+
+/// All of it must end within this.
+const BOUND: Duration = Duration::from_secs(110);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_sqlite_nothing_is_lost_or_doubled() {
+    let folder = tempfile::tempdir().unwrap();
+    let url = format!("sqlite:{}", folder.path().join("db").display());
+    play(Plan::new(1, 120), &url, &url, Cut::Nothing).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_postgres_nothing_is_lost_or_doubled() {
+    if let Some(service) = Service::postgres() {
+        let folder = tempfile::tempdir().unwrap();
+        let (url, cable) = service.through(folder.path());
+        let direct = service.url();
+        let cut = Cut::Postgres(cable, direct.clone());
+        play(Plan::new(3, 300), &url, &direct, cut).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_redis_nothing_is_lost_or_doubled() {
+    if let Some(service) = Service::redis() {
+        let folder = tempfile::tempdir().unwrap();
+        let (url, cable) = service.through(folder.path());
+        let direct = service.url();
+        let cut = Cut::Redis(cable, direct.clone());
+        play(Plan::new(3, 300), &url, &direct, cut).await;
+    }
+}
+
+/// How connections are cut: by the database, on the way to it.
+enum Cut {
+    Nothing,
+    Postgres(Cable, String),
+    Redis(Cable, String),
+}
+
+impl Cut {
+    async fn all(&self, on_the_way: bool) {
+        match self {
+            Self::Nothing => {}
+            Self::Postgres(cable, _) | Self::Redis(cable, _) if on_the_way => cable.cut(),
+            Self::Postgres(_, url) => {
+                let mut connection = sqlx::PgConnection::connect(url).await.unwrap();
+                sqlx::query(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+                    WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()",
+                )
+                .execute(&mut connection)
+                .await
+                .unwrap();
+            }
+            Self::Redis(_, url) => {
+                let client = redis::Client::open(url.as_str()).unwrap();
+                let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+                let mut kill = redis::cmd("CLIENT");
+                let kill = kill.arg("KILL").arg("TYPE").arg("normal");
+                let kill = kill.arg("SKIPME").arg("yes");
+                kill.exec_async(&mut connection).await.unwrap();
+            }
+        }
+    }
+}
+
+/// What all devices and users see.
+struct World {
+    plan: Plan,
+    servers: Vec<SocketAddr>,
+    http: reqwest::Client,
+    started: Instant,
+    /// How many successes were sent for a session, to whomever.
+    successes: Mutex<BTreeMap<SessionKey, usize>>,
+}
+
+/// What a user wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wish {
+    Approve,
+    Deny,
+    Ignore,
+}
+
+/// What became of a login.
+struct Login {
+    session: SessionKey,
+    outcome: Outcome,
+    wish: Wish,
+    /// Whether the page said that it is so.
+    is_acknowledged: bool,
+}
+
+/// The servers reach the store at `store`, the judge directly.
+async fn play(plan: Plan, store: &str, direct: &str, cut: Cut) {
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("config.toml");
+    std::fs::write(&config, configuration(&plan, store)).unwrap();
+    let log = folder.path().join("log");
+    let playing = scene(plan, direct, cut, &config, &log);
+    let ended = timeout(BOUND, playing).await;
+    assert!(ended.is_ok(), "it does not end; {plan:?}");
+}
+
+async fn scene(plan: Plan, direct: &str, cut: Cut, config: &Path, log: &Path) {
+    let mut processes: Vec<_> = (0..plan.servers)
+        .map(|_| Process::new(config, log))
+        .collect();
+    for process in &mut processes {
+        process.start().await;
+    }
+    let http = reqwest::Client::builder()
+        .redirect(reqwest::redirect::Policy::none())
+        .timeout(Duration::from_secs(8))
+        .no_proxy();
+    let world = Arc::new(World {
+        plan,
+        servers: processes.iter().map(Process::address).collect(),
+        http: http.build().unwrap(),
+        started: Instant::now(),
+        successes: Mutex::default(),
+    });
+    let mut rng = Rng::with_seed(plan.seed);
+    let mut devices = JoinSet::new();
+    for number in 0..plan.devices {
+        devices.spawn(device(world.clone(), number, rng.fork()));
+    }
+    let (kills, cuts) = tokio::join!(
+        kill_now_and_then(&mut processes, plan.trouble, rng.fork()),
+        cut_now_and_then(&cut, plan.trouble, rng.fork()),
+    );
+    let logins: Vec<_> = devices.join_all().await.into_iter().flatten().collect();
+    drop(processes);
+    let store = Store::open(direct, None).await.unwrap();
+    let summary = judge(&world, &store, &logins).await;
+    let line = format!("{plan:?}: {kills} kills, {cuts} cuts; {summary}");
+    let _ = writeln!(std::io::stderr(), "{line}");
+    assert!(kills > 0, "nobody was killed: {line}");
+}
+
+async fn kill_now_and_then(processes: &mut [Process], trouble: Duration, mut rng: Rng) -> usize {
+    let started = Instant::now();
+    let mut kills = 0;
+    while started.elapsed() < trouble {
+        sleep(millis(&mut rng, 300, 1200)).await;
+        let process = &mut processes[rng.usize(..processes.len())];
+        process.kill();
+        kills += 1;
+        sleep(millis(&mut rng, 0, 300)).await;
+        process.start().await;
+    }
+    kills
+}
+
+async fn cut_now_and_then(cut: &Cut, trouble: Duration, mut rng: Rng) -> usize {
+    let started = Instant::now();
+    let mut cuts = 0;
+    while started.elapsed() < trouble && !matches!(cut, Cut::Nothing) {
+        sleep(millis(&mut rng, 200, 1000)).await;
+        cut.all(rng.bool()).await;
+        cuts += 1;
+    }
+    cuts
+}
+
+fn millis(rng: &mut Rng, least: u64, most: u64) -> Duration {
+    Duration::from_millis(rng.u64(least..=most))
+}
+
+impl World {
+    fn now(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// One of the servers, as a balancer would choose it: another one where it cannot be reached.
+    async fn send(
+        &self,
+        request: &Request,
+        source: &str,
+        rng: &mut Rng,
+    ) -> Result<(u16, Vec<u8>), Failure> {
+        let path = request.url().strip_prefix(ISSUER).unwrap();
+        for _ in 0..4 {
+            let server = self.servers[rng.usize(..self.servers.len())];
+            let mut post = self.http.post(format!("http://{server}{path}"));
+            for (name, value) in request.headers() {
+                post = post.header(name, value);
+            }
+            let post = post.header("x-forwarded-for", source);
+            match post.body(request.body().to_owned()).send().await {
+                Ok(response) => {
+                    let status = response.status().as_u16();
+                    let body = response.bytes().await.map_err(|_| Failure::Other)?;
+                    return Ok((status, body.to_vec()));
+                }
+                Err(error) if error.is_connect() => sleep(Duration::from_millis(50)).await,
+                Err(error) if error.is_timeout() => return Err(Failure::ConnectionTimeout),
+                Err(_) => break,
+            }
+        }
+        Err(Failure::Other)
+    }
+
+    /// A poll, which somebody on the way may send twice; counts what successes come of it.
+    async fn poll(
+        &self,
+        request: &Request,
+        session: &SessionKey,
+        source: &str,
+        rng: &mut Rng,
+    ) -> Result<Received<Vec<u8>>, Failure> {
+        let answers = if rng.bool() {
+            let mut other = rng.fork();
+            let one = self.send(request, source, rng);
+            let (one, other) = tokio::join!(one, self.send(request, source, &mut other));
+            vec![one, other]
+        } else {
+            vec![self.send(request, source, rng).await]
+        };
+        let is_success = |answer: &&Result<(u16, Vec<u8>), _>| {
+            matches!(answer, Ok((200, _))) // the token endpoint has no other 200
+        };
+        let successes = answers.iter().filter(is_success).count();
+        *self.successes.lock().unwrap().entry(*session).or_default() += successes;
+        // The device sees one of the answers.
+        let seen = rng.usize(..answers.len());
+        let answer = answers.into_iter().nth(seen).unwrap();
+        answer.map(|(status, body)| Received::new(status, body))
+    }
+}
+
+/// A login on a device; none where no codes were to be had.
+async fn device(world: Arc<World>, number: usize, mut rng: Rng) -> Option<Login> {
+    let wishes = [
+        Wish::Approve,
+        Wish::Approve,
+        Wish::Approve,
+        Wish::Deny,
+        Wish::Ignore,
+    ];
+    let wish = wishes[rng.usize(..wishes.len())];
+    let users_rng = rng.fork();
+    let rush = world.plan.rush.as_secs_f64();
+    sleep(Duration::from_secs_f64(rng.f64() * rush)).await;
+    let source = format!("198.18.{}.{}", number / 256, number % 256);
+    let endpoint = |path| format!("{ISSUER}/oauth2/{path}");
+    let endpoints = Endpoints::new(endpoint("device_authorization"), endpoint("token")).unwrap();
+    let flow = DeviceFlow::new(endpoints, "client_cli").scope("openid offline_access");
+    let mut tries = 0;
+    let (mut waiting, prompt, session) = loop {
+        let (starting, request) = flow.start(world.now()).unwrap();
+        let answer = world.send(&request, &source, &mut rng).await;
+        let body = answer.as_ref().map_or(&[][..], |(_, body)| body);
+        let codes = serde_json::from_slice::<Value>(body).unwrap_or_default();
+        let received = answer
+            .as_ref()
+            .map(|(status, body)| Received::new(*status, body));
+        match starting.answer(received.map_err(|failure| *failure), world.now()) {
+            Ok((waiting, prompt)) => {
+                let code = codes["device_code"].as_str().unwrap();
+                let session = SessionKey::from_bytes(Sha256::digest(code).into());
+                break (waiting, prompt, session);
+            }
+            Err(error) => assert!(error.may_be_retried(), "{error}"),
+        }
+        tries += 1;
+        if tries == 30 {
+            return None;
+        }
+        sleep(millis(&mut rng, 100, 500)).await;
+    };
+    let user = user(world.clone(), number, prompt.user_code, wish, users_rng);
+    let user = tokio::spawn(user);
+    let outcome = loop {
+        match waiting.next(world.now()) {
+            Next::Wait(same, until) => {
+                sleep(until.saturating_sub(world.now())).await;
+                waiting = same;
+            }
+            Next::Send(sent, request) => {
+                let answer = world.poll(&request, &session, &source, &mut rng).await;
+                match sent.answer(answer, world.now()) {
+                    Step::Again(later) => waiting = later,
+                    Step::Done(outcome) => break outcome,
+                }
+            }
+            Next::Done(outcome) => break outcome,
+        }
+    };
+    Some(Login {
+        session,
+        outcome,
+        wish,
+        is_acknowledged: user.await.unwrap(),
+    })
+}
+
+/// A user at the page, until it says that it is as they wish, or the code has expired.
+async fn user(
+    world: Arc<World>,
+    number: usize,
+    user_code: String,
+    wish: Wish,
+    mut rng: Rng,
+) -> bool {
+    if wish == Wish::Ignore {
+        return false;
+    }
+    let browser = reqwest::Client::builder()
+        .cookie_store(true)
+        .redirect(reqwest::redirect::Policy::none())
+        .timeout(Duration::from_secs(8))
+        .no_proxy()
+        .build()
+        .unwrap();
+    let most = world.plan.lifetime.as_secs_f64() / 2.0;
+    sleep(Duration::from_secs_f64(rng.f64() * most)).await;
+    let mut page = Page::default();
+    let started = Instant::now();
+    while started.elapsed() < world.plan.lifetime {
+        let server = world.servers[rng.usize(..world.servers.len())];
+        let url = format!("http://{server}/device");
+        let step = match wish {
+            _ if page.csrf.is_empty() => None,
+            _ if page.is_signed_out => Some("sign_in"),
+            Wish::Approve if page.session.is_some() => Some("approve"),
+            Wish::Deny if page.session.is_some() => Some("deny"),
+            Wish::Approve | Wish::Deny | Wish::Ignore => Some("enter"),
+        };
+        let request = match step {
+            None => browser.get(url),
+            Some(step) => browser.post(url).form(&[
+                ("step", step),
+                ("csrf", &page.csrf),
+                ("email", &format!("user{number}@example.com")),
+                ("password", PASSWORD),
+                ("user_code", &user_code),
+                ("session", page.session.as_deref().unwrap_or_default()),
+            ]),
+        };
+        let source = format!("198.19.{}.{}", number / 256, number % 256);
+        let response = request.header("x-forwarded-for", source).send().await;
+        let read = async |response: reqwest::Response| {
+            (
+                response.status().as_u16(),
+                response.text().await.unwrap_or_default(),
+            )
+        };
+        let answer = match response {
+            Ok(response) => Some(read(response).await),
+            Err(_) => None,
+        };
+        match (step, answer) {
+            (Some("approve" | "deny"), Some((200, _))) => return true,
+            (Some("sign_in"), Some((303, _))) => page = Page::default(), // now the form for a code
+            // It was decided, by an answer that was lost or by the clock; or claimed, and nobody knows.
+            (Some("approve" | "deny"), Some((403..=410, _))) | (Some("enter"), Some((400, _))) => {
+                return false;
+            }
+            (_, Some((200, text))) => page = Page::read(&text),
+            (_, Some(_) | None) => sleep(millis(&mut rng, 50, 300)).await,
+        }
+    }
+    false
+}
+
+/// What a form of the page needs.
+#[derive(Default)]
+struct Page {
+    csrf: String,
+    session: Option<String>,
+    is_signed_out: bool,
+}
+
+impl Page {
+    fn read(html: &str) -> Self {
+        let value = |name: &str| {
+            let (_, rest) = html.split_once(&format!(r#"name="{name}" value=""#))?;
+            Some(rest.split_once('"')?.0.to_owned())
+        };
+        Self {
+            csrf: value("csrf").unwrap_or_default(),
+            session: html
+                .contains(r#"value="approve""#)
+                .then(|| value("session"))
+                .flatten(),
+            is_signed_out: html.contains(r#"value="sign_in""#),
+        }
+    }
+}
+
+/// Compares what was told with what is stored. A summary, where nothing is wrong.
+async fn judge(world: &World, store: &Store, logins: &[Login]) -> String {
+    let mut counts = BTreeMap::<String, usize>::new();
+    let mut wrong = Vec::new();
+    for login in logins {
+        let session = &login.session;
+        let successes = world.successes.lock().unwrap().get(session).copied();
+        let successes = successes.unwrap_or_default();
+        let stored = store.load(session).await.unwrap();
+        let status = stored.map(|stored| stored.session.status());
+        let ending = ending(&login.outcome);
+        let decided = match login.wish {
+            Wish::Approve => matches!(status, Some(Status::Approved | Status::Redeemed)),
+            Wish::Deny => status == Some(Status::Denied),
+            Wish::Ignore => status == Some(Status::Pending),
+        };
+        let may_succeed = login.wish == Wish::Approve && status == Some(Status::Redeemed);
+        let ended = matches!(ending, "expired" | "possibly redeemed");
+        let is_right = (decided || !login.is_acknowledged)
+            && (successes == 0 || (successes == 1 && may_succeed))
+            && (successes == 1 || status != Some(Status::Approved) || ended)
+            && (ending != "denied" || status == Some(Status::Denied))
+            && (ending != "granted" || successes == 1);
+        // What a device was given can be used.
+        let is_stored = if let Outcome::Granted(tokens) = &login.outcome {
+            let token = TokenDigest::of(tokens.refresh_token().unwrap());
+            let family = store.load_family(&token, OffsetDateTime::now_utc()).await;
+            family.unwrap().is_some_and(|family| family.key == *session)
+        } else {
+            true
+        };
+        if !is_right || !is_stored {
+            wrong.push(format!(
+                "{:?}, acknowledged {}, stored {status:?}, {successes} successes, the device {ending}, \
+                its token stored {is_stored}",
+                login.wish, login.is_acknowledged
+            ));
+        }
+        let wish = login.wish;
+        *counts.entry(format!("{wish:?} {ending}")).or_default() += 1;
+    }
+    assert!(wrong.is_empty(), "{:?}: {wrong:#?}", world.plan);
+    let successes: usize = world.successes.lock().unwrap().values().sum();
+    assert!(successes * 4 > logins.len(), "few succeed: {counts:?}");
+    format!("{} logins, {successes} successes: {counts:?}", logins.len())
+}
+
+fn ending(outcome: &Outcome) -> &'static str {
+    match outcome {
+        Outcome::Granted(_) => "granted",
+        Outcome::Denied(_) => "denied",
+        Outcome::Expired(Expiry::ByServer(_) | Expiry::ByClock(_)) => "expired",
+        Outcome::Rejected(refusal) if refusal.possibly_redeemed => "possibly redeemed",
+        Outcome::Rejected(_) => "rejected",
+        Outcome::Failed(_) => "failed",
+        Outcome::Redirected(_) => "redirected",
+        Outcome::Malformed(_) => "malformed",
+        Outcome::Cancelled(_) => "cancelled",
+    }
+}
+
+/// What the servers call themselves; nobody listens there.
+const ISSUER: &str = "http://127.0.0.1:1";
+
+const PASSWORD: &str = "password";
+
+/// A user for each device, for each may enter a few codes only. Their password is hashed at next to no cost.
+fn configuration(plan: &Plan, store: &str) -> String {
+    let lifetime = plan.lifetime.as_secs();
+    let users = (0..plan.devices).map(|number| {
+        format!(
+            r#"
+            [[users]]
+            sub = "user_{number}"
+            email = "user{number}@example.com"
+            name = "User {number}"
+            password = "{HASH}"
+            "#
+        )
+    });
+    let users: String = users.collect();
+    format!(
+        r#"
+        issuer = "{ISSUER}"
+        store = "{store}"
+        trusted_proxies = ["127.0.0.1"]
+        [policy]
+        interval = 1
+        lifetime = {lifetime}
+        [limits]
+        password_checks = 16
+        [[clients]]
+        id = "client_cli"
+        name = "Device"
+        device_grant = true
+        scope = "openid offline_access"
+        {users}
+        "#
+    )
+}
+
+const HASH: &str = "$argon2id$v=19$m=8,t=1,p=1$sHqTX6DbwVc$hyxw+q/vUew4WcPse/og3w";

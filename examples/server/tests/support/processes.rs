@@ -1,0 +1,104 @@
+//! The server as a process, to be killed and started again on the same address.
+
+use std::fs::File;
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use tokio::net::TcpStream;
+use tokio::time::sleep;
+
+/// A server, running or killed.
+#[derive(Debug)]
+pub(crate) struct Process {
+    address: SocketAddr,
+    config: PathBuf,
+    log: PathBuf,
+    child: Option<Child>,
+}
+
+/// How long a server may take to answer after its start.
+const STARTS_WITHIN: Duration = Duration::from_secs(20);
+
+impl Process {
+    /// A server with this configuration, on an address that is free, not started yet.
+    pub(crate) fn new(config: &Path, log: &Path) -> Self {
+        Self {
+            address: free_address(),
+            config: config.to_owned(),
+            log: log.to_owned(),
+            child: None,
+        }
+    }
+
+    pub(crate) const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    pub(crate) fn id(&self) -> Option<u32> {
+        self.child.as_ref().map(Child::id)
+    }
+
+    /// Starts it, until it accepts connections. Somebody else's connection may have its port for a moment: then again.
+    pub(crate) async fn start(&mut self) {
+        let started = Instant::now();
+        loop {
+            let child = self.child.get_or_insert_with(|| {
+                let log = File::options().create(true).append(true).open(&self.log);
+                Command::new(env!("CARGO_BIN_EXE_example-server"))
+                    .arg("--config")
+                    .arg(&self.config)
+                    .args(["--listen", &self.address.to_string()])
+                    .stdin(Stdio::null())
+                    .stderr(log.unwrap())
+                    .spawn()
+                    .unwrap()
+            });
+            if child.try_wait().unwrap().is_some() {
+                self.child = None;
+            } else if TcpStream::connect(self.address).await.is_ok() {
+                return;
+            }
+            let is_late = started.elapsed() > STARTS_WITHIN;
+            assert!(!is_late, "no start: {}", self.last_lines());
+            sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    fn last_lines(&self) -> String {
+        let log = std::fs::read_to_string(&self.log).unwrap_or_default();
+        let lines: Vec<_> = log.lines().rev().take(5).collect();
+        lines.join("\n")
+    }
+
+    /// Kills it, as a crash would.
+    pub(crate) fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// An address below the ports that the system gives to outgoing connections: one of those could be on it whenever the server is
+/// not, even one that tries to reach it.
+fn free_address() -> SocketAddr {
+    static TRIED: AtomicU32 = AtomicU32::new(0);
+    loop {
+        let tried = TRIED.fetch_add(1, Ordering::Relaxed);
+        let offset = (std::process::id().wrapping_mul(101) + tried) % 10_000;
+        let port = u16::try_from(20_000 + offset).unwrap();
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
+        if TcpListener::bind(address).is_ok() {
+            return address;
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
