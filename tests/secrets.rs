@@ -569,7 +569,7 @@ fn no_refusal_echoes_what_was_sent() {
         // The wire, whole.
         log.text.push_str(reply.response().body());
         for (_, value) in reply.response().headers() {
-            log.text.push_str(&value);
+            log.text.push_str(value);
         }
     }
     log.assert_silent();

@@ -204,7 +204,7 @@ fn b1_retry_after_is_in_whole_seconds_rounded_up_and_then_one_try_is_back() {
         let now = NOW + Duration::from_millis(after);
         let reply = refusal(checked(&store, &policy, SECRET, now));
         let header = reply.response().header("retry-after");
-        assert_eq!(header.as_deref(), Some(told));
+        assert_eq!(header, Some(told));
     }
     let later = NOW + Duration::from_mins(1);
     checked(&store, &policy, SECRET, later).unwrap();

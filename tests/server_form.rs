@@ -1449,11 +1449,11 @@ fn is_well_formed(reply: &Reply) -> Result<(), TestCaseError> {
     let response = reply.response();
     prop_assert!(matches!(response.status(), 400 | 401 | 405));
     let content_type = response.header("content-type");
-    prop_assert_eq!(content_type.as_deref(), Some("application/json"));
+    prop_assert_eq!(content_type, Some("application/json"));
     let cache_control = response.header("cache-control");
-    prop_assert_eq!(cache_control.as_deref(), Some("no-store"));
+    prop_assert_eq!(cache_control, Some("no-store"));
     let pragma = response.header("pragma");
-    prop_assert_eq!(pragma.as_deref(), Some("no-cache"));
+    prop_assert_eq!(pragma, Some("no-cache"));
     let challenged = response.header("www-authenticate").is_some();
     prop_assert_eq!(challenged, response.status() == 401);
     prop_assert_eq!(response.header("allow").is_some(), response.status() == 405);

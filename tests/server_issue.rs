@@ -352,7 +352,7 @@ fn d2_retry_after_is_whole_seconds_rounded_up() {
         spent.retry_after = wait;
         let reply = Reply::issuing_quota_spent(spent);
         let header = reply.response().header("retry-after");
-        assert_eq!(header.as_deref(), Some(told));
+        assert_eq!(header, Some(told));
     }
 }
 

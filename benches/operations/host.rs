@@ -356,7 +356,7 @@ fn send(reply: &Reply, out: &mut Out) {
     let response = reply.response();
     out.head(response.status());
     for (name, value) in response.headers() {
-        Out::header(name, &value);
+        Out::header(name, value);
     }
     out.push(response.body().as_bytes());
 }

@@ -160,7 +160,7 @@ impl<'t> Stage<'t> {
                 to: who,
                 status: response.status(),
                 headers: headers
-                    .map(|(name, value)| (name, String::from(&*value)))
+                    .map(|(name, value)| (name, String::from(value)))
                     .collect(),
                 body: response.body().to_owned(),
                 cause: reply.cause().as_str(),
@@ -170,7 +170,7 @@ impl<'t> Stage<'t> {
 
         let received = Received::new(response.status(), response.body().to_owned());
         Ok(match response.header("retry-after") {
-            Some(seconds) => received.retry_after(&seconds),
+            Some(seconds) => received.retry_after(seconds),
             None => received,
         })
     }
@@ -362,10 +362,7 @@ impl Expected {
         };
         let header = |(name, _): &(&'static str, String)| {
             let value = response.header(name);
-            (
-                *name,
-                value.map(|value| String::from(&*value)).unwrap_or_default(),
-            )
+            (*name, value.map(String::from).unwrap_or_default())
         };
         Self {
             status: response.status(),

@@ -73,7 +73,7 @@ impl Reply {
     }
 
     fn too_many(cause: Cause, spent: Spent) -> Self {
-        Self::made(Response::later(TOO_MANY, spent.seconds()), cause)
+        Self::made(Response::too_many(spent.seconds()), cause)
     }
 
     #[inline(always)]
@@ -117,7 +117,6 @@ impl<B: From<alloc::borrow::Cow<'static, [u8]>>> From<Reply> for http::Response<
 
 /// The responses that several causes share, byte for byte.
 const EXPIRED: &Fixed = fixed!(400, "expired_token", "the device code has expired");
-const TOO_MANY: &Fixed = fixed!(429, "temporarily_unavailable", "too many requests");
 const UNAVAILABLE: &Fixed = fixed!(503, "temporarily_unavailable", "try again later");
 /// Also stands for the causes whose response is made for the request, and never sent for these.
 const SERVER_ERROR: &Fixed = fixed!(500, "server_error", "the server failed");
@@ -193,7 +192,7 @@ causes! {
     /// A16: no `device_code`.
     DeviceCodeMissing, "device_code_missing", invalid!("device_code is missing");
     /// B1: too many wrong secrets before.
-    SecretQuotaSpent, "secret_quota_spent", TOO_MANY;
+    SecretQuotaSpent, "secret_quota_spent", SERVER_ERROR;
     /// B2, B3: nobody has this id.
     UnknownClient, "unknown_client", INVALID_CLIENT;
     /// B2, B3: the secret is wrong.
@@ -247,7 +246,7 @@ causes! {
     /// C19: whether the write won is unknown. The tokens of this request were never sent.
     OutcomeUnknown, "outcome_unknown", UNAVAILABLE;
     /// D2: too many codes asked for.
-    IssuingQuotaSpent, "issuing_quota_spent", TOO_MANY;
+    IssuingQuotaSpent, "issuing_quota_spent", SERVER_ERROR;
     /// D3: no scope, and no default.
     ScopeMissing, "scope_missing", fixed!(400, "invalid_scope", "scope is missing");
     /// D4: not the syntax of a scope.

@@ -13,7 +13,6 @@ use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
 use core::fmt;
-use core::ops::Deref;
 
 /// A response, ready to send.
 ///
@@ -29,8 +28,8 @@ pub struct Response(Kind);
 enum Kind {
     /// A refusal that is the same every time.
     Fixed(&'static Fixed),
-    /// The same with the seconds after which to come back.
-    Later(&'static Fixed, u32),
+    /// Too many requests, with the seconds after which to come back.
+    TooMany(Digits),
     /// `slow_down` with the interval now in force.
     SlowDown(Arc<SlowDown>),
     /// The refusal of a client, with its challenge.
@@ -45,6 +44,7 @@ enum Kind {
 pub(crate) struct Fixed {
     status: u16,
     body: &'static str,
+    header: Option<(&'static str, &'static str)>,
 }
 
 /// A refusal's constant part: its status, error code and description.
@@ -69,6 +69,9 @@ pub(crate) use fixed;
 pub(crate) const INVALID_CLIENT: &Fixed =
     fixed!(401, "invalid_client", "client authentication failed");
 
+/// Whoever asks too often, at either endpoint.
+const TOO_MANY: &Fixed = fixed!(429, "temporarily_unavailable", "too many requests");
+
 /// When to come back after a 503, in seconds: the default interval of a poll ([RFC 8628, section 3.2]).
 ///
 /// [RFC 8628, section 3.2]: https://www.rfc-editor.org/rfc/rfc8628#section-3.2
@@ -76,7 +79,15 @@ const RETRY_AFTER: &str = "5";
 
 impl Fixed {
     pub(crate) const fn new(status: u16, body: &'static str) -> Self {
-        Self { status, body }
+        Self {
+            status,
+            body,
+            header: match status {
+                405 => Some(("allow", "POST")),
+                503 => Some(("retry-after", RETRY_AFTER)),
+                _ => None,
+            },
+        }
     }
 }
 
@@ -85,8 +96,8 @@ impl Response {
         Self(Kind::Fixed(fixed))
     }
 
-    pub(crate) const fn later(fixed: &'static Fixed, seconds: u32) -> Self {
-        Self(Kind::Later(fixed, seconds))
+    pub(crate) fn too_many(seconds: u32) -> Self {
+        Self(Kind::TooMany(Digits::of(seconds)))
     }
 
     pub(crate) const fn slow_down(body: Arc<SlowDown>) -> Self {
@@ -106,9 +117,11 @@ impl Response {
     }
 
     /// The status code.
+    #[inline]
     pub fn status(&self) -> u16 {
         match &self.0 {
-            Kind::Fixed(fixed) | Kind::Later(fixed, _) => fixed.status,
+            Kind::Fixed(fixed) => fixed.status,
+            Kind::TooMany(_) => TOO_MANY.status,
             Kind::SlowDown(_) => 400,
             Kind::Unauthorized(_) => INVALID_CLIENT.status,
             Kind::Made(_) => 200,
@@ -117,32 +130,29 @@ impl Response {
     }
 
     /// The headers, each a name in lower case and its value.
-    pub fn headers(&self) -> impl Iterator<Item = (&'static str, HeaderValue<'_>)> {
+    #[inline]
+    pub fn headers(&self) -> impl Iterator<Item = (&'static str, &str)> {
         // "The authorization server MUST include the HTTP "Cache-Control" response header field with a value of "no-store"
         // in any response containing tokens, credentials, or other sensitive information, as well as the "Pragma" response
         // header field with a value of "no-cache"." (RFC 6749, section 5.1)
-        const ALWAYS: [(&str, &str); 3] = [
+        const ALWAYS: &[(&str, &str)] = &[
             ("content-type", "application/json"),
             ("cache-control", "no-store"),
             ("pragma", "no-cache"),
         ];
-        let text = |text| HeaderValue(Value::Text(text));
-        let own = match &self.0 {
-            Kind::Later(_, seconds) => Some(("retry-after", HeaderValue::number(*seconds))),
-            Kind::SlowDown(body) => Some(("retry-after", HeaderValue::number(body.interval))),
-            Kind::Unauthorized(challenge) => Some(("www-authenticate", text(challenge))),
-            Kind::Fixed(fixed) if fixed.status == 405 => Some(("allow", text("POST"))),
-            Kind::Fixed(fixed) if fixed.status == 503 => Some(("retry-after", text(RETRY_AFTER))),
-            Kind::Fixed(_) | Kind::Made(_) | Kind::Refused(_) => None,
+        let own: Option<(_, &str)> = match &self.0 {
+            Kind::Fixed(fixed) => fixed.header,
+            Kind::TooMany(seconds) => Some(("retry-after", seconds.as_str())),
+            Kind::SlowDown(slow_down) => Some(("retry-after", slow_down.retry_after.as_str())),
+            Kind::Unauthorized(challenge) => Some(("www-authenticate", challenge)),
+            Kind::Made(_) | Kind::Refused(_) => None,
         };
-        let always = ALWAYS
-            .into_iter()
-            .map(move |(name, value)| (name, text(value)));
-        always.chain(own)
+        // By reference: an array that is moved first stalls the loop that reads it.
+        ALWAYS.iter().copied().chain(own)
     }
 
     /// The value of the header of this name, in lower case.
-    pub fn header(&self, name: &str) -> Option<HeaderValue<'_>> {
+    pub fn header(&self, name: &str) -> Option<&str> {
         let mut headers = self.headers();
         headers.find_map(|(own, value)| (own == name).then_some(value))
     }
@@ -151,7 +161,8 @@ impl Response {
     #[inline]
     pub fn body(&self) -> &str {
         match &self.0 {
-            Kind::Fixed(fixed) | Kind::Later(fixed, _) => fixed.body,
+            Kind::Fixed(fixed) => fixed.body,
+            Kind::TooMany(_) => TOO_MANY.body,
             Kind::Unauthorized(_) => INVALID_CLIENT.body,
             Kind::SlowDown(body) => &body.body,
             Kind::Made(body) => body,
@@ -163,6 +174,7 @@ impl Response {
 /// The body of `slow_down`, with the interval now in force both in it and apart.
 pub(crate) struct SlowDown {
     pub(crate) interval: u32,
+    retry_after: Digits,
     body: String,
 }
 
@@ -171,7 +183,11 @@ impl SlowDown {
         let body = format!(
             r#"{{"error":"slow_down","error_description":"polling too fast","interval":{interval}}}"#
         );
-        Self { interval, body }
+        Self {
+            interval,
+            retry_after: Digits::of(interval),
+            body,
+        }
     }
 }
 
@@ -194,13 +210,14 @@ impl<B: From<alloc::borrow::Cow<'static, [u8]>>> From<Response> for http::Respon
 
         let mut headers = http::HeaderMap::new();
         for (name, value) in response.headers() {
-            if let Ok(value) = http::HeaderValue::from_str(&value) {
+            if let Ok(value) = http::HeaderValue::from_str(value) {
                 headers.insert(http::HeaderName::from_static(name), value);
             }
         }
         let status = response.status();
         let body = match response.0 {
-            Kind::Fixed(fixed) | Kind::Later(fixed, _) => Cow::Borrowed(fixed.body.as_bytes()),
+            Kind::Fixed(fixed) => Cow::Borrowed(fixed.body.as_bytes()),
+            Kind::TooMany(_) => Cow::Borrowed(TOO_MANY.body.as_bytes()),
             Kind::Unauthorized(_) => Cow::Borrowed(INVALID_CLIENT.body.as_bytes()),
             Kind::Made(body) => Cow::Owned(body.into_bytes()),
             Kind::Refused(refused) => Cow::Owned(refused.1.into_bytes()),
@@ -214,68 +231,39 @@ impl<B: From<alloc::borrow::Cow<'static, [u8]>>> From<Response> for http::Respon
     }
 }
 
-/// The value of a header: a `&str`, or a number written as one.
+/// A number as text.
 #[derive(Clone, Copy)]
-pub struct HeaderValue<'a>(Value<'a>);
-
-#[derive(Clone, Copy)]
-enum Value<'a> {
-    Text(&'a str),
-    /// The last digits of ten, and how many.
-    Number([u8; 10], usize),
+pub(crate) struct Digits {
+    octets: [u8; Self::MOST],
+    /// How many of the last octets are used.
+    used: u8,
 }
 
-impl HeaderValue<'_> {
-    pub(super) fn number(number: u32) -> Self {
-        let mut digits = [b'0'; 10];
+impl Digits {
+    /// As many digits as the largest number has.
+    const MOST: usize = 10;
+
+    pub(crate) fn of(number: u32) -> Self {
+        let mut digits = Self {
+            octets: [b'0'; Self::MOST],
+            used: 0,
+        };
         let mut rest = number;
-        let mut used = 0_usize;
-        for slot in digits.iter_mut().rev() {
-            *slot |= u8::try_from(rest % 10).unwrap_or_default();
+        for octet in digits.octets.iter_mut().rev() {
+            *octet |= u8::try_from(rest % 10).unwrap_or_default();
             rest /= 10;
-            used = used.saturating_add(1);
+            digits.used = digits.used.saturating_add(1);
             if rest == 0 {
                 break;
             }
         }
-        Self(Value::Number(digits, used))
+        digits
     }
 
-    /// The characters.
-    pub fn as_str(&self) -> &str {
-        match &self.0 {
-            Value::Text(text) => text,
-            Value::Number(digits, used) => {
-                let unused = digits.len().saturating_sub(*used);
-                let digits = digits.get(unused..).unwrap_or_default();
-                core::str::from_utf8(digits).unwrap_or_default()
-            }
-        }
-    }
-}
-
-impl fmt::Display for HeaderValue<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self)
-    }
-}
-
-impl PartialEq<str> for HeaderValue<'_> {
-    fn eq(&self, other: &str) -> bool {
-        self.as_str() == other
-    }
-}
-
-impl Deref for HeaderValue<'_> {
-    type Target = str;
-
-    fn deref(&self) -> &str {
-        self.as_str()
-    }
-}
-
-impl fmt::Debug for HeaderValue<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(&**self, f)
+    #[inline]
+    pub(crate) fn as_str(&self) -> &str {
+        let unused = Self::MOST.saturating_sub(self.used.into());
+        let digits = self.octets.get(unused..).unwrap_or_default();
+        core::str::from_utf8(digits).unwrap_or_default()
     }
 }

@@ -8,7 +8,7 @@ use core::fmt::{self, Write as _};
 use core::time::Duration;
 
 use super::octets::{are_vschars, stand_for_themselves};
-use super::response::HeaderValue;
+use super::response::Digits;
 
 /// What the host minted for an approval. Whether it may be sent is decided by
 /// [`Redemption::settle`](crate::server::Redemption::settle), which adds the granted scope.
@@ -141,7 +141,7 @@ impl<'a> Tokens<'a> {
         body.push('"');
         if let Some(seconds) = self.expires_in {
             body.push_str(r#","expires_in":"#);
-            body.push_str(&HeaderValue::number(seconds));
+            body.push_str(Digits::of(seconds).as_str());
         }
         for (name, value) in &self.members {
             let _ = write!(body, ",{}:{value}", serde_json::Value::from(*name));
