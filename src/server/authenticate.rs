@@ -19,7 +19,7 @@ use super::quota::Quota;
 use super::registration::{Authentication, Registration, SecretPlacement};
 use super::reply::{Cause, Reply};
 use super::request::Form;
-use crate::digest::{QuotaKey, SecretDigest};
+use crate::digest::{QuotaKey, SecretDigest, SessionKey};
 use crate::wire::credentials::Basic;
 use crate::wire::form::Raw;
 
@@ -28,13 +28,17 @@ use crate::wire::form::Raw;
 #[must_use]
 pub struct Unauthenticated<'f, T> {
     credentials: Credentials<'f>,
+    /// Of a poll, where its code has the length of one.
+    session_key: Option<SessionKey>,
     becomes: PhantomData<T>,
 }
 
 impl<'f, T> Unauthenticated<'f, T> {
-    pub(super) const fn new(credentials: Credentials<'f>) -> Self {
+    #[inline(always)]
+    pub(super) const fn new(credentials: Credentials<'f>, session_key: Option<SessionKey>) -> Self {
         Self {
             credentials,
+            session_key,
             becomes: PhantomData,
         }
     }
@@ -86,7 +90,7 @@ macro_rules! authenticate {
                 registration: Option<&'f Registration>,
             ) -> Result<$next<'f>, Reply> {
                 match self.credentials.check(registration) {
-                    Ok(client) => Ok($next::new(self.credentials.form, client)),
+                    Ok(client) => Ok($next::new(self.credentials.form, client, self.session_key)),
                     Err(cause) => Err(self.credentials.refuse(cause)),
                 }
             }
@@ -98,7 +102,7 @@ macro_rules! authenticate {
             /// As for `authenticate`; also where the client is registered for another method than it used.
             pub fn authenticate_by(self, verdict: HostVerdict<'f>) -> Result<$next<'f>, Reply> {
                 match self.credentials.check_verdict(verdict) {
-                    Ok(client) => Ok($next::new(self.credentials.form, client)),
+                    Ok(client) => Ok($next::new(self.credentials.form, client, self.session_key)),
                     Err(cause) => Err(self.credentials.refuse(cause)),
                 }
             }

@@ -44,7 +44,7 @@ pub struct Issuing<'f> {
 }
 
 impl<'f> Issuing<'f> {
-    pub(super) fn new(form: &'f Form<'f>, client: &'f Registration) -> Self {
+    pub(super) fn new(form: &'f Form<'f>, client: &'f Registration, _: Option<SessionKey>) -> Self {
         Self {
             policy: form.policy,
             client,

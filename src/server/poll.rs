@@ -18,7 +18,7 @@ use super::reply::{Cause, Reply};
 use super::request::Form;
 use super::session::{ATTEMPTS, Change, Grant, Lost, State, Stored, Written};
 use super::subject::{HostValue, Subject};
-use crate::digest::{Digest, SessionKey};
+use crate::digest::SessionKey;
 use crate::scope::Scope;
 use crate::time::Timestamp;
 use crate::wire::response::Response;
@@ -39,11 +39,15 @@ pub struct Poll<'f> {
 
 impl<'f> Poll<'f> {
     #[inline(always)]
-    pub(super) fn new(form: &'f Form<'f>, client: &'f Registration) -> Self {
+    pub(super) fn new(
+        form: &'f Form<'f>,
+        client: &'f Registration,
+        key: Option<SessionKey>,
+    ) -> Self {
         Self {
             policy: form.policy,
             client,
-            key: session_key(form),
+            key,
             losses: 0,
         }
     }
@@ -133,18 +137,6 @@ fn wait<'p>(
         Step::Widened(pace) => Polled::Paced(key, pace, Reply::slow_down(pace.seconds(), policy)),
         Step::Early(interval) => Polled::Reply(Reply::slow_down(interval, policy)),
     }
-}
-
-/// The key of the device code of a form; none for one of a length that no code has (A17).
-#[inline(always)]
-fn session_key(form: &Form<'_>) -> Option<SessionKey> {
-    let code = form.device_code()?;
-    if form.is_plain() {
-        return Some(SessionKey(Digest::of_code(code.0.try_into().ok()?)));
-    }
-    let code = code.text()?;
-    let code = code.as_bytes().try_into().ok()?;
-    Some(SessionKey(Digest::of_code(code)))
 }
 
 /// What becomes of a poll.

@@ -8,12 +8,14 @@
 
 use alloc::borrow::Cow;
 use core::mem;
+use core::ops::Range;
 
 use super::authenticate::{Credentials, Unauthenticated};
 use super::issue::Issuing;
 use super::policy::Policy;
 use super::poll::Poll;
 use super::reply::{Cause, Reply};
+use crate::digest::{Digest, SessionKey};
 use crate::wire::form::{Raw, Segments, divide};
 
 /// The grant type of the device grant ([RFC 8628, section 3.4]).
@@ -128,19 +130,26 @@ struct Places {
     escaped: u32,
 }
 
-/// From and to.
+/// From and to, two octets each: one word, which is kept and compared at once.
 #[derive(Clone, Copy, PartialEq, Eq)]
-struct Place(u16, u16);
+struct Place(u32);
 
 impl Place {
     /// Of a parameter that did not come.
-    const NOWHERE: Self = Self(u16::MAX, u16::MAX);
+    const NOWHERE: Self = Self(u32::MAX);
 
     /// Of a value that ends at `end`. The policy bounds bodies to what these numbers can tell.
     #[inline(always)]
     fn of(value: &[u8], end: usize) -> Self {
-        let number = |place: usize| u16::try_from(place).unwrap_or(u16::MAX);
-        Self(number(end.wrapping_sub(value.len())), number(end))
+        let [from, to] = [end.wrapping_sub(value.len()), end].map(usize::to_le_bytes);
+        Self(u32::from_le_bytes([from[0], from[1], to[0], to[1]]))
+    }
+
+    #[inline(always)]
+    fn range(self) -> Range<usize> {
+        let [from, from_high, to, to_high] = self.0.to_le_bytes();
+        let number = |octets| u16::from_le_bytes(octets).into();
+        number([from, from_high])..number([to, to_high])
     }
 }
 
@@ -304,7 +313,7 @@ impl<'a> Form<'a> {
     /// request." (RFC 6749, section 3.2)
     #[inline(always)]
     fn value(&self, place: Place) -> Option<Raw<'a>> {
-        let value = self.body.get(place.0.into()..place.1.into())?;
+        let value = self.body.get(place.range())?;
         (!value.is_empty()).then_some(Raw(value))
     }
 
@@ -347,10 +356,12 @@ impl<'a> Form<'a> {
             return Ok(Grant::Other(self));
         }
         let credentials = Credentials::read(self)?;
-        if self.device_code().is_none() {
+        let Some(code) = self.device_code() else {
             return Err(Reply::fixed(Cause::DeviceCodeMissing));
-        }
-        Ok(Grant::DeviceCode(Unauthenticated::new(credentials)))
+        };
+        // Digested before the client is looked up: a processor does both at once.
+        let key = session_key(code, self.is_plain());
+        Ok(Grant::DeviceCode(Unauthenticated::new(credentials, key)))
     }
 
     /// A request at the device authorization endpoint (A10 to A15).
@@ -359,7 +370,7 @@ impl<'a> Form<'a> {
     ///
     /// The reply to send: `invalid_request`, or `invalid_client` for an unusable `Authorization` header.
     pub fn device_authorization(&self) -> Result<Unauthenticated<'_, Issuing<'_>>, Reply> {
-        Ok(Unauthenticated::new(Credentials::read(self)?))
+        Ok(Unauthenticated::new(Credentials::read(self)?, None))
     }
 
     /// The reply to a grant that the host does not serve either: `unsupported_grant_type` (A9).
@@ -384,6 +395,17 @@ impl core::fmt::Debug for Form<'_> {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         write!(f, "Form({} bytes, redacted)", self.body.len())
     }
+}
+
+/// The key of a device code; none for one of a length that no code has (A17).
+#[inline(always)]
+fn session_key(code: Raw<'_>, is_plain: bool) -> Option<SessionKey> {
+    if is_plain {
+        return Some(SessionKey(Digest::of_code(code.0.try_into().ok()?)));
+    }
+    let code = code.text()?;
+    let code = code.as_bytes().try_into().ok()?;
+    Some(SessionKey(Digest::of_code(code)))
 }
 
 /// A2: the media type, its case and its parameters aside.
