@@ -8,7 +8,6 @@
 //! [RFC 6749, section 5.1]: https://www.rfc-editor.org/rfc/rfc6749#section-5.1
 //! [RFC 9110, section 15.5.2]: https://www.rfc-editor.org/rfc/rfc9110#section-15.5.2
 
-use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -22,25 +21,27 @@ use core::fmt;
 ///
 /// `Debug` shows the status alone. After the conversion that no longer holds: the types of `http` show everything.
 #[derive(Clone)]
-pub struct Response(Kind);
-
-#[derive(Clone)]
-enum Kind {
-    /// A refusal that is the same every time.
-    Fixed(&'static Fixed),
-    /// Too many requests, with the seconds after which to come back.
-    TooMany(Digits),
-    /// `slow_down` with the interval now in force.
-    SlowDown(Arc<SlowDown>),
-    /// The refusal of a client, with its challenge.
-    Unauthorized(Arc<str>),
-    /// A success, with the body made for it.
-    Made(String),
-    /// A refusal of the host's own.
-    Refused(Box<(u16, String)>),
+pub struct Response {
+    /// What is the same every time.
+    fixed: &'static Fixed,
+    own: Own,
 }
 
-/// The constant part of a refusal.
+/// What is this response's own.
+#[derive(Clone)]
+enum Own {
+    Nothing,
+    /// When to come back.
+    RetryAfter(Digits),
+    /// `slow_down` with the interval now in force.
+    SlowDown(Arc<SlowDown>),
+    /// The challenge to a client that was refused.
+    Challenge(Arc<str>),
+    /// A body made for it: of a success, or of a refusal of the host's own.
+    Body(String),
+}
+
+/// The constant part of a response.
 pub(crate) struct Fixed {
     status: u16,
     body: &'static str,
@@ -69,6 +70,11 @@ pub(crate) use fixed;
 pub(crate) const INVALID_CLIENT: &Fixed =
     fixed!(401, "invalid_client", "client authentication failed");
 
+/// The status of what has a body of its own.
+const OK: &Fixed = &Fixed::new(200, "");
+const BAD_REQUEST: &Fixed = &Fixed::new(400, "");
+const UNAUTHORIZED: &Fixed = &Fixed::new(401, "");
+
 /// Whoever asks too often, at either endpoint.
 const TOO_MANY: &Fixed = fixed!(429, "temporarily_unavailable", "too many requests");
 
@@ -92,41 +98,47 @@ impl Fixed {
 }
 
 impl Response {
+    #[inline(always)]
     pub(crate) const fn fixed(fixed: &'static Fixed) -> Self {
-        Self(Kind::Fixed(fixed))
+        Self::new(fixed, Own::Nothing)
     }
 
     pub(crate) fn too_many(seconds: u32) -> Self {
-        Self(Kind::TooMany(Digits::of(seconds)))
+        Self::new(TOO_MANY, Own::RetryAfter(Digits::of(seconds)))
     }
 
+    #[inline(always)]
     pub(crate) const fn slow_down(body: Arc<SlowDown>) -> Self {
-        Self(Kind::SlowDown(body))
+        Self::new(BAD_REQUEST, Own::SlowDown(body))
     }
 
     pub(crate) const fn unauthorized(challenge: Arc<str>) -> Self {
-        Self(Kind::Unauthorized(challenge))
+        Self::new(INVALID_CLIENT, Own::Challenge(challenge))
     }
 
     pub(crate) const fn made(body: String) -> Self {
-        Self(Kind::Made(body))
+        Self::new(OK, Own::Body(body))
     }
 
-    pub(crate) fn refused(status: u16, body: String) -> Self {
-        Self(Kind::Refused(Box::new((status, body))))
+    /// A refusal of the host's own, with status 401 or 400.
+    pub(crate) const fn refused(status: u16, body: String) -> Self {
+        let fixed = if status == UNAUTHORIZED.status {
+            UNAUTHORIZED
+        } else {
+            BAD_REQUEST
+        };
+        Self::new(fixed, Own::Body(body))
+    }
+
+    #[inline(always)]
+    const fn new(fixed: &'static Fixed, own: Own) -> Self {
+        Self { fixed, own }
     }
 
     /// The status code.
     #[inline]
-    pub fn status(&self) -> u16 {
-        match &self.0 {
-            Kind::Fixed(fixed) => fixed.status,
-            Kind::TooMany(_) => TOO_MANY.status,
-            Kind::SlowDown(_) => 400,
-            Kind::Unauthorized(_) => INVALID_CLIENT.status,
-            Kind::Made(_) => 200,
-            Kind::Refused(refused) => refused.0,
-        }
+    pub const fn status(&self) -> u16 {
+        self.fixed.status
     }
 
     /// The headers, each a name in lower case and its value.
@@ -140,12 +152,12 @@ impl Response {
             ("cache-control", "no-store"),
             ("pragma", "no-cache"),
         ];
-        let own: Option<(_, &str)> = match &self.0 {
-            Kind::Fixed(fixed) => fixed.header,
-            Kind::TooMany(seconds) => Some(("retry-after", seconds.as_str())),
-            Kind::SlowDown(slow_down) => Some(("retry-after", slow_down.retry_after.as_str())),
-            Kind::Unauthorized(challenge) => Some(("www-authenticate", challenge)),
-            Kind::Made(_) | Kind::Refused(_) => None,
+        let own: Option<(_, &str)> = match &self.own {
+            Own::Nothing => self.fixed.header,
+            Own::RetryAfter(seconds) => Some(("retry-after", seconds.as_str())),
+            Own::SlowDown(slow_down) => Some(("retry-after", slow_down.retry_after.as_str())),
+            Own::Challenge(challenge) => Some(("www-authenticate", challenge)),
+            Own::Body(_) => None,
         };
         // By reference: an array that is moved first stalls the loop that reads it.
         ALWAYS.iter().copied().chain(own)
@@ -160,13 +172,10 @@ impl Response {
     /// The body.
     #[inline]
     pub fn body(&self) -> &str {
-        match &self.0 {
-            Kind::Fixed(fixed) => fixed.body,
-            Kind::TooMany(_) => TOO_MANY.body,
-            Kind::Unauthorized(_) => INVALID_CLIENT.body,
-            Kind::SlowDown(body) => &body.body,
-            Kind::Made(body) => body,
-            Kind::Refused(refused) => &refused.1,
+        match &self.own {
+            Own::Nothing | Own::RetryAfter(_) | Own::Challenge(_) => self.fixed.body,
+            Own::SlowDown(slow_down) => &slow_down.body,
+            Own::Body(body) => body,
         }
     }
 }
@@ -215,13 +224,12 @@ impl<B: From<alloc::borrow::Cow<'static, [u8]>>> From<Response> for http::Respon
             }
         }
         let status = response.status();
-        let body = match response.0 {
-            Kind::Fixed(fixed) => Cow::Borrowed(fixed.body.as_bytes()),
-            Kind::TooMany(_) => Cow::Borrowed(TOO_MANY.body.as_bytes()),
-            Kind::Unauthorized(_) => Cow::Borrowed(INVALID_CLIENT.body.as_bytes()),
-            Kind::Made(body) => Cow::Owned(body.into_bytes()),
-            Kind::Refused(refused) => Cow::Owned(refused.1.into_bytes()),
-            Kind::SlowDown(body) => Cow::Owned(body.body.clone().into_bytes()),
+        let body = match response.own {
+            Own::Nothing | Own::RetryAfter(_) | Own::Challenge(_) => {
+                Cow::Borrowed(response.fixed.body.as_bytes())
+            }
+            Own::SlowDown(slow_down) => Cow::Owned(slow_down.body.clone().into_bytes()),
+            Own::Body(body) => Cow::Owned(body.into_bytes()),
         };
         let mut converted = Self::new(body.into());
         *converted.headers_mut() = headers;
