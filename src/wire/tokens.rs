@@ -41,6 +41,7 @@ impl<'a> Tokens<'a> {
     /// # Errors
     ///
     /// [`TokenError::Character`] for an empty token or one with other than visible ASCII and space.
+    #[inline]
     pub fn bearer(access_token: &'a str) -> Result<Self, TokenError> {
         Self::of_type("Bearer", access_token)
     }
@@ -52,6 +53,7 @@ impl<'a> Tokens<'a> {
     /// [`TokenError::Character`] as for [`Tokens::bearer`].
     ///
     /// [RFC 6749, section 7.1]: https://www.rfc-editor.org/rfc/rfc6749#section-7.1
+    #[inline]
     pub fn of_type(token_type: &'a str, access_token: &'a str) -> Result<Self, TokenError> {
         let tokens = Self {
             access_token,
@@ -66,6 +68,7 @@ impl<'a> Tokens<'a> {
     }
 
     /// The lifetime of the access token, told in whole seconds.
+    #[inline]
     #[must_use]
     pub fn expires_in(mut self, lifetime: Duration) -> Self {
         self.expires_in = Some(u32::try_from(lifetime.as_secs()).unwrap_or(u32::MAX));
@@ -77,6 +80,7 @@ impl<'a> Tokens<'a> {
     /// # Errors
     ///
     /// [`TokenError::Character`] as for [`Tokens::bearer`].
+    #[inline]
     pub fn refresh_token(mut self, token: &'a str) -> Result<Self, TokenError> {
         self.refresh_token = Some(token);
         self.checked(token)
@@ -87,6 +91,7 @@ impl<'a> Tokens<'a> {
     /// # Errors
     ///
     /// [`TokenError::Character`] as for [`Tokens::bearer`].
+    #[inline]
     pub fn id_token(mut self, token: &'a str) -> Result<Self, TokenError> {
         self.id_token = Some(token);
         self.checked(token)
