@@ -16,7 +16,7 @@ use super::policy::Policy;
 use super::registration::Registration;
 use super::reply::{Cause, Reply};
 use super::request::Form;
-use super::session::{ATTEMPTS, Change, Grant, Lost, State, Stored, Written};
+use super::session::{ATTEMPTS, Change, Grant, Lost, Next, State, Stored, Written};
 use super::subject::{HostValue, Subject};
 use crate::digest::SessionKey;
 use crate::scope::Scope;
@@ -104,7 +104,7 @@ impl<'f> Poll<'f> {
                 losses: &mut self.losses,
                 client: self.client,
                 grant: grant.clone(),
-                change: session.change(State::Redeemed(grant.clone(), now)),
+                change: session.change(Next::Redeemed(now)),
             }), // C14 to C17
         }
     }
@@ -206,7 +206,7 @@ impl<'p> Redemption<'p> {
         Revocation {
             losses: self.losses,
             change: Change {
-                state: State::Revoked(self.grant),
+                next: Next::Revoked,
                 ..self.change
             },
         }

@@ -14,6 +14,7 @@
 
 use alloc::sync::Arc;
 use core::fmt;
+use core::mem;
 use core::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -69,6 +70,21 @@ pub(super) enum State {
     /// With the moment of the redemption.
     Redeemed(Arc<Grant>, Timestamp),
     Revoked(Arc<Grant>),
+}
+
+/// What a change makes of the state that it was decided on. Who and what that is about stays where it is.
+#[derive(Clone)]
+pub(super) enum Next {
+    /// Released by the claimant.
+    Pending,
+    Claimed(Arc<Subject>),
+    Approved(Arc<Grant>),
+    /// Denied by the claimant.
+    Denied,
+    /// At this moment, as approved.
+    Redeemed(Timestamp),
+    /// What was approved.
+    Revoked,
 }
 
 /// What a user granted.
@@ -213,29 +229,41 @@ impl Session {
         let Some(next) = self.version.checked_add(1) else {
             return false;
         };
-        let is_met = self.key == change.key && self.version == change.version;
-        if is_met {
-            self.state = change.state.clone();
-            self.purge_at = change.purge_at;
-            self.version = next;
+        if self.key != change.key || self.version != change.version {
+            return false;
         }
-        is_met
+        self.state = match (mem::replace(&mut self.state, State::Pending), &change.next) {
+            (_, Next::Pending) => State::Pending,
+            (_, Next::Claimed(subject)) => State::Claimed(subject.clone()),
+            (_, Next::Approved(grant)) => State::Approved(grant.clone()),
+            (State::Claimed(subject), Next::Denied) => State::Denied(subject),
+            (State::Approved(grant), Next::Redeemed(at)) => State::Redeemed(grant, *at),
+            (State::Approved(grant), Next::Revoked) => State::Revoked(grant),
+            // The version was reused: this is not the state that the change was decided on.
+            (state, Next::Denied | Next::Redeemed(_) | Next::Revoked) => {
+                self.state = state;
+                return false;
+            }
+        };
+        self.purge_at = change.purge_at;
+        self.version = next;
+        true
     }
 
-    /// The change to `state`, guarded by the version of this reading.
-    pub(super) fn change(&self, state: State) -> Change {
+    /// A change of the state, guarded by the version of this reading.
+    pub(super) const fn change(&self, next: Next) -> Change {
         Change {
             key: self.key,
             version: self.version,
             purge_at: self.purge_at,
-            state,
+            next,
         }
     }
 
     /// The change to an approval, which outlives the session by the grace of its last moment.
     pub(super) fn change_to_approved(&self, grant: Grant, retention: Duration) -> Change {
         let end = self.expires_at.max(grant.redeemable_until);
-        let mut change = self.change(State::Approved(Arc::new(grant)));
+        let mut change = self.change(Next::Approved(Arc::new(grant)));
         change.purge_at = end.after(retention);
         change
     }
@@ -277,7 +305,7 @@ pub struct Change {
     pub(super) key: SessionKey,
     pub(super) version: u32,
     pub(super) purge_at: Timestamp,
-    pub(super) state: State,
+    pub(super) next: Next,
 }
 
 impl Change {

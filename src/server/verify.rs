@@ -14,7 +14,7 @@ use time::OffsetDateTime;
 
 use super::policy::Policy;
 use super::quota::{Quota, QuotaChange, Spent};
-use super::session::{ATTEMPTS, Change, Grant, Lost, Session, State, Written};
+use super::session::{ATTEMPTS, Change, Grant, Lost, Next, Session, State, Written};
 use super::subject::{HostValue, Origin, Subject};
 use crate::code::UserCode;
 use crate::digest::{QuotaKey, UserCodeKeys, UserKey};
@@ -179,7 +179,7 @@ impl Paid<'_> {
         }
         let claimant = Arc::new(self.user.clone());
         Ok(Entered::Claim(Claim {
-            change: session.change(State::Claimed(claimant)),
+            change: session.change(Next::Claimed(claimant)),
             review,
         }))
     }
@@ -367,7 +367,7 @@ impl Session {
                 Err(DecisionError::Expired)
             }
             State::Pending => Err(DecisionError::NotYours),
-            State::Claimed(claimant) => Ok(Some(self.change(State::Denied(claimant.clone())))),
+            State::Claimed(_) => Ok(Some(self.change(Next::Denied))),
             State::Denied(_) => Ok(None),
             State::Approved(_) | State::Redeemed(..) | State::Revoked(_) => {
                 Err(DecisionError::Decided)
@@ -384,7 +384,7 @@ impl Session {
     pub fn withdraw(&self, user: &Subject) -> Result<Option<Change>, DecisionError> {
         self.owned_by(user)?;
         match &self.state {
-            State::Approved(grant) => Ok(Some(self.change(State::Revoked(grant.clone())))),
+            State::Approved(_) => Ok(Some(self.change(Next::Revoked))),
             State::Revoked(_) => Ok(None),
             State::Redeemed(..) => Err(DecisionError::Redeemed),
             State::Denied(_) => Err(DecisionError::Decided),
@@ -400,7 +400,7 @@ impl Session {
     pub fn release(&self, user: &Subject) -> Result<Change, DecisionError> {
         self.owned_by(user)?;
         match &self.state {
-            State::Claimed(_) => Ok(self.change(State::Pending)),
+            State::Claimed(_) => Ok(self.change(Next::Pending)),
             State::Pending => Err(DecisionError::NotYours),
             State::Approved(_) | State::Denied(_) | State::Redeemed(..) | State::Revoked(_) => {
                 Err(DecisionError::Decided)
