@@ -29,7 +29,7 @@ use crate::wire::form::Raw;
 pub struct Unauthenticated<'f, T> {
     credentials: Credentials<'f>,
     /// Of a poll, where its code has the length of one.
-    session_key: Option<SessionKey>,
+    pub(super) session_key: Option<SessionKey>,
     becomes: PhantomData<T>,
 }
 
@@ -41,6 +41,10 @@ impl<'f, T> Unauthenticated<'f, T> {
             session_key,
             becomes: PhantomData,
         }
+    }
+
+    pub(super) const fn form(&self) -> &'f Form<'f> {
+        self.credentials.form
     }
 
     /// The client that this claims to be, to look up its registration. None where an assertion alone names it.
@@ -69,7 +73,7 @@ impl<'f, T> Unauthenticated<'f, T> {
         stored: Option<Quota>,
         now: OffsetDateTime,
     ) -> Result<(), Reply> {
-        let limit = self.credentials.form.policy.secret_limit();
+        let limit = self.form().policy.secret_limit();
         limit.check(stored, now).map_err(Reply::secret_quota_spent)
     }
 }
@@ -90,7 +94,7 @@ macro_rules! authenticate {
                 registration: Option<&'f Registration>,
             ) -> Result<$next<'f>, Reply> {
                 match self.credentials.check(registration) {
-                    Ok(client) => Ok($next::new(self.credentials.form, client, self.session_key)),
+                    Ok(client) => Ok($next::of(&self, client)),
                     Err(cause) => Err(self.credentials.refuse(cause)),
                 }
             }
@@ -102,7 +106,7 @@ macro_rules! authenticate {
             /// As for `authenticate`; also where the client is registered for another method than it used.
             pub fn authenticate_by(self, verdict: HostVerdict<'f>) -> Result<$next<'f>, Reply> {
                 match self.credentials.check_verdict(verdict) {
-                    Ok(client) => Ok($next::new(self.credentials.form, client, self.session_key)),
+                    Ok(client) => Ok($next::of(&self, client)),
                     Err(cause) => Err(self.credentials.refuse(cause)),
                 }
             }

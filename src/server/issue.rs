@@ -11,10 +11,10 @@ use core::fmt;
 
 use time::OffsetDateTime;
 
+use super::authenticate::Unauthenticated;
 use super::policy::Policy;
 use super::registration::Registration;
 use super::reply::{Cause, Reply};
-use super::request::Form;
 use super::session::{Issued, Session};
 use super::subject::Origin;
 use crate::code::{DeviceCode, Entropy, UserCode};
@@ -44,7 +44,8 @@ pub struct Issuing<'f> {
 }
 
 impl<'f> Issuing<'f> {
-    pub(super) fn new(form: &'f Form<'f>, client: &'f Registration, _: Option<SessionKey>) -> Self {
+    pub(super) fn of(request: &Unauthenticated<'f, Self>, client: &'f Registration) -> Self {
+        let form = request.form();
         Self {
             policy: form.policy,
             client,

@@ -11,11 +11,11 @@ use core::fmt;
 
 use time::OffsetDateTime;
 
+use super::authenticate::Unauthenticated;
 use super::pace::{Pace, Step};
 use super::policy::Policy;
 use super::registration::Registration;
 use super::reply::{Cause, Reply};
-use super::request::Form;
 use super::session::{ATTEMPTS, Change, Grant, Lost, Next, State, Stored, Written};
 use super::subject::{HostValue, Subject};
 use crate::digest::SessionKey;
@@ -39,15 +39,11 @@ pub struct Poll<'f> {
 
 impl<'f> Poll<'f> {
     #[inline(always)]
-    pub(super) fn new(
-        form: &'f Form<'f>,
-        client: &'f Registration,
-        key: Option<SessionKey>,
-    ) -> Self {
+    pub(super) const fn of(request: &Unauthenticated<'f, Self>, client: &'f Registration) -> Self {
         Self {
-            policy: form.policy,
+            policy: request.form().policy,
             client,
-            key,
+            key: request.session_key,
             losses: 0,
         }
     }
