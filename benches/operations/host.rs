@@ -350,7 +350,7 @@ impl Store for Memory {
     }
 }
 
-#[inline]
+#[inline(always)]
 fn send(reply: &Reply, out: &mut Out) {
     let response = reply.response();
     out.head(response.status());

@@ -39,12 +39,18 @@ pub(crate) fn are_plain(text: &[u8]) -> bool {
 
 #[inline(always)]
 fn beyond_vschar(octet: u8) -> u8 {
-    u8::from(octet.wrapping_sub(0x20) > 0x7E - 0x20)
+    mask(octet.wrapping_sub(0x20) > 0x7E - 0x20)
 }
 
 #[inline(always)]
 fn encoded_in_form(octet: u8) -> u8 {
-    beyond_vschar(octet) | u8::from(octet == b'%') | u8::from(octet == b'+')
+    beyond_vschar(octet) | mask(octet == b'%') | mask(octet == b'+')
+}
+
+/// All ones where `is_odd`: what a comparison of vectors yields as it is.
+#[inline(always)]
+fn mask(is_odd: bool) -> u8 {
+    u8::from(is_odd).wrapping_neg()
 }
 
 /// Whether `odd` is not zero for some octet.
