@@ -209,11 +209,11 @@ impl<'f> Credentials<'f> {
             }
             None => {}
         }
-        if form
-            .client_secret()
-            .is_some_and(|secret| !secret.is_printable())
-        {
-            return Err(Reply::fixed(Cause::CredentialCharacters));
+        if credentials.proof == Proof::BodySecret {
+            let secret = form.client_secret();
+            if secret.is_some_and(|secret| !secret.is_printable()) {
+                return Err(Reply::fixed(Cause::CredentialCharacters));
+            }
         }
         Ok(credentials)
     }
