@@ -75,21 +75,21 @@ macro_rules! operations {
 }
 
 operations! {
-    issue 14_427
-    pending 5_466
-    too_soon 5_587
-    success 8_118
-    unknown 5_321
-    foreign 5_369
-    malformed 940
-    basic 11_816
-    enter 16_601
-    approve 819
+    issue 14_295
+    pending 5_299
+    too_soon 5_376
+    success 6_633
+    unknown 5_160
+    foreign 5_208
+    malformed 794
+    basic 11_650
+    enter 16_694
+    approve 813
     client_start 27_177
     client_pending 1_544
     client_slow_down 1_821
-    client_success 10_041
-    client_success_4k 20_784
+    client_success 10_033
+    client_success_4k 20_566
 }
 
 library_benchmark_group!(

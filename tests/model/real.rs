@@ -355,7 +355,7 @@ impl Answer {
     fn of(reply: &Reply) -> Self {
         let response = reply.response();
         let headers = response.headers();
-        let headers = headers.map(|(name, value)| format!("{name}: {}", value));
+        let headers = headers.map(|(name, value)| format!("{name}: {value}"));
         let headers = headers.collect::<Vec<_>>().join("\n");
         let bytes = format!("{}\n{headers}\n\n{}", response.status(), response.body());
         assert_no_secret(&format!("{reply:?}"));

@@ -389,7 +389,7 @@ impl<'l> Pair<'l> {
         let response = reply.response();
         let mut answer = Received::new(response.status(), response.body());
         if let Some(pause) = response.header("retry-after") {
-            answer = answer.retry_after(&pause);
+            answer = answer.retry_after(pause);
         }
         let step = sent.answer(Ok(answer), self.now());
         if let Some(choice) = choice.filter(|_| weather.is_fair()) {
