@@ -593,9 +593,21 @@ fn nothing_of_an_answer_is_shown_by_debug() {
         "scope": "s3cret", "s3cret": "s3cret",
     });
     let error = json!({"error": "s3cret", "error_description": "s3cret", "s3cret": "s3cret"});
-    for (status, body) in [(200, secrets), (400, error.clone()), (200, error)] {
-        let received = Received::new(status, body.to_string());
-        assert!(!format!("{received:?} {:?}", verdict(&received)).contains("s3cret"));
+    let issued = Received::new(200, secrets.to_string());
+    let refused = [400, 200].map(|status| Received::new(status, error.to_string()));
+    let shown = [
+        format!("{issued:?}"),
+        format!("{:?}", verdict(&issued)),
+        format!("{:?}", tokens(verdict(&issued))),
+        format!("{refused:?}"),
+        format!("{:?}", refused.map(|refused| verdict(&refused))),
+        format!(
+            "{:?}",
+            rejected(verdict(&Received::new(400, error.to_string())))
+        ),
+    ];
+    for shown in shown {
+        assert!(!shown.is_empty() && !shown.contains("s3cret"), "{shown}");
     }
 }
 

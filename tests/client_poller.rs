@@ -697,12 +697,25 @@ fn nothing_of_a_poller_is_shown_by_debug() {
         .replace("GmRhmhcxhwAzkoEqiMEg_DnyEysNkuNhszIySk9eS", "s3cret")
         .replace("WDJB-MJHT", "s3cret");
     let (starting, request) = flow.start(s(0)).unwrap();
-    let before = format!("{flow:?} {starting:?} {request:?}");
+    let mut shown = vec![
+        format!("{flow:?}"),
+        format!("{starting:?}"),
+        format!("{request:?}"),
+    ];
     let read = flow.read(&Received::new(200, issued.as_bytes()));
     let (waiting, prompt) = starting.answer(ok(200, &issued), s(0)).unwrap();
-    let snapshot = waiting.snapshot(s(0));
-    let meanwhile = format!("{read:?} {prompt:?} {waiting:?} {snapshot:?}");
-    let shown = format!("{before} {meanwhile} {:?}", waiting.next(s(5)));
+    shown.extend([format!("{read:?}"), format!("{prompt:?}")]);
+    shown.extend([
+        format!("{waiting:?}"),
+        format!("{:?}", waiting.snapshot(s(0))),
+    ]);
+    let Next::Send(sent, request) = waiting.next(s(5)) else {
+        panic!("nothing to send");
+    };
+    shown.extend([format!("{sent:?}"), format!("{request:?}")]);
+    let shown_nothing = shown.iter().any(String::is_empty);
+    assert!(!shown_nothing, "{shown:?}");
+    let shown = shown.concat();
     assert!(!shown.contains("s3cret"), "{shown}");
 }
 

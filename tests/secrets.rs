@@ -84,12 +84,19 @@ impl Log {
         log
     }
 
+    /// What shows nothing at all helps nobody either.
+    #[track_caller]
     fn debug(&mut self, value: &impl Debug) {
-        write!(self.text, "{value:?}\n{value:#?}\n").unwrap();
+        let text = format!("{value:?}");
+        assert_ne!(text, "");
+        write!(self.text, "{text}\n{value:#?}\n").unwrap();
     }
 
+    #[track_caller]
     fn display(&mut self, value: &(impl Display + Debug)) {
-        write!(self.text, "{value}\n{value:#}\n").unwrap();
+        let text = format!("{value}");
+        assert_ne!(text, "");
+        write!(self.text, "{text}\n{value:#}\n").unwrap();
         self.debug(value);
     }
 
