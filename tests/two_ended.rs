@@ -432,8 +432,12 @@ fn a_hostile_server_gets_no_poll_early_none_too_many_and_nothing_out_of_the_clie
         ..ProptestConfig::default()
     };
     let script = prop::collection::vec((hostile(), retry_after(), 0..20_000_u64), 0..60);
+    let lifetime = prop_oneof![
+        3 => prop::sample::select(vec!["300", "3600", r#""600""#, "86400"]),
+        1 => number()
+    ];
     let outcome = TestRunner::new(config).run(
-        &(number(), number(), script),
+        &(lifetime, number(), script),
         |(lifetime, interval, script)| {
             let polls = resist(lifetime, interval, &script)?;
             played.set(played.get() + 1);

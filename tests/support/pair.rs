@@ -23,7 +23,7 @@ use device_flow::client::{
     DeviceFlow, Endpoints, Expiry, Failure, Next, Outcome, Received, Request, Sent, Snapshot, Step,
     Waiting,
 };
-use device_flow::server::{Cause, Reply, Status};
+use device_flow::server::{Cause, Reply, Session, Status};
 use serde_json::Value;
 
 use crate::login::{at, bob};
@@ -516,9 +516,18 @@ impl<'l> Pair<'l> {
                 let _ = server.enter(&of(user), &self.user_code, now);
             }
             Op::Approve(user, granted) => server.approve(&of(user), granted, now),
-            Op::Deny => server.decide(|session, _| session.deny(&alice(), at(now)).ok()?),
-            Op::Withdraw => server.decide(|session, _| session.withdraw(&alice()).ok()?),
-            Op::Release => server.decide(|session, _| session.release(&alice()).ok()),
+            Op::Deny => {
+                let deny = |session: &Session, _: &_| session.deny(&alice(), at(now)).ok()?;
+                server.decide(&alice(), Status::Denied, now, deny);
+            }
+            Op::Withdraw => {
+                let withdraw = |session: &Session, _: &_| session.withdraw(&alice()).ok()?;
+                server.decide(&alice(), Status::Revoked, now, withdraw);
+            }
+            Op::Release => {
+                let release = |session: &Session, _: &_| session.release(&alice()).ok();
+                server.decide(&alice(), Status::Pending, now, release);
+            }
             Op::Purge => {
                 let _ = server.store.purge(at(now));
             }

@@ -203,14 +203,21 @@ impl Server {
         let paid = guess.settle(written).unwrap();
         let mut user_keys = paid.user_keys();
         let found = user_keys.find_map(|key| self.store.load_by_user_key(&key));
-        match paid.enter(found.map(|stored| &stored.session), at(now)) {
+        let entered = paid.enter(found.map(|stored| &stored.session), at(now));
+        let before = self.status();
+        let is_useful = match entered {
             Ok(Entered::Claim(claim)) => {
+                assert_eq!(before, Some(Status::Pending), "claimed");
                 let written = self.store.change(claim.change());
                 claim.settle(written).is_ok()
             }
             Ok(Entered::Review(_)) => true,
-            Err(_) => false,
-        }
+            Err(_) => return false,
+        };
+        assert!(now < self.lifetime, "entered after the expiry");
+        assert_eq!(self.status(), Some(Status::Claimed));
+        assert_eq!(self.session().unwrap().claimant(), Some(user));
+        is_useful
     }
 
     pub(crate) fn approve(&mut self, user: &Subject, granted: Granted, now: i64) {
@@ -218,24 +225,44 @@ impl Server {
             Granted::All => ASKED.parse().unwrap(),
             Granted::Less => "openid".parse().unwrap(),
         };
-        let before = self.status();
-        self.decide(|session, policy| {
+        let decided = self.decide(user, Status::Approved, now, |session, policy| {
             let value = HostValue::default();
             session.approve(user, &scope, value, policy, at(now)).ok()?
         });
-        if before != self.status() {
-            assert!(now < self.lifetime, "approved after the expiry");
+        if decided {
             self.redeemable_until = self.lifetime.max(now + 2 * self.interval);
         }
     }
 
-    pub(crate) fn decide(&mut self, decision: impl FnOnce(&Session, &Policy) -> Option<Change>) {
+    /// Tells whether that changed anything. Nobody but the claimant changes anything, and nobody too late.
+    pub(crate) fn decide(
+        &mut self,
+        user: &Subject,
+        to: Status,
+        now: i64,
+        decision: impl FnOnce(&Session, &Policy) -> Option<Change>,
+    ) -> bool {
         let Some(session) = self.session() else {
-            return;
+            return false;
         };
-        if let Some(change) = decision(session, &self.policy) {
-            assert_eq!(self.store.change(&change), Written::Won);
-        }
+        let (from, is_theirs) = (session.status(), session.claimant() == Some(user));
+        let Some(change) = decision(session, &self.policy) else {
+            return false;
+        };
+        let right = match to {
+            Status::Approved | Status::Denied => from == Status::Claimed && now < self.lifetime,
+            Status::Pending => from == Status::Claimed,
+            Status::Revoked => from == Status::Approved,
+            Status::Claimed | Status::Redeemed => false,
+        };
+        assert!(
+            is_theirs && right,
+            "{user:?} made {to:?} of {from:?}, at {now}"
+        );
+        assert_eq!(self.store.change(&change), Written::Won);
+        assert_eq!(self.status(), Some(to));
+        assert!(to == Status::Pending || self.session().unwrap().claimant() == Some(user));
+        true
     }
 
     /// A request of somebody who has no right to the session: it gets nothing and changes nothing.
@@ -259,7 +286,7 @@ impl Server {
             Meddler::WrongCredential | Meddler::OtherMethod => support::poll_body(own, device_code),
             Meddler::Malformed => format!("{}&client_id=%", support::poll_body(own, device_code)),
             Meddler::WrongUserCode => {
-                // The chance that the one in 25 milliards is meant is none: the entropy is given.
+                // The entropy is given, and this is not the code that comes of it.
                 assert!(!self.enter(&bob(), "BCDF-GHJK", now));
                 assert_eq!(before, self.record(), "{meddler:?} changed the session");
                 return;
