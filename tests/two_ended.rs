@@ -8,6 +8,7 @@
     clippy::panic,
     clippy::indexing_slicing,
     clippy::arithmetic_side_effects,
+    clippy::wildcard_enum_match_arm,
     reason = "a panic is how a test fails"
 )]
 #![expect(clippy::std_instead_of_alloc, reason = "a test has std")]
@@ -27,7 +28,7 @@ use std::panic::catch_unwind;
 use std::sync::LazyLock;
 
 use device_flow::client::{
-    DeviceFlow, Endpoints, Expiry, MAX_BODY, Next, Outcome, Received, Step, verdict,
+    DeviceFlow, Endpoints, Expiry, MAX_BODY, Next, Outcome, Received, Step, Verdict, verdict,
 };
 use pair::{Client, Commit, Dialogue, Granted, Heard, Meddler, Op, Setup, Summary, User};
 use proptest::prelude::*;
@@ -456,6 +457,10 @@ fn a_hostile_server_gets_no_poll_early_none_too_many_and_nothing_out_of_the_clie
     io::stderr().write_all(line.as_bytes()).unwrap();
 }
 
+const STEP: Duration = Duration::from_secs(5);
+const MINUTE: Duration = Duration::from_mins(1);
+const HOUR: Duration = Duration::from_hours(1);
+
 /// Plays a client against a script, and gives how often it polled. At the end of the script the user denies.
 fn resist(
     lifetime: &str,
@@ -482,6 +487,11 @@ fn resist(
         match waiting.next(now) {
             Next::Wait(same, until) => {
                 prop_assert!(until > now, "it waits for the past");
+                let latest = prompt
+                    .lifetime
+                    .max(answered)
+                    .saturating_add(MINUTE.max(floor.saturating_mul(2)));
+                prop_assert!(until <= latest, "it waits for ever");
                 (waiting, now) = (same, until);
             }
             Next::Send(sent, request) => {
@@ -498,9 +508,12 @@ fn resist(
                 prop_assert!(hidden, "a secret is shown");
                 now = now.saturating_add(Duration::from_millis(delay));
                 answered = now;
-                if body.contains("slow_down") && end.is_none() {
-                    floor = floor.saturating_add(Duration::from_secs(5));
-                }
+                let told = |told: Option<Duration>| told.unwrap_or_default().min(HOUR);
+                floor = match verdict(&received) {
+                    Verdict::Pending(interval) => floor.max(told(interval)),
+                    Verdict::SlowDown(interval) => floor.saturating_add(STEP).max(told(interval)),
+                    _ => floor,
+                };
                 match sent.answer(Ok(received), now) {
                     Step::Again(later) => {
                         prop_assert_eq!(end, None, "it goes on");
