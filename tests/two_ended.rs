@@ -482,6 +482,7 @@ fn resist(
     prop_assert!(floor >= Duration::from_secs(1) && !prompt.lifetime.is_zero());
     let most = (prompt.lifetime.as_secs() / floor.as_secs()).saturating_add(2);
     let (mut now, mut answered, mut polls) = (Duration::ZERO, Duration::ZERO, 0);
+    let mut asked_last = false;
     let mut script = script.iter();
     let (ended, expected) = loop {
         match waiting.next(now) {
@@ -498,6 +499,7 @@ fn resist(
                 prop_assert!(now.saturating_sub(answered) >= floor, "too early");
                 prop_assert_eq!(request.url(), "https://as.example/token");
                 polls += 1;
+                asked_last |= now >= prompt.lifetime;
                 prop_assert!(polls <= most, "too often");
                 let denied = ((400, r#"{"error":"access_denied"}"#, Some("denied")), "", 0);
                 let ((status, body, end), retry_after, delay) = *script.next().unwrap_or(&denied);
@@ -522,7 +524,12 @@ fn resist(
                     Step::Done(outcome) => break (outcome, end),
                 }
             }
-            Next::Done(outcome) => break (outcome, None),
+            Next::Done(outcome) => {
+                // However long it was told to wait, it asks once more, unless that would come too late.
+                let too_late = answered > prompt.lifetime || floor > prompt.lifetime;
+                prop_assert!(asked_last || too_late, "it ended without a last poll");
+                break (outcome, None);
+            }
         }
     };
     prop_assert!(
