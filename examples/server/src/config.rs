@@ -77,6 +77,8 @@ pub struct PolicyNumbers {
     pub expected_sessions: u64,
     /// Whether a link with the code in it is handed out.
     pub verification_uri_complete: bool,
+    /// Seconds in which a second redemption is a repeated request, not a theft.
+    pub retry_window: u64,
 }
 
 impl Default for PolicyNumbers {
@@ -86,6 +88,7 @@ impl Default for PolicyNumbers {
             lifetime: 300,
             expected_sessions: 10_000,
             verification_uri_complete: false,
+            retry_window: 10,
         }
     }
 }
@@ -243,7 +246,8 @@ impl Config {
             .realm("device login")
             .interval(Duration::from_secs(numbers.interval))
             .lifetime(Duration::from_secs(numbers.lifetime))
-            .outstanding(numbers.expected_sessions);
+            .outstanding(numbers.expected_sessions)
+            .retry_window(Duration::from_secs(numbers.retry_window));
         if numbers.verification_uri_complete {
             policy = policy.with_verification_uri_complete();
         }

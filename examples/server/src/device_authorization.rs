@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::{Request, StatusCode};
+use axum::http::Request;
 use axum::response::{IntoResponse as _, Response};
 use device_flow::code::Entropy;
 use device_flow::server::{Form, Incoming, Reply};
@@ -21,11 +21,17 @@ pub(crate) async fn handle(
     source: Source,
     request: Request<Body>,
 ) -> Response {
-    let Ok(request) = body::read(request, app.policy.max_body()).await else {
-        return StatusCode::BAD_REQUEST.into_response();
+    let request = body::read(request, app.policy.max_body(), app.request_timeout).await;
+    let request = match request {
+        Ok(request) => request,
+        Err(status) => return status.into_response(),
     };
-    let issued = app.issue(Incoming::from(&request), source, now()).await;
-    let reply = issued.unwrap_or_else(|refused| refused);
+    let issued = app.issue(Incoming::from(&request), source, now());
+    let issued = tokio::time::timeout(app.request_timeout, issued).await;
+    let reply = match issued {
+        Ok(Ok(reply) | Err(reply)) => reply,
+        Err(_) => Reply::store_failed(),
+    };
     Answer::of(Endpoint::DeviceAuthorization, reply).send(&app, source)
 }
 

@@ -165,6 +165,9 @@ impl App {
             .iter()
             .flat_map(|client| client.scope.tokens());
         let metadata = metadata::of(&issuer, scopes).map_err(|_| ConfigError::Issuer)?;
+        if !metadata::is_at_the_root(&issuer) {
+            return Err(ConfigError::Issuer.into());
+        }
         let policy = config.policy(&issuer)?;
         let mut clients = HashMap::new();
         for entry in &config.clients {

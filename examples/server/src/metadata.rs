@@ -14,6 +14,11 @@ use crate::App;
 /// How long a client may keep what is here, in seconds.
 const CACHE: &str = "public, max-age=300";
 
+/// Whether an issuer is a scheme and a host alone: the endpoints are not served from elsewhere.
+pub(crate) fn is_at_the_root(issuer: &str) -> bool {
+    issuer.split('/').count() == 3
+}
+
 /// The document of an issuer whose endpoints are at the root.
 pub(crate) fn of<'a>(
     issuer: &str,

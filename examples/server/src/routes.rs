@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{HeaderValue, Method, StatusCode, header};
-use axum::response::{IntoResponse as _, Response};
+use axum::response::{IntoResponse as _, Redirect, Response};
 use axum::routing::{any, get};
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::{Any, CorsLayer};
@@ -52,11 +52,13 @@ pub(crate) fn router(app: Arc<App>) -> Router {
             page::guard,
         ));
     let operators = Router::new()
+        .route("/", get(|| async { Redirect::to("/device") }))
         .route("/healthz", get(healthz))
         .route("/metrics", get(metrics));
     let nosniff = HeaderValue::from_static("nosniff");
-    let timeout =
-        TimeoutLayer::with_status_code(StatusCode::SERVICE_UNAVAILABLE, app.request_timeout);
+    // The last resort: the protocol's endpoints are done before, with an answer of their own.
+    let patience = app.request_timeout.saturating_mul(3);
+    let timeout = TimeoutLayer::with_status_code(StatusCode::SERVICE_UNAVAILABLE, patience);
     Router::new()
         .merge(protocol)
         .merge(people)

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::{Request, StatusCode};
+use axum::http::Request;
 use axum::response::{IntoResponse as _, Response};
 use device_flow::server::{
     Cause, Form, Grant, Incoming, Lost, Poll, Polled, Redemption, Reply, Stored, Unauthenticated,
@@ -24,10 +24,14 @@ pub(crate) async fn handle(
     source: Source,
     request: Request<Body>,
 ) -> Response {
-    let Ok(request) = body::read(request, app.policy.max_body()).await else {
-        return StatusCode::BAD_REQUEST.into_response();
+    let request = body::read(request, app.policy.max_body(), app.request_timeout).await;
+    let request = match request {
+        Ok(request) => request,
+        Err(status) => return status.into_response(),
     };
-    let answer = app.token(Incoming::from(&request), source, now()).await;
+    let answer = app.token(Incoming::from(&request), source, now());
+    let answer = tokio::time::timeout(app.request_timeout, answer).await;
+    let answer = answer.unwrap_or_else(|_| Answer::of(Endpoint::Token, Reply::store_failed()));
     answer.send(&app, source)
 }
 

@@ -3,4 +3,5 @@
 #![allow(dead_code, reason = "each test file uses a part")]
 
 pub(crate) mod processes;
+pub(crate) mod server;
 pub(crate) mod services;

@@ -1,0 +1,745 @@
+//! Both endpoints over loopback: every row that bad input can reach gets its answer, and the grants go their ways.
+
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "in tests")]
+
+mod support;
+
+use jsonwebtoken::jwk::JwkSet;
+use jsonwebtoken::{Algorithm, DecodingKey, Validation};
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
+use support::server::*;
+
+const FORM: &str = "application/x-www-form-urlencoded";
+const ISSUE: &str = "/oauth2/device_authorization";
+const TOKEN: &str = "/oauth2/token";
+
+/// A request, and the answer it must get: the row, the path, the headers, the body, the status, the error.
+type Case<'a> = (
+    &'a str,
+    &'a str,
+    &'a [(HeaderName, &'a str)],
+    &'a str,
+    u16,
+    &'a str,
+);
+
+/// `client_backend` with the right secret, with a wrong one, nonsense, another scheme, a colon missing.
+const RIGHT: &str = "Basic Y2xpZW50X2JhY2tlbmQ6YmFja2VuZC1zZWNyZXQtZm9yLWRldmVsb3BtZW50LW9ubHk=";
+const WRONG: &str = "Basic Y2xpZW50X2JhY2tlbmQ6d3Jvbmc=";
+
+#[tokio::test]
+async fn every_kind_of_bad_input_gets_the_answer_of_its_row() {
+    let server = Running::new().await;
+    let form = &[(CONTENT_TYPE, FORM)][..];
+    let large = format!("client_id=client_cli&padding={}", "x".repeat(16 * 1024));
+    let many = format!(
+        "client_id=client_cli{}",
+        "&a=".repeat(64).replace("a=", "a")
+    );
+    let poll = |rest: &str| format!("grant_type={DEVICE_GRANT}&{rest}");
+    let foreign_code =
+        "client_id=client_cli&device_code=AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
+    let (unknown_code, no_code, short_code) = (
+        poll(foreign_code),
+        poll("client_id=client_cli"),
+        poll("client_id=client_cli&device_code=short"),
+    );
+    let (web, no_client) = (
+        poll("client_id=client_web&device_code=short"),
+        poll("device_code=short"),
+    );
+    let cases: &[Case<'_>] = &[
+        (
+            "A2 absent",
+            ISSUE,
+            &[],
+            "client_id=client_cli",
+            400,
+            "invalid_request",
+        ),
+        (
+            "A2 twice",
+            ISSUE,
+            &[(CONTENT_TYPE, FORM), (CONTENT_TYPE, FORM)],
+            "client_id=client_cli",
+            400,
+            "invalid_request",
+        ),
+        (
+            "A2 JSON",
+            TOKEN,
+            &[(CONTENT_TYPE, "application/json")],
+            "{}",
+            400,
+            "invalid_request",
+        ),
+        (
+            "A2 escape",
+            ISSUE,
+            form,
+            "client_id=%zz",
+            400,
+            "invalid_request",
+        ),
+        (
+            "A2 not UTF-8",
+            ISSUE,
+            form,
+            "client_id=%ff",
+            400,
+            "invalid_request",
+        ),
+        (
+            "A2 parameters and case",
+            ISSUE,
+            &[(
+                CONTENT_TYPE,
+                "Application/X-WWW-Form-urlencoded; charset=utf-8",
+            )],
+            "client_id=nobody",
+            401,
+            "invalid_client",
+        ),
+        ("A3 too large", ISSUE, form, &large, 400, "invalid_request"),
+        ("A3 too many", ISSUE, form, &many, 400, "invalid_request"),
+        (
+            "A4 query",
+            "/oauth2/device_authorization?client_id=client_cli",
+            form,
+            "",
+            400,
+            "invalid_request",
+        ),
+        (
+            "A5 repeated",
+            ISSUE,
+            form,
+            "client_id=client_cli&client_id=client_cli",
+            400,
+            "invalid_request",
+        ),
+        (
+            "A5 repeated, unknown, empty",
+            ISSUE,
+            form,
+            "client_id=client_cli&x&x",
+            400,
+            "invalid_request",
+        ),
+        (
+            "A8",
+            TOKEN,
+            form,
+            "client_id=client_cli",
+            400,
+            "invalid_request",
+        ),
+        ("A8 empty", TOKEN, form, "", 400, "invalid_request"),
+        (
+            "A9",
+            TOKEN,
+            form,
+            "grant_type=authorization_code&client_id=client_cli",
+            400,
+            "unsupported_grant_type",
+        ),
+        (
+            "A10 Basic and body",
+            ISSUE,
+            &[(CONTENT_TYPE, FORM), (AUTHORIZATION, RIGHT)],
+            "client_secret=x",
+            400,
+            "invalid_request",
+        ),
+        (
+            "A11 scheme",
+            ISSUE,
+            &[(CONTENT_TYPE, FORM), (AUTHORIZATION, "Bearer x")],
+            "client_id=client_cli",
+            401,
+            "invalid_client",
+        ),
+        (
+            "A11 base64",
+            ISSUE,
+            &[(CONTENT_TYPE, FORM), (AUTHORIZATION, "Basic !")],
+            "client_id=client_cli",
+            401,
+            "invalid_client",
+        ),
+        (
+            "A11 twice",
+            ISSUE,
+            &[
+                (CONTENT_TYPE, FORM),
+                (AUTHORIZATION, RIGHT),
+                (AUTHORIZATION, RIGHT),
+            ],
+            "",
+            401,
+            "invalid_client",
+        ),
+        (
+            "A12",
+            ISSUE,
+            &[(CONTENT_TYPE, FORM), (AUTHORIZATION, RIGHT)],
+            "client_id=client_cli",
+            400,
+            "invalid_request",
+        ),
+        ("A14", ISSUE, form, "scope=openid", 400, "invalid_request"),
+        ("A14 poll", TOKEN, form, &no_client, 400, "invalid_request"),
+        ("A15", ISSUE, form, "client_id=%00", 400, "invalid_request"),
+        ("A16", TOKEN, form, &no_code, 400, "invalid_request"),
+        ("A17", TOKEN, form, &short_code, 400, "invalid_grant"),
+        (
+            "B2 unknown",
+            ISSUE,
+            form,
+            "client_id=nobody",
+            401,
+            "invalid_client",
+        ),
+        (
+            "B2 wrong",
+            ISSUE,
+            &[(CONTENT_TYPE, FORM), (AUTHORIZATION, WRONG)],
+            "",
+            401,
+            "invalid_client",
+        ),
+        (
+            "B3",
+            ISSUE,
+            form,
+            "client_id=client_backend&client_secret=wrong",
+            401,
+            "invalid_client",
+        ),
+        (
+            "B4",
+            ISSUE,
+            form,
+            "client_id=client_backend",
+            401,
+            "invalid_client",
+        ),
+        (
+            "B5",
+            ISSUE,
+            form,
+            "client_id=client_cli&client_secret=x",
+            401,
+            "invalid_client",
+        ),
+        (
+            "B9",
+            ISSUE,
+            form,
+            "client_id=client_web",
+            400,
+            "unauthorized_client",
+        ),
+        ("B9 poll", TOKEN, form, &web, 400, "unauthorized_client"),
+        ("C2", TOKEN, form, &unknown_code, 400, "invalid_grant"),
+        (
+            "D4 syntax",
+            ISSUE,
+            form,
+            "client_id=client_cli&scope=a%20%20b",
+            400,
+            "invalid_scope",
+        ),
+        (
+            "D4 not allowed",
+            ISSUE,
+            form,
+            "client_id=client_cli&scope=admin",
+            400,
+            "invalid_scope",
+        ),
+        (
+            "refresh: missing",
+            TOKEN,
+            form,
+            "grant_type=refresh_token&client_id=client_cli",
+            400,
+            "invalid_request",
+        ),
+        (
+            "refresh: unknown",
+            TOKEN,
+            form,
+            "grant_type=refresh_token&client_id=client_cli&refresh_token=x",
+            400,
+            "invalid_grant",
+        ),
+        (
+            "refresh: client",
+            TOKEN,
+            form,
+            "grant_type=refresh_token&client_id=nobody&refresh_token=x",
+            401,
+            "invalid_client",
+        ),
+        (
+            "refresh: no client",
+            TOKEN,
+            form,
+            "grant_type=refresh_token&refresh_token=x",
+            400,
+            "invalid_request",
+        ),
+        (
+            "refresh: secret",
+            TOKEN,
+            form,
+            "grant_type=refresh_token&client_id=client_backend&refresh_token=x",
+            401,
+            "invalid_client",
+        ),
+    ];
+    for (row, path, headers, body, status, error) in cases {
+        let request = server.http.post(format!("{}{path}", server.url));
+        let request = request.headers(appended(headers)).body((*body).to_owned());
+        let response = request.send().await.unwrap();
+        assert_answer(row, response, *status, error).await;
+    }
+}
+
+#[tokio::test]
+async fn a1_other_methods_get_405_and_preflights_an_answer() {
+    let server = Running::new().await;
+    for path in [ISSUE, TOKEN] {
+        for method in [
+            Method::GET,
+            Method::HEAD,
+            Method::PUT,
+            Method::DELETE,
+            Method::PATCH,
+        ] {
+            let is_head = method == Method::HEAD;
+            let request = server
+                .http
+                .request(method.clone(), format!("{}{path}", server.url));
+            let response = request.send().await.unwrap();
+            assert_eq!(response.headers()["allow"], "POST", "{method}");
+            if is_head {
+                assert_eq!(response.status(), 405);
+                assert_eq!(response.text().await.unwrap(), "");
+            } else {
+                assert_answer(method.as_str(), response, 405, "invalid_request").await;
+            }
+        }
+        let request = server
+            .http
+            .request(Method::OPTIONS, format!("{}{path}", server.url));
+        let request = request
+            .header("origin", "https://app.example.com")
+            .header("access-control-request-method", "POST");
+        let response = request.send().await.unwrap();
+        assert_eq!(response.status(), 200);
+        assert_eq!(response.headers()["access-control-allow-origin"], "*");
+    }
+}
+
+/// Status, error, description, and the headers of every answer; for a 401 the challenge.
+async fn assert_answer(row: &str, response: reqwest::Response, status: u16, error: &str) {
+    assert_eq!(response.status(), status, "{row}");
+    let header = |name: &str| {
+        response
+            .headers()
+            .get(name)
+            .map(|value| value.to_str().unwrap())
+    };
+    assert_eq!(header("content-type"), Some("application/json"), "{row}");
+    assert_eq!(header("cache-control"), Some("no-store"), "{row}");
+    assert_eq!(header("pragma"), Some("no-cache"), "{row}");
+    let challenge = (status == 401).then_some(r#"Basic realm="device login""#);
+    assert_eq!(header("www-authenticate"), challenge, "{row}");
+    let body = json(response).await;
+    assert_eq!(body["error"], error, "{row}");
+    assert!(body["error_description"].is_string(), "{row}");
+}
+
+fn appended(headers: &[(HeaderName, &str)]) -> HeaderMap {
+    let pairs = headers.iter();
+    let mut map = HeaderMap::new();
+    for (name, value) in pairs {
+        map.append(name, HeaderValue::from_str(value).unwrap());
+    }
+    map
+}
+
+#[tokio::test]
+async fn a_login_yields_tokens_that_the_published_key_verifies() {
+    let server = Running::new().await;
+    let codes = server.codes(SCOPE).await;
+    assert_eq!(codes["verification_uri"], format!("{}/device", server.url));
+    assert_eq!(codes["expires_in"], 300);
+    assert_eq!(codes["interval"], 5);
+    let (status, body) = server.poll(&codes).await;
+    assert_eq!(
+        (status.as_u16(), &body["error"]),
+        (400, &json!("authorization_pending"))
+    );
+    let (_, body) = server.poll(&codes).await;
+    assert_eq!(
+        (&body["error"], &body["interval"]),
+        (&json!("slow_down"), &json!(10))
+    );
+
+    server.signed_in().await.approve(&codes).await;
+    let (status, tokens) = server.poll(&codes).await;
+    assert_eq!(status, StatusCode::OK);
+    assert_eq!(tokens["token_type"], "Bearer");
+    assert_eq!(tokens["expires_in"], 300);
+    assert_eq!(tokens["scope"], SCOPE);
+
+    let metadata = "/.well-known/openid-configuration";
+    let metadata = json(server.get(metadata).send().await.unwrap()).await;
+    let same = "/.well-known/oauth-authorization-server";
+    assert_eq!(metadata, json(server.get(same).send().await.unwrap()).await);
+    assert_eq!(metadata["issuer"], server.url);
+    let jwks = server
+        .http
+        .get(text(&metadata, "jwks_uri"))
+        .send()
+        .await
+        .unwrap();
+    let jwks: JwkSet = serde_json::from_str(&jwks.text().await.unwrap()).unwrap();
+
+    let access = verified(
+        &jwks,
+        text(&tokens, "access_token"),
+        &server.url,
+        &server.url,
+    );
+    for (name, value) in [
+        ("sub", "user_01ALICE0000000000000000000"),
+        ("client_id", "client_cli"),
+        ("org_id", "org_01EXAMPLE000000000000000000"),
+        ("scope", SCOPE),
+    ] {
+        assert_eq!(access[name], value);
+    }
+    assert!(text(&access, "sid").starts_with("app_consent_"));
+    assert!(access["jti"].is_string());
+    let lifetime = access["exp"].as_i64().unwrap() - access["iat"].as_i64().unwrap();
+    assert_eq!(lifetime, 300);
+
+    let id = verified(&jwks, text(&tokens, "id_token"), &server.url, "client_cli");
+    for (name, value) in [
+        ("sub", json!("user_01ALICE0000000000000000000")),
+        ("name", json!("Alice Example")),
+        ("given_name", json!("Alice")),
+        ("family_name", json!("Example")),
+        ("email", json!(EMAIL)),
+        ("email_verified", json!(true)),
+    ] {
+        assert_eq!(id[name], value);
+    }
+    assert!(id["auth_time"].as_i64().unwrap() <= id["iat"].as_i64().unwrap());
+
+    let (status, body) = server.poll(&codes).await;
+    assert_eq!(
+        (status.as_u16(), &body["error"]),
+        (400, &json!("invalid_grant"))
+    );
+    assert_eq!(server.count("token", "duplicate").await, 1);
+    assert_eq!(server.count("token", "granted").await, 1);
+}
+
+/// The claims of a token for `audience`, if the key set verifies it.
+fn verified(jwks: &JwkSet, token: &str, issuer: &str, audience: &str) -> Value {
+    let key_id = jsonwebtoken::decode_header(token).unwrap().kid.unwrap();
+    let key = DecodingKey::from_jwk(jwks.find(&key_id).unwrap()).unwrap();
+    let mut validation = Validation::new(Algorithm::RS256);
+    validation.set_audience(&[audience]);
+    validation.set_issuer(&[issuer]);
+    jsonwebtoken::decode::<Value>(token, &key, &validation)
+        .unwrap()
+        .claims
+}
+
+#[tokio::test]
+async fn scopes_decide_what_there_is() {
+    let server = Running::new().await;
+    let tokens = server.log_in("reports:read").await;
+    assert_eq!(tokens["scope"], "reports:read");
+    assert!(tokens.get("id_token").is_none());
+    assert!(tokens.get("refresh_token").is_none());
+    let tokens = server.log_in("openid").await;
+    assert!(tokens.get("refresh_token").is_none());
+    let claims = text(&tokens, "id_token").split('.').nth(1).unwrap();
+    assert!(
+        claims.len() < 300,
+        "no claims about the user but the subject"
+    );
+    // What is not allowed is left out of what is asked (D5), and a default stands for nothing (D3).
+    let tokens = server.log_in("openid admin").await;
+    assert_eq!(tokens["scope"], "openid");
+    let tokens = server.log_in("").await;
+    assert_eq!(tokens["scope"], "openid profile email offline_access");
+}
+
+#[tokio::test]
+async fn a_confidential_client_authenticates_by_basic_or_by_the_body() {
+    let server = Running::new().await;
+    let by_body = [("client_id", "client_backend"), ("client_secret", SECRET)];
+    let response = server.post(ISSUE, &by_body).send().await.unwrap();
+    assert_eq!(response.status(), 200);
+    let request = server.post(ISSUE, &[]).header(AUTHORIZATION, RIGHT);
+    let response = request.send().await.unwrap();
+    assert_eq!(response.status(), 200);
+    let codes = json(response).await;
+
+    let mut browser = server.signed_in().await;
+    browser.approve(&codes).await;
+    // Not the client that it was issued to: nothing is learnt, nothing burnt (C3).
+    let (_, body) = server.poll(&codes).await;
+    assert_eq!(body["error"], "invalid_grant");
+    let form = [
+        ("grant_type", DEVICE_GRANT),
+        ("device_code", text(&codes, "device_code")),
+    ];
+    let request = server.post(TOKEN, &form).header(AUTHORIZATION, RIGHT);
+    let tokens = json(request.send().await.unwrap()).await;
+    // Nor does its refresh token serve another client.
+    let token = text(&tokens, "refresh_token");
+    let (_, body) = server.refresh(&[("refresh_token", token)]).await;
+    assert_eq!(body["error"], "invalid_grant");
+    assert_eq!(server.count("refresh", "foreign_client").await, 1);
+    let form = [("grant_type", "refresh_token"), ("refresh_token", token)];
+    let request = server.post(TOKEN, &form).header(AUTHORIZATION, RIGHT);
+    assert_eq!(request.send().await.unwrap().status(), 200);
+}
+
+#[tokio::test]
+async fn b1_wrong_secrets_are_counted_by_client_and_source() {
+    let server = Running::new().await;
+    let wrong = [("client_id", "client_backend"), ("client_secret", "wrong")];
+    for _ in 0..10 {
+        let response = server.post(ISSUE, &wrong).send().await.unwrap();
+        assert_eq!(response.status(), 401);
+    }
+    let right = [("client_id", "client_backend"), ("client_secret", SECRET)];
+    let response = server.post(
+        TOKEN,
+        &[
+            &right[..],
+            &[("grant_type", "refresh_token"), ("refresh_token", "x")],
+        ]
+        .concat(),
+    );
+    let response = response.send().await.unwrap();
+    assert_eq!(response.status(), 429);
+    assert!(response.headers().contains_key("retry-after"));
+    assert_eq!(
+        server.post(ISSUE, &right).send().await.unwrap().status(),
+        429
+    );
+    // Another client is none the worse for it.
+    server.codes("openid").await;
+}
+
+#[tokio::test]
+async fn d2_codes_are_counted_by_client_and_source() {
+    let server = Running::new().await;
+    for _ in 0..20 {
+        server.codes("openid").await;
+    }
+    let form = [("client_id", "client_cli")];
+    let response = server.post(ISSUE, &form).send().await.unwrap();
+    assert_eq!(response.status(), 429);
+    assert!(response.headers().contains_key("retry-after"));
+    assert_eq!(json(response).await["error"], "temporarily_unavailable");
+}
+
+#[tokio::test]
+async fn a_refresh_rotates_and_a_token_that_comes_back_revokes_its_family() {
+    let server = Running::new().await;
+    let first = server.log_in(SCOPE).await;
+    let first = text(&first, "refresh_token");
+    let (status, second) = server.refresh(&[("refresh_token", first)]).await;
+    assert_eq!(status, StatusCode::OK);
+    assert_eq!(second["scope"], SCOPE);
+    assert!(second["id_token"].is_string());
+    let second = text(&second, "refresh_token");
+    assert_ne!(first, second);
+    // Somebody has the first one still.
+    let (status, body) = server.refresh(&[("refresh_token", first)]).await;
+    assert_eq!(
+        (status.as_u16(), &body["error"]),
+        (400, &json!("invalid_grant"))
+    );
+    assert_eq!(server.count("refresh", "reused_token").await, 1);
+    // Nobody knows who was first: none of them is good any more.
+    let (_, body) = server.refresh(&[("refresh_token", second)]).await;
+    assert_eq!(body["error"], "invalid_grant");
+}
+
+#[tokio::test]
+async fn a_refresh_may_narrow_the_scope_and_never_widens_it() {
+    let server = Running::new().await;
+    let tokens = server.log_in("openid offline_access reports:read").await;
+    let token = text(&tokens, "refresh_token");
+    for scope in [
+        "openid reports:write",
+        "a  b",
+        "openid offline_access reports:read email",
+    ] {
+        let (status, body) = server
+            .refresh(&[("refresh_token", token), ("scope", scope)])
+            .await;
+        assert_eq!(
+            (status.as_u16(), &body["error"]),
+            (400, &json!("invalid_scope"))
+        );
+    }
+    let (_, narrow) = server
+        .refresh(&[("refresh_token", token), ("scope", "reports:read")])
+        .await;
+    assert_eq!(narrow["scope"], "reports:read");
+    assert!(narrow.get("id_token").is_none());
+    // The family keeps what was granted.
+    let token = text(&narrow, "refresh_token");
+    let (_, whole) = server.refresh(&[("refresh_token", token)]).await;
+    assert_eq!(whole["scope"], "openid offline_access reports:read");
+}
+
+#[tokio::test]
+async fn c4_a_replayed_code_revokes_the_tokens_of_its_session() {
+    let mut config = config();
+    config.policy.retry_window = 0; // nothing counts as a repeated request
+    let server = Running::with(config).await;
+    let codes = server.codes(SCOPE).await;
+    server.signed_in().await.approve(&codes).await;
+    let (_, tokens) = server.poll(&codes).await;
+    let (_, body) = server.poll(&codes).await;
+    assert_eq!(body["error"], "invalid_grant");
+    assert_eq!(server.count("token", "replay").await, 1);
+    let (_, body) = server
+        .refresh(&[("refresh_token", text(&tokens, "refresh_token"))])
+        .await;
+    assert_eq!(body["error"], "invalid_grant");
+    assert_eq!(server.count("refresh", "unknown_token").await, 1);
+}
+
+#[tokio::test]
+async fn c6_c7_the_device_learns_that_it_was_denied_or_has_expired() {
+    let mut config = config();
+    config.policy.interval = 1;
+    config.policy.lifetime = 2;
+    let server = Running::with(config).await;
+    let denied = server.codes("openid").await;
+    let expiring = server.codes("openid").await;
+    let browser = server.signed_in().await;
+    let session = browser.review(&denied).await;
+    let (status, html) = browser.decide("deny", &session).await;
+    assert_eq!(status, StatusCode::OK);
+    assert!(html.contains("Access denied"));
+    let (status, body) = server.poll(&denied).await;
+    assert_eq!(
+        (status.as_u16(), &body["error"]),
+        (400, &json!("access_denied"))
+    );
+    let expired = eventually(async || {
+        let (_, body) = server.poll(&expiring).await;
+        body["error"] == "expired_token"
+    });
+    assert!(expired.await);
+}
+
+#[tokio::test]
+async fn c15_an_account_that_is_gone_or_locked_gets_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = format!("sqlite:{}", folder.path().join("server.db").display());
+    let mut with_alice = config();
+    with_alice.store = store;
+    let mut without = with_alice.clone();
+    without.users[0].locked = true;
+    let before = Running::with(with_alice).await;
+    let redeemed = before.log_in(SCOPE).await;
+    let codes = before.codes(SCOPE).await;
+    let mut browser = before.signed_in().await;
+    browser.approve(&codes).await;
+
+    // Another server on the same store knows already that the account is locked.
+    let after = Running::with(without).await;
+    let (_, body) = after.poll(&codes).await;
+    assert_eq!(body["error"], "invalid_grant");
+    assert_eq!(after.count("token", "consent_gone").await, 1);
+    let (_, body) = before.poll(&codes).await;
+    assert_eq!(body["error"], "invalid_grant", "for good");
+    let token = text(&redeemed, "refresh_token");
+    let (_, body) = after.refresh(&[("refresh_token", token)]).await;
+    assert_eq!(body["error"], "invalid_grant");
+    let (_, body) = before.refresh(&[("refresh_token", token)]).await;
+    assert_eq!(body["error"], "invalid_grant", "for good");
+}
+
+#[tokio::test]
+async fn servers_on_one_store_share_everything() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = config();
+    config.store = format!("sqlite:{}", folder.path().join("server.db").display());
+    config.issuer = Some("http://127.0.0.1:8628".to_owned());
+    let one = Running::with(config.clone()).await;
+    let other = Running::with(config).await;
+    let jwks = json(one.get("/oauth2/jwks").send().await.unwrap()).await;
+    assert_eq!(
+        jwks,
+        json(other.get("/oauth2/jwks").send().await.unwrap()).await
+    );
+    // Issued by one, approved on the other by somebody who signed in on the first, redeemed and refreshed on either.
+    let codes = one.codes(SCOPE).await;
+    let mut browser = one.signed_in().await;
+    browser.url = format!("{}/device", other.url);
+    browser.approve(&codes).await;
+    let (_, tokens) = other.poll(&codes).await;
+    let (status, _) = one
+        .refresh(&[("refresh_token", text(&tokens, "refresh_token"))])
+        .await;
+    assert_eq!(status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn userinfo_tells_what_the_scope_allows() {
+    let server = Running::new().await;
+    let ask = async |token: &str| {
+        let request = server.get("/oauth2/userinfo").bearer_auth(token);
+        let response = request.send().await.unwrap();
+        (response.status().as_u16(), json(response).await)
+    };
+    let tokens = server.log_in("openid email").await;
+    let (status, body) = ask(text(&tokens, "access_token")).await;
+    assert_eq!(status, 200);
+    let expected =
+        json!({ "sub": "user_01ALICE0000000000000000000", "email": EMAIL, "email_verified": true });
+    assert_eq!(body, expected);
+    // An ID token is no access token.
+    assert_eq!(ask(text(&tokens, "id_token")).await.0, 401);
+    assert_eq!(ask("nonsense").await.0, 401);
+    let tokens = server.log_in("reports:read").await;
+    assert_eq!(ask(text(&tokens, "access_token")).await.0, 403);
+    let response = server.get("/oauth2/userinfo").send().await.unwrap();
+    assert_eq!(response.status(), 401);
+    assert_eq!(response.headers()["www-authenticate"], "Bearer");
+}
+
+#[tokio::test]
+async fn a_link_with_the_code_is_given_where_it_is_configured() {
+    let mut config = config();
+    config.policy.verification_uri_complete = true;
+    let server = Running::with(config).await;
+    let codes = server.codes("openid").await;
+    let link = format!(
+        "{}/device?user_code={}",
+        server.url,
+        text(&codes, "user_code")
+    );
+    assert_eq!(codes["verification_uri_complete"], link);
+}

@@ -1,0 +1,257 @@
+//! A server on a free port, and a browser without a screen.
+
+use std::net::SocketAddr;
+
+use example_server::Server;
+use example_server::config::{Config, DEFAULT};
+use reqwest::{Client, RequestBuilder, Response, StatusCode, redirect};
+use serde_json::Value;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+pub(crate) const EMAIL: &str = "alice@example.com";
+pub(crate) const PASSWORD: &str = "correct horse battery staple";
+pub(crate) const SECRET: &str = "backend-secret-for-development-only";
+pub(crate) const DEVICE_GRANT: &str = "urn:ietf:params:oauth:grant-type:device_code";
+pub(crate) const SCOPE: &str = "openid profile email offline_access reports:read";
+
+/// The default, in memory, on a free port.
+pub(crate) fn config() -> Config {
+    let mut config = Config::parse(DEFAULT).unwrap();
+    config.listen = "127.0.0.1:0".parse().unwrap();
+    config.store = "memory:".to_owned();
+    config
+}
+
+/// A server that answers until it is dropped or stopped.
+pub(crate) struct Running {
+    pub(crate) url: String,
+    pub(crate) address: SocketAddr,
+    stop: Option<oneshot::Sender<()>>,
+    task: Option<JoinHandle<()>>,
+    pub(crate) http: Client,
+}
+
+impl Running {
+    pub(crate) async fn new() -> Self {
+        Self::with(config()).await
+    }
+
+    pub(crate) async fn with(config: Config) -> Self {
+        let server = Server::bind(config).await.unwrap();
+        let address = server.address().unwrap();
+        let (stop, stopped) = oneshot::channel();
+        let task = tokio::spawn(server.run(async {
+            let _ = stopped.await;
+        }));
+        Self {
+            url: format!("http://{address}"),
+            address,
+            stop: Some(stop),
+            task: Some(task),
+            http: client(),
+        }
+    }
+
+    /// Tells it to stop.
+    pub(crate) fn stop(&mut self) {
+        if let Some(stop) = self.stop.take() {
+            let _ = stop.send(());
+        }
+    }
+
+    /// Waits until it has.
+    pub(crate) async fn stopped(mut self) {
+        self.stop();
+        self.task.take().unwrap().await.unwrap();
+    }
+
+    pub(crate) fn get(&self, path: &str) -> RequestBuilder {
+        self.http.get(format!("{}{path}", self.url))
+    }
+
+    pub(crate) fn post(&self, path: &str, form: &[(&str, &str)]) -> RequestBuilder {
+        self.http.post(format!("{}{path}", self.url)).form(form)
+    }
+
+    /// Asks for codes: the answer.
+    pub(crate) async fn codes(&self, scope: &str) -> Value {
+        let form = [("client_id", "client_cli"), ("scope", scope)];
+        let response = self
+            .post("/oauth2/device_authorization", &form)
+            .send()
+            .await
+            .unwrap();
+        assert_eq!(response.status(), StatusCode::OK);
+        json(response).await
+    }
+
+    /// Polls: the status and the answer.
+    pub(crate) async fn poll(&self, codes: &Value) -> (StatusCode, Value) {
+        let form = [
+            ("grant_type", DEVICE_GRANT),
+            ("client_id", "client_cli"),
+            ("device_code", text(codes, "device_code")),
+        ];
+        let response = self.post("/oauth2/token", &form).send().await.unwrap();
+        (response.status(), json(response).await)
+    }
+
+    pub(crate) async fn refresh(&self, form: &[(&str, &str)]) -> (StatusCode, Value) {
+        let mut all = vec![("grant_type", "refresh_token"), ("client_id", "client_cli")];
+        all.extend(form);
+        let response = self.post("/oauth2/token", &all).send().await.unwrap();
+        (response.status(), json(response).await)
+    }
+
+    /// A whole login: the tokens.
+    pub(crate) async fn log_in(&self, scope: &str) -> Value {
+        let codes = self.codes(scope).await;
+        let mut browser = self.signed_in().await;
+        browser.approve(&codes).await;
+        let (status, tokens) = self.poll(&codes).await;
+        assert_eq!(status, StatusCode::OK, "{}", tokens["error"]);
+        tokens
+    }
+
+    pub(crate) async fn browser(&self) -> Browser {
+        let mut browser = Browser {
+            url: format!("{}/device", self.url),
+            http: client(),
+            csrf: String::new(),
+        };
+        browser.show("").await;
+        browser
+    }
+
+    pub(crate) async fn signed_in(&self) -> Browser {
+        let mut browser = self.browser().await;
+        let (status, _) = browser.sign_in(EMAIL, PASSWORD).await;
+        assert_eq!(status, StatusCode::SEE_OTHER);
+        browser.show("").await;
+        browser
+    }
+
+    /// The value of a counter.
+    pub(crate) async fn count(&self, endpoint: &str, cause: &str) -> u64 {
+        let text = self
+            .get("/metrics")
+            .send()
+            .await
+            .unwrap()
+            .text()
+            .await
+            .unwrap();
+        let line =
+            format!("device_login_replies_total{{cause=\"{cause}\",endpoint=\"{endpoint}\"}} ");
+        let found = text.lines().find_map(|own| own.strip_prefix(&line));
+        found.map_or(0, |number| number.parse().unwrap())
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// Keeps cookies, follows nothing.
+pub(crate) fn client() -> Client {
+    let builder = Client::builder().redirect(redirect::Policy::none());
+    builder.cookie_store(true).no_proxy().build().unwrap()
+}
+
+/// Somebody on the page.
+pub(crate) struct Browser {
+    pub(crate) url: String,
+    pub(crate) http: Client,
+    pub(crate) csrf: String,
+}
+
+impl Browser {
+    /// Opens the page with a query, and remembers the token of its forms.
+    pub(crate) async fn show(&mut self, query: &str) -> String {
+        let response = self
+            .http
+            .get(format!("{}{query}", self.url))
+            .send()
+            .await
+            .unwrap();
+        assert_eq!(response.status(), StatusCode::OK);
+        let html = response.text().await.unwrap();
+        self.csrf = field(&html, "csrf").unwrap();
+        html
+    }
+
+    pub(crate) fn post(&self, form: &[(&str, &str)]) -> RequestBuilder {
+        self.http.post(&self.url).form(form)
+    }
+
+    /// Submits a form with the token.
+    pub(crate) async fn submit(&self, form: &[(&str, &str)]) -> (StatusCode, String) {
+        let mut all = vec![("csrf", self.csrf.as_str())];
+        all.extend(form);
+        let response = self.post(&all).send().await.unwrap();
+        (response.status(), response.text().await.unwrap())
+    }
+
+    pub(crate) async fn sign_in(&self, email: &str, password: &str) -> (StatusCode, String) {
+        let form = [
+            ("step", "sign_in"),
+            ("email", email),
+            ("password", password),
+        ];
+        self.submit(&form).await
+    }
+
+    pub(crate) async fn enter(&self, user_code: &str) -> (StatusCode, String) {
+        self.submit(&[("step", "enter"), ("user_code", user_code)])
+            .await
+    }
+
+    pub(crate) async fn decide(&self, step: &str, session: &str) -> (StatusCode, String) {
+        self.submit(&[("step", step), ("session", session)]).await
+    }
+
+    /// Enters the code: the session of the review.
+    pub(crate) async fn review(&self, codes: &Value) -> String {
+        let (status, html) = self.enter(text(codes, "user_code")).await;
+        assert_eq!(status, StatusCode::OK, "{html}");
+        field(&html, "session").unwrap()
+    }
+
+    /// Enters the code and approves: the session.
+    pub(crate) async fn approve(&mut self, codes: &Value) -> String {
+        let session = self.review(codes).await;
+        let (status, html) = self.decide("approve", &session).await;
+        assert_eq!(status, StatusCode::OK, "{html}");
+        session
+    }
+}
+
+/// The value of the first input of a name.
+pub(crate) fn field(html: &str, name: &str) -> Option<String> {
+    let (_, rest) = html.split_once(&format!("name=\"{name}\""))?;
+    let (_, rest) = rest.split_once("value=\"")?;
+    Some(rest.split_once('"')?.0.to_owned())
+}
+
+pub(crate) async fn json(response: Response) -> Value {
+    let text = response.text().await.unwrap();
+    serde_json::from_str(&text).unwrap_or(Value::Null)
+}
+
+pub(crate) fn text<'a>(value: &'a Value, name: &str) -> &'a str {
+    value[name].as_str().unwrap()
+}
+
+/// Asks until the answer is yes, for ten seconds at most.
+pub(crate) async fn eventually(mut asked: impl AsyncFnMut() -> bool) -> bool {
+    for _ in 0..100 {
+        if asked().await {
+            return true;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    false
+}
