@@ -15,7 +15,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use device_flow::digest::{SecretDigest, UserCodeKey, UserCodeKeys};
 use device_flow::scope::Scope;
-use device_flow::server::{Authentication, Policy, Registration, SecretPlacement, Subject};
+use device_flow::server::{Authentication, Limit, Policy, Registration, SecretPlacement, Subject};
 use serde::Deserialize;
 
 use crate::password;
@@ -50,6 +50,8 @@ pub struct Config {
     pub user_code_key: Option<Hidden>,
     #[serde(default)]
     pub policy: PolicyNumbers,
+    #[serde(default)]
+    pub quotas: Quotas,
     #[serde(default)]
     pub tokens: TokenNumbers,
     #[serde(default)]
@@ -90,6 +92,51 @@ impl Default for PolicyNumbers {
             verification_uri_complete: false,
             retry_window: 10,
         }
+    }
+}
+
+/// How often is too often.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Quotas {
+    /// Codes asked for: by a public client and its source, by a confidential client.
+    pub codes: Quota,
+    /// Wrong secrets, by client and source.
+    pub secrets: Quota,
+    /// Codes entered on the page, by user.
+    pub guesses: Quota,
+    /// Attempts to sign in, by account and source.
+    pub sign_ins: Quota,
+    /// Attempts to sign in to any account, by source.
+    pub sign_ins_by_source: Quota,
+}
+
+impl Default for Quotas {
+    fn default() -> Self {
+        let quota = |burst, period| Quota { burst, period };
+        Self {
+            codes: quota(20, 3),
+            secrets: quota(10, 60),
+            guesses: quota(5, 60),
+            sign_ins: quota(10, 30),
+            sign_ins_by_source: quota(50, 5),
+        }
+    }
+}
+
+/// So many at once, then one per period.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Quota {
+    pub burst: u32,
+    /// Seconds.
+    pub period: u64,
+}
+
+impl Quota {
+    pub(crate) fn limit(self) -> Result<Limit, ConfigError> {
+        let period = Duration::from_secs(self.period);
+        Limit::new(self.burst, period).map_err(ConfigError::Quota)
     }
 }
 
@@ -247,7 +294,10 @@ impl Config {
             .interval(Duration::from_secs(numbers.interval))
             .lifetime(Duration::from_secs(numbers.lifetime))
             .outstanding(numbers.expected_sessions)
-            .retry_window(Duration::from_secs(numbers.retry_window));
+            .retry_window(Duration::from_secs(numbers.retry_window))
+            .issuing_limit(self.quotas.codes.limit()?)
+            .secret_limit(self.quotas.secrets.limit()?)
+            .guess_limit(self.quotas.guesses.limit()?);
         if numbers.verification_uri_complete {
             policy = policy.with_verification_uri_complete();
         }
@@ -393,6 +443,9 @@ pub enum ConfigError {
     /// The numbers of the device grant, or the issuer.
     #[error("the policy is refused")]
     Policy(#[from] device_flow::server::PolicyError),
+    /// A quota.
+    #[error("a quota is refused")]
+    Quota(#[source] device_flow::server::LimitError),
     /// The issuer.
     #[error(
         "the issuer must be an https URL (http on this machine) without a path, a query or a slash at its end"

@@ -208,7 +208,7 @@ impl App {
             users,
             scopes: config.scopes,
             metadata: metadata.to_json(),
-            sign_in_limits: SignInLimits::new().map_err(|_| StartError::Key("limit"))?,
+            sign_in_limits: SignInLimits::new(&config.quotas)?,
             store,
             minter,
             passwords: passwords.map_err(|_| StartError::Key("password hash"))?,

@@ -54,7 +54,7 @@ async fn either_development_credential_alone_keeps_it_on_this_machine() {
         config.listen = "0.0.0.0:0".parse().unwrap();
         change(&mut config);
         let refused = Server::bind(config).await.err();
-        refused.map(|error| format!("{:?}", error))
+        refused.map(|error| format!("{error:?}"))
     };
     let by_user = refusal(|config| config.clients.clear()).await.unwrap();
     assert!(by_user.contains("password"), "{by_user}");
@@ -97,6 +97,10 @@ fn what_is_wrong_with_a_configuration_is_said() {
         (
             "[policy]\nexpected_sessions = 1_000_000",
             "codes can be guessed",
+        ),
+        (
+            "[quotas]\nguesses = { burst = 0, period = 60 }",
+            "a burst of at least one",
         ),
         (
             "[limits]\nconnections = 0",
@@ -192,6 +196,7 @@ impl Drop for Program {
 
 #[cfg(unix)]
 #[tokio::test]
+#[expect(clippy::too_many_lines, reason = "one login from its begin to its end")]
 async fn the_log_tells_what_happened_and_no_secret_at_the_finest_level() {
     let folder = tempfile::tempdir().unwrap();
     let free = std::net::TcpListener::bind("127.0.0.1:0")

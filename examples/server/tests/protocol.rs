@@ -30,6 +30,7 @@ const RIGHT: &str = "Basic Y2xpZW50X2JhY2tlbmQ6YmFja2VuZC1zZWNyZXQtZm9yLWRldmVsb
 const WRONG: &str = "Basic Y2xpZW50X2JhY2tlbmQ6d3Jvbmc=";
 
 #[tokio::test]
+#[expect(clippy::too_many_lines, reason = "it is a table")]
 async fn every_kind_of_bad_input_gets_the_answer_of_its_row() {
     let server = Running::new().await;
     let form = &[(CONTENT_TYPE, FORM)][..];

@@ -5,16 +5,14 @@
 //!    source. By the account alone, anybody could lock its owner out.
 //! 2. An unknown account, a locked one and a wrong password are one sentence, at one cost.
 
-use std::time::Duration;
-
 use axum::http::StatusCode;
 use axum::response::Response;
-use device_flow::server::{Limit, LimitError, Spent};
+use device_flow::server::{Limit, Spent};
 use time::OffsetDateTime;
 
 use super::view::{Frame, Page, SignIn, later};
 use crate::App;
-use crate::config::User;
+use crate::config::{ConfigError, Quotas, User};
 use crate::password::Busy;
 use crate::quota;
 use crate::source::Source;
@@ -28,10 +26,10 @@ pub(crate) struct SignInLimits {
 }
 
 impl SignInLimits {
-    pub(crate) fn new() -> Result<Self, LimitError> {
+    pub(crate) fn new(quotas: &Quotas) -> Result<Self, ConfigError> {
         Ok(Self {
-            source: Limit::new(50, Duration::from_secs(5))?,
-            account: Limit::new(10, Duration::from_secs(30))?,
+            source: quotas.sign_ins_by_source.limit()?,
+            account: quotas.sign_ins.limit()?,
         })
     }
 }

@@ -19,7 +19,7 @@ pub(crate) const SCOPE: &str = "openid profile email offline_access reports:read
 pub(crate) fn config() -> Config {
     let mut config = Config::parse(DEFAULT).unwrap();
     config.listen = "127.0.0.1:0".parse().unwrap();
-    config.store = "memory:".to_owned();
+    "memory:".clone_into(&mut config.store);
     config
 }
 

@@ -1,0 +1,89 @@
+//! The verification page in a real browser, by tests/browser/pages.test.mjs: Debian's Chromium, playwright-core, axe-core.
+//!
+//! `SCREENSHOTS=1 cargo test -p example-server --test browser` takes the pictures in `examples/server/screenshots` anew.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "in tests"
+)]
+
+mod support;
+
+use std::path::Path;
+use std::process::Command;
+
+use example_server::config::Quota;
+use support::server::{Running, config};
+
+/// Where Debian and its kin have the browser.
+const CHROMIUM: [&str; 2] = ["/usr/bin/chromium", "/usr/bin/chromium-browser"];
+
+/// What is missing, and how to get it.
+fn missing(folder: &Path) -> Option<&'static str> {
+    if !CHROMIUM.iter().any(|path| Path::new(path).exists()) {
+        return Some("Chromium is missing: apt-get install chromium");
+    }
+    if Command::new("node").arg("--version").output().is_err() {
+        return Some("Node is missing: apt-get install nodejs npm");
+    }
+    if !folder.join("node_modules/axe-core").exists() {
+        return Some(
+            "playwright-core and axe-core are missing: npm ci --prefix examples/server/tests/browser",
+        );
+    }
+    None
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn people_use_the_page_in_a_browser() {
+    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let folder = package.join("tests/browser");
+    if let Some(missing) = missing(&folder) {
+        assert!(std::env::var_os("REQUIRE_ALL").is_none(), "{missing}");
+        eprintln!("skipped: {missing}");
+        return;
+    }
+    // Every scenario signs in, asks for codes and enters them from one address, as one user.
+    let mut config = config();
+    let often = Quota {
+        burst: 200,
+        period: 60,
+    };
+    config.quotas.codes = often;
+    config.quotas.guesses = often;
+    config.quotas.sign_ins = often;
+    config.quotas.sign_ins_by_source = often;
+    config.policy.expected_sessions = 100;
+    config.policy.interval = 1;
+    config.limits.password_checks = 4;
+    let mut hasty = config.clone();
+    hasty.policy.lifetime = 2;
+    let (server, hasty) = (Running::with(config).await, Running::with(hasty).await);
+    let chromium = CHROMIUM
+        .iter()
+        .find(|path| Path::new(path).exists())
+        .unwrap();
+    let mut node = Command::new("node");
+    node.arg("--test")
+        .arg("pages.test.mjs")
+        .current_dir(&folder);
+    node.env("SERVER", &server.url)
+        .env("HASTY", &hasty.url)
+        .env("CHROMIUM", chromium);
+    match std::env::var_os("SCREENSHOTS") {
+        Some(_) => node.env("SCREENSHOTS", package.join("screenshots")),
+        None => node.env_remove("SCREENSHOTS"),
+    };
+    let output = tokio::task::spawn_blocking(move || node.output())
+        .await
+        .unwrap()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        output.status.success(),
+        "{said}{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}

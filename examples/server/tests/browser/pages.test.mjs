@@ -1,0 +1,335 @@
+// The verification page in a real browser: what people do on it, what they see, and whether all of them can.
+//
+// Run by tests/browser.rs, which starts the servers:
+//   SERVER       a server with the default configuration and generous limits
+//   HASTY        the same, whose codes are good for two seconds
+//   CHROMIUM     the browser
+//   SCREENSHOTS  a folder for pictures of every page, if they are to be taken
+
+import assert from "node:assert/strict";
+import { readFile } from "node:fs/promises";
+import { createRequire } from "node:module";
+import { after, before, test } from "node:test";
+import { chromium } from "playwright-core";
+
+const { SERVER, HASTY, CHROMIUM, SCREENSHOTS } = process.env;
+const axe = await readFile(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
+
+const PHONE = { width: 390, height: 844 };
+const DESKTOP = { width: 1280, height: 800 };
+const EMAIL = "alice@example.com";
+const PASSWORD = "correct horse battery staple";
+const SCOPE = "openid profile email offline_access reports:read";
+const WRONG_CODE = "That code is wrong, has expired or was already used.";
+
+let browser;
+
+before(async () => {
+  browser = await chromium.launch({
+    executablePath: CHROMIUM,
+    chromiumSandbox: process.getuid?.() !== 0,
+    args: [
+      "--disable-gpu",
+      "--disable-quic",
+      "--no-first-run",
+      "--disable-background-networking",
+      "--disable-component-update",
+      "--disable-sync",
+    ],
+  });
+});
+
+after(() => browser?.close());
+
+// A page of its own, which is to end without a complaint in the console.
+async function open(t, options = {}) {
+  const context = await browser.newContext({ viewport: PHONE, ...options });
+  context.setDefaultTimeout(10_000);
+  const page = await context.newPage();
+  const complaints = [];
+  page.on("console", (message) => {
+    // An answer that is a refusal is one, and the console says so of each.
+    const isRefusal = message.text().startsWith("Failed to load resource: the server responded with a status of 4");
+    if (["error", "warning"].includes(message.type()) && !isRefusal) complaints.push(message.text());
+  });
+  page.on("pageerror", (error) => complaints.push(String(error)));
+  t.after(async () => {
+    await context.close();
+    assert.deepEqual(complaints, []);
+  });
+  return page;
+}
+
+// The device asks for codes.
+async function codes(server = SERVER, scope = SCOPE) {
+  const body = new URLSearchParams({ client_id: "client_cli", scope });
+  const response = await fetch(`${server}/oauth2/device_authorization`, { method: "POST", body });
+  assert.equal(response.status, 200);
+  return response.json();
+}
+
+// The device polls.
+async function poll({ device_code }, server = SERVER) {
+  const grant_type = "urn:ietf:params:oauth:grant-type:device_code";
+  const body = new URLSearchParams({ grant_type, client_id: "client_cli", device_code });
+  const response = await fetch(`${server}/oauth2/token`, { method: "POST", body });
+  return response.json();
+}
+
+async function signIn(page, server = SERVER, query = "") {
+  await page.goto(`${server}/device${query}`);
+  await page.getByLabel("E-mail address").fill(EMAIL);
+  await page.getByLabel("Password").fill(PASSWORD);
+  await page.getByRole("button", { name: "Sign in" }).click();
+  await heading(page, "Connect a device");
+}
+
+async function enter(page, code) {
+  await page.getByLabel("Code on your device").fill(code);
+  await page.getByRole("button", { name: "Continue" }).click();
+}
+
+const heading = (page, name) => page.getByRole("heading", { level: 1, name }).waitFor();
+const allow = (page) => page.getByRole("button", { name: "The codes match: allow" });
+const deny = (page) => page.getByRole("button", { name: "Deny" });
+
+// Until the device hears it.
+async function expired(issued, server) {
+  for (let i = 0; i < 100; i += 1) {
+    if ((await poll(issued, server)).error === "expired_token") return;
+    await new Promise((done) => setTimeout(done, 100));
+  }
+  assert.fail("the code does not expire");
+}
+
+test("somebody signs in, mistypes the code, types it in lower case, compares and allows", async (t) => {
+  const page = await open(t);
+  const issued = await codes();
+  await page.goto(`${SERVER}/device`);
+  await page.getByLabel("E-mail address").fill(EMAIL);
+  await page.getByLabel("Password").fill("wrong");
+  await page.getByRole("button", { name: "Sign in" }).click();
+  await page.getByRole("alert").getByText("The e-mail address or the password is wrong.").waitFor();
+  assert.equal(await page.getByLabel("E-mail address").inputValue(), EMAIL);
+  assert.equal(await page.getByLabel("Password").inputValue(), "");
+  await page.getByLabel("Password").fill(PASSWORD);
+  await page.getByRole("button", { name: "Sign in" }).click();
+  await heading(page, "Connect a device");
+
+  const last = issued.user_code.at(-1);
+  const typo = issued.user_code.slice(0, -1) + (last === "X" ? "Z" : "X");
+  await enter(page, typo);
+  await page.getByRole("alert").getByText(WRONG_CODE).waitFor();
+  assert.equal(await page.getByLabel("Code on your device").inputValue(), typo);
+  await enter(page, issued.user_code.toLowerCase().replace("-", " "));
+  await heading(page, "Allow Example CLI to use your account?");
+  await page.getByText(issued.user_code, { exact: true }).waitFor();
+  await page.getByText("The same network address as yours now.").waitFor();
+  await page.getByText("Read your reports").waitFor();
+  assert.equal((await poll(issued)).error, "authorization_pending");
+  await allow(page).click();
+  await heading(page, "Access allowed");
+  assert.ok((await poll(issued)).access_token);
+});
+
+test("somebody denies, goes back and allows: it stays denied", async (t) => {
+  const page = await open(t);
+  const issued = await codes();
+  await signIn(page);
+  await enter(page, issued.user_code);
+  await deny(page).click();
+  await heading(page, "Access denied");
+  await page.goBack();
+  await allow(page).click();
+  await heading(page, "Already answered");
+  await page.getByText("You denied this request before").waitFor();
+  assert.equal((await poll(issued)).error, "access_denied");
+});
+
+test("a used code is a wrong one, and an expired one is told to the one who had entered it", async (t) => {
+  const page = await open(t);
+  await signIn(page, HASTY);
+  const used = await codes(HASTY);
+  await enter(page, used.user_code);
+  await allow(page).click();
+  await heading(page, "Access allowed");
+  assert.ok((await poll(used, HASTY)).access_token);
+  await page.goto(`${HASTY}/device`);
+  await enter(page, used.user_code);
+  await page.getByRole("alert").getByText(WRONG_CODE).waitFor();
+
+  const late = await codes(HASTY);
+  await enter(page, late.user_code);
+  await allow(page).waitFor();
+  await expired(late, HASTY);
+  await allow(page).click();
+  await heading(page, "The code has expired");
+  await page.getByRole("link", { name: "Enter a code" }).click();
+  await enter(page, late.user_code);
+  await page.getByRole("alert").getByText(WRONG_CODE).waitFor();
+});
+
+test("a link fills in the code, over the sign-in, and looks nothing up", async (t) => {
+  const page = await open(t);
+  const issued = await codes();
+  await signIn(page, SERVER, `?user_code=${issued.user_code}`);
+  assert.equal(await page.getByLabel("Code on your device").inputValue(), issued.user_code);
+  // Signed in, the same link leads to the same form.
+  await page.goto(`${SERVER}/device?user_code=${issued.user_code}`);
+  assert.equal(await page.getByLabel("Code on your device").inputValue(), issued.user_code);
+  await page.getByRole("button", { name: "Continue" }).click();
+  await heading(page, "Allow Example CLI to use your account?");
+});
+
+test("a keyboard is enough, and the focus is seen", async (t) => {
+  const page = await open(t, { viewport: DESKTOP });
+  const issued = await codes();
+  const press = (key) => page.keyboard.press(key);
+  const focused = () => page.evaluate(() => document.activeElement.textContent.trim() || document.activeElement.name);
+  const seen = () => page.evaluate(() => getComputedStyle(document.activeElement).outlineStyle !== "none");
+  await page.goto(`${SERVER}/device`);
+  assert.equal(await focused(), "email");
+  assert.ok(await seen());
+  await page.keyboard.type(EMAIL);
+  await press("Tab");
+  assert.equal(await focused(), "password");
+  await page.keyboard.type(PASSWORD);
+  await press("Enter");
+  await heading(page, "Connect a device");
+  assert.equal(await focused(), "user_code");
+  await page.keyboard.type(issued.user_code);
+  await press("Enter");
+  await heading(page, "Allow Example CLI to use your account?");
+  // From the top: out, no, yes. The first key that acts by itself does not allow.
+  const order = [];
+  for (let i = 0; i < 3; i += 1) {
+    await press("Tab");
+    order.push(await focused());
+    assert.ok(await seen());
+  }
+  assert.deepEqual(order, ["Sign out", "Deny", "The codes match: allow"]);
+  await press("Enter");
+  await heading(page, "Access allowed");
+  assert.ok((await poll(issued)).access_token);
+});
+
+test("it works without scripts", async (t) => {
+  const page = await open(t, { javaScriptEnabled: false });
+  const issued = await codes();
+  await signIn(page);
+  await enter(page, issued.user_code);
+  await allow(page).click();
+  await heading(page, "Access allowed");
+  assert.ok((await poll(issued)).access_token);
+});
+
+test("somebody signs out, and the request is free for another account", async (t) => {
+  const page = await open(t);
+  const issued = await codes();
+  await signIn(page);
+  await enter(page, issued.user_code);
+  await page.getByRole("button", { name: "Sign out" }).click();
+  await heading(page, "Sign in");
+  await page.goBack();
+  await page.goForward();
+  await signIn(page);
+  await enter(page, issued.user_code);
+  await allow(page).waitFor();
+});
+
+// Each page by its name, and how to get there.
+const PAGES = {
+  "sign-in": (page) => page.goto(`${SERVER}/device`),
+  "sign-in-error": async (page) => {
+    await page.goto(`${SERVER}/device`);
+    await page.getByLabel("E-mail address").fill(EMAIL);
+    await page.getByLabel("Password").fill("wrong");
+    await page.getByRole("button", { name: "Sign in" }).click();
+    await page.getByRole("alert").waitFor();
+  },
+  enter: (page) => signIn(page),
+  "enter-error": async (page) => {
+    await signIn(page);
+    await enter(page, "BCDF-GHJK");
+    await page.getByRole("alert").waitFor();
+  },
+  review: async (page) => {
+    const issued = await codes();
+    await signIn(page);
+    await enter(page, issued.user_code);
+    await allow(page).waitFor();
+  },
+  allowed: async (page) => {
+    await PAGES.review(page);
+    await allow(page).click();
+    await heading(page, "Access allowed");
+  },
+  denied: async (page) => {
+    await PAGES.review(page);
+    await deny(page).click();
+    await heading(page, "Access denied");
+  },
+  answered: async (page) => {
+    await PAGES.denied(page);
+    await page.goBack();
+    await allow(page).click();
+    await heading(page, "Already answered");
+  },
+  expired: async (page) => {
+    const issued = await codes(HASTY);
+    await signIn(page, HASTY);
+    await enter(page, issued.user_code);
+    await allow(page).waitFor();
+    await expired(issued, HASTY);
+    await allow(page).click();
+    await heading(page, "The code has expired");
+  },
+  problem: async (page) => {
+    await page.goto(`${SERVER}/device`);
+    await page.context().clearCookies();
+    await page.getByLabel("E-mail address").fill(EMAIL);
+    await page.getByLabel("Password").fill(PASSWORD);
+    await page.getByRole("button", { name: "Sign in" }).click();
+    await heading(page, "That did not work");
+  },
+};
+
+// By the debugger, which the page's policy against scripts does not bind.
+async function violations(page) {
+  const session = await page.context().newCDPSession(page);
+  const evaluate = async (expression) => {
+    const evaluated = await session.send("Runtime.evaluate", { expression, awaitPromise: true, returnByValue: true });
+    assert.equal(evaluated.exceptionDetails, undefined);
+    return evaluated.result.value;
+  };
+  await evaluate(`${axe};0`);
+  const tags = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"];
+  const found = await evaluate(`axe.run({ runOnly: ${JSON.stringify(tags)} }).then((results) => ({
+    passes: results.passes.length,
+    violations: results.violations.map(({ id, nodes }) => [id, ...nodes.map(({ html }) => html)]),
+  }))`);
+  assert.ok(found.passes > 10, "axe has looked");
+  return found.violations;
+}
+
+for (const [name, go] of Object.entries(PAGES)) {
+  test(`everybody can use the page ${name}`, async (t) => {
+    for (const colorScheme of ["light", "dark"]) {
+      const page = await open(t, { colorScheme });
+      await go(page);
+      for (const [width, viewport] of Object.entries({ phone: PHONE, desktop: DESKTOP })) {
+        await page.setViewportSize(viewport);
+        assert.deepEqual(await violations(page), [], `${width}, ${colorScheme}`);
+        const inDark = colorScheme === "dark";
+        if (SCREENSHOTS && (!inDark || width === "phone")) {
+          const path = `${SCREENSHOTS}/${name}-${width}${inDark ? "-dark" : ""}.png`;
+          await page.screenshot({ path, fullPage: true, caret: "hide" });
+        }
+      }
+      // On the narrowest phone nothing is cut off (WCAG 2.1, 1.4.10).
+      await page.setViewportSize({ width: 320, height: 640 });
+      const wide = await page.evaluate(() => document.documentElement.scrollWidth);
+      assert.ok(wide <= 320, `${wide} px wide`);
+    }
+  });
+}
