@@ -304,7 +304,7 @@ async fn the_review_shows_who_asks_for_what_from_where_and_since_when() {
         "It says so itself",
         "127.0.0.1",
         "The same network address as yours",
-        "seconds ago",
+        "Just now",
         "Read your reports",
         "Stay signed in",
         text(&codes, "user_code"),

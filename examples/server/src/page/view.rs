@@ -153,7 +153,7 @@ pub(crate) fn review<'a>(frame: Frame<'a>, review: &Review, app: &App, source: S
         code: review.user_code().display().to_string(),
         client: name.to_owned(),
         is_public: client.is_none_or(|client| client.is_public),
-        age: spoken(review.age()),
+        age: ago(review.age()),
         left: spoken(review.time_left()),
         origin: origin.unwrap_or("an unknown address").to_owned(),
         is_near: origin == Some(source.origin().as_str()),
@@ -284,6 +284,13 @@ impl<'a> Problem<'a> {
 /// A time until then, as people say it.
 pub(crate) fn later(spent: Spent) -> String {
     spoken(Duration::from_secs(spent.seconds().into()))
+}
+
+fn ago(time: Duration) -> String {
+    if time < Duration::from_secs(5) {
+        return "Just now".to_owned();
+    }
+    format!("{} ago", spoken(time))
 }
 
 fn spoken(time: Duration) -> String {

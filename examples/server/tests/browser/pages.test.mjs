@@ -93,6 +93,15 @@ const heading = (page, name) => page.getByRole("heading", { level: 1, name }).wa
 const allow = (page) => page.getByRole("button", { name: "The codes match: allow" });
 const deny = (page) => page.getByRole("button", { name: "Deny" });
 
+async function denyInAnotherTab(page, { user_code }) {
+  const tab = await page.context().newPage();
+  await tab.goto(`${SERVER}/device`);
+  await enter(tab, user_code);
+  await deny(tab).click();
+  await heading(tab, "Access denied");
+  await tab.close();
+}
+
 // Until the device hears it.
 async function expired(issued, server) {
   for (let i = 0; i < 100; i += 1) {
@@ -132,14 +141,13 @@ test("somebody signs in, mistypes the code, types it in lower case, compares and
   assert.ok((await poll(issued)).access_token);
 });
 
-test("somebody denies, goes back and allows: it stays denied", async (t) => {
+test("somebody denies, and allows in another tab: it stays denied", async (t) => {
   const page = await open(t);
   const issued = await codes();
   await signIn(page);
   await enter(page, issued.user_code);
-  await deny(page).click();
-  await heading(page, "Access denied");
-  await page.goBack();
+  await allow(page).waitFor();
+  await denyInAnotherTab(page, issued);
   await allow(page).click();
   await heading(page, "Already answered");
   await page.getByText("You denied this request before").waitFor();
@@ -230,8 +238,6 @@ test("somebody signs out, and the request is free for another account", async (t
   await enter(page, issued.user_code);
   await page.getByRole("button", { name: "Sign out" }).click();
   await heading(page, "Sign in");
-  await page.goBack();
-  await page.goForward();
   await signIn(page);
   await enter(page, issued.user_code);
   await allow(page).waitFor();
@@ -270,8 +276,11 @@ const PAGES = {
     await heading(page, "Access denied");
   },
   answered: async (page) => {
-    await PAGES.denied(page);
-    await page.goBack();
+    const issued = await codes();
+    await signIn(page);
+    await enter(page, issued.user_code);
+    await allow(page).waitFor();
+    await denyInAnotherTab(page, issued);
     await allow(page).click();
     await heading(page, "Already answered");
   },
