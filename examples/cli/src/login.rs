@@ -401,9 +401,8 @@ fn ending_of_start(error: &StartError) -> Ending {
             Exit::Unreachable,
             "The server could not answer: try again later.",
         ),
-        StartError::Redirected(_) | StartError::Malformed(_) | StartError::Field(_) | _ => {
-            untrusted(error)
-        }
+        StartError::Malformed(why) => untrusted(why),
+        StartError::Redirected(_) | StartError::Field(_) | _ => untrusted(error),
     }
 }
 

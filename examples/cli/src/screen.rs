@@ -9,6 +9,7 @@
 use core::fmt::{self, Write as _};
 use core::time::Duration;
 use std::io::{IsTerminal as _, Write as _, stderr, stdin, stdout};
+use std::sync::LazyLock;
 use std::time::Instant;
 
 use console::{Term, measure_text_width, style};
@@ -278,18 +279,12 @@ fn beside(qr: &[String], text: &[String]) -> Vec<String> {
 
 /// A text in the largest type that is no wider than `room`; nothing where none is.
 fn large(text: &str, room: usize) -> Vec<String> {
-    let standard = || {
-        FIGlet::standard()
-            .ok()?
-            .convert(text)
-            .map(|figure| figure.as_str())
-    };
-    let future = || {
-        Toilet::future()
-            .ok()?
-            .convert(text)
-            .map(|figure| figure.as_str())
-    };
+    // No type is narrower than its text, and the library takes long for long ones.
+    if text.len() > room {
+        return Vec::new();
+    }
+    let standard = STANDARD.as_ref().and_then(|font| font.convert(text));
+    let future = FUTURE.as_ref().and_then(|font| font.convert(text));
     let lines = |figure: String| -> Vec<String> {
         let lines = figure.lines().map(str::trim_end);
         lines
@@ -298,9 +293,16 @@ fn large(text: &str, room: usize) -> Vec<String> {
             .collect()
     };
     let fits = |lines: &Vec<String>| lines.iter().all(|line| measure_text_width(line) <= room);
-    let figures = [standard(), future()].into_iter().flatten().map(lines);
-    figures.into_iter().find(fits).unwrap_or_default()
+    let figures = [standard, future].into_iter().flatten();
+    let mut figures = figures.map(|figure| lines(figure.as_str()));
+    figures.find(fits).unwrap_or_default()
 }
+
+/// 61 columns for a code of eight letters and a dash.
+static STANDARD: LazyLock<Option<FIGlet>> = LazyLock::new(|| FIGlet::standard().ok());
+
+/// 27 columns for the same.
+static FUTURE: LazyLock<Option<Toilet>> = LazyLock::new(|| Toilet::future().ok());
 
 /// A QR code, two modules to a character; none where the text is too long for one.
 fn qr(text: &str) -> Option<Vec<String>> {
@@ -328,3 +330,83 @@ fn indented(lines: Vec<String>) -> Vec<String> {
 }
 
 const INDENT: &str = "  ";
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that panics has failed")]
+mod tests {
+    use super::*;
+
+    fn shown(complete: Option<&'static str>) -> Shown<'static> {
+        Shown {
+            user_code: "WDJB-MJHT",
+            verification_uri: "https://login.example.com/device",
+            verification_uri_complete: complete,
+            left: Duration::from_mins(5),
+            resumed: false,
+            offers_browser: true,
+        }
+    }
+
+    const COMPLETE: Option<&str> = Some("https://login.example.com/device?user_code=WDJB-MJHT");
+
+    /// Whether a QR code is there, and the widest line.
+    fn look(lines: &[String]) -> (bool, usize) {
+        let has_qr = lines.iter().any(|line| line.contains('▄'));
+        (
+            has_qr,
+            lines
+                .iter()
+                .map(|line| measure_text_width(line))
+                .max()
+                .unwrap(),
+        )
+    }
+
+    #[test]
+    fn the_prompt_fits_on_every_terminal_and_always_says_where_and_what() {
+        for columns in [1, 20, 40, 62, 80, 132, 500] {
+            for rows in [1, 10, 24, 33, 60] {
+                for complete in [None, COMPLETE] {
+                    let lines = lay_out(shown(complete), columns, rows);
+                    let text = lines.join("\n");
+                    assert!(text.contains("https://login.example.com/device"), "{text}");
+                    assert!(text.contains("code WDJB-MJHT"), "{text}");
+                    let (has_qr, width) = look(&lines);
+                    assert!(width <= columns.max(34), "{columns}: {text}");
+                    assert!(!has_qr || lines.len() + 3 <= rows, "{rows}: {text}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_qr_code_is_shown_where_all_of_it_can_be_seen() {
+        let has_qr = |columns, rows| look(&lay_out(shown(COMPLETE), columns, rows)).0;
+        assert!(has_qr(80, 60), "below the code");
+        assert!(has_qr(80, 24), "beside the code");
+        assert!(!has_qr(80, 20));
+        assert!(!has_qr(40, 24));
+        assert!(!look(&lay_out(shown(None), 80, 60)).0);
+    }
+
+    #[test]
+    fn the_code_is_as_large_as_it_fits() {
+        assert_eq!(large("WDJB-MJHT", 80).len(), 5);
+        assert_eq!(large("WDJB-MJHT", 38).len(), 3);
+        assert_eq!(large("WDJB-MJHT", 20).len(), 0);
+        assert_eq!(large(&"A".repeat(5000), 80).len(), 0);
+    }
+
+    #[test]
+    fn a_text_too_long_for_a_qr_code_has_none() {
+        assert_eq!(qr(&"a".repeat(5000)), None);
+    }
+
+    #[test]
+    fn spans_are_shown_as_clocks_show_them() {
+        let shown = |seconds| Span(Duration::from_secs(seconds)).to_string();
+        assert_eq!(shown(0), "0:00");
+        assert_eq!(shown(299), "4:59");
+        assert_eq!(shown(3600), "1:00:00");
+    }
+}

@@ -2,7 +2,8 @@
 //!
 //! Rules:
 //! 1. Each server and client has a directory of its own, which only this user can enter.
-//! 2. A file is written beside its place, mode 0600, and moved there: a reader sees the old one or the new one.
+//! 2. A file is written beside its place, mode 0600, and moved there: a reader sees the old one or the new one. Whoever writes
+//!    holds a lock, so there is one place beside; what a crash leaves there is overwritten or removed by the next.
 //! 3. A lock is the operating system's: it ends with the process, however that ends.
 
 use core::fmt::Write as _;
@@ -69,29 +70,34 @@ impl Store {
         }
     }
 
-    /// Replaces a file.
+    /// Replaces a file. The caller holds the lock of those who write it.
     pub(crate) fn write<T: Serialize>(&self, name: &str, value: &T) -> Result<(), Ending> {
         let path = self.0.join(name);
+        let beside = self.beside(name);
         let write = || -> io::Result<()> {
-            let mut file = tempfile::NamedTempFile::new_in(&self.0)?; // mode 0600
-            serde_json::to_writer(&mut file, value)?;
-            file.flush()?;
-            file.as_file().sync_all()?;
-            file.persist(&path)?;
-            Ok(())
+            let mut file = private().truncate(true).open(&beside)?;
+            file.write_all(&serde_json::to_vec(value)?)?;
+            file.sync_all()?;
+            std::fs::rename(&beside, &path)
         };
         write().map_err(|error| failed("written", &path, &error))
     }
 
     /// Removes a file, if there is one.
     pub(crate) fn remove(&self, name: &str) -> Result<(), Ending> {
-        let path = self.0.join(name);
-        match std::fs::remove_file(&path) {
-            Err(error) if error.kind() != ErrorKind::NotFound => {
-                Err(failed("removed", &path, &error))
+        for path in [self.beside(name), self.0.join(name)] {
+            match std::fs::remove_file(&path) {
+                Err(error) if error.kind() != ErrorKind::NotFound => {
+                    return Err(failed("removed", &path, &error));
+                }
+                Ok(()) | Err(_) => {}
             }
-            Ok(()) | Err(_) => Ok(()),
         }
+        Ok(())
+    }
+
+    fn beside(&self, name: &str) -> PathBuf {
+        self.0.join(format!("{name}.new"))
     }
 
     /// Takes a lock, waiting for whoever has it.
@@ -115,15 +121,20 @@ impl Store {
     /// A lock file stays: to remove it would let two processes lock two files of one name.
     fn lock_file(&self, name: &str) -> Result<(File, PathBuf), Ending> {
         let path = self.0.join(name);
-        let mut options = OpenOptions::new();
-        options.create(true).truncate(false).write(true);
-        #[cfg(unix)]
-        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        match options.open(&path) {
+        match private().open(&path) {
             Ok(file) => Ok((file, path)),
             Err(error) => Err(failed("opened", &path, &error)),
         }
     }
+}
+
+/// How a file is made that only this user can read.
+fn private() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.create(true).write(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options
 }
 
 /// A directory's name: a digest, for an issuer has slashes and any length.

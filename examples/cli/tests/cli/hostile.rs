@@ -1,0 +1,222 @@
+//! Servers that are not what they should be.
+
+use std::io::Write as _;
+use std::net::TcpStream;
+use std::sync::{Arc, Mutex};
+
+use serde_json::json;
+
+use crate::server::{Server, respond};
+use crate::tool::{Ended, Home};
+
+/// What a login comes to where one path answers like this.
+fn login_where(path: &'static str, answer: fn(&mut TcpStream)) -> (Server, Ended) {
+    let server = Server::with_trouble(move |asked, stream| {
+        let mine = asked.path == path;
+        if mine {
+            answer(stream);
+        }
+        mine
+    });
+    let home = Home::new(&server.issuer);
+    let ended = home.run(&["login", "--timeout", "3"]);
+    assert_eq!(home.names(), [""; 0], "{ended:?}");
+    (server, ended)
+}
+
+#[test]
+fn metadata_of_another_issuer_are_not_used() {
+    let (server, ended) = login_where("/.well-known/oauth-authorization-server", |stream| {
+        let body = json!({
+            "issuer": "http://127.0.0.1:1",
+            "device_authorization_endpoint": "http://127.0.0.1:1/device",
+            "token_endpoint": "http://127.0.0.1:1/token",
+        });
+        respond(stream, 200, "", &body.to_string());
+    });
+    let ended = ended.with(9);
+    assert!(ended.err.contains("another issuer"), "{ended:?}");
+    assert_eq!(server.requests("/.well-known/openid-configuration"), 0);
+    assert_eq!(server.requests("/device_authorization"), 0);
+}
+
+#[test]
+fn no_redirect_is_followed() {
+    for path in [
+        "/.well-known/oauth-authorization-server",
+        "/device_authorization",
+        "/token",
+    ] {
+        let (server, ended) = login_where(path, |stream| {
+            respond(stream, 307, "Location: /elsewhere\r\n", "");
+        });
+        let ended = ended.with(9);
+        assert!(ended.err.contains("redirect"), "{ended:?}");
+        assert_eq!(server.requests("/elsewhere"), 0, "{path}");
+    }
+}
+
+/// Writes for as long as somebody reads, up to 16 megabytes; how much was taken.
+fn flood(stream: &mut TcpStream, head: &str, chunk: &[u8]) -> usize {
+    let mut taken = 0;
+    if stream.write_all(head.as_bytes()).is_ok() {
+        while taken < 16 << 20 && stream.write_all(chunk).is_ok() {
+            taken += chunk.len();
+        }
+    }
+    taken
+}
+
+#[test]
+fn a_body_without_an_end_is_not_read_to_its_end() {
+    for (path, code) in [
+        ("/.well-known/oauth-authorization-server", 9),
+        ("/device_authorization", 9),
+        ("/token", 9),
+    ] {
+        let taken = Arc::new(Mutex::new(0));
+        let counted = Arc::clone(&taken);
+        let server = Server::with_trouble(move |asked, stream| {
+            let mine = asked.path == path;
+            if mine {
+                let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n";
+                *counted.lock().unwrap() = flood(stream, head, &vec![b' '; 65_536]);
+            }
+            mine
+        });
+        let home = Home::new(&server.issuer);
+        let ended = home.run(&["login"]).with(code);
+        assert!(ended.err.contains("too large"), "{path}: {ended:?}");
+        // What lies in the buffers of the sockets was written, but never read.
+        assert!(*taken.lock().unwrap() < 16 << 20, "{path}");
+    }
+}
+
+#[test]
+fn a_head_without_an_end_is_not_read_to_its_end() {
+    let (_, ended) = login_where("/device_authorization", |stream| {
+        let taken = flood(
+            stream,
+            "HTTP/1.1 200 OK\r\n",
+            &b"x-more: and more\r\n".repeat(4096),
+        );
+        assert!(taken < 16 << 20);
+    });
+    ended.with(6);
+}
+
+#[test]
+fn an_answer_that_takes_for_ever_is_given_up() {
+    let (_, ended) = login_where("/device_authorization", |stream| {
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n");
+        // A drop at a time, so that no single read takes long.
+        while stream.write_all(b" ").is_ok() {
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+    });
+    let ended = ended.with(6);
+    assert!(ended.err.contains("in time"), "{ended:?}");
+}
+
+#[test]
+fn nobody_at_the_address_is_told() {
+    let home = Home::new("http://127.0.0.1:1");
+    let ended = home.run(&["login"]).with(6);
+    assert_eq!(ended.err, "The server could not be reached.\n");
+    let (_, ended) = login_where("/.well-known/oauth-authorization-server", |stream| {
+        respond(stream, 404, "", "");
+    });
+    let ended = ended.with(5);
+    assert!(ended.err.contains("no authorization server"), "{ended:?}");
+}
+
+#[test]
+fn a_refusal_is_told_in_the_words_of_the_server_without_what_steers_a_terminal() {
+    let (_, ended) = login_where("/device_authorization", |stream| {
+        let body =
+            r#"{"error":"unauthorized_client","error_description":"\u001b[2Jno \u202egnp.exe"}"#;
+        respond(stream, 400, "", body);
+    });
+    let ended = ended.with(5);
+    assert!(ended.err.contains("[2Jno"), "{ended:?}");
+    assert!(!ended.err.contains(['\u{1b}', '\u{202e}']), "{ended:?}");
+}
+
+#[test]
+fn a_page_that_must_not_be_opened_is_not_shown() {
+    let (_, ended) = login_where("/device_authorization", |stream| {
+        let body = json!({
+            "device_code": "d", "user_code": "WDJB-MJHT", "expires_in": 300,
+            "verification_uri": "javascript:alert(1)",
+        });
+        respond(stream, 200, "", &body.to_string());
+    });
+    let ended = ended.with(9);
+    assert!(!ended.err.contains("javascript"), "{ended:?}");
+}
+
+/// What is said of a login where the ID token is made like this.
+fn login_with(prepare: &(dyn Fn(&Server) + Sync)) -> String {
+    let server = Server::start();
+    prepare(&server);
+    let home = Home::new(&server.issuer);
+    let login = home.start(&["login"]);
+    server.approve(&login.user_code());
+    let ended = login.end().with(9).without(&server.secrets());
+    assert_eq!(home.names(), [""; 0], "no token is kept");
+    assert_eq!(server.revoked().len(), 2, "and none stays good");
+    ended.err
+}
+
+#[test]
+fn an_id_token_is_accepted_only_if_all_of_it_is_right() {
+    type Case<'a> = (&'a str, &'a (dyn Fn(&Server) + Sync));
+    let both = || json!(["client_cli", "client_other"]);
+    let cases: [Case<'_>; 9] = [
+        ("its signature is wrong", &Server::sign_with_another_key),
+        ("proves nothing", &Server::sign_with_a_secret),
+        ("of another issuer", &|server| {
+            server.claim(json!({ "iss": "https://evil.example" }));
+        }),
+        ("for another client", &|server| {
+            server.claim(json!({ "aud": "client_other" }));
+        }),
+        ("for another client", &|server| {
+            server.claim(json!({ "aud": both() }));
+        }),
+        ("for another client", &|server| {
+            server.claim(json!({ "aud": both(), "azp": "client_other" }));
+        }),
+        ("has expired", &|server| {
+            server.claim(json!({ "exp": 1_700_000_000 }));
+        }),
+        ("not valid yet", &|server| {
+            server.claim(json!({ "nbf": 4_000_000_000_u64 }));
+        }),
+        ("cannot be read", &|server| {
+            server.claim(json!({ "sub": null }));
+        }),
+    ];
+    // Each waits for one interval; side by side they wait for one.
+    std::thread::scope(|scope| {
+        for (said, prepare) in cases {
+            scope.spawn(move || {
+                let err = login_with(prepare);
+                assert!(err.contains(said), "{said}: {err}");
+            });
+        }
+    });
+}
+
+#[test]
+fn a_name_cannot_steer_the_terminal() {
+    let server = Server::start();
+    server.claim(
+        json!({ "name": "Ada\u{1b}[2J\u{202e}", "aud": ["client_cli"], "azp": "client_cli" }),
+    );
+    let home = Home::new(&server.issuer);
+    let login = home.start(&["login"]);
+    server.approve(&login.user_code());
+    let ended = login.end().with(0);
+    assert!(ended.out.contains("Ada\u{fffd}[2J\u{fffd}"), "{ended:?}");
+}

@@ -1,0 +1,236 @@
+//! Signing in.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::server::{Server, respond};
+use crate::tool::{Home, wait_for};
+
+#[test]
+fn an_approved_login_keeps_the_tokens_for_this_user_alone() {
+    let server = Server::start();
+    let home = Home::new(&server.issuer);
+    let login = home.start(&["login"]);
+    server.approve(&login.user_code());
+    let ended = login.end().with(0).without(&server.secrets());
+    assert!(
+        ended.err.contains(&format!("{}/device", server.issuer)),
+        "{ended:?}"
+    );
+    assert_eq!(
+        ended.out,
+        format!(
+            "Signed in to {} as Ada Lovelace (ada@example.com).\n",
+            server.issuer
+        )
+    );
+
+    let tokens = home.file("tokens.json");
+    assert_eq!(home.names(), ["tokens.json"], "nothing else is left");
+    let mode = std::fs::metadata(&tokens).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let folder = tokens.parent().unwrap();
+    let mode = std::fs::metadata(folder).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o700);
+    assert!(
+        server.secrets().contains(
+            &home.read("tokens.json")["access_token"]
+                .as_str()
+                .unwrap()
+                .to_owned()
+        )
+    );
+}
+
+#[test]
+fn under_json_every_line_is_an_event() {
+    let server = Server::start();
+    let home = Home::new(&server.issuer);
+    let login = home.start(&["login", "--json", "--scope", "openid offline_access"]);
+    let code = login.user_code();
+    server.approve(&code);
+    let ended = login.end().with(0).without(&server.secrets());
+    let [prompt, signed_in] = &ended.events()[..] else {
+        panic!("{ended:?}");
+    };
+    let left = prompt["expires_in"].as_u64().unwrap();
+    assert!((200..=300).contains(&left), "{left}");
+    let page = format!("{}/device", server.issuer);
+    assert_eq!(
+        *prompt,
+        json!({
+            "event": "prompt", "user_code": code, "verification_uri": page,
+            "verification_uri_complete": format!("{page}?user_code={code}"),
+            "expires_in": left, "resumed": false,
+        })
+    );
+    assert_eq!(signed_in["event"], "signed_in");
+    assert_eq!(signed_in["sub"], "user_ada");
+    assert_eq!(signed_in["scope"], "openid offline_access");
+    assert_eq!(signed_in["has_refresh_token"], true);
+}
+
+#[test]
+fn a_denied_login_says_so() {
+    let server = Server::start();
+    let home = Home::new(&server.issuer);
+    let login = home.start(&["login"]);
+    server.deny(&login.user_code());
+    let ended = login.end().with(3).without(&server.secrets());
+    assert!(
+        ended.err.ends_with("The request was denied.\n"),
+        "{ended:?}"
+    );
+    assert_eq!(home.names(), [""; 0]);
+}
+
+#[test]
+fn an_expired_login_says_so() {
+    let server = Server::start();
+    let home = Home::new(&server.issuer);
+    let login = home.start(&["login", "--json"]);
+    login.user_code();
+    server.put_forward(Duration::from_mins(6));
+    let ended = login.end().with(4);
+    let events = ended.events();
+    let last = events.last().unwrap();
+    assert_eq!(last["event"], "failed");
+    assert_eq!(last["outcome"], "expired");
+    assert_eq!(last["exit_code"], 4);
+    assert_eq!(home.names(), [""; 0]);
+}
+
+#[test]
+fn a_killed_login_is_resumed() {
+    let server = Server::start();
+    let home = Home::new(&server.issuer);
+    let first = home.start(&["login"]);
+    let code = first.user_code();
+    // At any moment: here with the first poll behind it.
+    wait_for("a poll", || (server.requests("/token") > 0).then_some(()));
+    first.signal("KILL");
+    assert_eq!(first.end().code, None);
+    let unfinished = home.file("login.json");
+    let mode = std::fs::metadata(unfinished).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+
+    let second = home.start(&["login", "--json"]);
+    assert_eq!(second.user_code(), code);
+    server.approve(&code);
+    let ended = second.end().with(0).without(&server.secrets());
+    let events = ended.events();
+    assert_eq!(events[0]["event"], "note", "it says so");
+    assert_eq!(events[1]["resumed"], true);
+    assert_eq!(server.requests("/device_authorization"), 1);
+    assert_eq!(home.names(), ["tokens.json"]);
+}
+
+#[test]
+fn an_expired_login_is_not_resumed_and_neither_is_one_for_another_scope() {
+    let server = Server::start();
+    let home = Home::new(&server.issuer);
+    let kill = |arguments: &[&str]| {
+        let login = home.start(arguments);
+        let code = login.user_code();
+        login.signal("KILL");
+        login.end();
+        code
+    };
+    let first = kill(&["login"]);
+    let mut unfinished = home.read("login.json");
+    unfinished["expires_at"] = json!(1_700_000_000);
+    home.write("login.json", &unfinished);
+    let second = kill(&["login"]);
+    assert_ne!(first, second);
+    let third = kill(&["login", "--scope", "openid"]);
+    assert_ne!(second, third);
+    // What nobody can read is nothing to go on with.
+    home.write("login.json", &json!({ "v": 99 }));
+    let fourth = kill(&["login", "--scope", "openid"]);
+    assert_ne!(third, fourth);
+    assert_eq!(server.requests("/device_authorization"), 4);
+}
+
+#[test]
+fn ctrl_c_leaves_nothing_behind() {
+    let server = Server::start();
+    let home = Home::new(&server.issuer);
+    let login = home.start(&["login", "--json"]);
+    login.user_code();
+    login.signal("INT");
+    let ended = login.end().with(130).without(&server.secrets());
+    assert_eq!(ended.events().last().unwrap()["outcome"], "cancelled");
+    assert_eq!(home.names(), [""; 0]);
+}
+
+#[test]
+fn tokens_that_arrive_after_ctrl_c_are_revoked() {
+    let interrupted = Arc::new(AtomicBool::new(false));
+    let seen = Arc::clone(&interrupted);
+    let server = Server::with_trouble(move |asked, _| {
+        if asked.path == "/token" {
+            // The answer is held back until the user has given up.
+            wait_for("Ctrl-C", || seen.load(Ordering::SeqCst).then_some(()));
+        }
+        false
+    });
+    let home = Home::new(&server.issuer);
+    let login = home.start(&["login"]);
+    server.approve(&login.user_code());
+    wait_for("a poll", || (server.requests("/token") > 0).then_some(()));
+    login.signal("INT");
+    login.says("Cancelling.");
+    interrupted.store(true, Ordering::SeqCst);
+    login.end().with(130).without(&server.secrets());
+    let revoked = server.revoked();
+    assert_eq!(revoked.len(), 2, "the refresh token and the access token");
+    assert!(revoked.iter().all(|token| server.secrets().contains(token)));
+    assert_eq!(home.names(), [""; 0]);
+}
+
+#[test]
+fn a_server_that_is_away_for_a_while_is_waited_for() {
+    let polls = AtomicUsize::new(0);
+    let server = Server::with_trouble(move |asked, stream| {
+        let first = asked.path == "/token" && polls.fetch_add(1, Ordering::SeqCst) == 0;
+        if first {
+            respond(stream, 503, "", "");
+        }
+        first
+    });
+    let home = Home::new(&server.issuer);
+    let login = home.start(&["login"]);
+    server.approve(&login.user_code());
+    login.says("The server cannot answer at the moment: trying again.");
+    login.end().with(0);
+}
+
+#[test]
+fn a_second_login_at_once_is_told_of_the_first() {
+    let server = Server::start();
+    let home = Home::new(&server.issuer);
+    let first = home.start(&["login"]);
+    let code = first.user_code();
+    let second = home.run(&["login"]).with(8);
+    assert!(second.err.contains("under way"), "{second:?}");
+    server.approve(&code);
+    first.end().with(0);
+}
+
+#[test]
+fn a_wrong_command_line_is_told_before_anything_is_sent() {
+    let server = Server::start();
+    let home = Home::new(&server.issuer);
+    home.run(&["login", "--issuer", "http://login.example.com"])
+        .with(2);
+    home.run(&["login", "--timeout", "0"]).with(2);
+    home.run(&["login", "--scope", "a  \u{e4}"]).with(2);
+    home.run(&["login", "--client-id", ""]).with(2);
+    assert_eq!(server.requests("/device_authorization"), 0);
+    let help = home.run(&["--help"]).with(0);
+    assert!(help.out.contains("Exit codes:"), "{help:?}");
+}

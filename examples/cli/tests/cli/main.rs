@@ -1,0 +1,13 @@
+//! The tool as a person or a script runs it, against a server around the server half, over loopback.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test that panics has failed"
+)]
+
+mod hostile;
+mod login;
+mod server;
+mod session;
+mod tool;

@@ -1,0 +1,500 @@
+//! An authorization server around the server half: in memory, on a port of loopback, with a clock that can be put forward and
+//! an ear for what a test wants to go wrong.
+
+use std::collections::HashMap;
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
+use device_flow::code::Entropy;
+use device_flow::digest::{UserCodeKey, UserCodeKeys};
+use device_flow::memory::Memory;
+use device_flow::server::{
+    Approval, Authentication, Change, DecisionError, Entered, Entry, Form, Grant, HostValue,
+    Incoming, Policy, Polled, Registration, Reply, Review, Session, Subject, Written,
+};
+use device_flow::wire::metadata::Metadata;
+use device_flow::wire::tokens::Tokens;
+use jsonwebtoken::jwk::Jwk;
+use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
+use serde_json::{Value, json};
+use time::OffsetDateTime;
+
+pub(crate) const CLIENT: &str = "client_cli";
+
+/// A request, as far as it matters.
+pub(crate) struct Asked {
+    pub(crate) method: String,
+    pub(crate) path: String,
+    pub(crate) content_type: Option<String>,
+    pub(crate) body: String,
+}
+
+impl Asked {
+    /// A parameter of the form. What is sent here needs no unescaping.
+    fn parameter(&self, name: &str) -> Option<&str> {
+        let mut pairs = self.body.split('&').filter_map(|pair| pair.split_once('='));
+        pairs.find(|(key, _)| *key == name).map(|(_, value)| value)
+    }
+}
+
+/// What a test wants to happen instead: it answers by itself, or not.
+type Trouble = Box<dyn Fn(&Asked, &mut TcpStream) -> bool + Send + Sync>;
+
+/// A server, until the process ends.
+pub(crate) struct Server {
+    pub(crate) issuer: String,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    issuer: String,
+    host: Mutex<Host>,
+    requests: Mutex<HashMap<String, usize>>,
+    trouble: Trouble,
+}
+
+/// What changes.
+struct Host {
+    policy: Policy,
+    keys: UserCodeKeys,
+    client: Registration,
+    store: Memory,
+    /// How far the clock was put forward.
+    ahead: Duration,
+    /// The keys that everybody may see.
+    published: String,
+    signer: EncodingKey,
+    claims: Value,
+    algorithm: Algorithm,
+    rotates: bool,
+    refresh_tokens: Vec<String>,
+    /// Everything secret that was ever sent or received.
+    secrets: Vec<String>,
+    revoked: Vec<String>,
+}
+
+impl Server {
+    pub(crate) fn start() -> Self {
+        Self::with_trouble(|_, _| false)
+    }
+
+    pub(crate) fn with_trouble(
+        trouble: impl Fn(&Asked, &mut TcpStream) -> bool + Send + Sync + 'static,
+    ) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let issuer = format!("http://{}", listener.local_addr().unwrap());
+        let policy = Policy::builder(format!("{issuer}/device"))
+            .with_verification_uri_complete()
+            .interval(Duration::from_secs(1))
+            .build();
+        let signer = signer();
+        let shared = Arc::new(Shared {
+            host: Mutex::new(Host {
+                policy: policy.unwrap(),
+                keys: UserCodeKeys::new(UserCodeKey::new(&random::<32>()).unwrap()),
+                client: Registration::new(CLIENT, Authentication::Public)
+                    .unwrap()
+                    .allow_device_grant()
+                    .allow_scope("openid profile email offline_access".parse().unwrap()),
+                store: Memory::new(),
+                ahead: Duration::ZERO,
+                published: published(&signer),
+                signer,
+                claims: json!({}),
+                algorithm: Algorithm::ES256,
+                rotates: true,
+                refresh_tokens: Vec::new(),
+                secrets: Vec::new(),
+                revoked: Vec::new(),
+            }),
+            issuer: issuer.clone(),
+            requests: Mutex::default(),
+            trouble: Box::new(trouble),
+        });
+        let accepting = Arc::clone(&shared);
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let shared = Arc::clone(&accepting);
+                std::thread::spawn(move || shared.serve(stream));
+            }
+        });
+        Self { issuer, shared }
+    }
+
+    /// How often a path was asked for.
+    pub(crate) fn requests(&self, path: &str) -> usize {
+        let requests = self.shared.requests.lock().unwrap();
+        requests.get(path).copied().unwrap_or_default()
+    }
+
+    pub(crate) fn approve(&self, user_code: &str) {
+        let mut host = self.shared.host.lock().unwrap();
+        let review = host.enter(user_code);
+        let (user, value) = (user(), HostValue::new([]).unwrap());
+        let scope = review.scope().clone();
+        host.decide(&review, |session, policy, now| {
+            session.approve(&user, &scope, value.clone(), policy, now)
+        });
+    }
+
+    pub(crate) fn deny(&self, user_code: &str) {
+        let mut host = self.shared.host.lock().unwrap();
+        let review = host.enter(user_code);
+        host.decide(&review, |session, _, now| session.deny(&user(), now));
+    }
+
+    /// Lets time go by, for the server.
+    pub(crate) fn put_forward(&self, span: Duration) {
+        self.shared.host.lock().unwrap().ahead += span;
+    }
+
+    /// Puts these claims into ID tokens, over the right ones.
+    pub(crate) fn claim(&self, claims: Value) {
+        self.shared.host.lock().unwrap().claims = claims;
+    }
+
+    /// Signs with another key than the published one.
+    pub(crate) fn sign_with_another_key(&self) {
+        let mut host = self.shared.host.lock().unwrap();
+        host.signer = signer();
+    }
+
+    /// Signs with a secret.
+    pub(crate) fn sign_with_a_secret(&self) {
+        let mut host = self.shared.host.lock().unwrap();
+        host.signer = EncodingKey::from_secret(b"a secret that both sides know");
+        host.algorithm = Algorithm::HS256;
+    }
+
+    /// Keeps the same refresh token from now on, and returns none.
+    pub(crate) fn stop_rotating(&self) {
+        self.shared.host.lock().unwrap().rotates = false;
+    }
+
+    /// Forgets every refresh token.
+    pub(crate) fn forget_refresh_tokens(&self) {
+        self.shared.host.lock().unwrap().refresh_tokens.clear();
+    }
+
+    /// Everything that must not be shown.
+    pub(crate) fn secrets(&self) -> Vec<String> {
+        self.shared.host.lock().unwrap().secrets.clone()
+    }
+
+    /// The tokens that were revoked.
+    pub(crate) fn revoked(&self) -> Vec<String> {
+        self.shared.host.lock().unwrap().revoked.clone()
+    }
+}
+
+fn user() -> Subject {
+    Subject::new("user_ada").unwrap()
+}
+
+fn signer() -> EncodingKey {
+    let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap();
+    EncodingKey::from_ec_der(pair.to_pkcs8v1().unwrap().as_ref())
+}
+
+/// The document of keys: one of a kind that nobody knows, one for another use, and the one that counts.
+fn published(signer: &EncodingKey) -> String {
+    let mut key = Jwk::from_encoding_key(signer, Algorithm::ES256).unwrap();
+    key.common.key_id = Some("key".to_owned());
+    let mut other = json!(key);
+    other["use"] = json!("enc");
+    json!({ "keys": [{ "kty": "XYZ", "kid": "key" }, other, key] }).to_string()
+}
+
+impl Shared {
+    fn serve(&self, mut stream: TcpStream) {
+        let Some(asked) = read(&mut stream) else {
+            return;
+        };
+        *self
+            .requests
+            .lock()
+            .unwrap()
+            .entry(asked.path.clone())
+            .or_default() += 1;
+        if (self.trouble)(&asked, &mut stream) {
+            return;
+        }
+        let (status, body) = self.answer(&asked);
+        respond(&mut stream, status, "", &body);
+    }
+
+    fn answer(&self, asked: &Asked) -> (u16, String) {
+        let mut host = self.host.lock().unwrap();
+        let of = |reply: Reply| {
+            let response = reply.response();
+            (response.status(), response.body().to_owned())
+        };
+        match &*asked.path {
+            "/.well-known/oauth-authorization-server" => (200, self.metadata()),
+            "/jwks" => (200, host.published.clone()),
+            "/device_authorization" => of(host.device_authorization(asked)),
+            "/token" if asked.parameter("grant_type") == Some("refresh_token") => {
+                host.refresh(asked, &self.issuer)
+            }
+            "/token" => of(host.token(asked, &self.issuer)),
+            "/revoke" => {
+                let token = asked.parameter("token").unwrap().to_owned();
+                host.revoked.push(token);
+                (200, String::new())
+            }
+            _ => (404, String::new()),
+        }
+    }
+
+    fn metadata(&self) -> String {
+        let at = |path| format!("{}{path}", self.issuer);
+        let metadata =
+            Metadata::for_server(&self.issuer, &at("/device_authorization"), &at("/token"));
+        let metadata = metadata.unwrap().grant_type("refresh_token");
+        let metadata = metadata.member("jwks_uri", at("/jwks")).unwrap();
+        metadata
+            .member("revocation_endpoint", at("/revoke"))
+            .unwrap()
+            .to_json()
+    }
+}
+
+impl Host {
+    fn now(&self) -> OffsetDateTime {
+        OffsetDateTime::now_utc() + self.ahead
+    }
+
+    fn issue(&mut self, asked: &Asked) -> Result<Reply, Reply> {
+        let form = Form::read(asked.incoming(), &self.policy)?;
+        let request = form.device_authorization()?;
+        let mut issuing = request.authenticate(Some(&self.client))?;
+        let issuance = issuing.draw(Entropy::from(random()), &self.keys, self.now())?;
+        let inserted = self.store.insert(issuance.session());
+        Ok(issuance
+            .settle(inserted)
+            .expect("codes are drawn from 34 bits"))
+    }
+
+    fn device_authorization(&mut self, asked: &Asked) -> Reply {
+        let reply = self.issue(asked).unwrap_or_else(|refused| refused);
+        let body: Value = serde_json::from_str(reply.response().body()).unwrap();
+        self.secrets.push(text(&body["device_code"]));
+        reply
+    }
+
+    fn token(&mut self, asked: &Asked, issuer: &str) -> Reply {
+        let now = self.now();
+        let form = match Form::read(asked.incoming(), &self.policy) {
+            Ok(form) => form,
+            Err(refused) => return refused,
+        };
+        let request = match form.grant() {
+            Ok(Grant::DeviceCode(request)) => request,
+            Ok(Grant::Other(form)) => return form.unsupported_grant(),
+            Err(refused) => return refused,
+        };
+        let mut poll = match request.authenticate(Some(&self.client)) {
+            Ok(poll) => poll,
+            Err(refused) => return refused,
+        };
+        let stored = poll.session_key().and_then(|key| self.store.load(key));
+        match poll.decide(stored, now) {
+            Polled::Reply(reply) => reply,
+            Polled::Paced(key, pace, reply) => {
+                self.store.save_pace(key, pace);
+                reply
+            }
+            Polled::Redeem(redemption) => {
+                let minted = self.mint(redemption.approval(), issuer);
+                let written = self.store.change(redemption.change());
+                let tokens = minted.tokens();
+                let reply = redemption
+                    .settle(written, &tokens)
+                    .expect("nobody else writes");
+                self.secrets.extend(minted.secrets());
+                self.refresh_tokens.extend(minted.refresh.clone());
+                reply
+            }
+        }
+    }
+
+    fn refresh(&mut self, asked: &Asked, issuer: &str) -> (u16, String) {
+        let given = asked.parameter("refresh_token").unwrap_or_default();
+        let Some(place) = self.refresh_tokens.iter().position(|good| good == given) else {
+            return (400, json!({ "error": "invalid_grant" }).to_string());
+        };
+        let access = token();
+        let mut body = json!({
+            "access_token": access, "token_type": "Bearer", "expires_in": 300,
+            "id_token": self.id_token(issuer),
+        });
+        if self.rotates {
+            let next = token();
+            body["refresh_token"] = json!(next);
+            self.refresh_tokens[place].clone_from(&next);
+            self.secrets.push(next);
+        }
+        self.secrets.extend([access, text(&body["id_token"])]);
+        (200, body.to_string())
+    }
+
+    fn mint(&self, approval: Approval<'_>, issuer: &str) -> Minted {
+        let scope = approval.scope();
+        Minted {
+            access: token(),
+            refresh: scope.contains("offline_access").then(token),
+            id: scope.contains("openid").then(|| self.id_token(issuer)),
+        }
+    }
+
+    fn id_token(&self, issuer: &str) -> String {
+        let now = self.now().unix_timestamp();
+        let mut claims = json!({
+            "iss": issuer, "aud": CLIENT, "sub": "user_ada", "name": "Ada Lovelace",
+            "email": "ada@example.com", "iat": now, "exp": now + 300,
+        });
+        let others = self.claims.as_object().unwrap().clone();
+        claims.as_object_mut().unwrap().extend(others);
+        let header = Header {
+            kid: Some("key".to_owned()),
+            ..Header::new(self.algorithm)
+        };
+        encode(&header, &claims, &self.signer).unwrap()
+    }
+}
+
+impl Host {
+    /// The user enters a code.
+    fn enter(&mut self, user_code: &str) -> Review {
+        let (user, now) = (user(), self.now());
+        let mut entry = Entry::new(user_code, &user, &self.keys, &self.policy);
+        let stored = self.store.load_quota(entry.quota_key());
+        let guess = entry.pay(stored, now).unwrap();
+        let written = self.store.change_quota(guess.change());
+        let paid = guess.settle(written).unwrap();
+        let stored = paid
+            .user_keys()
+            .find_map(|key| self.store.load_by_user_key(&key));
+        match paid
+            .enter(stored.map(|stored| &stored.session), now)
+            .unwrap()
+        {
+            Entered::Review(review) => review,
+            Entered::Claim(claim) => {
+                let written = self.store.change(claim.change());
+                claim.settle(written).unwrap()
+            }
+        }
+    }
+
+    fn decide(
+        &mut self,
+        review: &Review,
+        decision: impl Fn(&Session, &Policy, OffsetDateTime) -> Result<Option<Change>, DecisionError>,
+    ) {
+        let stored = self.store.load(review.session_key()).unwrap();
+        let change = decision(&stored.session, &self.policy, self.now()).unwrap();
+        assert_eq!(self.store.change(&change.unwrap()), Written::Won);
+    }
+}
+
+/// Tokens that were minted.
+struct Minted {
+    access: String,
+    refresh: Option<String>,
+    id: Option<String>,
+}
+
+impl Minted {
+    fn tokens(&self) -> Tokens<'_> {
+        let mut tokens = Tokens::bearer(&self.access)
+            .unwrap()
+            .expires_in(Duration::from_mins(5));
+        if let Some(refresh) = &self.refresh {
+            tokens = tokens.refresh_token(refresh).unwrap();
+        }
+        if let Some(id) = &self.id {
+            tokens = tokens.id_token(id).unwrap();
+        }
+        tokens
+    }
+
+    fn secrets(&self) -> impl Iterator<Item = String> {
+        let tokens = [Some(&self.access), self.refresh.as_ref(), self.id.as_ref()];
+        tokens.into_iter().flatten().cloned()
+    }
+}
+
+impl Asked {
+    fn incoming(&self) -> Incoming<'_> {
+        Incoming::new(&self.method, self.body.as_bytes()).content_type(self.content_type.as_deref())
+    }
+}
+
+fn random<const N: usize>() -> [u8; N] {
+    let mut octets = [0; N];
+    aws_lc_rs::rand::fill(&mut octets).unwrap();
+    octets
+}
+
+/// A token that says nothing.
+fn token() -> String {
+    let octets = random::<24>();
+    let hex = |text: String, octet: &u8| text + &format!("{octet:02x}");
+    octets.iter().fold(String::new(), hex)
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
+}
+
+/// Reads one request; none where the peer says nothing that is one.
+fn read(stream: &mut TcpStream) -> Option<Asked> {
+    const MAX: usize = 64 * 1024;
+    stream
+        .set_read_timeout(Some(Duration::from_secs(10)))
+        .ok()?;
+    let mut octets = Vec::new();
+    let mut more = |octets: &mut Vec<u8>| {
+        let mut chunk = [0; 4096];
+        let count = stream.read(&mut chunk).ok().filter(|&count| count > 0)?;
+        octets.extend_from_slice(&chunk[..count]);
+        (octets.len() <= MAX).then_some(())
+    };
+    let end = loop {
+        more(&mut octets)?;
+        if let Some(end) = octets.windows(4).position(|window| window == b"\r\n\r\n") {
+            break end;
+        }
+    };
+    let head = std::str::from_utf8(&octets[..end]).ok()?.to_owned();
+    let header = |name: &str| {
+        let fields = head.lines().skip(1).filter_map(|line| line.split_once(':'));
+        let mut fields = fields.filter(|(field, _)| field.eq_ignore_ascii_case(name));
+        fields.next().map(|(_, value)| value.trim().to_owned())
+    };
+    let length = header("content-length").map_or(Some(0), |length| length.parse().ok())?;
+    while octets.len() < end + 4 + length {
+        more(&mut octets)?;
+    }
+    let mut line = head.lines().next()?.split(' ');
+    Some(Asked {
+        method: line.next()?.to_owned(),
+        path: line.next()?.to_owned(),
+        content_type: header("content-type"),
+        body: String::from_utf8(octets[end + 4..][..length].to_vec()).ok()?,
+    })
+}
+
+/// Sends a response, and no more.
+pub(crate) fn respond(stream: &mut TcpStream, status: u16, headers: &str, body: &str) {
+    let length = body.len();
+    let response = format!(
+        "HTTP/1.1 {status} Whatever\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\
+         Connection: close\r\n{headers}\r\n{body}"
+    );
+    let _ = stream.write_all(response.as_bytes());
+}

@@ -1,0 +1,181 @@
+//! What a login leaves behind.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use serde_json::json;
+
+use crate::server::{Server, respond};
+use crate::tool::{Home, wait_for};
+
+/// A home that is signed in.
+fn signed_in(server: &Server) -> Home {
+    let home = Home::new(&server.issuer);
+    let login = home.start(&["login"]);
+    server.approve(&login.user_code());
+    login.end().with(0);
+    home
+}
+
+#[test]
+fn whoami_says_who_signed_in_and_shows_no_token() {
+    let server = Server::start();
+    let home = signed_in(&server);
+    let ended = home.run(&["whoami"]).with(0).without(&server.secrets());
+    let said = format!(
+        "Signed in to {} as Ada Lovelace (ada@example.com). The access token is good for 4:5",
+        server.issuer
+    );
+    assert!(ended.out.starts_with(&said), "{ended:?}");
+    let ended = home
+        .run(&["whoami", "--json"])
+        .with(0)
+        .without(&server.secrets());
+    assert_eq!(ended.events()[0]["sub"], "user_ada");
+}
+
+#[test]
+fn without_a_login_every_command_asks_for_one() {
+    let server = Server::start();
+    let home = Home::new(&server.issuer);
+    for command in ["whoami", "token", "refresh", "logout"] {
+        let ended = home.run(&[command]).with(7);
+        assert!(ended.err.contains("Nobody is signed in"), "{ended:?}");
+    }
+}
+
+#[test]
+fn refresh_replaces_the_tokens_and_keeps_the_refresh_token_where_none_comes() {
+    let server = Server::start();
+    let home = signed_in(&server);
+    let before = home.read("tokens.json");
+    home.run(&["refresh"]).with(0).without(&server.secrets());
+    let rotated = home.read("tokens.json");
+    assert_ne!(rotated["access_token"], before["access_token"]);
+    assert_ne!(rotated["refresh_token"], before["refresh_token"]);
+
+    server.stop_rotating();
+    home.run(&["refresh"]).with(0);
+    let kept = home.read("tokens.json");
+    assert_ne!(kept["access_token"], rotated["access_token"]);
+    assert_eq!(kept["refresh_token"], rotated["refresh_token"]);
+    assert_eq!(kept["identity"], before["identity"]);
+}
+
+#[test]
+fn a_refused_refresh_token_asks_for_a_new_login() {
+    let server = Server::start();
+    let home = signed_in(&server);
+    server.forget_refresh_tokens();
+    let ended = home.run(&["refresh"]).with(7);
+    assert!(ended.err.contains("run `example-cli login`"), "{ended:?}");
+    assert_eq!(server.requests("/token"), 2);
+    // It is not presented again.
+    home.run(&["refresh"]).with(7);
+    assert_eq!(server.requests("/token"), 2);
+    home.run(&["whoami"]).with(0);
+}
+
+#[test]
+fn tokens_of_another_user_are_refused() {
+    let server = Server::start();
+    let home = signed_in(&server);
+    let before = home.read("tokens.json");
+    server.claim(json!({ "sub": "user_eve" }));
+    home.run(&["refresh"]).with(9).without(&server.secrets());
+    assert_eq!(home.read("tokens.json"), before);
+    assert_eq!(server.revoked().len(), 2);
+}
+
+#[test]
+#[cfg(target_os = "linux")] // the kernel tells who waits for a lock
+fn of_two_refreshes_at_once_one_asks_the_server() {
+    let released = Arc::new(AtomicBool::new(false));
+    let seen = Arc::clone(&released);
+    let server = Server::with_trouble(move |asked, _| {
+        if asked.body.contains("grant_type=refresh_token") {
+            wait_for("the other", || seen.load(Ordering::SeqCst).then_some(()));
+        }
+        false
+    });
+    let home = signed_in(&server);
+    let before = server.requests("/token");
+    let first = home.start(&["refresh"]);
+    wait_for("the first", || {
+        (server.requests("/token") > before).then_some(())
+    });
+    let second = home.start(&["refresh"]);
+    second.waits_for_a_lock();
+    released.store(true, Ordering::SeqCst);
+    first.end().with(0);
+    second.end().with(0);
+    assert_eq!(server.requests("/token"), before + 1);
+}
+
+#[test]
+fn token_prints_the_access_token_renewed_where_it_has_expired() {
+    let server = Server::start();
+    let home = signed_in(&server);
+    let tokens = home.read("tokens.json");
+    let ended = home.run(&["token"]).with(0);
+    assert_eq!(ended.out.trim_end(), tokens["access_token"]);
+
+    let mut expired = tokens.clone();
+    expired["expires_at"] = json!(1_700_000_000);
+    home.write("tokens.json", &expired);
+    let ended = home.run(&["whoami"]).with(0);
+    assert!(ended.out.contains("has expired"), "{ended:?}");
+    let ended = home.run(&["token", "--json"]).with(0);
+    let renewed = home.read("tokens.json");
+    assert_ne!(renewed["access_token"], tokens["access_token"]);
+    assert_eq!(ended.events()[0]["access_token"], renewed["access_token"]);
+}
+
+#[test]
+fn logout_revokes_the_tokens_and_forgets_them() {
+    let server = Server::start();
+    let home = signed_in(&server);
+    let tokens = home.read("tokens.json");
+    let ended = home
+        .run(&["logout", "--json"])
+        .with(0)
+        .without(&server.secrets());
+    assert_eq!(
+        ended.events(),
+        [json!({ "event": "signed_out", "revoked": true })]
+    );
+    assert_eq!(home.names(), [""; 0]);
+    assert_eq!(
+        json!(server.revoked()),
+        json!([tokens["refresh_token"], tokens["access_token"]])
+    );
+    home.run(&["whoami"]).with(7);
+}
+
+#[test]
+fn logout_forgets_the_tokens_even_where_the_server_does_not_revoke_them() {
+    let server = Server::with_trouble(|asked, stream| {
+        let is_revocation = asked.path == "/revoke";
+        if is_revocation {
+            respond(stream, 503, "", "");
+        }
+        is_revocation
+    });
+    let home = signed_in(&server);
+    let ended = home.run(&["logout"]).with(0);
+    assert!(ended.out.contains("did not revoke"), "{ended:?}");
+    assert_eq!(home.names(), [""; 0]);
+}
+
+#[test]
+fn logout_forgets_a_login_that_was_killed() {
+    let server = Server::start();
+    let home = Home::new(&server.issuer);
+    let login = home.start(&["login"]);
+    login.user_code();
+    login.signal("KILL");
+    login.end();
+    home.file("login.json");
+    home.run(&["logout"]).with(7);
+    assert_eq!(home.names(), [""; 0]);
+}
