@@ -152,6 +152,12 @@ fn an_answer_of_another_kind_or_too_few_or_too_many_violate_the_contract() {
             for outcome in &wrong {
                 assert!(step.check(&vec![outcome.clone(); count]).is_err());
             }
+            // One that wins does not make up for one that does neither.
+            if count > 1 {
+                let mut won = vec![wrong[1].clone(); count];
+                won[0] = Outcome::Written(Written::Won);
+                assert!(step.check(&won).is_err());
+            }
             for count in [0, count - 1, count + 1] {
                 assert!(step.check(&vec![Outcome::Done; count]).is_err());
             }

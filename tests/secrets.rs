@@ -397,6 +397,8 @@ fn what_is_stored_shows_no_code_no_key_and_no_value() {
     log.debug(&login.pace());
     log.debug(&login.store);
     log.debug(&login.policy);
+    log.debug(&UserCodeKey::new(KEY).unwrap());
+    log.debug(login.session().scope());
     log.debug(&builder());
     log.debug(&Memory::new());
     log.assert_silent();

@@ -310,6 +310,26 @@ fn b2_a_wrong_secret_by_basic_is_invalid_client_with_a_challenge() {
     }
 }
 
+#[test]
+fn b1_what_may_have_been_a_guess_counts_and_nothing_else() {
+    for guessed in [Cause::WrongSecret, Cause::UnknownClient, Cause::HostRefused] {
+        assert!(guessed.is_wrong_secret(), "{guessed}");
+    }
+    for other in [
+        Cause::CredentialMissing,
+        Cause::UnexpectedSecret,
+        Cause::MethodExcluded,
+        Cause::ClientDisabled,
+        Cause::GrantNotAllowed,
+        Cause::SecretQuotaSpent,
+        Cause::StoreFailed,
+        Cause::Pending,
+        Cause::Granted,
+    ] {
+        assert!(!other.is_wrong_secret(), "{other}");
+    }
+}
+
 /// The digest of a secret is not the secret: a leaked store presents nothing.
 #[test]
 fn b2_the_stored_digest_is_no_secret() {

@@ -737,6 +737,18 @@ fn a9_another_grant_type_comes_back_with_its_form() {
     assert_eq!(parameter("y"), None);
 }
 
+/// The name of the grant elsewhere in the form is a value like another.
+#[test]
+fn a9_no_other_parameter_names_the_grant() {
+    let policy = policy();
+    let encoded = encoded(GRANT);
+    for name in ["scope", "client_id", "device_code"] {
+        let body = format!("grant_type=refresh_token&{name}={encoded}");
+        let form = Form::read(post(&body), &policy).unwrap();
+        assert!(matches!(form.grant(), Ok(Grant::Other(_))), "{name}");
+    }
+}
+
 #[test]
 fn a9_a_grant_type_that_nobody_serves_is_unsupported() {
     let policy = policy();
@@ -890,6 +902,14 @@ fn a11_another_scheme_is_invalid_client() {
     ] {
         both_answer_401("client_id=client_cli", &[header.as_bytes()]);
     }
+}
+
+#[test]
+fn a11_a_header_of_8_kib_is_read_and_a_longer_one_is_not() {
+    let header = basic(BACKEND, SECRET);
+    let longest = format!("{header:8192}");
+    both_go_on("", &[longest.as_bytes()]);
+    both_answer_401("", &[format!("{header:8193}").as_bytes()]);
 }
 
 /// Standard alphabet, padded (RFC 7617, section 2, by RFC 4648, section 4).

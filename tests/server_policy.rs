@@ -585,6 +585,7 @@ fn a_body_limit_of_nothing_or_over_65_535_is_refused() {
     }
     for inside in [1, 16 * 1024, 65_535] {
         accepted(roomy().max_body(inside));
+        assert_eq!(roomy().max_body(inside).build().unwrap().max_body(), inside);
     }
 }
 

@@ -352,6 +352,30 @@ fn an_approval_at_or_after_expiry_is_refused() {
     assert_corrupt(&form);
 }
 
+/// A purge at the moment of expiry would leave nothing to answer with.
+#[test]
+fn a_session_is_kept_past_its_expiry() {
+    let mut form = Login::new().form();
+    form["purge_at"] = form["expires_at"].clone();
+    assert_corrupt(&form);
+}
+
+#[test]
+fn a_moment_beyond_the_calendar_is_told_as_its_nearer_end() {
+    let mut form = Login::new().form();
+    form["issued_at"] = json!(i64::MIN);
+    form["expires_at"] = json!(i64::MIN + 1);
+    let session = read(&form).unwrap();
+    assert_eq!(
+        session.expires_at(),
+        time::Date::MIN.midnight().assume_utc()
+    );
+    form = Login::new().form();
+    form["purge_at"] = json!(i64::MAX);
+    let session = read(&form).unwrap();
+    assert_eq!(session.purge_at(), time::Date::MAX.midnight().assume_utc());
+}
+
 #[test]
 fn no_form_panics() {
     let whole = approved().to_string();

@@ -264,7 +264,10 @@ causes! {
 impl Cause {
     /// Whether this counts against the quota of wrong secrets, if a secret was presented.
     pub const fn is_wrong_secret(self) -> bool {
-        matches!(self, Self::WrongSecret | Self::UnknownClient)
+        matches!(
+            self,
+            Self::WrongSecret | Self::UnknownClient | Self::HostRefused
+        )
     }
 }
 
