@@ -90,6 +90,8 @@ fn v3_a_member_of_ours_that_comes_twice_is_malformed() {
             ("null", "\"a\""),
             ("\"\"", "[]"),
             ("{}", "1"),
+            ("true", "\"a\""),
+            ("-1", "1"),
         ] {
             for status in [200, 400, 500] {
                 let body = format!("{{\"{name}\":{first},\"x\":1,\"{name}\":{second}}}");

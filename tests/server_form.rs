@@ -1079,6 +1079,21 @@ fn a12_the_same_client_id_twice_goes_on_however_it_is_encoded() {
     both_go_on("", &[basic(BACKEND, SECRET).as_bytes()]);
 }
 
+/// An escape that happens to spell the other id is not that id.
+#[test]
+fn a12_an_id_is_compared_as_it_reads() {
+    let (cause, error, description) = DIFFER;
+    let header = basic("%2541", SECRET);
+    both_refuse(
+        "client_id=%41",
+        &[header.as_bytes()],
+        cause,
+        error,
+        description,
+    );
+    both_go_on("client_id=%2541", &[header.as_bytes()]);
+}
+
 #[test]
 fn a12_comes_before_a15_and_a16() {
     let (cause, error, description) = DIFFER;
