@@ -1,7 +1,7 @@
 //! An authorization server that embeds `device-flow`: what the core leaves to its host, one module for each.
 //!
-//! One request, top-down: [`listen`] accepts the connection, [`routes`] finds the handler, [`device_authorization`] or [`token`]
-//! drives the core through [`store`] and [`mint`], [`answer`] logs and counts what came of it. [`page`] is where people decide.
+//! One request, top-down: `listen` accepts the connection, `routes` finds the handler, `device_authorization` or `token`
+//! drives the core through `store` and `mint`, `answer` logs and counts what came of it. `page` is where people decide.
 
 mod answer;
 mod body;
