@@ -152,7 +152,8 @@ struct Pair<'l> {
     /// What the server's clocks did.
     set_back: bool,
     fastest: i64,
-    skew: i64,
+    /// The clocks of the processes: the furthest behind and the furthest ahead.
+    skews: [i64; 2],
     /// The cause of the last reply that reached the client.
     told: Option<Cause>,
     lines: Option<&'l mut String>,
@@ -214,7 +215,7 @@ impl<'l> Pair<'l> {
             unheard: false,
             set_back: false,
             fastest: 1000,
-            skew: 0,
+            skews: [0, 0],
             told: None,
             lines,
         };
@@ -455,7 +456,8 @@ impl<'l> Pair<'l> {
                 Op::Commits(commit) => self.weather.commit = commit,
                 Op::OtherServer(skew) => {
                     self.weather.skew = skew;
-                    self.skew = self.skew.max(skew.abs());
+                    let [behind, ahead] = self.skews;
+                    self.skews = [behind.min(skew), ahead.max(skew)];
                 }
                 Op::WakesEarly(tenths) => partly = Some(tenths),
                 Op::Margin(margin) => {
@@ -622,7 +624,8 @@ impl<'l> Pair<'l> {
         // what they and the client's differ by.
         let interval = self.server.interval;
         let tolerance = (interval / 4).max(1000);
-        let covered = interval * 1000 / self.fastest - self.skew >= interval - tolerance;
+        let [behind, ahead] = self.skews;
+        let covered = interval * 1000 / self.fastest - (ahead - behind) >= interval - tolerance;
         if covered && !self.lost && !self.twice && !self.set_back {
             assert!(!self.server.slowed_down, "slowed down without a loss");
         }
