@@ -12,7 +12,7 @@ mod support;
 use std::any::Any;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -141,7 +141,6 @@ on_every_store! {
     an_expired_token_is_unknown,
     a_secret_is_made_once,
     a_pace_is_found_again,
-    opens_for_many_at_once,
 }
 
 fn now() -> OffsetDateTime {
@@ -438,27 +437,30 @@ async fn with_postgres_the_pace_can_be_in_redis() {
     assert_eq!(beside.load(&key).await.unwrap().unwrap().pace, None);
 }
 
-/// This test's own process is started again by [`opens_for_many_at_once`], to open the store of a URL.
+/// A process of [`open_at_once`]: it opens the store of a URL, at a moment that all of them have.
 #[tokio::test]
 async fn opens_the_store_of_the_environment() {
-    let Ok(url) = std::env::var(OPEN) else {
+    let (Ok(url), Ok(moment)) = (std::env::var(OPEN), std::env::var(OPEN_AT)) else {
         return;
     };
+    let moment = OffsetDateTime::from_unix_timestamp_nanos(moment.parse().unwrap()).unwrap();
+    let left = Duration::try_from(moment - now()).unwrap_or_default();
+    tokio::time::sleep(left).await;
     let store = Store::open(&url, None).await.unwrap();
     store.ping().await.unwrap();
 }
 
 const OPEN: &str = "TEST_OPEN_STORE";
+const OPEN_AT: &str = "TEST_OPEN_STORE_AT";
 
-async fn opens_for_many_at_once(home: Home) {
+/// Processes that bring a new store's schema up to date at once.
+fn open_at_once(url: &str) {
+    let moment = (now() + time::Duration::SECOND).unix_timestamp_nanos();
     let open = |_| {
         let mut command = Command::new(std::env::current_exe().unwrap());
         command.args(["--exact", "opens_the_store_of_the_environment"]);
-        command.env(OPEN, &home.url).env_remove("REQUIRE_ALL");
-        command
-            .stdout(std::process::Stdio::piped())
-            .spawn()
-            .unwrap()
+        command.env(OPEN, url).env(OPEN_AT, moment.to_string());
+        command.stdout(Stdio::piped()).spawn().unwrap()
     };
     let opening: Vec<_> = (0..6).map(open).collect();
     for process in opening {
@@ -468,6 +470,18 @@ async fn opens_for_many_at_once(home: Home) {
             output.status.success() && text.contains("1 passed"),
             "{text}"
         );
+    }
+}
+
+#[test]
+fn a_new_file_is_opened_by_many_at_once() {
+    open_at_once(&Home::sqlite().unwrap().url);
+}
+
+#[test]
+fn a_new_postgres_is_opened_by_many_at_once() {
+    if let Some(service) = Service::postgres() {
+        open_at_once(&service.url());
     }
 }
 
