@@ -176,7 +176,7 @@ async fn play(plan: Plan, store: &str, direct: &str, cut: Cut) {
 
 async fn scene(plan: Plan, direct: &str, cut: Cut, config: &Path, log: &Path) {
     let mut processes: Vec<_> = (0..plan.servers)
-        .map(|_| Process::new(config, log))
+        .map(|_| Process::new(Path::new(SERVER), config, log))
         .collect();
     for process in &mut processes {
         process.start().await;
@@ -521,6 +521,8 @@ fn ending(outcome: &Outcome) -> &'static str {
         Outcome::Cancelled(_) => "cancelled",
     }
 }
+
+const SERVER: &str = env!("CARGO_BIN_EXE_example-server");
 
 /// What the servers call themselves; nobody listens there.
 const ISSUER: &str = "http://127.0.0.1:1";

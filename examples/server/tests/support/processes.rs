@@ -13,6 +13,7 @@ use tokio::time::sleep;
 /// A server, running or killed.
 #[derive(Debug)]
 pub(crate) struct Process {
+    program: PathBuf,
     address: SocketAddr,
     config: PathBuf,
     log: PathBuf,
@@ -24,8 +25,9 @@ const STARTS_WITHIN: Duration = Duration::from_secs(20);
 
 impl Process {
     /// A server with this configuration, on an address that is free, not started yet.
-    pub(crate) fn new(config: &Path, log: &Path) -> Self {
+    pub(crate) fn new(program: &Path, config: &Path, log: &Path) -> Self {
         Self {
+            program: program.to_owned(),
             address: free_address(),
             config: config.to_owned(),
             log: log.to_owned(),
@@ -47,7 +49,7 @@ impl Process {
         loop {
             let child = self.child.get_or_insert_with(|| {
                 let log = File::options().create(true).append(true).open(&self.log);
-                Command::new(env!("CARGO_BIN_EXE_example-server"))
+                Command::new(&self.program)
                     .arg("--config")
                     .arg(&self.config)
                     .args(["--listen", &self.address.to_string()])

@@ -1,0 +1,290 @@
+//! How many polls a second one server answers, by store, and what part of its work is the core's.
+//!
+//! ```sh
+//! cargo run --release -p example-server --example load
+//! ```
+//!
+//! It starts the server and the databases on this machine, each run anew, and asks with `wrk` (Debian's package of that name).
+//! Every poll is that of a pending session, comes in time, and so has a pace to save: the most work that a poll can be without
+//! a decision. The devices have an interval of one second, which is never enforced, so that a few thousand suffice.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a panic is how a measurement fails"
+)]
+
+#[path = "../../tests/support/processes.rs"]
+mod processes;
+#[path = "../../tests/support/services.rs"]
+#[expect(dead_code, reason = "the tests use more")]
+mod services;
+
+use std::hint::black_box;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use device_flow::code::Entropy;
+use device_flow::digest::{UserCodeKey, UserCodeKeys};
+use device_flow::memory::Memory;
+use device_flow::server::{Authentication, Form, Grant, Incoming, Policy, Polled, Registration};
+use processes::Process;
+use services::Service;
+use time::OffsetDateTime;
+
+/// Devices that poll.
+const DEVICES: usize = 5000;
+
+/// Connections at once.
+const CONNECTIONS: &str = "32";
+
+/// How long a run takes, and how many there are; the median counts.
+const SECONDS: u32 = 5;
+const RUNS: usize = 5;
+
+#[tokio::main]
+async fn main() {
+    let server = build();
+    let core = core();
+    println!("the core alone: {} ns a poll", core.as_nanos());
+    println!(
+        "| store | pace | polls a second | against `memory:` | CPU a poll | the core's part |"
+    );
+    println!("|---|---|---:|---:|---:|---:|");
+    let mut first = None;
+    // As they are installed: Postgres waits for the disk, Redis writes its log once a second.
+    let (postgres, redis) = (Service::postgres_with(&[]), Service::redis());
+    let disk = server.parent().unwrap(); // the temporary folder may be in memory
+    let sqlite = tempfile::tempdir_in(disk).unwrap();
+    let sqlite = format!("sqlite:{}", sqlite.path().join("db").display());
+    let mut stores = vec![
+        ("memory:", "memory:".to_owned(), None),
+        ("sqlite:", sqlite, None),
+    ];
+    if let Some(postgres) = &postgres {
+        stores.push(("postgres:", postgres.url(), None));
+        stores.push(("postgres:", postgres.url(), Some("memory:".to_owned())));
+        if let Some(redis) = &redis {
+            stores.push(("postgres:", postgres.url(), Some(redis.url())));
+        }
+    }
+    if let Some(redis) = &redis {
+        stores.push(("redis:", redis.url(), None));
+    }
+    for (name, store, pace) in stores {
+        let runs = measure(&server, &store, pace.as_deref()).await;
+        let rate = median(runs.iter().map(|run| run.rate));
+        let cpu = median(runs.iter().map(|run| run.cpu));
+        let ratio = rate / *first.get_or_insert(rate);
+        let part = core.as_secs_f64() / cpu * 100.0;
+        let scheme = |pace: String| {
+            pace.split_once(':')
+                .map(|(scheme, _)| format!("`{scheme}:`"))
+        };
+        let pace = pace.and_then(scheme).unwrap_or_default();
+        let micros = cpu * 1e6;
+        println!("| `{name}` | {pace} | {rate:.0} | {ratio:.2} | {micros:.0} µs | {part:.1} % |");
+    }
+}
+
+fn median(numbers: impl Iterator<Item = f64>) -> f64 {
+    let mut numbers: Vec<_> = numbers.collect();
+    numbers.sort_by(f64::total_cmp);
+    numbers[numbers.len() / 2]
+}
+
+/// The server, built as this program was.
+fn build() -> PathBuf {
+    let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
+    let build = [
+        "build",
+        "--quiet",
+        "--release",
+        "-p",
+        "example-server",
+        "--bins",
+    ];
+    assert!(Command::new(cargo).args(build).status().unwrap().success());
+    let own = std::env::current_exe().unwrap();
+    let target = own.ancestors().nth(2).unwrap();
+    target.join("example-server")
+}
+
+struct Run {
+    /// Polls a second.
+    rate: f64,
+    /// Seconds of the server's CPU time for a poll.
+    cpu: f64,
+}
+
+async fn measure(server: &Path, store: &str, pace: Option<&str>) -> Vec<Run> {
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("config.toml");
+    let pace = pace
+        .map(|pace| format!("pace = \"{pace}\""))
+        .unwrap_or_default();
+    let text = format!(
+        r#"
+        store = "{store}"
+        {pace}
+        trusted_proxies = ["127.0.0.1"]
+        [policy]
+        interval = 1
+        [[clients]]
+        id = "client_cli"
+        name = "Device"
+        device_grant = true
+        scope = "openid"
+        default_scope = "openid"
+        "#
+    );
+    std::fs::write(&config, text).unwrap();
+    let mut process = Process::new(server, &config, Path::new("/dev/null"));
+    process.start().await;
+    let base = format!("http://{}", process.address());
+    let codes = folder.path().join("codes");
+    std::fs::write(&codes, issue(&base).await).unwrap();
+    let mut runs = Vec::new();
+    for _ in 0..RUNS {
+        let before = cpu(process.id().unwrap());
+        let rate = wrk(&base, &codes);
+        let spent = cpu(process.id().unwrap()).saturating_sub(before);
+        let polls = rate * f64::from(SECONDS);
+        let cpu = spent.as_secs_f64() / polls;
+        runs.push(Run { rate, cpu });
+    }
+    let metrics = reqwest::get(format!("{base}/metrics")).await.unwrap();
+    let metrics = metrics.text().await.unwrap();
+    let others = metrics
+        .lines()
+        .filter(|line| line.contains(r#"endpoint="token""#));
+    let others: Vec<_> = others
+        .filter(|line| !line.contains(r#"cause="pending""#))
+        .collect();
+    assert!(others.is_empty(), "not every poll was pending: {others:?}");
+    runs
+}
+
+/// Device codes, a line each.
+async fn issue(base: &str) -> String {
+    let http = reqwest::Client::new();
+    let mut codes = String::new();
+    for number in 0..DEVICES {
+        let asked = http
+            .post(format!("{base}/oauth2/device_authorization"))
+            // Each from an address of its own, for an address gets few.
+            .header(
+                "x-forwarded-for",
+                format!("198.18.{}.{}", number / 256, number % 256),
+            )
+            .form(&[("client_id", "client_cli")]);
+        let answer = asked.send().await.unwrap().error_for_status().unwrap();
+        let answer: serde_json::Value = answer.json().await.unwrap();
+        codes += answer["device_code"].as_str().unwrap();
+        codes.push('\n');
+    }
+    codes
+}
+
+/// Polls for some seconds; how many a second.
+fn wrk(base: &str, codes: &Path) -> f64 {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/load/poll.lua");
+    let output = Command::new("wrk")
+        .args([
+            "-t",
+            "1",
+            "-c",
+            CONNECTIONS,
+            "-d",
+            &SECONDS.to_string(),
+            "-s",
+            script,
+        ])
+        .arg(format!("{base}/oauth2/token"))
+        .arg(codes)
+        .output()
+        .expect("wrk is not installed: apt-get install wrk");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let rate = text
+        .lines()
+        .find_map(|line| line.strip_prefix("Requests/sec:"));
+    rate.and_then(|rate| rate.trim().parse().ok()).expect(&text)
+}
+
+/// The CPU time of a process so far.
+fn cpu(id: u32) -> Duration {
+    let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap();
+    let (_, after_name) = stat.rsplit_once(')').unwrap();
+    let fields: Vec<_> = after_name.split_whitespace().collect();
+    let ticks: u64 = [fields[11], fields[12]]
+        .iter()
+        .map(|ticks| ticks.parse::<u64>().unwrap())
+        .sum();
+    Duration::from_millis(ticks * 10) // a hundred a second, on every Linux of today
+}
+
+/// What the core takes for such a poll: from the request's body to the reply.
+fn core() -> Duration {
+    const FORM: &str = "application/x-www-form-urlencoded";
+    let now = OffsetDateTime::now_utc();
+    let policy = Policy::builder("https://login.example.com/device")
+        .build()
+        .unwrap();
+    let client = Registration::new("client_cli", Authentication::Public).unwrap();
+    let client = client
+        .allow_device_grant()
+        .default_scope("openid".parse().unwrap());
+    let keys = UserCodeKeys::new(UserCodeKey::new(&(0..32).collect::<Vec<_>>()).unwrap());
+    let mut store = Memory::new();
+    let mut bodies = Vec::new();
+    for number in 1..=DEVICES {
+        let incoming = Incoming::new("POST", b"client_id=client_cli").content_type(Some(FORM));
+        let form = Form::read(incoming, &policy).unwrap();
+        let request = form.device_authorization().unwrap();
+        let mut issuing = request.authenticate(Some(&client)).unwrap();
+        let mut octets = [0; Entropy::OCTETS];
+        for (octet, drawn) in octets.iter_mut().zip(number.to_be_bytes().iter().cycle()) {
+            *octet = drawn.wrapping_mul(167).wrapping_add(13);
+        }
+        let issuance = issuing.draw(Entropy::from(octets), &keys, now).unwrap();
+        let inserted = store.insert(issuance.session());
+        let reply = issuance.settle(inserted).unwrap();
+        let codes = axum::http::Response::<Vec<u8>>::from(reply).into_body();
+        let codes: serde_json::Value = serde_json::from_slice(&codes).unwrap();
+        let code = codes["device_code"].as_str().unwrap();
+        bodies.push(format!(
+            "grant_type=urn%3Aietf%3Aparams%3Aoauth%3Agrant-type%3Adevice_code\
+            &client_id=client_cli&device_code={code}"
+        ));
+    }
+    let poll = |store: &mut Memory, body: &String, now| {
+        let incoming = Incoming::new("POST", body.as_bytes()).content_type(Some(FORM));
+        let form = Form::read(incoming, &policy).unwrap();
+        let Ok(Grant::DeviceCode(request)) = form.grant() else {
+            panic!("not a poll");
+        };
+        let mut poll = request.authenticate(Some(&client)).unwrap();
+        let stored = poll.session_key().and_then(|key| store.load(key));
+        match poll.decide(stored, now) {
+            Polled::Paced(key, pace, reply) => {
+                store.save_pace(key, pace);
+                reply
+            }
+            Polled::Reply(_) | Polled::Redeem(_) => panic!("not pending and in time"),
+        }
+    };
+    let rounds = 20;
+    let mut times: Vec<_> = (1..=rounds)
+        .map(|round| {
+            let now = now + Duration::from_secs(10 * round);
+            let started = Instant::now();
+            for body in &bodies {
+                let _ = black_box(poll(&mut store, black_box(body), now));
+            }
+            started.elapsed() / u32::try_from(DEVICES).unwrap()
+        })
+        .collect();
+    times.sort();
+    times[times.len() / 2]
+}
