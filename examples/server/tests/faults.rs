@@ -65,7 +65,7 @@ impl Plan {
             devices: if is_full { devices } else { devices / 4 },
             rush: seconds(5, 1),
             trouble: seconds(16, 4),
-            lifetime: seconds(30, 7),
+            lifetime: seconds(30, 9),
         }
     }
 }
@@ -503,8 +503,9 @@ async fn judge(world: &World, store: &Store, logins: &[Login]) -> String {
         *counts.entry(format!("{wish:?} {ending}")).or_default() += 1;
     }
     assert!(wrong.is_empty(), "{:?}: {wrong:#?}", world.plan);
+    // How many there are is the machine's; but where there are next to none, nothing was tested.
     let successes: usize = world.successes.lock().unwrap().values().sum();
-    assert!(successes * 4 > logins.len(), "few succeed: {counts:?}");
+    assert!(successes * 10 > logins.len(), "few succeed: {counts:?}");
     format!("{} logins, {successes} successes: {counts:?}", logins.len())
 }
 
