@@ -312,6 +312,14 @@ pub enum StoreError {
     Redis(#[from] ::redis::RedisError),
 }
 
+/// What a store that keeps texts has of a session. A pace that cannot be read is as good as lost.
+fn stored(session: &str, pace: Option<&str>) -> Result<Stored, StoreError> {
+    Ok(Stored {
+        session: serde_json::from_str(session)?,
+        pace: pace.and_then(|pace| serde_json::from_str(pace).ok()),
+    })
+}
+
 /// Milliseconds since the Unix epoch. Later than an `i64` can count is its last.
 fn millis(moment: OffsetDateTime) -> i64 {
     i64::try_from(moment.unix_timestamp_nanos() / 1_000_000).unwrap_or(i64::MAX)

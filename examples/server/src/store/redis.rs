@@ -20,7 +20,7 @@ use time::OffsetDateTime;
 use tracing::warn;
 
 use super::family::{Family, RefreshToken, Rotation, TokenDigest};
-use super::{OpenError, PATIENCE, StoreError, millis, quota_millis, quota_of};
+use super::{OpenError, PATIENCE, StoreError, millis, quota_millis, quota_of, stored};
 
 #[derive(Clone)]
 pub(super) struct Redis(ConnectionManager);
@@ -164,13 +164,9 @@ impl Redis {
         let fields = ["body", "pace"];
         let (session, pace): (Option<String>, Option<String>) =
             self.connection().hmget(name, &fields).await?;
-        let Some(session) = session else {
-            return Ok(None);
-        };
-        Ok(Some(Stored {
-            session: serde_json::from_str(&session)?,
-            pace: pace.and_then(|pace| serde_json::from_str(&pace).ok()),
-        }))
+        session
+            .map(|session| stored(&session, pace.as_deref()))
+            .transpose()
     }
 
     pub(super) async fn redeem(

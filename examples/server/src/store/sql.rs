@@ -15,7 +15,7 @@ use sqlx::{
 use time::OffsetDateTime;
 
 use super::family::{Family, RefreshToken, Rotation, TokenDigest};
-use super::{StoreError, millis, quota_millis, quota_of};
+use super::{StoreError, millis, quota_millis, quota_of, stored};
 
 /// A database with the tables of the migrations.
 #[derive(Debug)]
@@ -134,13 +134,8 @@ where
     async fn stored(&self, load: &'static str, key: &[u8]) -> Result<Option<Stored>, StoreError> {
         let row = query_as(load).bind(key.to_vec());
         let row: Option<(String, Option<String>)> = row.fetch_optional(&self.read).await?;
-        let Some((session, pace)) = row else {
-            return Ok(None);
-        };
-        Ok(Some(Stored {
-            session: serde_json::from_str(&session)?,
-            pace: pace.and_then(|pace| serde_json::from_str(&pace).ok()),
-        }))
+        row.map(|(session, pace)| stored(&session, pace.as_deref()))
+            .transpose()
     }
 
     pub(super) async fn redeem(
