@@ -59,7 +59,7 @@ impl Digest {
     }
 
     /// SHA-256 of `parts`, each preceded by its length: no two lists of parts have the same octets.
-    pub(crate) fn of_parts(parts: &[&[u8]]) -> Self {
+    pub(crate) fn of_parts<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> Self {
         let mut sha = Sha256::new();
         for part in parts {
             sha.update(u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());

@@ -149,6 +149,7 @@ fn p3_the_deadline_counts_from_the_request() {
     let waiting = poll(waiting, 309, ok(400, PENDING));
     let (waiting, until) = waits(waiting, s(309));
     assert_eq!(until, s(310));
+    assert_eq!(waiting.deadline(), s(310));
     assert_eq!(ends(waiting, s(310)), BY_CLOCK(Cause::Pending));
 }
 
@@ -616,6 +617,7 @@ fn p18_resumed_it_goes_on_where_it_was() {
     let snapshot = poll(issued(), 5, ok(400, SLOW_DOWN)).snapshot(s(6));
     // Until the next poll 9 s, until the deadline 294 s.
     let waiting = resume(&snapshot, Some(4), 1000);
+    assert_eq!(waiting.deadline(), s(1290));
     assert_eq!(wake(waiting, 1000), s(1005));
     let Next::Send(_, request) = resume(&snapshot, Some(9), 1000).next(s(1000)) else {
         panic!("it is time")

@@ -437,6 +437,23 @@ fn change_quota_touches_no_other_key() {
     assert_eq!(store.load_quota(&one), None);
 }
 
+#[test]
+fn a_quota_of_the_hosts_own_has_a_key_of_its_own() {
+    let key = QuotaKey::of_host;
+    let (sign_in, both) = (key("sign-in", &["ann", "net"]), ["ann", "net"]);
+    assert_eq!(sign_in, key("sign-in", &both));
+    let others = [
+        key("sign-up", &both),
+        key("sign-in", &["net", "ann"]),
+        key("sign-in", &["annn", "et"]),
+        key("sign-in", &["ann"]),
+        key("sign-in", &["ann", "net", ""]),
+        key("sign-inann", &["net"]),
+        QuotaKey::guesses_from("ann"),
+    ];
+    assert!(!others.contains(&sign_in));
+}
+
 // purge
 
 #[test]

@@ -86,20 +86,44 @@ fn both(
     [at_token, at_device]
 }
 
-/// Asserts the one 401 at both endpoints.
+/// What a grant of the host's own answers, which authenticates its client the same way.
+fn at_own_grant(
+    (parameters, header): &(String, Option<String>),
+    host: Host<'_>,
+) -> Result<(), Reply> {
+    let (body, policy) = (format!("grant_type=refresh_token&{parameters}"), policy());
+    let form = Form::read(post(&body).authorization(header.as_ref()), &policy).unwrap();
+    let Grant::Other(form) = form.grant().unwrap() else {
+        panic!("the device grant");
+    };
+    let request = form.client().unwrap();
+    let (client, named) = match host {
+        Host::Found(found) => (request.authenticate(found)?, found.unwrap()),
+        Host::Says(verdict) => match (request.authenticate_by(verdict)?, verdict) {
+            (client, HostVerdict::Authenticated(named)) => (client, named),
+            (_, HostVerdict::Refused) => panic!("nobody"),
+        },
+    };
+    assert_eq!(client.client_id(), named.client_id());
+    Ok(())
+}
+
+/// Asserts the one 401 at both endpoints, and for a grant of the host's own.
 #[track_caller]
 fn both_answer_401(request: &(String, Option<String>), host: Host<'_>, cause: Cause) {
     for outcome in both(&policy(), request, host) {
         assert_invalid_client(&refusal(outcome), cause);
     }
+    assert_invalid_client(&refusal(at_own_grant(request, host)), cause);
 }
 
-/// Asserts that both endpoints go on to tables C and D.
+/// Asserts that both endpoints go on to tables C and D, and that the host has its client.
 #[track_caller]
 fn both_go_on(request: &(String, Option<String>), host: Host<'_>) {
     for outcome in both(&policy(), request, host) {
         outcome.unwrap();
     }
+    at_own_grant(request, host).unwrap();
 }
 
 /// A client of this method, with the id of [`BACKEND`].
@@ -234,6 +258,7 @@ fn b1_the_quota_is_keyed_by_client_and_source_together() {
     assert_ne!(key, shifted);
     // Nor is it any other quota of the same source.
     assert_ne!(key, Some(QuotaKey::guesses_from(SOURCE)));
+    assert_ne!(key, Some(QuotaKey::of_host("secrets", &[BACKEND, SOURCE])));
 }
 
 #[test]
@@ -752,6 +777,8 @@ fn both_answer_unauthorized_client(request: &(String, Option<String>), host: Hos
             "the client may not use this grant",
         );
     }
+    // Of another grant the host decides.
+    at_own_grant(request, host).unwrap();
 }
 
 #[test]

@@ -294,6 +294,7 @@ fn d2_the_key_is_that_of_no_other_quota() {
         assert_ne!(issuing, secrets);
         assert_ne!(issuing, empty);
         assert_ne!(issuing, QuotaKey::guesses_from(source));
+        assert_ne!(issuing, QuotaKey::of_host("issuing", &[BACKEND, source]));
     }
 }
 

@@ -243,7 +243,7 @@ impl DeviceFlow {
             device_authorization,
             token,
         } = &self.endpoints;
-        Digest::of_parts(&[
+        Digest::of_parts([
             device_authorization.as_bytes(),
             token.as_bytes(),
             self.client_id.as_bytes(),

@@ -69,6 +69,12 @@ impl Waiting {
         }
     }
 
+    /// When the code expires, as a reading of the clock: for the time left on the screen.
+    #[must_use]
+    pub fn deadline(&self) -> Duration {
+        self.0.pace.deadline
+    }
+
     /// Gives up. Nothing is in flight, so no token can come.
     pub fn cancel(self) -> Outcome {
         Outcome::Cancelled(None)

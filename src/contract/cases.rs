@@ -357,7 +357,7 @@ pub(super) struct Set {
 impl Set {
     pub(super) fn new(seed: &str, case: u8, now: OffsetDateTime) -> Option<Self> {
         let server = Server::new(now)?;
-        let octets = |one| Digest::of_parts(&[seed.as_bytes(), &[case, one]]);
+        let octets = |one| Digest::of_parts([seed.as_bytes(), &[case, one]]);
         let codes = [0, 1, 2, 3].map(octets);
         let [device, user, other_device, other_user] = codes.each_ref().map(Digest::octets);
         let (alice, bob) = (Subject::new("alice").ok()?, Subject::new("bob").ok()?);

@@ -23,8 +23,8 @@ use crate::digest::{QuotaKey, SecretDigest, SessionKey};
 use crate::wire::credentials::Basic;
 use crate::wire::form::Raw;
 
-/// A request whose client is not known yet. Authenticated, it becomes a `T`: a [`Poll`](super::Poll) or an
-/// [`Issuing`](super::Issuing).
+/// A request whose client is not known yet. Authenticated, it becomes a `T`: a [`Poll`](super::Poll), an
+/// [`Issuing`](super::Issuing), or for a grant or an endpoint of the host's own the client alone, a [`Registration`].
 #[must_use]
 pub struct Unauthenticated<'f, T> {
     credentials: Credentials<'f>,
@@ -78,12 +78,13 @@ impl<'f, T> Unauthenticated<'f, T> {
     }
 }
 
-/// Declares the two ways of authentication for what a request becomes. Two impls, not a trait: a host sees plain methods, and
-/// the compiler sees through them.
+/// Declares the two ways of authentication for what a request becomes: what it is, who may be it, and how it is made. Impls, not
+/// a trait: a host sees plain methods, and the compiler sees through them.
 macro_rules! authenticate {
-    ($next:ident) => {
-        impl<'f> Unauthenticated<'f, $next<'f>> {
-            /// Authenticates the client by its registration as it is now; none for a client that nobody knows (B2 to B7, B9).
+    ($next:ty, $admit:path, $of:expr) => {
+        impl<'f> Unauthenticated<'f, $next> {
+            /// Authenticates the client by its registration as it is now; none for a client that nobody knows (B2 to B7). A
+            /// poll and an issuing also need the device grant to be allowed for it (B9).
             ///
             /// # Errors
             ///
@@ -92,9 +93,9 @@ macro_rules! authenticate {
             pub fn authenticate(
                 self,
                 registration: Option<&'f Registration>,
-            ) -> Result<$next<'f>, Reply> {
-                match self.credentials.check(registration) {
-                    Ok(client) => Ok($next::of(&self, client)),
+            ) -> Result<$next, Reply> {
+                match self.credentials.check(registration).and_then($admit) {
+                    Ok(client) => Ok($of(&self, client)),
                     Err(cause) => Err(self.credentials.refuse(cause)),
                 }
             }
@@ -104,9 +105,9 @@ macro_rules! authenticate {
             /// # Errors
             ///
             /// As for `authenticate`; also where the client is registered for another method than it used.
-            pub fn authenticate_by(self, verdict: HostVerdict<'f>) -> Result<$next<'f>, Reply> {
-                match self.credentials.check_verdict(verdict) {
-                    Ok(client) => Ok($next::of(&self, client)),
+            pub fn authenticate_by(self, verdict: HostVerdict<'f>) -> Result<$next, Reply> {
+                match self.credentials.check_verdict(verdict).and_then($admit) {
+                    Ok(client) => Ok($of(&self, client)),
                     Err(cause) => Err(self.credentials.refuse(cause)),
                 }
             }
@@ -114,8 +115,9 @@ macro_rules! authenticate {
     };
 }
 
-authenticate!(Poll);
-authenticate!(Issuing);
+authenticate!(Poll<'f>, for_device_grant, Poll::of);
+authenticate!(Issuing<'f>, for_device_grant, Issuing::of);
+authenticate!(&'f Registration, enabled, |_: &Self, client| client);
 
 impl<T> fmt::Debug for Unauthenticated<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -299,14 +301,14 @@ impl<'f> Credentials<'f> {
         }
     }
 
-    /// B2 to B7 and B9, with the comparison of a secret by the core.
+    /// B2 to B6, with the comparison of a secret by the core.
     #[inline(always)]
     fn check<'r>(&self, registration: Option<&'r Registration>) -> Result<&'r Registration, Cause> {
         let known = registration.filter(|known| self.names(known));
         let is_right = self.secret().is_some_and(|secret| matches(&secret, known));
         let known = known.ok_or(Cause::UnknownClient)?;
         match (known.authentication(), self.proof) {
-            (Authentication::Public, Proof::None) => admit(known),
+            (Authentication::Public, Proof::None) => Ok(known),
             (Authentication::Public, Proof::BasicSecret | Proof::BodySecret) => {
                 Err(Cause::UnexpectedSecret)
             }
@@ -314,7 +316,7 @@ impl<'f> Credentials<'f> {
                 if !placement.allows(self.proof) {
                     Err(Cause::MethodExcluded)
                 } else if is_right {
-                    admit(known)
+                    Ok(known)
                 } else {
                     Err(Cause::WrongSecret)
                 }
@@ -333,7 +335,7 @@ impl<'f> Credentials<'f> {
         }
     }
 
-    /// B2 to B7 and B9, with the host's verdict.
+    /// B2 to B6, with the host's verdict.
     fn check_verdict<'r>(&self, verdict: HostVerdict<'r>) -> Result<&'r Registration, Cause> {
         let HostVerdict::Authenticated(known) = verdict else {
             return Err(Cause::HostRefused);
@@ -345,10 +347,10 @@ impl<'f> Credentials<'f> {
             (Authentication::HostSecret(placement), Proof::BasicSecret | Proof::BodySecret)
                 if placement.allows(self.proof) =>
             {
-                admit(known)
+                Ok(known)
             }
             (Authentication::Assertion, Proof::Assertion)
-            | (Authentication::MutualTls, Proof::None) => admit(known),
+            | (Authentication::MutualTls, Proof::None) => Ok(known),
             (Authentication::HostSecret(_) | Authentication::Assertion, Proof::None) => {
                 Err(Cause::CredentialMissing)
             }
@@ -392,12 +394,17 @@ impl SecretPlacement {
     }
 }
 
-/// B7 and B9.
-fn admit(known: &Registration) -> Result<&Registration, Cause> {
+/// B7.
+fn enabled(known: &Registration) -> Result<&Registration, Cause> {
     if known.is_disabled() {
         return Err(Cause::ClientDisabled);
     }
-    if !known.may_use_device_grant() {
+    Ok(known)
+}
+
+/// B7 and B9.
+fn for_device_grant(known: &Registration) -> Result<&Registration, Cause> {
+    if !enabled(known)?.may_use_device_grant() {
         return Err(Cause::GrantNotAllowed);
     }
     Ok(known)

@@ -154,8 +154,15 @@ impl QuotaKey {
         Self::of(b"guesses by source", source, "")
     }
 
+    /// The key for a limit of the host's own, of attempts to sign in for example: `what` is limited, and of whom. It is never
+    /// the key of another limit.
+    pub fn of_host(what: &str, whose: &[&str]) -> Self {
+        let parts = ["host", what].into_iter().chain(whose.iter().copied());
+        Self(Digest::of_parts(parts.map(str::as_bytes)))
+    }
+
     fn of(what: &[u8], whose: &str, source: &str) -> Self {
-        Self(Digest::of_parts(&[
+        Self(Digest::of_parts([
             what,
             whose.as_bytes(),
             source.as_bytes(),

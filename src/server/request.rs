@@ -14,6 +14,7 @@ use super::authenticate::{Credentials, Unauthenticated};
 use super::issue::Issuing;
 use super::policy::Policy;
 use super::poll::Poll;
+use super::registration::Registration;
 use super::reply::{Cause, Reply};
 use crate::digest::{Digest, SessionKey};
 use crate::wire::form::{Raw, Segments, divide};
@@ -373,6 +374,32 @@ impl<'a> Form<'a> {
         Ok(Unauthenticated::new(Credentials::read(self)?, None))
     }
 
+    /// A request for a grant or at an endpoint of the host's own, whose client is to be authenticated the same way (A10 to A15):
+    /// a refresh ([RFC 6749, section 6]) or a revocation ([RFC 7009, section 2.1]). What the client may do is the host's to say.
+    ///
+    /// ```
+    /// use device_flow::server::{Form, Incoming, Policy, Registration, Reply};
+    ///
+    /// /// The client of a refresh, and its token.
+    /// fn refresh<'a>(form: &'a Form<'_>, clients: &'a [Registration]) -> Result<(&'a Registration, String), Reply> {
+    ///     let request = form.client()?;
+    ///     let known = clients.iter().find(|known| Some(known.client_id()) == request.client_id());
+    ///     let client = request.authenticate(known)?;
+    ///     let token = form.parameter("refresh_token").unwrap_or_default();
+    ///     Ok((client, token.into_owned()))
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As for [`Form::device_authorization`].
+    ///
+    /// [RFC 6749, section 6]: https://www.rfc-editor.org/rfc/rfc6749#section-6
+    /// [RFC 7009, section 2.1]: https://www.rfc-editor.org/rfc/rfc7009#section-2.1
+    pub fn client(&self) -> Result<Unauthenticated<'_, &Registration>, Reply> {
+        Ok(Unauthenticated::new(Credentials::read(self)?, None))
+    }
+
     /// The reply to a grant that the host does not serve either: `unsupported_grant_type` (A9).
     pub const fn unsupported_grant(&self) -> Reply {
         Reply::fixed(Cause::GrantTypeUnsupported)
@@ -426,6 +453,7 @@ fn is_form(content_type: &[u8]) -> bool {
 pub enum Grant<'f> {
     /// The device grant.
     DeviceCode(Unauthenticated<'f, Poll<'f>>),
-    /// Another one, for the host to dispatch; [`Form::unsupported_grant`] where it has none.
+    /// Another one, for the host to dispatch, with [`Form::client`] to authenticate who asks; [`Form::unsupported_grant`] where
+    /// the host does not serve it either.
     Other(&'f Form<'f>),
 }
