@@ -22,9 +22,7 @@ impl Answer {
         Self {
             endpoint,
             cause: reply.cause().as_str(),
-            response: axum::http::Response::<AnyBody>::from(reply)
-                .map(|body| body.0)
-                .into_response(),
+            response: Response::from(reply),
         }
     }
 
@@ -49,6 +47,11 @@ impl Answer {
         }
     }
 
+    /// The same for a cause of this server's own.
+    pub(crate) fn because(self, cause: &'static str) -> Self {
+        Self { cause, ..self }
+    }
+
     /// The same with a header.
     pub(crate) fn header(mut self, name: header::HeaderName, value: &'static str) -> Self {
         let value = HeaderValue::from_static(value);
@@ -63,14 +66,5 @@ impl Answer {
         let endpoint = self.endpoint.as_str();
         tracing::info!(endpoint, cause = self.cause, status, %source, "answered");
         self.response
-    }
-}
-
-/// What the core's conversion asks of a body.
-struct AnyBody(axum::body::Body);
-
-impl From<std::borrow::Cow<'static, [u8]>> for AnyBody {
-    fn from(octets: std::borrow::Cow<'static, [u8]>) -> Self {
-        Self(octets.into())
     }
 }

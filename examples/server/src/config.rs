@@ -115,11 +115,11 @@ impl Default for Quotas {
     fn default() -> Self {
         let quota = |burst, period| Quota { burst, period };
         Self {
-            codes: quota(20, 3),
+            codes: quota(100, 1),
             secrets: quota(10, 60),
-            guesses: quota(5, 60),
-            sign_ins: quota(10, 30),
-            sign_ins_by_source: quota(50, 5),
+            guesses: quota(10, 60),
+            sign_ins: quota(20, 30),
+            sign_ins_by_source: quota(200, 2),
         }
     }
 }

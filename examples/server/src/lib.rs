@@ -1,12 +1,14 @@
 //! An authorization server that embeds `device-flow`: what the core leaves to its host, one module for each.
 //!
-//! One request, top-down: `listen` accepts the connection, `routes` finds the handler, `device_authorization` or `token`
-//! drives the core through `store` and `mint`, `answer` logs and counts what came of it. `page` is where people decide.
+//! One request, top-down: `listen` accepts the connection, `routes` finds the handler, `endpoint` reads the body, `client` finds
+//! out who asks, `device_authorization` or `token` drives the core through `store` and `mint`, `answer` logs and counts what came of
+//! it. `page` is where people decide.
 
 mod answer;
-mod body;
+mod client;
 pub mod config;
 mod device_authorization;
+mod endpoint;
 mod listen;
 mod metadata;
 mod metrics;
@@ -15,6 +17,7 @@ mod page;
 mod password;
 mod quota;
 mod refresh;
+mod revocation;
 mod routes;
 mod source;
 pub mod store;

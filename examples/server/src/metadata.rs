@@ -34,6 +34,11 @@ pub(crate) fn of<'a>(
     )?
     .grant_type("refresh_token")
     .member("jwks_uri", at("/oauth2/jwks"))?
+    .member("revocation_endpoint", at("/oauth2/revoke"))?
+    .member(
+        "revocation_endpoint_auth_methods_supported",
+        json!(["none", "client_secret_basic", "client_secret_post"]),
+    )?
     .member("userinfo_endpoint", at("/oauth2/userinfo"))?
     .member("scopes_supported", scopes)?
     .member("subject_types_supported", json!(["public"]))?

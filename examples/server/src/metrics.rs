@@ -16,6 +16,7 @@ pub(crate) enum Endpoint {
     DeviceAuthorization,
     Token,
     Refresh,
+    Revocation,
     Userinfo,
     Page,
 }
@@ -26,6 +27,7 @@ impl Endpoint {
             Self::DeviceAuthorization => "device_authorization",
             Self::Token => "token",
             Self::Refresh => "refresh",
+            Self::Revocation => "revocation",
             Self::Userinfo => "userinfo",
             Self::Page => "page",
         }

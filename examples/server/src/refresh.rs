@@ -8,13 +8,12 @@
 
 use axum::http::StatusCode;
 use device_flow::scope::Scope;
-use device_flow::server::{Form, Registration, Reply};
+use device_flow::server::{Form, Reply};
 use serde_json::json;
 use time::OffsetDateTime;
 
 use crate::answer::Answer;
 use crate::metrics::Endpoint;
-use crate::quota::Secrets;
 use crate::source::Source;
 use crate::store::{Family, Rotation, StoreError, TokenDigest};
 use crate::{App, store_failed};
@@ -53,9 +52,11 @@ impl Refused {
     /// Which of these it is, nobody learns.
     fn answer(self) -> Answer {
         let invalid_grant = ("invalid_grant", "the refresh token is not valid");
+        let unavailable = Answer::of(Endpoint::Refresh, Reply::store_failed());
         let (cause, (error, description)) = match self {
             Self::Client(reply) => return Answer::of(Endpoint::Refresh, reply),
-            Self::Store => return Answer::of(Endpoint::Refresh, Reply::store_failed()),
+            Self::Store => return unavailable,
+            Self::Minting => return unavailable.because("minting_failed"),
             Self::Missing => (
                 "refresh_token_missing",
                 ("invalid_request", "refresh_token is missing"),
@@ -68,15 +69,6 @@ impl Refused {
                 "scope_not_granted",
                 ("invalid_scope", "the scope is malformed or was not granted"),
             ),
-            Self::Minting => {
-                let body = json!({
-                    "error": "temporarily_unavailable",
-                    "error_description": "try again later",
-                });
-                let status = StatusCode::SERVICE_UNAVAILABLE;
-                let answer = Answer::json(Endpoint::Refresh, "minting_failed", status, &body);
-                return answer.header(axum::http::header::RETRY_AFTER, "5");
-            }
         };
         let body = json!({ "error": error, "error_description": description });
         Answer::json(Endpoint::Refresh, cause, StatusCode::BAD_REQUEST, &body)
@@ -100,8 +92,13 @@ impl App {
         source: Source,
         now: OffsetDateTime,
     ) -> Result<Answer, Refused> {
-        let client = self.refreshing_client(form, source, now).await;
-        let client = client.map_err(Refused::Client)?;
+        let request = form.client().map_err(Refused::Client)?;
+        let client = self
+            .authenticate(request, source, now, |request, client| {
+                request.authenticate(client)
+            })
+            .await
+            .map_err(Refused::Client)?;
         let token = form.parameter("refresh_token").ok_or(Refused::Missing)?;
         let old = TokenDigest::of(&token);
         let family = self
@@ -140,25 +137,6 @@ impl App {
                 Err(Refused::Reused)
             }
             Rotation::Unknown => Err(Refused::Unknown),
-        }
-    }
-
-    /// The client, authenticated by the core as for the device grant, which it must still be allowed: refresh tokens come from
-    /// nowhere else.
-    async fn refreshing_client(
-        &self,
-        form: &Form<'_>,
-        source: Source,
-        now: OffsetDateTime,
-    ) -> Result<&Registration, Reply> {
-        let request = form.device_authorization()?;
-        let client = self.registration(request.client_id());
-        let key = source.key();
-        let secrets = Secrets::check(&request, &key, &self.store, &self.policy, now).await?;
-        match (request.authenticate(client), client) {
-            (Ok(_), Some(client)) => Ok(client),
-            (Ok(_), None) => Err(Reply::store_failed()),
-            (Err(refusal), _) => Err(secrets.charge(refusal).await),
         }
     }
 }

@@ -12,7 +12,7 @@ use tower_http::cors::{Any, CorsLayer};
 use tower_http::set_header::SetResponseHeaderLayer;
 use tower_http::timeout::TimeoutLayer;
 
-use crate::{App, device_authorization, metadata, page, store_failed, token, userinfo};
+use crate::{App, device_authorization, metadata, page, revocation, store_failed, token, userinfo};
 
 /// The longest body of a form of the page, in bytes.
 const MAX_PAGE_BODY: usize = 8 * 1024;
@@ -25,6 +25,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
             any(device_authorization::handle),
         )
         .route("/oauth2/token", any(token::handle))
+        .route("/oauth2/revoke", any(revocation::handle))
         .route(
             "/oauth2/userinfo",
             get(userinfo::handle).post(userinfo::handle),

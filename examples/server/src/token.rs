@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::Request;
-use axum::response::{IntoResponse as _, Response};
+use axum::response::Response;
 use device_flow::server::{
     Cause, Form, Grant, Incoming, Lost, Poll, Polled, Redemption, Reply, Stored, Unauthenticated,
 };
@@ -14,25 +14,17 @@ use time::OffsetDateTime;
 use crate::answer::Answer;
 use crate::metrics::Endpoint;
 use crate::page::Consent;
-use crate::quota::Secrets;
 use crate::source::Source;
 use crate::store::Family;
-use crate::{App, body, now, unavailable};
+use crate::{App, endpoint, now, unavailable};
 
 pub(crate) async fn handle(
     State(app): State<Arc<App>>,
     source: Source,
     request: Request<Body>,
 ) -> Response {
-    let request = body::read(request, app.policy.max_body(), app.request_timeout).await;
-    let request = match request {
-        Ok(request) => request,
-        Err(status) => return status.into_response(),
-    };
-    let answer = app.token(Incoming::from(&request), source, now());
-    let answer = tokio::time::timeout(app.request_timeout, answer).await;
-    let answer = answer.unwrap_or_else(|_| Answer::of(Endpoint::Token, Reply::store_failed()));
-    answer.send(&app, source)
+    let answer = async |incoming: Incoming<'_>| app.token(incoming, source, now()).await;
+    endpoint::serve(&app, Endpoint::Token, source, request, answer).await
 }
 
 impl App {
@@ -58,13 +50,11 @@ impl App {
         source: Source,
         now: OffsetDateTime,
     ) -> Result<Reply, Reply> {
-        let client = self.registration(request.client_id());
-        let key = source.key();
-        let secrets = Secrets::check(&request, &key, &self.store, &self.policy, now).await?;
-        let mut poll = match request.authenticate(client) {
-            Ok(poll) => poll,
-            Err(refusal) => return Err(secrets.charge(refusal).await),
-        };
+        let mut poll = self
+            .authenticate(request, source, now, |request, client| {
+                request.authenticate(client)
+            })
+            .await?;
         let session = poll.session_key().copied();
         loop {
             let stored = match &session {

@@ -520,7 +520,9 @@ async fn a_confidential_client_authenticates_by_basic_or_by_the_body() {
 
 #[tokio::test]
 async fn b1_wrong_secrets_are_counted_by_client_and_source() {
-    let server = Running::new().await;
+    let mut config = config();
+    config.quotas.secrets = quota(10);
+    let server = Running::with(config).await;
     let wrong = [("client_id", "client_backend"), ("client_secret", "wrong")];
     for _ in 0..10 {
         let response = server.post(ISSUE, &wrong).send().await.unwrap();
@@ -548,7 +550,9 @@ async fn b1_wrong_secrets_are_counted_by_client_and_source() {
 
 #[tokio::test]
 async fn d2_codes_are_counted_by_client_and_source() {
-    let server = Running::new().await;
+    let mut config = config();
+    config.quotas.codes = quota(20);
+    let server = Running::with(config).await;
     for _ in 0..20 {
         server.codes("openid").await;
     }
@@ -609,6 +613,55 @@ async fn a_refresh_may_narrow_the_scope_and_never_widens_it() {
     let token = text(&narrow, "refresh_token");
     let (_, whole) = server.refresh(&[("refresh_token", token)]).await;
     assert_eq!(whole["scope"], "openid offline_access reports:read");
+}
+
+#[tokio::test]
+async fn a_revoked_refresh_token_takes_its_family_along() {
+    let server = Running::new().await;
+    let revoke = async |form: &[(&str, &str)]| {
+        let response = server.post("/oauth2/revoke", form).send().await.unwrap();
+        let status = response.status().as_u16();
+        (status, json(response).await["error"].clone())
+    };
+    let of_cli = ("client_id", "client_cli");
+    let tokens = server.log_in(SCOPE).await;
+    let first = text(&tokens, "refresh_token");
+    let (_, refreshed) = server.refresh(&[("refresh_token", first)]).await;
+    let second = text(&refreshed, "refresh_token");
+
+    assert_eq!(
+        revoke(&[("token", second)]).await,
+        (400, json!("invalid_request"))
+    );
+    assert_eq!(revoke(&[of_cli]).await, (400, json!("invalid_request")));
+    let nobody = [("client_id", "client_gone"), ("token", second)];
+    assert_eq!(revoke(&nobody).await, (401, json!("invalid_client")));
+    let foreign = [("client_id", "client_web"), ("token", second)];
+    assert_eq!(revoke(&foreign).await, (400, json!("invalid_grant")));
+    let access_token = ("token", text(&tokens, "access_token"));
+    let unsupported = (400, json!("unsupported_token_type"));
+    assert_eq!(revoke(&[of_cli, access_token]).await, unsupported);
+    assert_eq!(
+        revoke(&[of_cli, ("token", "none")]).await,
+        (200, Value::Null)
+    );
+    assert_eq!(server.count("revocation", "foreign_client").await, 1);
+    assert_eq!(server.count("revocation", "revoked").await, 0);
+
+    // The one that was rotated away will do.
+    let hinted = [
+        of_cli,
+        ("token", first),
+        ("token_type_hint", "refresh_token"),
+    ];
+    assert_eq!(revoke(&hinted).await, (200, Value::Null));
+    assert_eq!(server.count("revocation", "revoked").await, 1);
+    let (_, body) = server.refresh(&[("refresh_token", second)]).await;
+    assert_eq!(body["error"], "invalid_grant");
+    assert_eq!(
+        revoke(&[of_cli, ("token", second)]).await,
+        (200, Value::Null)
+    );
 }
 
 #[tokio::test]

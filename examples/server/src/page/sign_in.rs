@@ -7,6 +7,7 @@
 
 use axum::http::StatusCode;
 use axum::response::Response;
+use device_flow::digest::QuotaKey;
 use device_flow::server::{Limit, Spent};
 use time::OffsetDateTime;
 
@@ -64,10 +65,10 @@ impl App {
         let email = email.trim();
         let source = source.key();
         let limits = &self.sign_in_limits;
-        let by_source = quota::key("sign-in by source", &[&source]);
+        let by_source = QuotaKey::of_host("sign-in by source", &[&source]);
         quota::take(&self.store, limits.source, by_source, now).await?;
         let account = email.to_ascii_lowercase();
-        let by_account = quota::key("sign-in by account and source", &[&account, &source]);
+        let by_account = QuotaKey::of_host("sign-in by account and source", &[&account, &source]);
         quota::take(&self.store, limits.account, by_account, now).await?;
         let user = self.user_by_email(email);
         let hash = user.map(|user| user.entry.password.0.as_str());

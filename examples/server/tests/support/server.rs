@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use example_server::Server;
-use example_server::config::{Config, DEFAULT};
+use example_server::config::{Config, DEFAULT, Quota};
 use reqwest::{Client, RequestBuilder, Response, StatusCode, redirect};
 use serde_json::Value;
 use tokio::sync::oneshot;
@@ -21,6 +21,12 @@ pub(crate) fn config() -> Config {
     config.listen = "127.0.0.1:0".parse().unwrap();
     "memory:".clone_into(&mut config.store);
     config
+}
+
+/// So many at once, and nothing after that.
+pub(crate) const fn quota(burst: u32) -> Quota {
+    let period = 24 * 60 * 60;
+    Quota { burst, period }
 }
 
 /// A server that answers until it is dropped or stopped.

@@ -1,17 +1,43 @@
-//! The body of a request, up to a limit.
+//! An endpoint of the protocol: the octets of a request in, an answer out, each in its time.
 
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::http::{Request, StatusCode};
+use axum::response::{IntoResponse as _, Response};
+use device_flow::server::{Incoming, Reply};
 use http_body_util::BodyExt as _;
+
+use crate::App;
+use crate::answer::Answer;
+use crate::metrics::Endpoint;
+use crate::source::Source;
+
+/// Reads the request and sends the answer. One that takes too long is 503: whatever it does then, nobody is told of it.
+pub(crate) async fn serve(
+    app: &App,
+    endpoint: Endpoint,
+    source: Source,
+    request: Request<Body>,
+    answer: impl AsyncFnOnce(Incoming<'_>) -> Answer,
+) -> Response {
+    let request = read(request, app.policy.max_body(), app.request_timeout).await;
+    let request = match request {
+        Ok(request) => request,
+        Err(status) => return status.into_response(),
+    };
+    let answer = answer(Incoming::from(&request));
+    let answer = tokio::time::timeout(app.request_timeout, answer).await;
+    let answer = answer.unwrap_or_else(|_| Answer::of(endpoint, Reply::store_failed()));
+    answer.send(app, source)
+}
 
 /// Collects a body up to one octet more than `limit`, and no more: the core says that it is too large.
 ///
 /// # Errors
 ///
 /// The response where it does not come in time, or breaks HTTP.
-pub(crate) async fn read(
+async fn read(
     request: Request<Body>,
     limit: usize,
     patience: Duration,
