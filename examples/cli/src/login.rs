@@ -128,7 +128,7 @@ impl Login<'_> {
                 None => return Ok(Outcome::Cancelled(None)),
             },
         };
-        let left = Duration::from_secs(unfinished.expires_at).saturating_sub(since_epoch());
+        let left = waiting.deadline().saturating_sub(self.now());
         let spinner = self.context.screen.spinner(left);
         if self.browses {
             self.events.listen_for_enter();

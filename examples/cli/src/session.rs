@@ -291,21 +291,42 @@ pub(crate) fn logout(context: &Context) -> Result<(), Ending> {
     let Ok(session) = session else {
         return session.map(drop);
     };
-    let revoked = discover(context).is_ok_and(|server| {
+    let left = discover(context).map_or(Left::Both, |server| {
         let refresh_token = session.refresh_token.as_deref();
         revoke(context, &server, refresh_token, &session.access_token)
     });
-    let sentence = if revoked {
-        "Signed out: the tokens are revoked and forgotten."
-    } else {
-        "Signed out here: the tokens are forgotten. The server did not revoke them, so they stay good until they expire."
+    let expires_at = session.expires_at.filter(|_| left != Left::Nothing);
+    let sentence = match (left, session.left()) {
+        (Left::Nothing, _) => "Signed out: the tokens are revoked and forgotten.".to_owned(),
+        (Left::AccessToken, Some(left)) => format!(
+            "Signed out: the login is revoked and forgotten. The access token, forgotten too, stays good for {}.",
+            Span(left)
+        ),
+        (Left::AccessToken, None) => {
+            "Signed out: the login is revoked and forgotten. The access token is forgotten, and stays good until it expires."
+                .to_owned()
+        }
+        (Left::Both, _) => {
+            "Signed out here: the tokens are forgotten. The server did not revoke them, so they stay good until they expire."
+                .to_owned()
+        }
     };
-    let event = json!({ "event": "signed_out", "revoked": revoked });
-    context.screen.result(&event, sentence);
+    let revoked = left != Left::Both;
+    let event = json!({ "event": "signed_out", "revoked": revoked, "expires_at": expires_at });
+    context.screen.result(&event, &sentence);
     Ok(())
 }
 
-/// Revokes tokens where the server can ([RFC 7009]); whether it did. The refresh token goes first: it makes others.
+/// Which tokens are still good after a revocation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Left {
+    Nothing,
+    /// Many servers cannot take it back: whoever it is shown to does not ask them.
+    AccessToken,
+    Both,
+}
+
+/// Revokes tokens where the server can ([RFC 7009]); what is left. The refresh token goes first: it makes others.
 ///
 /// [RFC 7009]: https://www.rfc-editor.org/rfc/rfc7009
 pub(crate) fn revoke(
@@ -313,22 +334,23 @@ pub(crate) fn revoke(
     server: &Server,
     refresh_token: Option<&str>,
     access_token: &str,
-) -> bool {
+) -> Left {
     let Ok(Some(endpoint)) = server.endpoint("revocation_endpoint") else {
-        return false;
+        return Left::Both;
     };
-    let tokens = refresh_token.map(|token| ("refresh_token", token));
-    let tokens = tokens.into_iter().chain([("access_token", access_token)]);
-    let mut all = true;
-    for (hint, token) in tokens {
-        let client_id = &*context.client_id;
+    let revoked = |hint, token| {
         let form = [
             ("token", token),
             ("token_type_hint", hint),
-            ("client_id", client_id),
+            ("client_id", &*context.client_id),
         ];
         let answer = context.http.post(endpoint, &form);
-        all &= answer.is_ok_and(|answer| answer.status().as_u16() == 200);
+        answer.is_ok_and(|answer| answer.status().as_u16() == 200)
+    };
+    let refresh_token = refresh_token.map(|token| revoked("refresh_token", token));
+    match (refresh_token, revoked("access_token", access_token)) {
+        (Some(true) | None, true) => Left::Nothing,
+        (Some(true), false) => Left::AccessToken,
+        (Some(false), _) | (None, false) => Left::Both,
     }
-    all
 }

@@ -34,7 +34,7 @@ pub(crate) struct Asked {
 
 impl Asked {
     /// A parameter of the form. What is sent here needs no unescaping.
-    fn parameter(&self, name: &str) -> Option<&str> {
+    pub(crate) fn parameter(&self, name: &str) -> Option<&str> {
         let mut pairs = self.body.split('&').filter_map(|pair| pair.split_once('='));
         pairs.find(|(key, _)| *key == name).map(|(_, value)| value)
     }

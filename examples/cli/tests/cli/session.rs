@@ -142,7 +142,7 @@ fn logout_revokes_the_tokens_and_forgets_them() {
         .without(&server.secrets());
     assert_eq!(
         ended.events(),
-        [json!({ "event": "signed_out", "revoked": true })]
+        [json!({ "event": "signed_out", "revoked": true, "expires_at": null })]
     );
     assert_eq!(home.names(), [""; 0]);
     assert_eq!(
@@ -150,6 +150,30 @@ fn logout_revokes_the_tokens_and_forgets_them() {
         json!([tokens["refresh_token"], tokens["access_token"]])
     );
     home.run(&["whoami"]).with(7);
+}
+
+#[test]
+fn logout_says_what_the_server_does_not_take_back() {
+    let server = Server::with_trouble(|asked, stream| {
+        let is_of_access_token = asked.parameter("token_type_hint") == Some("access_token");
+        if is_of_access_token {
+            respond(stream, 400, "", r#"{"error":"unsupported_token_type"}"#);
+        }
+        is_of_access_token
+    });
+    let home = signed_in(&server);
+    let tokens = home.read("tokens.json");
+    let ended = home.run(&["logout", "--json"]).with(0);
+    let expires_at = &tokens["expires_at"];
+    assert_eq!(
+        ended.events(),
+        [json!({ "event": "signed_out", "revoked": true, "expires_at": expires_at })]
+    );
+    assert_eq!(json!(server.revoked()), json!([tokens["refresh_token"]]));
+
+    let home = signed_in(&server);
+    let ended = home.run(&["logout"]).with(0);
+    assert!(ended.out.contains("stays good for 4:5"), "{ended:?}");
 }
 
 #[test]
