@@ -81,10 +81,23 @@ pub(crate) fn run(data: &[u8]) {
             let scope = value(&parameters, "scope");
             each_registration(&claim, |registration, host| {
                 let request = form.device_authorization().unwrap();
-                let issuing = match host {
-                    None => request.authenticate(registration),
-                    Some(verdict) => request.authenticate_by(verdict),
+                let own = form.client().unwrap();
+                let (issuing, own) = match host {
+                    None => (
+                        request.authenticate(registration),
+                        own.authenticate(registration),
+                    ),
+                    Some(verdict) => (
+                        request.authenticate_by(verdict),
+                        own.authenticate_by(verdict),
+                    ),
                 };
+                // The same for a grant of the host's own, but that the device grant need not be allowed.
+                match (&issuing, &own) {
+                    (Err(reply), Err(other)) => assert_eq!(reply.cause(), other.cause()),
+                    (Err(reply), Ok(_)) => assert_eq!(reply.cause(), Cause::GrantNotAllowed),
+                    (issuing, own) => assert!(own.is_ok(), "{issuing:?} and {own:?}"),
+                }
                 issuing.map(|issuing| issues(issuing, scope))
             });
         }
