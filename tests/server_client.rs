@@ -764,6 +764,15 @@ fn b8_a_host_that_could_not_decide_answers_503() {
     assert_unavailable(&Reply::store_failed(), Cause::StoreFailed);
 }
 
+/// All that anybody may claim to be, for the page where the user decides.
+#[test]
+fn a_client_is_public_where_it_has_no_credential() {
+    assert!(cli().is_public());
+    for client in confidential() {
+        assert!(!client.is_public(), "{client:?}");
+    }
+}
+
 // B9
 
 /// Asserts `unauthorized_client` at both endpoints.

@@ -102,12 +102,15 @@ impl Registration {
         &self.authentication
     }
 
-    pub(super) const fn shared_id(&self) -> &Arc<str> {
-        &self.client_id
+    /// Whether it has no credential, so that anybody may claim to be it: say so where the user decides
+    /// ([RFC 8628, section 5.6](https://www.rfc-editor.org/rfc/rfc8628#section-5.6)).
+    #[must_use]
+    pub const fn is_public(&self) -> bool {
+        matches!(self.authentication, Authentication::Public)
     }
 
-    pub(super) const fn is_public(&self) -> bool {
-        matches!(self.authentication, Authentication::Public)
+    pub(super) const fn shared_id(&self) -> &Arc<str> {
+        &self.client_id
     }
 
     pub(super) const fn is_disabled(&self) -> bool {

@@ -350,8 +350,6 @@ fn is_loopback(url: &str) -> bool {
 pub struct Client {
     pub(crate) registration: Registration,
     pub(crate) name: String,
-    /// Whether it has no secret, so that anybody may claim to be it.
-    pub(crate) is_public: bool,
 }
 
 impl Client {
@@ -385,7 +383,6 @@ impl Client {
         Ok(Self {
             registration,
             name: entry.name.clone(),
-            is_public: digests.is_empty(),
         })
     }
 }

@@ -152,7 +152,7 @@ pub(crate) fn review<'a>(frame: Frame<'a>, review: &Review, app: &App, source: S
         session: review.session_key().to_string(),
         code: review.user_code().display().to_string(),
         client: name.to_owned(),
-        is_public: client.is_none_or(|client| client.is_public),
+        is_public: client.is_none_or(|client| client.registration.is_public()),
         age: ago(review.age()),
         left: spoken(review.time_left()),
         origin: origin.unwrap_or("an unknown address").to_owned(),
@@ -171,7 +171,7 @@ impl App {
             "openid" => Some("Know who you are"),
             "profile" => Some("Read your name"),
             "email" => Some("Read your e-mail address"),
-            "offline_access" => Some("Stay signed in until you take that back"),
+            "offline_access" => Some("Stay signed in until you sign out there"),
             _ => self.scopes.get(token).map(String::as_str),
         };
         Asked {
