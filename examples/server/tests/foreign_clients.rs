@@ -23,6 +23,7 @@ use oauth2::{
 };
 use serde_json::{Value, json};
 use support::server::{EMAIL, Running, client, config};
+use support::{missing, node};
 use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 
@@ -56,15 +57,10 @@ fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/foreign_clients")
 }
 
-/// Whether a file is there without which nothing can be tested; where nothing may be missing, that is a failure.
-fn is_there(path: &Path, how: &str) -> bool {
-    let there = path.exists();
-    if !there {
-        let missing = format!("{} is missing: {how}", path.display());
-        assert!(std::env::var_os("REQUIRE_ALL").is_none(), "{missing}");
-        eprintln!("skipped: {missing}");
-    }
-    there
+/// What was installed in the folder, where it was.
+fn installed(what: &str, otherwise: &'static str) -> Option<PathBuf> {
+    let path = folder().join(what);
+    path.exists().then_some(path).or_else(|| missing(otherwise))
 }
 
 /// A client in another language, running.
@@ -113,17 +109,23 @@ async fn sign_in(program: &Path, script: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn openid_client_signs_in_and_verifies_the_id_token() {
-    let how = "npm ci --prefix examples/server/tests/foreign_clients, with Node.js 20 or later";
-    if is_there(&folder().join("node_modules/openid-client"), how) {
-        sign_in(Path::new("node"), "client.mjs").await;
+    let package = installed(
+        "node_modules/openid-client",
+        "openid-client is missing: npm ci --prefix examples/server/tests/foreign_clients",
+    );
+    if let (Some(node), Some(_)) = (node(), package) {
+        sign_in(Path::new(node), "client.mjs").await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn authlib_signs_in_and_verifies_the_id_token() {
-    let python = folder().join(".venv/bin/python");
-    let how = "cd examples/server/tests/foreign_clients && python3 -m venv .venv && .venv/bin/pip install -r requirements.txt";
-    if is_there(&python, how) {
+    let python = installed(
+        ".venv/bin/python",
+        "Authlib is missing: cd examples/server/tests/foreign_clients && python3 -m venv .venv && .venv/bin/pip install -r \
+        requirements.txt",
+    );
+    if let Some(python) = python {
         sign_in(&python, "client.py").await;
     }
 }

@@ -5,3 +5,27 @@
 pub(crate) mod processes;
 pub(crate) mod server;
 pub(crate) mod services;
+
+use std::collections::BTreeSet;
+use std::io::Write as _;
+use std::process::Command;
+use std::sync::Mutex;
+
+/// Says what is missing and how to get it, once, past the capture of the tests' output. Where nothing may be missing, that is a
+/// failure.
+pub(crate) fn missing<T>(sentence: &'static str) -> Option<T> {
+    static SAID: Mutex<BTreeSet<&str>> = Mutex::new(BTreeSet::new());
+    assert!(std::env::var_os("REQUIRE_ALL").is_none(), "{sentence}");
+    if SAID.lock().is_ok_and(|mut said| said.insert(sentence)) {
+        let _ = writeln!(std::io::stderr(), "skipped, {sentence}");
+    }
+    None
+}
+
+/// Node, where it is there.
+pub(crate) fn node() -> Option<&'static str> {
+    match Command::new("node").arg("--version").output() {
+        Ok(_) => Some("node"),
+        Err(_) => missing("Node is missing: apt-get install nodejs npm, version 20 or later"),
+    }
+}
