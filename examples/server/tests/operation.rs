@@ -163,6 +163,19 @@ fn what_is_wrong_with_a_configuration_is_said() {
 }
 
 #[test]
+fn what_a_file_leaves_out_is_as_the_default_file_has_it() {
+    let default = format!("{:#?}", Config::parse(DEFAULT).unwrap());
+    for part in [
+        "listen", "store", "policy", "quotas", "tokens", "page", "limits",
+    ] {
+        let mut file: toml::Table = DEFAULT.parse().unwrap();
+        assert!(file.remove(part).is_some(), "{part}");
+        let without = Config::parse(&file.to_string()).unwrap();
+        assert_eq!(format!("{without:#?}"), default, "{part}");
+    }
+}
+
+#[test]
 fn an_address_in_use_is_named() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
