@@ -4,14 +4,17 @@
 
 mod support;
 
-use std::io::Read as _;
+use std::io::{BufRead as _, BufReader, Read as _};
 use std::process::{Command, Stdio};
+use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant};
 
 use example_server::Server;
 use example_server::config::{Config, DEFAULT};
 use reqwest::StatusCode;
+use serde_json::Value;
 use support::server::*;
+use support::services::Service;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -208,32 +211,74 @@ impl Drop for Program {
     }
 }
 
-#[cfg(unix)]
-#[tokio::test]
-#[expect(clippy::too_many_lines, reason = "one login from its begin to its end")]
-async fn the_log_tells_what_happened_and_no_secret_at_the_finest_level() {
-    let folder = tempfile::tempdir().unwrap();
-    let free = std::net::TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap();
-    let address = free.to_string();
-    let store = format!("sqlite:{}", folder.path().join("server.db").display());
+/// The program on a port of its own, with all of its log as it comes.
+fn logging(store: &str) -> (Program, Receiver<String>) {
     let command = &mut Command::new(env!("CARGO_BIN_EXE_example-server"));
-    let command = command.args(["--listen", &address, "--store", &store]);
+    let command = command.args(["--listen", "127.0.0.1:0", "--store", store]);
     let command = command.env("RUST_LOG", "trace").stderr(Stdio::piped());
     let mut program = Program(command.spawn().unwrap());
+    let log = BufReader::new(program.0.stderr.take().unwrap());
+    let (sender, lines) = mpsc::channel();
     // Read along, or the pipe fills.
-    let mut log = program.0.stderr.take().unwrap();
-    let reading = std::thread::spawn(move || {
-        let mut text = String::new();
-        log.read_to_string(&mut text).unwrap();
-        text
+    std::thread::spawn(move || {
+        let mut read = log.lines().map_while(Result::ok);
+        read.try_for_each(|line| sender.send(line))
     });
+    (program, lines)
+}
+
+/// What `logging` gave until it said where it listens, and where that is.
+fn until_it_listens(lines: &Receiver<String>) -> (Vec<String>, String) {
+    let begun = Instant::now();
+    let mut log = Vec::new();
+    loop {
+        let left = Duration::from_secs(30).saturating_sub(begun.elapsed());
+        let line = lines.recv_timeout(left).expect("it listens");
+        let event: Value = serde_json::from_str(&line).unwrap_or_default();
+        log.push(line);
+        if event["message"] == "listening" {
+            return (log, text(&event, "address").to_owned());
+        }
+    }
+}
+
+const DATABASE_PASSWORD: &str = "a-database-password";
+
+#[tokio::test]
+async fn with_sqlite_the_log_tells_what_happened_and_no_secret_at_the_finest_level() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = format!("sqlite:{}", folder.path().join("server.db").display());
+    the_log_tells_what_happened_and_no_secret(&store).await;
+}
+
+#[tokio::test]
+async fn with_postgres_the_log_tells_what_happened_and_no_secret_at_the_finest_level() {
+    if let Some(service) = Service::postgres() {
+        // It trusts whoever reaches it, but the server does not know.
+        let store = format!("{}&password={DATABASE_PASSWORD}", service.url());
+        the_log_tells_what_happened_and_no_secret(&store).await;
+    }
+}
+
+#[tokio::test]
+async fn with_redis_the_log_tells_what_happened_and_no_secret_at_the_finest_level() {
+    if let Some(service) = Service::redis() {
+        let mut connection = redis::Client::open(service.url())
+            .and_then(|client| client.get_connection())
+            .unwrap();
+        let mut require = redis::cmd("CONFIG");
+        let require = require.arg(&["SET", "requirepass", DATABASE_PASSWORD]);
+        require.exec(&mut connection).unwrap();
+        let store = format!("{}?pass={DATABASE_PASSWORD}", service.url());
+        the_log_tells_what_happened_and_no_secret(&store).await;
+    }
+}
+
+async fn the_log_tells_what_happened_and_no_secret(store: &str) {
+    let (mut program, lines) = logging(store);
+    let (mut log, address) = until_it_listens(&lines);
     let url = format!("http://{address}");
     let http = client();
-    let up = eventually(async || http.get(format!("{url}/healthz")).send().await.is_ok());
-    assert!(up.await);
 
     let post = async |path: &str, form: &[(&str, &str)]| {
         let request = http.post(format!("{url}{path}")).form(form);
@@ -294,7 +339,7 @@ async fn the_log_tells_what_happened_and_no_secret_at_the_finest_level() {
     let stopped = eventually(async || program.0.try_wait().unwrap().is_some());
     assert!(stopped.await);
     assert!(program.0.wait().unwrap().success());
-    let log = reading.join().unwrap();
+    log.extend(lines); // until its end
 
     for line in [
         "\"cause\":\"issued\"",
@@ -304,7 +349,7 @@ async fn the_log_tells_what_happened_and_no_secret_at_the_finest_level() {
         "\"cause\":\"reused_token\"",
         "\"message\":\"stopped\"",
     ] {
-        assert!(log.contains(line), "{line}");
+        assert!(log.iter().any(|own| own.contains(line)), "{line}");
     }
     let user_codes = [text(&codes, "user_code"), text(&backend, "user_code")];
     let secrets = [
@@ -323,12 +368,13 @@ async fn the_log_tells_what_happened_and_no_secret_at_the_finest_level() {
         &browser.csrf,
         "PRIVATE KEY",
         "device-login=",
+        DATABASE_PASSWORD,
     ];
     for secret in user_codes.into_iter().chain(secrets) {
-        let found = log.lines().find(|line| line.contains(secret));
+        let found = log.iter().find(|line| line.contains(secret));
         assert_eq!(found, None);
         let without_dash = secret.replace('-', "");
-        let found = log.lines().find(|line| line.contains(&without_dash));
+        let found = log.iter().find(|line| line.contains(&without_dash));
         assert_eq!(found, None);
     }
 }
@@ -450,7 +496,7 @@ async fn a_request_comes_from_where_a_trusted_proxy_says() {
     let (_, html) = server
         .signed_in()
         .await
-        .enter(support::server::text(&codes, "user_code"))
+        .enter(text(&codes, "user_code"))
         .await;
     assert!(html.contains("203.0.113.9") && html.contains("Not your network address"));
     assert!(!html.contains("192.0.2.1"));
