@@ -4,6 +4,10 @@
 
 mod support;
 
+use std::collections::BTreeSet;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::jwk::JwkSet;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
@@ -465,6 +469,14 @@ fn verified(jwks: &JwkSet, token: &str, issuer: &str, audience: &str) -> Value {
         .claims
 }
 
+/// The names of the claims of a token.
+fn claims(token: &str) -> BTreeSet<String> {
+    let payload = token.split('.').nth(1).unwrap();
+    let payload = URL_SAFE_NO_PAD.decode(payload).unwrap();
+    let claims: serde_json::Map<String, Value> = serde_json::from_slice(&payload).unwrap();
+    claims.into_iter().map(|(name, _)| name).collect()
+}
+
 #[tokio::test]
 async fn scopes_decide_what_there_is() {
     let server = Running::new().await;
@@ -474,11 +486,33 @@ async fn scopes_decide_what_there_is() {
     assert!(tokens.get("refresh_token").is_none());
     let tokens = server.log_in("openid").await;
     assert!(tokens.get("refresh_token").is_none());
-    let claims = text(&tokens, "id_token").split('.').nth(1).unwrap();
-    assert!(
-        claims.len() < 300,
-        "no claims about the user but the subject"
-    );
+    // Nothing about the user but the subject, unless it was asked for.
+    let of_all = ["iss", "aud", "sub", "iat", "exp", "auth_time"];
+    let of_profile = ["name", "given_name", "family_name"];
+    let of_email = ["email", "email_verified"];
+    for (scope, told) in [
+        ("openid", &[][..]),
+        ("openid profile", &of_profile),
+        ("openid email", &of_email),
+    ] {
+        let tokens = server.log_in(scope).await;
+        let expected: BTreeSet<_> = of_all.iter().chain(told).map(|&name| name.into()).collect();
+        assert_eq!(claims(text(&tokens, "id_token")), expected, "{scope}");
+        let of_access = [
+            "iss",
+            "aud",
+            "sub",
+            "iat",
+            "exp",
+            "client_id",
+            "org_id",
+            "sid",
+            "scope",
+            "jti",
+        ];
+        let expected = BTreeSet::from(of_access.map(str::to_owned));
+        assert_eq!(claims(text(&tokens, "access_token")), expected, "{scope}");
+    }
     // What is not allowed is left out of what is asked (D5), and a default stands for nothing (D3).
     let tokens = server.log_in("openid admin").await;
     assert_eq!(tokens["scope"], "openid");
