@@ -210,18 +210,16 @@ async fn a_cookie_that_was_changed_is_nobodys() {
 #[tokio::test]
 async fn u2_u3_wrong_expired_and_used_codes_are_one_sentence() {
     let mut config = config();
-    config.policy.interval = 1;
-    config.policy.lifetime = 3;
     let mut bob = config.users[0].clone();
     bob.sub = "user_bob".to_owned();
     bob.email = "bob@example.com".to_owned();
     config.users.push(bob);
-    let server = Running::with(config).await;
+    let (server, brief, _folder) = Running::beside_a_brief_one(config, 2).await;
     let (approved, denied, claimed, expired) = (
         server.codes("openid").await,
         server.codes("openid").await,
         server.codes("openid").await,
-        server.codes("openid").await,
+        brief.codes("openid").await,
     );
     let mut alice = server.signed_in().await;
     alice.approve(&approved).await;
@@ -232,8 +230,6 @@ async fn u2_u3_wrong_expired_and_used_codes_are_one_sentence() {
     let mut bob = server.browser().await;
     bob.sign_in("bob@example.com", PASSWORD).await;
     bob.show("").await;
-    let waiting = eventually(async || server.poll(&expired).await.1["error"] == "expired_token");
-    // While the others are not: by then they are purged from nobody's memory, and expired as well.
     let mut pages = Vec::new();
     for (cause, code) in [
         ("code_unknown", "ZZZZ-ZZZZ"),
@@ -247,6 +243,7 @@ async fn u2_u3_wrong_expired_and_used_codes_are_one_sentence() {
         // The reason is for the metrics.
         assert_eq!(server.count("page", cause).await, 1, "{cause}");
     }
+    let waiting = eventually(async || brief.poll(&expired).await.1["error"] == "expired_token");
     assert!(waiting.await);
     let code = text(&expired, "user_code");
     let (_, html) = alice.enter(code).await;
@@ -344,13 +341,11 @@ async fn what_a_scope_says_is_text() {
 #[tokio::test]
 async fn u5_to_u10_the_claimant_alone_decides_and_is_told_what_stands() {
     let mut config = config();
-    config.policy.interval = 1;
-    config.policy.lifetime = 2;
     let mut bob = config.users[0].clone();
     bob.sub = "user_bob".to_owned();
     bob.email = "bob@example.com".to_owned();
     config.users.push(bob);
-    let server = Running::with(config).await;
+    let (server, brief, _folder) = Running::beside_a_brief_one(config, 5).await;
     let alice = server.signed_in().await;
     let mut bob = server.browser().await;
     bob.sign_in("bob@example.com", PASSWORD).await;
@@ -370,9 +365,9 @@ async fn u5_to_u10_the_claimant_alone_decides_and_is_told_what_stands() {
     assert_eq!(status, StatusCode::CONFLICT);
     assert!(html.contains("You denied this request before"));
 
-    let codes = server.codes("openid").await;
+    let codes = brief.codes("openid").await;
     let session = alice.review(&codes).await;
-    let expired = eventually(async || server.poll(&codes).await.1["error"] == "expired_token");
+    let expired = eventually(async || brief.poll(&codes).await.1["error"] == "expired_token");
     assert!(expired.await);
     let (status, html) = alice.decide("approve", &session).await;
     assert_eq!(status, StatusCode::GONE);

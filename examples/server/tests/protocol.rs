@@ -718,12 +718,9 @@ async fn c4_a_replayed_code_revokes_the_tokens_of_its_session() {
 
 #[tokio::test]
 async fn c6_c7_the_device_learns_that_it_was_denied_or_has_expired() {
-    let mut config = config();
-    config.policy.interval = 1;
-    config.policy.lifetime = 2;
-    let server = Running::with(config).await;
+    let (server, brief, _folder) = Running::beside_a_brief_one(config(), 2).await;
     let denied = server.codes("openid").await;
-    let expiring = server.codes("openid").await;
+    let expiring = brief.codes("openid").await;
     let browser = server.signed_in().await;
     let session = browser.review(&denied).await;
     let (status, html) = browser.decide("deny", &session).await;
@@ -735,7 +732,7 @@ async fn c6_c7_the_device_learns_that_it_was_denied_or_has_expired() {
         (400, &json!("access_denied"))
     );
     let expired = eventually(async || {
-        let (_, body) = server.poll(&expiring).await;
+        let (_, body) = brief.poll(&expiring).await;
         body["error"] == "expired_token"
     });
     assert!(expired.await);

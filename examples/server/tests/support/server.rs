@@ -6,6 +6,7 @@ use example_server::Server;
 use example_server::config::{Config, DEFAULT, Quota};
 use reqwest::{Client, RequestBuilder, Response, StatusCode, redirect};
 use serde_json::Value;
+use tempfile::TempDir;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
@@ -57,6 +58,20 @@ impl Running {
             task: Some(task),
             http: client(),
         }
+    }
+
+    /// Two on one store, which lives as long as the folder: as configured, and one whose codes live for a few seconds, so that
+    /// waiting for one of these hurries nobody else.
+    pub(crate) async fn beside_a_brief_one(
+        mut config: Config,
+        lifetime: u64,
+    ) -> (Self, Self, TempDir) {
+        let folder = tempfile::tempdir().unwrap();
+        config.store = format!("sqlite:{}", folder.path().join("server.db").display());
+        let mut brief = config.clone();
+        brief.policy.interval = 1;
+        brief.policy.lifetime = lifetime;
+        (Self::with(config).await, Self::with(brief).await, folder)
     }
 
     /// Tells it to stop.
