@@ -541,11 +541,22 @@ async fn a_wrong_url_is_refused_without_its_password() {
         "sqlite:",
         "mysql://user:secret@host/",
         "https://host",
+        "postgres://user:secret@",
+        "postgres://user:secret@host:port/",
+        "postgres://user:secret%ff@host/",
+        "redis://:secret@",
+        "redis://:secret@host:port/",
+        "redis://:secret%ff@host/",
     ] {
         let refused = Store::open(url, None).await.unwrap_err();
         assert!(!format!("{refused} {refused:?}").contains("secret"));
     }
-    for url in ["", "sqlite:x", "postgres://user:secret@host/"] {
+    for url in [
+        "",
+        "sqlite:x",
+        "postgres://user:secret@host/",
+        "redis://:secret@",
+    ] {
         let refused = Store::open("memory:", Some(url)).await.unwrap_err();
         assert!(!format!("{refused} {refused:?}").contains("secret"));
     }
