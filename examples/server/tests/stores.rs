@@ -10,12 +10,14 @@
 mod support;
 
 use std::any::Any;
+use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use ::redis::aio::MultiplexedConnection;
 use device_flow::contract::{self, Case, Operation, Outcome};
 use device_flow::digest::SessionKey;
 use device_flow::server::{Change, Pace, Session, Status, Subject, Written};
@@ -435,6 +437,137 @@ async fn with_postgres_the_pace_can_be_in_redis() {
     assert_eq!(stored.pace, Some(pace));
     let beside = Store::open(&postgres.url, None).await.unwrap();
     assert_eq!(beside.load(&key).await.unwrap().unwrap().pace, None);
+}
+
+/// A Redis of its own, whose store is looked into: every write there has an expiry to set, and nothing else removes anything.
+struct Expiring {
+    store: Arc<Store>,
+    service: Service,
+    connection: MultiplexedConnection,
+}
+
+impl Expiring {
+    async fn new() -> Option<Self> {
+        let service = Service::redis()?;
+        let client = ::redis::Client::open(service.url()).unwrap();
+        Some(Self {
+            store: Arc::new(Store::open(&service.url(), None).await.unwrap()),
+            connection: client.get_multiplexed_async_connection().await.unwrap(),
+            service,
+        })
+    }
+
+    /// When each key of a kind expires, in milliseconds; -1 for never.
+    async fn of(&self, kind: &str) -> Vec<i128> {
+        let mut connection = self.connection.clone();
+        let mut keys = ::redis::cmd("KEYS");
+        let keys = keys.arg(format!("device-flow:{kind}:*"));
+        let keys: Vec<Vec<u8>> = keys.query_async(&mut connection).await.unwrap();
+        let mut expiries = Vec::new();
+        for key in keys {
+            let mut expiry = ::redis::cmd("PEXPIRETIME");
+            let expiry = expiry.arg(key).query_async::<i64>(&mut connection);
+            expiries.push(expiry.await.unwrap().into());
+        }
+        expiries.sort_unstable();
+        expiries
+    }
+
+    async fn the_one_of(&self, kind: &str) -> i128 {
+        let expiries = self.of(kind).await;
+        assert_eq!(expiries.len(), 1, "{kind}");
+        expiries[0]
+    }
+}
+
+fn millis(moment: OffsetDateTime) -> i128 {
+    moment.unix_timestamp_nanos() / 1_000_000
+}
+
+#[tokio::test]
+async fn in_redis_a_session_expires_with_its_user_code_whenever_it_changes() {
+    let Some(redis) = Expiring::new().await else {
+        return;
+    };
+    let seed = seed("expiry");
+    let cases = contract::cases(&seed, now());
+    let mut cases = cases.filter(|case| case.name() == "a change moves the purge time");
+    let mut moments = BTreeSet::new();
+    for step in cases.next().unwrap().steps() {
+        let [operation] = step.operations() else {
+            panic!("{step:?}");
+        };
+        let purge_at = match operation {
+            Operation::Insert(session) => session.purge_at(),
+            Operation::Change(_, change) => change.purge_at(),
+            Operation::Load(_)
+            | Operation::LoadByUserKey(_)
+            | Operation::SavePace(..)
+            | Operation::LoadQuota(_)
+            | Operation::ChangeQuota(_) => continue,
+            Operation::Purge(_) => break,
+        };
+        let outcomes = [run(redis.store.clone(), operation.clone()).await];
+        step.check(&outcomes).unwrap();
+        moments.insert(purge_at);
+        assert_eq!(redis.of("session").await, [millis(purge_at)]);
+        assert_eq!(redis.of("user").await, [millis(purge_at)]);
+    }
+    assert_eq!(moments.len(), 2, "it moves");
+}
+
+#[tokio::test]
+async fn in_redis_a_family_expires_with_its_newest_token() {
+    let Some(redis) = Expiring::new().await else {
+        return;
+    };
+    let first = token(&seed("first"));
+    let second = RefreshToken {
+        expires_at: first.expires_at + time::Duration::HOUR,
+        ..token(&seed("second"))
+    };
+    let [sooner, later] = [first, second].map(|token| millis(token.expires_at));
+    redeemed(&redis.store, &seed("family"), &first).await;
+    assert_eq!(redis.of("family").await, [sooner]);
+    assert_eq!(redis.of("token").await, [sooner]);
+    let rotated = redis.store.rotate(&first.digest, &second, now()).await;
+    assert_eq!(rotated.unwrap(), Rotation::Rotated);
+    assert_eq!(redis.of("family").await, [later]);
+    assert_eq!(redis.of("token").await, [sooner, later]);
+}
+
+#[tokio::test]
+async fn in_redis_quotas_and_paces_expire_and_the_servers_keys_stay() {
+    let Some(redis) = Expiring::new().await else {
+        return;
+    };
+    let seed_of_quota = seed("quota");
+    let cases = contract::cases(&seed_of_quota, now());
+    let mut steps = cases.flat_map(|case| case.steps().to_vec());
+    let quota = steps.find_map(|step| match step.operations() {
+        [Operation::ChangeQuota(change)] if change.from().is_none() => Some(*change),
+        _ => None,
+    });
+    let quota = quota.unwrap();
+    assert_eq!(redis.store.change_quota(&quota).await, Written::Won);
+    // Not too early, for then it would limit nobody; a little late is no matter.
+    let purge_at = quota.to().purge_at();
+    let latest = purge_at + time::Duration::minutes(2);
+    let expiry = redis.the_one_of("quota").await;
+    assert!((millis(purge_at)..=millis(latest)).contains(&expiry));
+
+    // A pace alone is kept for an hour.
+    let apart = Store::open("memory:", Some(&redis.service.url())).await;
+    let apart = Arc::new(apart.unwrap());
+    let (key, pace) = paced(&apart, &seed("pace")).await;
+    let hour = time::Duration::HOUR;
+    let begun = now();
+    apart.save_pace(&key, pace).await;
+    let expiry = redis.the_one_of("pace").await;
+    assert!((millis(begun + hour)..=millis(now() + hour)).contains(&expiry));
+
+    redis.store.secret("key", &[7; 32]).await.unwrap();
+    assert_eq!(redis.of("secret").await, [-1]);
 }
 
 /// A process of [`open_at_once`]: it opens the store of a URL, at a moment that all of them have.
