@@ -16,20 +16,25 @@ impl App {
         now: OffsetDateTime,
         authenticate: impl FnOnce(Unauthenticated<'a, T>, Option<&'a Registration>) -> Result<T, Reply>,
     ) -> Result<T, Reply> {
-        let key = request.secret_quota_key(&source.key());
-        if let Some(key) = &key {
-            let stored = self.store.load_quota(key).await.map_err(unavailable)?;
-            request.check_secret_quota(stored, now)?;
-        }
         let client = self.registration(request.client_id());
-        let refusal = match authenticate(request, client) {
-            Ok(authenticated) => return Ok(authenticated),
-            Err(refusal) => refusal,
+        // A client that nobody knows has no secret to guess, and whoever makes ids up would fill the store.
+        let key = request.secret_quota_key(&source.key());
+        let Some(key) = key.filter(|_| client.is_some()) else {
+            return authenticate(request, client);
         };
-        if let Some(key) = key.filter(|_| refusal.cause().is_wrong_secret()) {
-            // Where nothing is left to take the next request is refused; where the store fails, one secret goes uncounted.
-            let _ = quota::take(&self.store, self.policy.secret_limit(), key, now).await;
+        // One secret at a time: guesses that come at once are counted one by one.
+        let _turn = self.quota_lines.turn(&key).await;
+        let stored = self.store.load_quota(&key).await.map_err(unavailable)?;
+        request.check_secret_quota(stored, now)?;
+        match authenticate(request, client) {
+            Err(refusal) if refusal.cause().is_wrong_secret() => {
+                let limit = self.policy.secret_limit();
+                match quota::take(&self.store, limit, key, now).await {
+                    Ok(()) | Err(quota::Refused::Spent(_)) => Err(refusal),
+                    Err(quota::Refused::Store) => Err(Reply::store_failed()),
+                }
+            }
+            decided => decided,
         }
-        Err(refusal)
     }
 }

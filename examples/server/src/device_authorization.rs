@@ -44,7 +44,9 @@ impl App {
             .await?;
 
         let limit = self.policy.issuing_limit();
-        let taken = quota::take(&self.store, limit, issuing.quota_key(&source.key()), now).await;
+        let taken = self
+            .take(limit, issuing.quota_key(&source.key()), now)
+            .await;
         taken.map_err(|refused| match refused {
             quota::Refused::Spent(spent) => Reply::issuing_quota_spent(spent),
             quota::Refused::Store => Reply::store_failed(),

@@ -41,6 +41,7 @@ use metrics::Metrics;
 use mint::Minter;
 use page::SignInLimits;
 use password::Passwords;
+use quota::Lines;
 use store::{OpenError, Store, StoreError};
 
 /// How often a guarded write is tried.
@@ -72,6 +73,7 @@ pub(crate) struct App {
     /// The document for clients.
     metadata: String,
     sign_in_limits: SignInLimits,
+    quota_lines: Lines,
     store: Store,
     minter: Minter,
     passwords: Passwords,
@@ -212,6 +214,7 @@ impl App {
             scopes: config.scopes,
             metadata: metadata.to_json(),
             sign_in_limits: SignInLimits::new(&config.quotas)?,
+            quota_lines: Lines::new(),
             store,
             minter,
             passwords: passwords.map_err(|_| StartError::Key("password hash"))?,

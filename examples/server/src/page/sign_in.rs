@@ -66,10 +66,10 @@ impl App {
         let source = source.key();
         let limits = &self.sign_in_limits;
         let by_source = QuotaKey::of_host("sign-in by source", &[&source]);
-        quota::take(&self.store, limits.source, by_source, now).await?;
+        self.take(limits.source, by_source, now).await?;
         let account = email.to_ascii_lowercase();
         let by_account = QuotaKey::of_host("sign-in by account and source", &[&account, &source]);
-        quota::take(&self.store, limits.account, by_account, now).await?;
+        self.take(limits.account, by_account, now).await?;
         let user = self.user_by_email(email);
         let hash = user.map(|user| user.entry.password.0.as_str());
         let is_right = self.passwords.check(password, hash).await;

@@ -1,0 +1,106 @@
+//! Many at once: nobody is refused because others ask at the same time, and nobody gets more for it.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "in tests")]
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use support::server::{Running, SECRET, config, quota};
+use support::services::Service;
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+
+const ISSUE: &str = "/oauth2/device_authorization";
+
+/// How many ask at once.
+const CROWD: usize = 60;
+
+/// How many of a crowd that presents this secret get which status.
+async fn statuses(server: &Running, secret: &str) -> BTreeMap<u16, usize> {
+    let form = [("client_id", "client_backend"), ("client_secret", secret)];
+    let mut requests = JoinSet::new();
+    for _ in 0..CROWD {
+        requests.spawn(server.post(ISSUE, &form).send());
+    }
+    let mut statuses = BTreeMap::new();
+    for answer in requests.join_all().await {
+        *statuses
+            .entry(answer.unwrap().status().as_u16())
+            .or_default() += 1;
+    }
+    statuses
+}
+
+/// One client's limits, whoever asks: the codes by the client, the secrets by client and source.
+async fn is_fair(store: String) {
+    let mut config = config();
+    config.store = store;
+    config.quotas.codes = quota(50);
+    config.quotas.secrets = quota(10);
+    let server = Running::with(config).await;
+    let codes = statuses(&server, SECRET).await;
+    assert_eq!(codes, BTreeMap::from([(200, 50), (429, 10)]));
+    let secrets = statuses(&server, "wrong").await;
+    assert_eq!(secrets, BTreeMap::from([(401, 10), (429, 50)]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn in_memory_a_crowd_gets_what_is_there() {
+    is_fair("memory:".to_owned()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_sqlite_a_crowd_gets_what_is_there() {
+    let folder = tempfile::tempdir().unwrap();
+    is_fair(format!("sqlite:{}", folder.path().join("db").display())).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_postgres_a_crowd_gets_what_is_there() {
+    if let Some(service) = Service::postgres() {
+        is_fair(service.url()).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_redis_a_crowd_gets_what_is_there() {
+    if let Some(service) = Service::redis() {
+        is_fair(service.url()).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_nobody_knows_has_no_secret_to_guess() {
+    let mut config = config();
+    config.quotas.secrets = quota(1);
+    let server = Running::with(config).await;
+    let form = [("client_id", "client_gone"), ("client_secret", "wrong")];
+    for _ in 0..3 {
+        let answer = server.post(ISSUE, &form).send().await.unwrap();
+        assert_eq!(answer.status(), 401);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_never_reads_does_not_keep_others_out() {
+    let mut config = config();
+    config.limits.connections = 2;
+    config.limits.request_timeout = 1;
+    let server = Running::with(config).await;
+    let begun = Instant::now();
+    let mut deaf = Vec::new();
+    for _ in 0..2 {
+        let mut stream = TcpStream::connect(server.address).await.unwrap();
+        let get = "GET /device/style.css HTTP/1.1\r\nHost: x\r\n\r\n".repeat(4000);
+        // It may have been given up before all of it is written.
+        let write = stream.write_all(get.as_bytes());
+        let _ = tokio::time::timeout(Duration::from_secs(1), write).await;
+        deaf.push(stream);
+    }
+    let answer = server.get("/healthz").send().await.unwrap();
+    assert_eq!(answer.status(), 200);
+    assert!(begun.elapsed() < Duration::from_secs(20));
+}
