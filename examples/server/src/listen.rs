@@ -16,6 +16,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
+use tokio_io_timeout::TimeoutStream;
 
 use crate::config::Limits;
 use crate::source::Peer;
@@ -78,7 +79,11 @@ pub(crate) async fn serve(
                 )
             }
         });
-        let connection = http.serve_connection(TokioIo::new(stream), service);
+        // One who asks and does not read what is answered would hold the connection for ever.
+        let mut stream = TimeoutStream::new(stream);
+        stream.set_write_timeout(Some(Duration::from_secs(limits.request_timeout)));
+        let stream = TokioIo::new(Box::pin(stream));
+        let connection = http.serve_connection(stream, service);
         let connection = open.watch(connection);
         tokio::spawn(async move {
             if let Err(error) = connection.await {
