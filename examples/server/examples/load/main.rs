@@ -14,11 +14,8 @@
     reason = "a panic is how a measurement fails"
 )]
 
-#[path = "../../tests/support/processes.rs"]
-mod processes;
-#[path = "../../tests/support/services.rs"]
-#[expect(dead_code, reason = "the tests use more")]
-mod services;
+#[path = "../../tests/support/mod.rs"]
+mod support;
 
 use std::hint::black_box;
 use std::path::{Path, PathBuf};
@@ -29,8 +26,8 @@ use device_flow::code::Entropy;
 use device_flow::digest::{UserCodeKey, UserCodeKeys};
 use device_flow::memory::Memory;
 use device_flow::server::{Authentication, Form, Grant, Incoming, Policy, Polled, Registration};
-use processes::Process;
-use services::Service;
+use support::processes::Process;
+use support::services::Service;
 use time::OffsetDateTime;
 
 /// Devices that poll.

@@ -20,9 +20,10 @@ use tokio::time::timeout;
 use tracing::warn;
 
 use self::memory::Memory;
-use self::pace::{Paces, courtesy};
+use self::pace::{Paces, courtesy, told};
 use self::redis::Redis;
 use self::sql::Sql;
+use self::stall::BrokenOff;
 
 mod family;
 mod memory;
@@ -31,6 +32,7 @@ mod postgres;
 mod redis;
 mod sql;
 mod sqlite;
+mod stall;
 
 pub use family::{Family, RefreshToken, Rotation, TokenDigest};
 
@@ -43,6 +45,7 @@ pub struct Store {
     kind: Kind,
     /// Where the pace is, if not beside the session.
     paces: Option<Paces>,
+    broken_off: BrokenOff,
 }
 
 #[derive(Debug)]
@@ -59,8 +62,8 @@ macro_rules! ask {
         match &$self.kind {
             Kind::Memory($store) => in_time($operation).await,
             Kind::Sqlite($store) => in_time($operation).await,
-            Kind::Postgres($store) => in_time($operation).await,
-            Kind::Redis($store) => in_time($operation).await,
+            Kind::Postgres($store) => in_time($self.broken_off.watch(Box::pin($operation))).await,
+            Kind::Redis($store) => $store.watch(in_time($operation).await),
         }
     };
 }
@@ -76,10 +79,11 @@ impl Store {
     /// [`OpenError`], which says what to do and shows no password.
     pub async fn open(url: &str, pace: Option<&str>) -> Result<Self, OpenError> {
         let (scheme, path) = url.split_once(':').ok_or(OpenError::Url)?;
+        let broken_off = BrokenOff::default();
         let kind = match scheme {
             "memory" => Kind::Memory(Memory::default()),
             "sqlite" => Kind::Sqlite(sqlite::open(path).await?),
-            "postgres" | "postgresql" => Kind::Postgres(postgres::open(url).await?),
+            "postgres" | "postgresql" => Kind::Postgres(postgres::open(url, &broken_off).await?),
             "redis" | "rediss" | "redis+unix" => {
                 let redis = Redis::open(url).await?;
                 redis.warn_of_loss().await;
@@ -92,12 +96,16 @@ impl Store {
             Some(url) => match url.split_once(':') {
                 Some(("memory", _)) => Some(Paces::here()),
                 Some(("redis" | "rediss" | "redis+unix", _)) => {
-                    Some(Paces::Redis(Redis::open(url).await?))
+                    Some(Paces::Redis(Box::new(Redis::open(url).await?)))
                 }
                 Some(_) | None => return Err(OpenError::Pace),
             },
         };
-        Ok(Self { kind, paces })
+        Ok(Self {
+            kind,
+            paces,
+            broken_off,
+        })
     }
 
     /// Inserts a new session; never overwrites.
@@ -157,10 +165,11 @@ impl Store {
             (Some(paces), _) => paces.save(key, pace).await,
             (None, Kind::Memory(store)) => store.save_pace(key, pace),
             (None, Kind::Postgres(store)) => {
-                courtesy(store.save_pace(key, pace)).await;
+                let saving = Box::pin(store.save_pace(key, pace));
+                told(courtesy(self.broken_off.watch(saving)).await);
             }
             (None, Kind::Redis(store)) => {
-                courtesy(store.save_pace(key, pace)).await;
+                told(store.watch(courtesy(store.save_pace(key, pace)).await));
             }
             (None, Kind::Sqlite(_)) => {} // it always has paces apart
         }
@@ -338,13 +347,13 @@ fn quota_of(millis: i64) -> Result<Quota, serde_json::Error> {
 fn migrations(statements: &[&'static str]) -> Migrator {
     let migration = |(version, statements): (i64, &&'static str)| {
         let (kind, description) = (MigrationType::Simple, "example-server".into());
-        let in_transaction = false;
+        let no_transaction = false;
         Migration::new(
             version,
             description,
             kind,
             statements.into_sql_str(),
-            in_transaction,
+            no_transaction,
         )
     };
     Migrator::with_migrations((1..).zip(statements).map(migration).collect())

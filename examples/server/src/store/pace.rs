@@ -21,7 +21,7 @@ use super::redis::Redis;
 pub(super) enum Paces {
     /// In this process. Several servers then count apart, and a device that meets them in turn may poll faster.
     Here(Mutex<HashMap<SessionKey, (Pace, Instant)>>),
-    Redis(Redis),
+    Redis(Box<Redis>),
 }
 
 /// How long a poll waits for its pace.
@@ -38,7 +38,9 @@ impl Paces {
     pub(super) async fn load(&self, key: &SessionKey) -> Option<Pace> {
         match self {
             Self::Here(paces) => lock(paces).get(key).map(|(pace, _)| *pace),
-            Self::Redis(redis) => courtesy(redis.load_pace_apart(key)).await.flatten(),
+            Self::Redis(redis) => {
+                told(redis.watch(courtesy(redis.load_pace_apart(key)).await)).flatten()
+            }
         }
     }
 
@@ -48,7 +50,7 @@ impl Paces {
                 lock(paces).insert(*key, (pace, Instant::now()));
             }
             Self::Redis(redis) => {
-                courtesy(redis.save_pace_apart(key, pace)).await;
+                told(redis.watch(courtesy(redis.save_pace_apart(key, pace)).await));
             }
         }
     }
@@ -61,21 +63,24 @@ impl Paces {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What an operation on a pace gave, if it gave anything in time.
+/// Waits for an operation on a pace, but not for long.
 pub(super) async fn courtesy<T>(
     operation: impl Future<Output = Result<T, StoreError>>,
-) -> Option<T> {
+) -> Result<T, StoreError> {
     let outcome = timeout(PATIENCE, operation).await;
-    match outcome.unwrap_or(Err(StoreError::Timeout)) {
-        Ok(value) => Some(value),
-        Err(error) => {
-            let error: &dyn std::error::Error = &error;
+    outcome.unwrap_or(Err(StoreError::Timeout))
+}
+
+/// What it gave, if anything.
+pub(super) fn told<T>(outcome: Result<T, StoreError>) -> Option<T> {
+    outcome
+        .inspect_err(|error| {
+            let error: &dyn std::error::Error = error;
             warn!(error, "a pace was lost");
-            None
-        }
-    }
+        })
+        .ok()
 }

@@ -4,16 +4,19 @@
 //! 1. Every server and the database agree on the outcome of a write, or it is unknown: a connection that breaks in the commit
 //!    is an error.
 //! 2. The database gives up when the server does: a server that was cut off holds no lock for long.
+//! 3. A connection that may have died in silence is tried, for a moment, before it serves again.
 
 use std::str::FromStr as _;
 use std::time::Duration;
 
 use device_flow::digest::SessionKey;
 use device_flow::server::Pace;
-use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgPoolOptions};
 use sqlx::{Connection as _, Postgres, query};
+use tokio::time::timeout;
 
 use super::sql::{Dialect, Sql};
+use super::stall::BrokenOff;
 use super::{OpenError, PATIENCE, StoreError, migrations};
 
 const DIALECT: Dialect = Dialect {
@@ -47,14 +50,18 @@ const CONNECTIONS: u32 = 8;
 /// After so long without use a connection is tried before it is used.
 const IDLE: Duration = Duration::from_secs(1);
 
-pub(super) async fn open(url: &str) -> Result<Sql<Postgres>, OpenError> {
+/// How long it is tried after an operation was broken off.
+const TRIAL: Duration = Duration::from_secs(1);
+
+pub(super) async fn open(url: &str, broken_off: &BrokenOff) -> Result<Sql<Postgres>, OpenError> {
     let millis = PATIENCE.as_millis();
-    let options = PgConnectOptions::from_str(url)?
-        .application_name("device-flow example-server")
-        .options([
-            ("statement_timeout", millis),
-            ("idle_in_transaction_session_timeout", millis),
-        ]);
+    let options = PgConnectOptions::from_str(url)?.application_name("device-flow example-server");
+    migrate(&options).await?;
+    let options = options.options([
+        ("statement_timeout", millis),
+        ("idle_in_transaction_session_timeout", millis),
+    ]);
+    let broken_off = broken_off.clone();
     let pool = PgPoolOptions::new()
         .max_connections(CONNECTIONS)
         .acquire_timeout(PATIENCE)
@@ -67,16 +74,33 @@ pub(super) async fn open(url: &str) -> Result<Sql<Postgres>, OpenError> {
                 Ok(true)
             })
         })
+        .after_release(move |connection, _| {
+            let is_doubtful = broken_off.lately();
+            Box::pin(async move {
+                if is_doubtful {
+                    let tried = timeout(TRIAL, connection.ping()).await;
+                    tried.map_err(|_| sqlx::Error::PoolTimedOut)??;
+                }
+                Ok(true)
+            })
+        })
         .connect_with(options)
         .await?;
-    // Under an advisory lock: several servers may start at once.
-    let migrator = migrations(&[include_str!("migrations/1_postgres.sql")]);
-    migrator.run(&pool).await?;
     Ok(Sql {
         read: pool.clone(),
         write: pool,
         dialect: DIALECT,
     })
+}
+
+/// Under an advisory lock, for several servers may start at once, and without a limit to the time, for a table may be large.
+async fn migrate(options: &PgConnectOptions) -> Result<(), OpenError> {
+    let connecting = timeout(PATIENCE, PgConnection::connect_with(options)).await;
+    let mut connection = connecting.map_err(|_| sqlx::Error::PoolTimedOut)??;
+    let migrator = migrations(&[include_str!("migrations/1_postgres.sql")]);
+    migrator.run(&mut connection).await?;
+    connection.close().await?;
+    Ok(())
 }
 
 impl Sql<Postgres> {

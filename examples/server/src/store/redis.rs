@@ -9,8 +9,8 @@
 //! 4. One Redis, or one primary with replicas. The scripts name keys of several slots, which a cluster refuses.
 
 use std::fmt::Display;
-use std::sync::LazyLock;
-use std::time::Duration;
+use std::sync::{LazyLock, Mutex};
+use std::time::{Duration, Instant};
 
 use device_flow::digest::{QuotaKey, SessionKey, UserKey};
 use device_flow::server::{Change, Inserted, Pace, Quota, QuotaChange, Session, Stored, Written};
@@ -20,10 +20,14 @@ use time::OffsetDateTime;
 use tracing::warn;
 
 use super::family::{Family, RefreshToken, Rotation, TokenDigest};
+use super::pace::lock;
 use super::{OpenError, PATIENCE, StoreError, millis, quota_millis, quota_of, stored};
 
-#[derive(Clone)]
-pub(super) struct Redis(ConnectionManager);
+pub(super) struct Redis {
+    client: Client,
+    /// With the moment since when it is tried.
+    connection: Mutex<(ConnectionManager, Instant)>,
+}
 
 impl std::fmt::Debug for Redis {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -36,6 +40,10 @@ const RECONNECT: Duration = Duration::from_millis(500);
 
 /// A pace kept apart outlives its last poll by this much: longer than any interval.
 const PACE_LIFETIME_SECONDS: u64 = 3600;
+
+/// A quota is kept for a minute after it has come to nothing. Where the clock of Redis is ahead of the servers', one that has not
+/// yet would be gone.
+const QUOTA_SLACK_MILLIS: i64 = 60_000;
 
 /// KEYS: session, user code. ARGV: version, body, purge time, session key.
 static INSERT: LazyLock<Script> = LazyLock::new(|| {
@@ -76,12 +84,12 @@ static SAVE_PACE: LazyLock<Script> = LazyLock::new(|| {
     )
 });
 
-/// KEYS: quota. ARGV: value read, or nothing; value, which is also its purge time.
+/// KEYS: quota. ARGV: value read, or nothing; value; when it may go.
 static CHANGE_QUOTA: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         "
         if (redis.call('GET', KEYS[1]) or '') ~= ARGV[1] then return 0 end
-        redis.call('SET', KEYS[1], ARGV[2], 'PXAT', ARGV[2])
+        redis.call('SET', KEYS[1], ARGV[2], 'PXAT', ARGV[3])
         return 1",
     )
 });
@@ -105,12 +113,32 @@ static ROTATE: LazyLock<Script> = LazyLock::new(|| {
 
 impl Redis {
     pub(super) async fn open(url: &str) -> Result<Self, OpenError> {
-        let config = ConnectionManagerConfig::new()
-            .set_max_delay(RECONNECT)
-            .set_connection_timeout(Some(PATIENCE))
-            .set_response_timeout(Some(PATIENCE));
-        let connecting = ConnectionManager::new_with_config(Client::open(url)?, config);
-        Ok(Self(connecting.await?))
+        let client = Client::open(url)?;
+        let connection = ConnectionManager::new_with_config(client.clone(), config()).await?;
+        Ok(Self {
+            client,
+            connection: Mutex::new((connection, Instant::now())),
+        })
+    }
+
+    /// Looks at what came of an operation. A connection on which nothing comes back may have died in silence: the next operation
+    /// has another one. One that breaks is replaced by itself.
+    pub(super) fn watch<T>(&self, outcome: Result<T, StoreError>) -> Result<T, StoreError> {
+        let is_silent = match &outcome {
+            Err(StoreError::Timeout) => true,
+            Err(StoreError::Redis(error)) => error.is_timeout(),
+            Ok(_) | Err(StoreError::Form(_) | StoreError::Sql(_)) => false,
+        };
+        let mut connection = lock(&self.connection);
+        // Not one for each of many that waited.
+        if is_silent && connection.1.elapsed() > PATIENCE {
+            let client = self.client.clone();
+            match ConnectionManager::new_lazy_with_config(client, config()) {
+                Ok(next) => *connection = (next, Instant::now()),
+                Err(error) => warn!(%error, "no other connection to redis can be made"),
+            }
+        }
+        outcome
     }
 
     /// Warns of settings under which acknowledged writes are lost. A server that may not ask says nothing.
@@ -127,7 +155,7 @@ impl Redis {
     }
 
     fn connection(&self) -> ConnectionManager {
-        self.0.clone()
+        lock(&self.connection).0.clone()
     }
 
     pub(super) async fn insert(&self, session: &Session) -> Result<Inserted, StoreError> {
@@ -227,10 +255,12 @@ impl Redis {
 
     pub(super) async fn change_quota(&self, change: &QuotaChange) -> Result<Written, StoreError> {
         let from = change.from().map(quota_millis).transpose()?;
+        let to = quota_millis(change.to())?;
         let mut script = CHANGE_QUOTA.key(name("quota", change.key()));
         script
             .arg(from.map(|from| from.to_string()).unwrap_or_default())
-            .arg(quota_millis(change.to())?);
+            .arg(to)
+            .arg(to.saturating_add(QUOTA_SLACK_MILLIS));
         written(script.invoke_async(&mut self.connection()).await)
     }
 
@@ -301,6 +331,13 @@ impl Redis {
     pub(super) async fn purge(&self, _now: OffsetDateTime) -> Result<bool, StoreError> {
         Ok(false)
     }
+}
+
+fn config() -> ConnectionManagerConfig {
+    ConnectionManagerConfig::new()
+        .set_max_delay(RECONNECT)
+        .set_connection_timeout(Some(PATIENCE))
+        .set_response_timeout(Some(PATIENCE))
 }
 
 /// One Redis may serve others too.

@@ -186,8 +186,14 @@ impl Drop for Service {
 /// A way to a service. It is there for as long as its value.
 #[derive(Debug)]
 pub(crate) struct Cable {
-    cuts: watch::Sender<()>,
+    faults: watch::Sender<Fault>,
     listening: JoinHandle<()>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Fault {
+    Cut,
+    Silence,
 }
 
 /// How long requests still get through when nothing comes back any more.
@@ -196,19 +202,24 @@ const ONE_WAY: Duration = Duration::from_millis(20);
 impl Cable {
     fn new(near: &Path, far: &Path) -> Self {
         let listener = UnixListener::bind(near).unwrap();
-        let (cuts, cut) = watch::channel(());
+        let (faults, fault) = watch::channel(Fault::Cut);
         let far = far.to_owned();
         let listening = tokio::spawn(async move {
             while let Ok((near, _)) = listener.accept().await {
-                tokio::spawn(forward(near, far.clone(), cut.clone()));
+                tokio::spawn(forward(near, far.clone(), fault.clone()));
             }
         });
-        Self { cuts, listening }
+        Self { faults, listening }
     }
 
     /// Cuts every connection, in the worst way: what was asked for is done, and nobody is told.
     pub(crate) fn cut(&self) {
-        self.cuts.send_replace(());
+        self.faults.send_replace(Fault::Cut);
+    }
+
+    /// Lets every connection fall silent: nobody is told that it is dead. New ones work.
+    pub(crate) fn silence(&self) {
+        self.faults.send_replace(Fault::Silence);
     }
 }
 
@@ -218,19 +229,23 @@ impl Drop for Cable {
     }
 }
 
-async fn forward(near: UnixStream, far: PathBuf, mut cut: watch::Receiver<()>) {
+async fn forward(near: UnixStream, far: PathBuf, mut fault: watch::Receiver<Fault>) {
     let Ok(far) = UnixStream::connect(far).await else {
         return;
     };
-    cut.mark_unchanged();
+    fault.mark_unchanged();
     let ((mut from_near, mut to_near), (mut from_far, mut to_far)) =
         (near.into_split(), far.into_split());
     let mut requests = pin!(copy(&mut from_near, &mut to_far));
     tokio::select! {
         _ = &mut requests => {}
         _ = copy(&mut from_far, &mut to_near) => {}
-        _ = cut.changed() => {
-            let _ = timeout(ONE_WAY, requests).await;
+        Ok(()) = fault.changed() => {
+            let fault = *fault.borrow();
+            match fault {
+                Fault::Cut => drop(timeout(ONE_WAY, requests).await),
+                Fault::Silence => std::future::pending().await,
+            }
         }
     }
 }
