@@ -138,7 +138,8 @@
 //! };
 //! use time::OffsetDateTime;
 //!
-//! /// For `source`, such as an address. The same goes for a poll, without the issuing quota.
+//! /// For `source`, such as an address. The same goes for a poll, without the issuing quota. Those who come at once with one key
+//! /// stand in line: the exclusive reference to the store sees to it here.
 //! fn authenticate<'f>(
 //!     request: Unauthenticated<'f, Issuing<'f>>,
 //!     registration: Option<&'f Registration>,
@@ -155,10 +156,10 @@
 //!         if let Some(key) = key.filter(|_| refused.cause().is_wrong_secret())
 //!             && let Ok(change) = policy.secret_limit().take(key, store.load_quota(&key), now)
 //!         {
-//!             let _ = store.change_quota(&change); // if it is lost, one wrong secret goes uncounted
+//!             let _ = store.change_quota(&change); // where others share the store: again, until it has won
 //!         }
 //!     })?;
-//!     for _ in 0..3 {
+//!     for _ in 0..24 {
 //!         let key = issuing.quota_key(source);
 //!         let change = policy.issuing_limit().take(key, store.load_quota(&key), now);
 //!         if store.change_quota(&change.map_err(Reply::issuing_quota_spent)?) == Written::Won {

@@ -52,8 +52,9 @@ impl Limit {
 
     /// What taking one makes of the stored quota. None is stored for a key that was never seen.
     ///
-    /// Write the change by compare-and-swap; where it lost, load and take again, three times at most, then answer
-    /// [`Reply::store_failed`](super::Reply::store_failed). Taking for a wrong secret may fail: send the reply all the same.
+    /// Write the change by compare-and-swap; where it lost, load and take again. A loss is no failure: of many who come at once
+    /// for one key, one wins each round. **Let those of one process stand in line**, and pause at random after a loss to another
+    /// process; where that takes too long answer [`Reply::store_failed`](super::Reply::store_failed).
     ///
     /// # Errors
     ///
