@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use tokio::net::TcpStream;
+use reqwest::{Client, StatusCode};
 use tokio::time::sleep;
 
 /// A server, running or killed.
@@ -20,8 +20,11 @@ pub(crate) struct Process {
     child: Option<Child>,
 }
 
-/// How long a server may take to answer after its start.
+/// How long a server may take to be well after its start.
 const STARTS_WITHIN: Duration = Duration::from_secs(20);
+
+/// How long one that listens may take to say that it is well; then it is asked again.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(2);
 
 impl Process {
     /// A server with this configuration, on an address that is free, not started yet.
@@ -43,8 +46,12 @@ impl Process {
         self.child.as_ref().map(Child::id)
     }
 
-    /// Starts it, until it accepts connections. Somebody else's connection may have its port for a moment: then again.
+    /// Starts it, until it is well. It listens before it opens its store, and ends where the connection to that breaks just
+    /// then, or where somebody else's connection has its port for a moment: then again.
     pub(crate) async fn start(&mut self) {
+        let http = Client::builder().no_proxy().timeout(ANSWERS_WITHIN);
+        let http = http.build().unwrap();
+        let health = format!("http://{}/healthz", self.address);
         let started = Instant::now();
         loop {
             let child = self.child.get_or_insert_with(|| {
@@ -60,7 +67,9 @@ impl Process {
             });
             if child.try_wait().unwrap().is_some() {
                 self.child = None;
-            } else if TcpStream::connect(self.address).await.is_ok() {
+            } else if let Ok(answer) = http.get(&health).send().await
+                && answer.status() == StatusCode::OK
+            {
                 return;
             }
             let is_late = started.elapsed() > STARTS_WITHIN;
