@@ -470,20 +470,14 @@ async fn judge(world: &World, store: &Store, logins: &[Login]) -> String {
         let successes = world.successes.lock().unwrap().get(session).copied();
         let successes = successes.unwrap_or_default();
         let stored = store.load(session).await.unwrap();
+        // Nothing is purged yet.
         let status = stored.map(|stored| stored.session.status());
         let ending = ending(&login.outcome);
-        let decided = match login.wish {
-            Wish::Approve => matches!(status, Some(Status::Approved | Status::Redeemed)),
-            Wish::Deny => status == Some(Status::Denied),
-            Wish::Ignore => status == Some(Status::Pending),
-        };
-        let may_succeed = login.wish == Wish::Approve && status == Some(Status::Redeemed);
-        let ended = matches!(ending, "expired" | "possibly redeemed");
-        let is_right = (decided || !login.is_acknowledged)
-            && (successes == 0 || (successes == 1 && may_succeed))
-            && (successes == 1 || status != Some(Status::Approved) || ended)
-            && (ending != "denied" || status == Some(Status::Denied))
-            && (ending != "granted" || successes == 1);
+        let is_right = status.is_some_and(|status| {
+            decision_stands(login, status)
+                && (successes == 0 || (successes == 1 && status == Status::Redeemed))
+                && ending_is_right(ending, successes, status)
+        });
         // What a device was given can be used.
         let is_stored = if let Outcome::Granted(tokens) = &login.outcome {
             let token = TokenDigest::of(tokens.refresh_token().unwrap());
@@ -507,6 +501,30 @@ async fn judge(world: &World, store: &Store, logins: &[Login]) -> String {
     let successes: usize = world.successes.lock().unwrap().values().sum();
     assert!(successes > 0, "none succeeds: {counts:?}");
     format!("{} logins, {successes} successes: {counts:?}", logins.len())
+}
+
+/// Whether the session is as its user wished it, or as it was before where the page did not say so.
+fn decision_stands(login: &Login, status: Status) -> bool {
+    match status {
+        Status::Pending => !login.is_acknowledged,
+        Status::Claimed => !login.is_acknowledged && login.wish != Wish::Ignore,
+        Status::Approved | Status::Redeemed => login.wish == Wish::Approve,
+        Status::Denied => login.wish == Wish::Deny,
+        Status::Revoked => false, // nobody withdraws anything
+    }
+}
+
+/// Whether a device may have ended so.
+fn ending_is_right(ending: &str, successes: usize, status: Status) -> bool {
+    match ending {
+        "granted" => successes == 1,
+        "denied" => status == Status::Denied,
+        "expired" => true, // each can be late
+        // The success was lost on its way to the device, or was not sent: a write of unknown outcome is a 503, which is no lost
+        // answer to the device. Sent or not, the session is redeemed.
+        "possibly redeemed" | "rejected" => status == Status::Redeemed,
+        _ => false,
+    }
 }
 
 fn ending(outcome: &Outcome) -> &'static str {
