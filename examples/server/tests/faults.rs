@@ -33,6 +33,7 @@ use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use sqlx::Connection as _;
 use support::processes::Process;
+use support::server::{client, field};
 use support::services::{Cable, Service};
 use time::OffsetDateTime;
 use tokio::task::JoinSet;
@@ -72,6 +73,9 @@ impl Plan {
 
 /// All of it must end within this.
 const BOUND: Duration = Duration::from_secs(110);
+
+/// How long devices and users wait for an answer.
+const PATIENCE: Duration = Duration::from_secs(8);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn with_sqlite_nothing_is_lost_or_doubled() {
@@ -181,14 +185,10 @@ async fn scene(plan: Plan, direct: &str, cut: Cut, config: &Path, log: &Path) {
     for process in &mut processes {
         process.start().await;
     }
-    let http = reqwest::Client::builder()
-        .redirect(reqwest::redirect::Policy::none())
-        .timeout(Duration::from_secs(8))
-        .no_proxy();
     let world = Arc::new(World {
         plan,
         servers: processes.iter().map(Process::address).collect(),
-        http: http.build().unwrap(),
+        http: client(),
         started: Instant::now(),
         successes: Mutex::default(),
     });
@@ -258,7 +258,7 @@ impl World {
             for (name, value) in request.headers() {
                 post = post.header(name, value);
             }
-            let post = post.header("x-forwarded-for", source);
+            let post = post.header("x-forwarded-for", source).timeout(PATIENCE);
             match post.body(request.body().to_owned()).send().await {
                 Ok(response) => {
                     let status = response.status().as_u16();
@@ -378,13 +378,7 @@ async fn user(
     if wish == Wish::Ignore {
         return false;
     }
-    let browser = reqwest::Client::builder()
-        .cookie_store(true)
-        .redirect(reqwest::redirect::Policy::none())
-        .timeout(Duration::from_secs(8))
-        .no_proxy()
-        .build()
-        .unwrap();
+    let browser = client();
     let most = world.plan.lifetime.as_secs_f64() / 2.0;
     sleep(Duration::from_secs_f64(rng.f64() * most)).await;
     let mut page = Page::default();
@@ -411,7 +405,8 @@ async fn user(
             ]),
         };
         let source = format!("198.19.{}.{}", number / 256, number % 256);
-        let response = request.header("x-forwarded-for", source).send().await;
+        let request = request.header("x-forwarded-for", source);
+        let response = request.timeout(PATIENCE).send().await;
         let read = async |response: reqwest::Response| {
             (
                 response.status().as_u16(),
@@ -446,16 +441,10 @@ struct Page {
 
 impl Page {
     fn read(html: &str) -> Self {
-        let value = |name: &str| {
-            let (_, rest) = html.split_once(&format!(r#"name="{name}" value=""#))?;
-            Some(rest.split_once('"')?.0.to_owned())
-        };
+        let is_review = html.contains(r#"value="approve""#);
         Self {
-            csrf: value("csrf").unwrap_or_default(),
-            session: html
-                .contains(r#"value="approve""#)
-                .then(|| value("session"))
-                .flatten(),
+            csrf: field(html, "csrf").unwrap_or_default(),
+            session: field(html, "session").filter(|_| is_review),
             is_signed_out: html.contains(r#"value="sign_in""#),
         }
     }
