@@ -3,7 +3,8 @@
 //! Rules:
 //! 1. No redirect is followed: it would carry codes and tokens elsewhere.
 //! 2. No body is read beyond the limit, no request takes longer than its time.
-//! 3. What went wrong is told by kind: text of the peer or of the transport stays here.
+//! 3. What is not encrypted stays on this machine: no proxy gets it.
+//! 4. What went wrong is told by kind: text of the peer or of the transport stays here.
 
 use core::time::Duration;
 use std::io::{ErrorKind, Read as _};
@@ -12,7 +13,7 @@ use std::sync::Arc;
 use device_flow::client::{Failure, Received, Request};
 use rustls::crypto::aws_lc_rs;
 use ureq::tls::{RootCerts, TlsConfig};
-use ureq::{Agent, Body, Error};
+use ureq::{Agent, Body, Error, Proxy};
 
 /// What is read of a body: the limit of the core for answers and documents, and one byte to see that it is passed.
 const MAX_READ: u64 = 1024 * 1024 + 1;
@@ -25,7 +26,12 @@ pub(crate) type Answer = ::http::Response<Vec<u8>>;
 
 /// Sends requests.
 #[derive(Clone)]
-pub(crate) struct Http(Agent);
+pub(crate) struct Http {
+    /// For https, through the proxy that the environment names: it sees a host name, and octets that it cannot read.
+    proxied: Agent,
+    /// For http, which is of this machine.
+    direct: Agent,
+}
 
 impl Http {
     pub(crate) fn new(timeout: Duration) -> Self {
@@ -34,37 +40,64 @@ impl Http {
             .root_certs(RootCerts::PlatformVerifier)
             .unversioned_rustls_crypto_provider(Arc::new(aws_lc_rs::default_provider()))
             .build();
-        let config = Agent::config_builder()
-            .tls_config(tls)
-            .max_redirects(0)
-            .max_redirects_will_error(false)
-            .http_status_as_error(false)
-            .max_response_header_size(MAX_HEAD)
-            .timeout_global(Some(timeout))
-            .user_agent(concat!(
-                "device-flow-example-cli/",
-                env!("CARGO_PKG_VERSION")
-            ))
-            .build();
-        Self(config.into())
+        let agent = |proxy: Option<Proxy>| -> Agent {
+            Agent::config_builder()
+                .tls_config(tls.clone())
+                .proxy(proxy)
+                .max_redirects(0)
+                .max_redirects_will_error(false)
+                .http_status_as_error(false)
+                .max_response_header_size(MAX_HEAD)
+                .timeout_global(Some(timeout))
+                .user_agent(concat!(
+                    "device-flow-example-cli/",
+                    env!("CARGO_PKG_VERSION")
+                ))
+                .build()
+                .into()
+        };
+        Self {
+            proxied: agent(Proxy::try_from_env()),
+            direct: agent(None),
+        }
+    }
+
+    fn agent(&self, scheme: Option<&str>) -> &Agent {
+        if scheme == Some("https") {
+            &self.proxied
+        } else {
+            &self.direct
+        }
+    }
+
+    fn agent_of(&self, url: &str) -> &Agent {
+        self.agent(url.split_once(':').map(|(scheme, _)| scheme))
     }
 
     /// Sends a request of the flow.
     pub(crate) fn send(&self, request: Request) -> Result<Received<Vec<u8>>, Failure> {
         let request = ::http::Request::<String>::from(request);
-        finish(self.0.run(request)).map(Received::from)
+        let agent = self.agent(request.uri().scheme_str());
+        finish(agent.run(request)).map(Received::from)
     }
 
     /// Fetches a document.
     pub(crate) fn get(&self, url: &str) -> Result<Answer, Failure> {
-        finish(self.0.get(url).header("accept", "application/json").call())
+        let request = self.agent_of(url).get(url);
+        finish(request.header("accept", "application/json").call())
     }
 
     /// Sends a form.
     pub(crate) fn post(&self, url: &str, form: &[(&str, &str)]) -> Result<Answer, Failure> {
-        let request = self.0.post(url).header("accept", "application/json");
+        let request = self.agent_of(url).post(url);
+        let request = request.header("accept", "application/json");
         finish(request.send_form(form.iter().copied()))
     }
+}
+
+/// Whether the server says that it could not answer this time.
+pub(crate) fn is_unavailable(answer: &Answer) -> bool {
+    matches!(answer.status().as_u16(), 408 | 429 | 500..=599)
 }
 
 fn finish(response: Result<::http::Response<Body>, Error>) -> Result<Answer, Failure> {

@@ -1,13 +1,14 @@
 //! Servers that are not what they should be.
 
-use std::io::Write as _;
-use std::net::TcpStream;
-use std::sync::{Arc, Mutex};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 
 use crate::server::{Server, respond};
-use crate::tool::{Ended, Home};
+use crate::tool::{Ended, Home, PATIENCE};
 
 /// What a login comes to where one path answers like this.
 fn login_where(path: &'static str, answer: fn(&mut TcpStream)) -> (Server, Ended) {
@@ -56,66 +57,104 @@ fn no_redirect_is_followed() {
     }
 }
 
-/// Writes for as long as somebody reads, up to 16 megabytes; how much was taken.
-fn flood(stream: &mut TcpStream, head: &str, chunk: &[u8]) -> usize {
-    let mut taken = 0;
-    if stream.write_all(head.as_bytes()).is_ok() {
-        while taken < 16 << 20 && stream.write_all(chunk).is_ok() {
-            taken += chunk.len();
+/// What a login comes to where one path answers with `head` and then `line` for as long as somebody reads; how much was taken.
+/// What lies in the buffers of the sockets was taken too, but never read.
+fn flooded(path: &'static str, head: &'static str, line: &[u8]) -> (Ended, usize) {
+    let chunk = line.repeat(65_536 / line.len());
+    let (sender, taken) = mpsc::channel();
+    let server = Server::with_trouble(move |asked, stream| {
+        let mine = asked.path == path;
+        if mine {
+            let mut taken = 0;
+            if stream.write_all(head.as_bytes()).is_ok() {
+                while taken < ENOUGH && stream.write_all(&chunk).is_ok() {
+                    taken += chunk.len();
+                }
+            }
+            sender.send(taken).unwrap();
         }
-    }
-    taken
+        mine
+    });
+    let home = Home::new(&server.issuer);
+    let ended = home.run(&["login"]);
+    assert_eq!(home.names(), [""; 0], "{ended:?}");
+    (ended, taken.recv_timeout(PATIENCE).unwrap())
 }
+
+/// What nobody reads to its end: sixteen times the limit of a body, and more than sockets hold.
+const ENOUGH: usize = 16 << 20;
 
 #[test]
 fn a_body_without_an_end_is_not_read_to_its_end() {
-    for (path, code) in [
-        ("/.well-known/oauth-authorization-server", 9),
-        ("/device_authorization", 9),
-        ("/token", 9),
+    for path in [
+        "/.well-known/oauth-authorization-server",
+        "/device_authorization",
+        "/token",
     ] {
-        let taken = Arc::new(Mutex::new(0));
-        let counted = Arc::clone(&taken);
-        let server = Server::with_trouble(move |asked, stream| {
-            let mine = asked.path == path;
-            if mine {
-                let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n";
-                *counted.lock().unwrap() = flood(stream, head, &vec![b' '; 65_536]);
-            }
-            mine
-        });
-        let home = Home::new(&server.issuer);
-        let ended = home.run(&["login"]).with(code);
+        let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n";
+        let (ended, taken) = flooded(path, head, b" ");
+        let ended = ended.with(9);
         assert!(ended.err.contains("too large"), "{path}: {ended:?}");
-        // What lies in the buffers of the sockets was written, but never read.
-        assert!(*taken.lock().unwrap() < 16 << 20, "{path}");
+        assert!(taken < ENOUGH, "{path}: {taken}");
     }
 }
 
 #[test]
 fn a_head_without_an_end_is_not_read_to_its_end() {
-    let (_, ended) = login_where("/device_authorization", |stream| {
-        let taken = flood(
-            stream,
-            "HTTP/1.1 200 OK\r\n",
-            &b"x-more: and more\r\n".repeat(4096),
-        );
-        assert!(taken < 16 << 20);
-    });
+    let head = "HTTP/1.1 200 OK\r\nx-more: ";
+    let (ended, taken) = flooded("/device_authorization", head, b"and more");
     ended.with(6);
+    assert!(taken < ENOUGH, "{taken}");
 }
 
 #[test]
 fn an_answer_that_takes_for_ever_is_given_up() {
     let (_, ended) = login_where("/device_authorization", |stream| {
         let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n");
-        // A drop at a time, so that no single read takes long.
-        while stream.write_all(b" ").is_ok() {
-            std::thread::sleep(std::time::Duration::from_millis(50));
+        // A drop at a time, so that no single read takes long, and for longer than anybody waits.
+        let until = Instant::now() + PATIENCE;
+        let drip = Duration::from_millis(50);
+        stream.set_read_timeout(Some(drip)).unwrap();
+        while Instant::now() < until && stream.write_all(b" ").is_ok() {
+            // It says nothing more: this is a pause that ends when it hangs up.
+            let _ = stream.read(&mut [0]);
         }
     });
     let ended = ended.with(6);
     assert!(ended.err.contains("in time"), "{ended:?}");
+}
+
+#[test]
+fn no_proxy_gets_what_is_not_encrypted() {
+    let proxy = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("http://{}", proxy.local_addr().unwrap());
+    let (sender, asked) = mpsc::channel();
+    std::thread::spawn(move || {
+        for mut stream in proxy.incoming().flatten() {
+            let mut line = String::new();
+            let _ = BufReader::new(&stream).read_line(&mut line);
+            let _ = sender.send(line);
+            respond(&mut stream, 502, "", "");
+        }
+    });
+    let environment: Vec<_> = ["ALL_PROXY", "HTTPS_PROXY", "HTTP_PROXY", "http_proxy"]
+        .map(|name| (name, &*address))
+        .to_vec();
+
+    let server = Server::start();
+    let home = Home::new(&server.issuer);
+    let login = home.start_with(&["login"], &environment);
+    server.approve(&login.user_code());
+    login.end().with(0);
+    home.start_with(&["refresh"], &environment).end().with(0);
+    home.start_with(&["logout"], &environment).end().with(0);
+    assert_eq!(asked.try_recv().ok(), None);
+
+    // What is encrypted may pass through it.
+    let issuer = ["login", "--issuer", "https://login.example.com"];
+    home.start_with(&issuer, &environment).end().with(6);
+    let line = asked.recv_timeout(PATIENCE).unwrap();
+    assert_eq!(line, "CONNECT login.example.com:443 HTTP/1.1\r\n");
 }
 
 #[test]

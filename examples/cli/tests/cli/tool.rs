@@ -29,13 +29,23 @@ impl Home {
 
     /// Starts the tool.
     pub(crate) fn start(&self, arguments: &[&str]) -> Tool {
+        self.start_with(arguments, &[])
+    }
+
+    /// Starts the tool with more in its environment.
+    pub(crate) fn start_with(&self, arguments: &[&str], environment: &[(&str, &str)]) -> Tool {
+        Tool::start(self.command(arguments, environment))
+    }
+
+    fn command(&self, arguments: &[&str], environment: &[(&str, &str)]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_example-cli"));
         command
             .args(arguments)
             .env_clear()
             .env("HOME", self.folder.path())
-            .env("EXAMPLE_CLI_ISSUER", &self.issuer);
-        Tool::start(command)
+            .env("EXAMPLE_CLI_ISSUER", &self.issuer)
+            .envs(environment.iter().copied());
+        command
     }
 
     /// Runs the tool to its end.
