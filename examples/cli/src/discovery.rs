@@ -2,20 +2,25 @@
 //!
 //! [RFC 8414]: https://www.rfc-editor.org/rfc/rfc8414
 
-use device_flow::client::Endpoints;
 use device_flow::wire::metadata::{Metadata, MetadataError};
 
 use crate::Context;
 use crate::ending::{Ending, Exit};
+use crate::http::is_unavailable;
 
 /// A server as it describes itself.
-pub(crate) struct Server {
-    pub(crate) metadata: Metadata,
-    pub(crate) endpoints: Endpoints,
+pub(crate) struct Server(pub(crate) Metadata);
+
+/// What a server is wanted for. It may have withdrawn one and still do another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wanted {
+    Login,
+    Renewal,
+    Revocation,
 }
 
 /// Reads the server's own description: where RFC 8414 puts it, or else where `OpenID` Connect does.
-pub(crate) fn discover(context: &Context) -> Result<Server, Ending> {
+pub(crate) fn discover(context: &Context, wanted: Wanted) -> Result<Server, Ending> {
     let issuer = &context.issuer;
     let places = [Metadata::well_known(issuer), Metadata::openid(issuer)];
     let mut found = false;
@@ -24,43 +29,61 @@ pub(crate) fn discover(context: &Context) -> Result<Server, Ending> {
         let answer = context.http.get(&place).map_err(Ending::no_answer)?;
         match answer.status().as_u16() {
             200 => {}
+            _ if is_unavailable(&answer) => return Err(Ending::unavailable()),
             300..=399 => {
                 return Err(Ending::new(
                     Exit::Untrusted,
                     "The server redirects its metadata elsewhere, which is not followed: name the issuer itself.",
                 ));
             }
-            408 | 429 | 500..=599 => {
-                return Err(Ending::new(
-                    Exit::Unreachable,
-                    "The server could not answer: try again later.",
-                ));
-            }
             _ => continue,
         }
         found = true;
         let metadata = Metadata::read(answer.body(), issuer).map_err(untrusted)?;
-        if let Ok(endpoints) = Endpoints::from_metadata(&metadata) {
-            return Ok(Server {
-                metadata,
-                endpoints,
-            });
+        let server = Server(metadata);
+        let mut has_all = true;
+        for name in wanted.endpoints() {
+            has_all &= server.endpoint(name)?.is_some();
+        }
+        if has_all {
+            return Ok(server);
         }
     }
-    Err(Ending::new(
-        Exit::Refused,
-        if found {
-            "The server does not support login with a code."
-        } else {
-            "There is no authorization server at this address."
-        },
-    ))
+    Err(if found {
+        wanted.lacking()
+    } else {
+        let sentence = "There is no authorization server at this address.";
+        Ending::new(Exit::Refused, sentence)
+    })
+}
+
+impl Wanted {
+    /// What it takes.
+    const fn endpoints(self) -> &'static [&'static str] {
+        match self {
+            Self::Login => &["device_authorization_endpoint", "token_endpoint"],
+            Self::Renewal => &["token_endpoint"],
+            Self::Revocation => &["revocation_endpoint"],
+        }
+    }
+
+    /// The server does not have it.
+    pub(crate) fn lacking(self) -> Ending {
+        let sentence = match self {
+            Self::Login => "The server does not support login with a code.",
+            Self::Renewal => {
+                "The server does not renew tokens any more: it names no endpoint for them."
+            }
+            Self::Revocation => "The server does not revoke tokens.",
+        };
+        Ending::new(Exit::Refused, sentence)
+    }
 }
 
 impl Server {
     /// Another endpoint, if the server has it.
     pub(crate) fn endpoint(&self, name: &str) -> Result<Option<&str>, Ending> {
-        self.metadata.endpoint(name).map_err(untrusted)
+        self.0.endpoint(name).map_err(untrusted)
     }
 }
 

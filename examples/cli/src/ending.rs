@@ -30,6 +30,12 @@ impl Ending {
         }
     }
 
+    /// The server answered that it could not.
+    pub(crate) fn unavailable() -> Self {
+        let sentence = "The server could not answer: try again later.";
+        Self::new(Exit::Unreachable, sentence)
+    }
+
     /// There was no answer.
     pub(crate) fn no_answer(failure: Failure) -> Self {
         match failure {

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::Context;
 use crate::discovery::Server;
 use crate::ending::{Ending, Exit};
+use crate::http::is_unavailable;
 
 /// The most keys that are tried. Servers publish two or three.
 const MAX_KEYS: usize = 16;
@@ -61,13 +62,17 @@ pub(crate) fn verify(context: &Context, server: &Server, token: &str) -> Result<
     };
     let place = server.endpoint("jwks_uri")?;
     let place = place.ok_or_else(|| untrusted(Fault::NoKeys))?;
+    let unavailable = || {
+        let sentence = "The server's keys could not be fetched: try again later.";
+        Ending::new(Exit::Unreachable, sentence)
+    };
     let answer = context.http.get(place).map_err(|failure| match failure {
-        Failure::ConnectionTimeout | Failure::Other => Ending::new(
-            Exit::Unreachable,
-            "The server's keys could not be fetched: try again later.",
-        ),
+        Failure::ConnectionTimeout | Failure::Other => unavailable(),
         Failure::Permanent | _ => Ending::no_answer(failure),
     })?;
+    if is_unavailable(&answer) {
+        return Err(unavailable());
+    }
     if answer.status().as_u16() != 200 {
         return Err(untrusted(Fault::NoKeys));
     }

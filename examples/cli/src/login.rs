@@ -12,17 +12,17 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::{Instant, SystemTime};
 
 use device_flow::client::{
-    DeviceFlow, Expiry, Failure, Next, Outcome, Received, Request, Snapshot, StartError, Step,
-    Tokens, Verdict, Waiting, verdict,
+    DeviceFlow, Endpoints, Expiry, Failure, Next, Outcome, Received, Request, Snapshot, StartError,
+    Step, Tokens, Verdict, Waiting, verdict,
 };
 use serde::{Deserialize, Serialize};
 
 use crate::Context;
 use crate::args;
-use crate::discovery::{Server, discover};
+use crate::discovery::{Server, Wanted, discover};
 use crate::ending::{Ending, Exit};
 use crate::http::Http;
-use crate::id_token;
+use crate::id_token::{self, Identity};
 use crate::screen::{Shown, Spinner};
 use crate::session::{self, Session};
 
@@ -35,6 +35,9 @@ const LOCK: &str = "login.lock";
 /// How long a request in flight may hold up Ctrl-C.
 const GRACE: Duration = Duration::from_secs(2);
 
+/// Seconds between one request for the server's keys and the next: long enough for a restart behind a balancer.
+const PAUSES: [u64; 3] = [1, 2, 4];
+
 pub(crate) fn login(context: &Context, options: &args::Login) -> Result<(), Ending> {
     let Some(_lock) = context.store.try_lock(LOCK)? else {
         return Err(Ending::new(
@@ -42,8 +45,9 @@ pub(crate) fn login(context: &Context, options: &args::Login) -> Result<(), Endi
             "Another login for this server and client is under way: finish it, or cancel it there with Ctrl-C.",
         ));
     };
-    let server = discover(context)?;
-    let flow = DeviceFlow::new(server.endpoints.clone(), &*context.client_id).scope(&options.scope);
+    let server = discover(context, Wanted::Login)?;
+    let endpoints = Endpoints::from_metadata(&server.0).map_err(|_| Wanted::Login.lacking())?;
+    let flow = DeviceFlow::new(endpoints, &*context.client_id).scope(&options.scope);
     let login = Login {
         context,
         flow: &flow,
@@ -92,7 +96,7 @@ fn accept(
 ) -> Result<Session, Ending> {
     let accept = || -> Result<Session, Ending> {
         let identity = match tokens.id_token() {
-            Some(token) => Some(id_token::verify(context, server, token)?),
+            Some(token) => Some(identify(context, server, token)?),
             None => None,
         };
         let session = Session::new(context, tokens, scope, identity)?;
@@ -108,6 +112,21 @@ fn accept(
             tokens.access_token(),
         );
     })
+}
+
+/// Who signed in. The tokens are here already: where the server cannot show its keys at the moment, it is asked again.
+fn identify(context: &Context, server: &Server, token: &str) -> Result<Identity, Ending> {
+    for pause in PAUSES {
+        match id_token::verify(context, server, token) {
+            Err(ending) if ending.exit == Exit::Unreachable => {
+                let sentence = "The server's keys could not be fetched: trying again.";
+                context.screen.note(sentence);
+                std::thread::sleep(Duration::from_secs(pause));
+            }
+            verified => return verified,
+        }
+    }
+    id_token::verify(context, server, token)
 }
 
 /// One login, from the prompt to the outcome.
@@ -393,14 +412,8 @@ fn ending_of_start(error: &StartError) -> Ending {
             "The server does not give this client a code.",
             refusal,
         ),
-        StartError::Unsupported(_) => Ending::new(
-            Exit::Refused,
-            "The server does not support login with a code.",
-        ),
-        StartError::Unavailable(_) => Ending::new(
-            Exit::Unreachable,
-            "The server could not answer: try again later.",
-        ),
+        StartError::Unsupported(_) => Wanted::Login.lacking(),
+        StartError::Unavailable(_) => Ending::unavailable(),
         StartError::Malformed(why) => untrusted(why),
         StartError::Redirected(_) | StartError::Field(_) | _ => untrusted(error),
     }

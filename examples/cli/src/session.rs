@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::Context;
-use crate::discovery::{Server, discover};
+use crate::discovery::{Server, Wanted, discover};
 use crate::ending::{Ending, Exit};
 use crate::id_token::{self, Identity};
 use crate::login::{self, since_epoch};
@@ -155,8 +155,9 @@ impl Session {
             let sentence = "There is no refresh token: run `example-cli login`.";
             return Err(Ending::new(Exit::SignedOut, sentence));
         };
-        let server = discover(context)?;
-        let token_endpoint = server.endpoint("token_endpoint")?.unwrap_or_default();
+        let server = discover(context, Wanted::Renewal)?;
+        let token_endpoint = server.endpoint("token_endpoint")?;
+        let token_endpoint = token_endpoint.ok_or_else(|| Wanted::Renewal.lacking())?;
         let form = [
             ("grant_type", "refresh_token"),
             ("refresh_token", refresh_token),
@@ -189,10 +190,7 @@ impl Session {
                 context.store.write(FILE, &spent)?;
                 Err(Ending::refused(Exit::SignedOut, login_again, &refusal))
             }
-            Verdict::Transient | Verdict::SlowDown(_) => Err(Ending::new(
-                Exit::Unreachable,
-                "The server could not answer: try again later.",
-            )),
+            Verdict::Transient | Verdict::SlowDown(_) => Err(Ending::unavailable()),
             Verdict::Denied(refusal) | Verdict::Expired(refusal) | Verdict::Rejected(refusal) => {
                 let sentence = "The server refused to renew the tokens.";
                 Err(Ending::refused(Exit::Refused, sentence, &refusal))
@@ -291,7 +289,7 @@ pub(crate) fn logout(context: &Context) -> Result<(), Ending> {
     let Ok(session) = session else {
         return session.map(drop);
     };
-    let left = discover(context).map_or(Left::Both, |server| {
+    let left = discover(context, Wanted::Revocation).map_or(Left::Both, |server| {
         let refresh_token = session.refresh_token.as_deref();
         revoke(context, &server, refresh_token, &session.access_token)
     });

@@ -210,6 +210,30 @@ fn a_server_that_is_away_for_a_while_is_waited_for() {
 }
 
 #[test]
+fn a_login_is_not_thrown_away_where_the_keys_cannot_be_had_at_once() {
+    let fetches = AtomicUsize::new(0);
+    let server = Server::with_trouble(move |asked, stream| {
+        let away = asked.path == "/jwks" && fetches.fetch_add(1, Ordering::SeqCst) < 2;
+        if away {
+            respond(stream, 503, "", "");
+        }
+        away
+    });
+    let home = Home::new(&server.issuer);
+    let login = home.start(&["login"]);
+    server.approve(&login.user_code());
+    let ended = login.end().with(0);
+    assert!(
+        ended
+            .err
+            .contains("keys could not be fetched: trying again"),
+        "{ended:?}"
+    );
+    assert!(ended.out.contains("Ada Lovelace"), "{ended:?}");
+    assert_eq!(server.revoked().len(), 0);
+}
+
+#[test]
 fn a_second_login_at_once_is_told_of_the_first() {
     let server = Server::start();
     let home = Home::new(&server.issuer);
@@ -222,7 +246,7 @@ fn a_second_login_at_once_is_told_of_the_first() {
 }
 
 #[test]
-fn a_wrong_command_line_is_told_before_anything_is_sent() {
+fn a_wrong_command_line_is_told_before_a_code_is_asked_for() {
     let server = Server::start();
     let home = Home::new(&server.issuer);
     home.run(&["login", "--issuer", "http://login.example.com"])

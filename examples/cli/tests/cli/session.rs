@@ -77,6 +77,79 @@ fn a_refused_refresh_token_asks_for_a_new_login() {
 }
 
 #[test]
+fn renewed_tokens_are_kept_where_the_keys_cannot_be_had() {
+    for status in [408, 429, 500, 503] {
+        let away = Arc::new(AtomicBool::new(false));
+        let seen = Arc::clone(&away);
+        let server = Server::with_trouble(move |asked, stream| {
+            let mine = asked.path == "/jwks" && seen.load(Ordering::SeqCst);
+            if mine {
+                respond(stream, status, "", "");
+            }
+            mine
+        });
+        let home = signed_in(&server);
+        let before = home.read("tokens.json");
+        away.store(true, Ordering::SeqCst);
+        home.run(&["refresh"]).with(0).without(&server.secrets());
+        let renewed = home.read("tokens.json");
+        assert_ne!(renewed["refresh_token"], before["refresh_token"]);
+        assert_eq!(
+            renewed["identity"], before["identity"],
+            "who signed in is known"
+        );
+        assert_eq!(server.revoked().len(), 0);
+    }
+}
+
+/// A server that has withdrawn what is not among these.
+fn with_only(endpoints: &'static [&str]) -> (Server, Arc<AtomicBool>) {
+    let withdrawn = Arc::new(AtomicBool::new(false));
+    let seen = Arc::clone(&withdrawn);
+    let server = Server::with_trouble(move |asked, stream| {
+        let mine = asked.path.starts_with("/.well-known/") && seen.load(Ordering::SeqCst);
+        if mine {
+            let issuer = format!("http://{}", stream.local_addr().unwrap());
+            let mut metadata = json!({ "issuer": issuer });
+            for name in endpoints {
+                let (path, _) = name.split_once('_').unwrap();
+                metadata[*name] =
+                    json!(format!("{issuer}/{}", path.replace("revocation", "revoke")));
+            }
+            respond(stream, 200, "", &metadata.to_string());
+        }
+        mine
+    });
+    (server, withdrawn)
+}
+
+#[test]
+fn a_server_that_withdrew_login_with_a_code_still_renews_and_revokes() {
+    let (server, withdrawn) = with_only(&["token_endpoint", "revocation_endpoint", "jwks_uri"]);
+    let home = signed_in(&server);
+    withdrawn.store(true, Ordering::SeqCst);
+    home.run(&["refresh"]).with(0);
+    home.run(&["logout"]).with(0);
+    assert_eq!(server.revoked().len(), 2);
+    let ended = home.run(&["login"]).with(5);
+    assert!(
+        ended.err.contains("does not support login with a code"),
+        "{ended:?}"
+    );
+}
+
+#[test]
+fn a_server_without_a_token_endpoint_is_not_asked_to_renew() {
+    let (server, withdrawn) = with_only(&["revocation_endpoint"]);
+    let home = signed_in(&server);
+    withdrawn.store(true, Ordering::SeqCst);
+    let ended = home.run(&["refresh"]).with(5);
+    assert!(ended.err.contains("does not renew tokens"), "{ended:?}");
+    home.run(&["logout"]).with(0);
+    assert_eq!(server.revoked().len(), 2);
+}
+
+#[test]
 fn tokens_of_another_user_are_refused() {
     let server = Server::start();
     let home = signed_in(&server);
