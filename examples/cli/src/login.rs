@@ -100,7 +100,7 @@ fn accept(
             None => None,
         };
         let session = Session::new(context, tokens, scope, identity)?;
-        session.keep(context)?;
+        session.keep(context, server)?;
         Ok(session)
     };
     accept().inspect_err(|_| {

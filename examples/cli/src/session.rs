@@ -73,10 +73,27 @@ impl Session {
         })
     }
 
-    /// Replaces what is on disk.
-    pub(crate) fn keep(&self, context: &Context) -> Result<(), Ending> {
-        let _lock = context.store.lock(LOCK)?;
-        context.store.write(FILE, self)
+    /// Replaces what is on disk, and revokes that as far as the server can.
+    pub(crate) fn keep(&self, context: &Context, server: &Server) -> Result<(), Ending> {
+        let before = {
+            let _lock = context.store.lock(LOCK)?;
+            // A file that cannot be read is replaced as well.
+            let before = Self::load(context).ok();
+            context.store.write(FILE, self)?;
+            before
+        };
+        if let Some(before) = before.filter(|before| !before.shares_a_token_with(self)) {
+            let refresh_token = before.refresh_token.as_deref();
+            revoke(context, server, refresh_token, &before.access_token);
+        }
+        Ok(())
+    }
+
+    /// Whether the server gave out the same again: then both are one grant, which is to stay.
+    fn shares_a_token_with(&self, other: &Self) -> bool {
+        let refreshes_the_same =
+            self.refresh_token.is_some() && self.refresh_token == other.refresh_token;
+        refreshes_the_same || self.access_token == other.access_token
     }
 
     fn load(context: &Context) -> Result<Self, Ending> {

@@ -1,7 +1,7 @@
 //! What a login leaves behind.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use serde_json::json;
 
@@ -11,10 +11,51 @@ use crate::tool::{Home, wait_for};
 /// A home that is signed in.
 fn signed_in(server: &Server) -> Home {
     let home = Home::new(&server.issuer);
+    sign_in(server, &home);
+    home
+}
+
+fn sign_in(server: &Server, home: &Home) {
     let login = home.start(&["login"]);
     server.approve(&login.user_code());
     login.end().with(0);
-    home
+}
+
+#[test]
+fn the_tokens_of_an_earlier_login_are_revoked_once_there_are_new_ones() {
+    let server = Server::start();
+    let home = signed_in(&server);
+    let first = home.read("tokens.json");
+    assert_eq!(server.revoked().len(), 0);
+    sign_in(&server, &home);
+    let second = home.read("tokens.json");
+    assert_ne!(second["refresh_token"], first["refresh_token"]);
+    let expected = json!([first["refresh_token"], first["access_token"]]);
+    assert_eq!(json!(server.revoked()), expected);
+    home.run(&["refresh"]).with(0);
+}
+
+#[test]
+fn a_refresh_token_that_is_given_out_twice_is_not_revoked() {
+    let polls = AtomicUsize::new(0);
+    let server = Server::with_trouble(move |asked, stream| {
+        let mine = asked.path == "/token";
+        if mine {
+            let count = polls.fetch_add(1, Ordering::SeqCst);
+            let body = json!({
+                "access_token": format!("access-{count}"), "token_type": "Bearer", "refresh_token": "the same",
+            });
+            respond(stream, 200, "", &body.to_string());
+        }
+        mine
+    });
+    let home = Home::new(&server.issuer);
+    for count in 0..2 {
+        home.run(&["login"]).with(0);
+        let tokens = home.read("tokens.json");
+        assert_eq!(tokens["access_token"], format!("access-{count}"));
+    }
+    assert_eq!(server.revoked(), [""; 0]);
 }
 
 #[test]
