@@ -84,7 +84,8 @@ fn timeout(text: &str) -> Result<Duration, String> {
 const EXIT_CODES: &str = "\
 Exit codes:
     0  done
-    1  this machine failed: a file could not be read or written
+    1  this machine failed: a file could not be read or written, or the result
+       not be written
     2  the command line is wrong
     3  the user said no
     4  the code expired before the user decided

@@ -21,6 +21,10 @@ impl Ending {
         }
     }
 
+    pub(crate) fn cancelled() -> Self {
+        Self::new(Exit::Cancelled, "Cancelled.")
+    }
+
     /// The server refused, in its own words.
     pub(crate) fn refused(exit: Exit, sentence: impl Into<String>, refusal: &Refusal) -> Self {
         let code = || refusal.code().map(Prose::of);
@@ -54,7 +58,7 @@ impl Ending {
 /// The exit codes, each for another reaction of a script.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Exit {
-    /// This machine failed.
+    /// This machine failed: its files, or standard output.
     Failed,
     /// The command line is wrong.
     Usage,

@@ -3,11 +3,10 @@
 //! Rules:
 //! 1. One login at a time for a server and a client: the second says so and ends.
 //! 2. What is needed to go on after a crash is on disk before anything is waited for, and gone when the login is over.
-//! 3. Ctrl-C is heard while waiting and while asking. A token that still arrives is revoked.
+//! 3. Ctrl-C is heard while waiting and while asking. A token that still arrives in time is revoked.
 
 use core::time::Duration;
 use std::io::{BufRead as _, stdin};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::{Instant, SystemTime};
 
@@ -23,7 +22,7 @@ use crate::discovery::{Server, Wanted, discover};
 use crate::ending::{Ending, Exit};
 use crate::http::Http;
 use crate::id_token::{self, Identity};
-use crate::screen::{Shown, Spinner};
+use crate::screen::{Report, Shown, Spinner};
 use crate::session::{self, Session};
 
 /// A login under way, on disk.
@@ -32,13 +31,13 @@ const FILE: &str = "login.json";
 /// Held by whoever signs in.
 const LOCK: &str = "login.lock";
 
-/// How long a request in flight may hold up Ctrl-C.
+/// How long the answer to a poll in flight may hold up Ctrl-C. What comes later is lost, and good until it expires.
 const GRACE: Duration = Duration::from_secs(2);
 
 /// Seconds between one request for the server's keys and the next: long enough for a restart behind a balancer.
 const PAUSES: [u64; 3] = [1, 2, 4];
 
-pub(crate) fn login(context: &Context, options: &args::Login) -> Result<(), Ending> {
+pub(crate) fn login(context: &Context, options: &args::Login) -> Result<Report, Ending> {
     let Some(_lock) = context.store.try_lock(LOCK)? else {
         return Err(Ending::new(
             Exit::Busy,
@@ -52,17 +51,18 @@ pub(crate) fn login(context: &Context, options: &args::Login) -> Result<(), Endi
         context,
         flow: &flow,
         browses: !options.no_browser && context.screen.is_attended() && has_browser(),
-        events: Events::new(context.http.clone()),
+        events: Events::new(context),
         clock: Instant::now(),
     };
     let outcome = login.run(&options.scope)?;
+    context.must_finish();
     let accepted = match &outcome {
         Outcome::Granted(tokens) => accept(context, &server, &options.scope, tokens),
         Outcome::Cancelled(late) => {
             if let Some(late) = late {
                 session::revoke(context, &server, late.refresh_token(), late.access_token());
             }
-            Err(Ending::new(Exit::Cancelled, "Cancelled."))
+            Err(Ending::cancelled())
         }
         Outcome::Denied(_)
         | Outcome::Expired(_)
@@ -75,8 +75,7 @@ pub(crate) fn login(context: &Context, options: &args::Login) -> Result<(), Endi
     let removed = context.store.remove(FILE);
     let session = accepted?;
     removed?;
-    session.show(context, "signed_in");
-    Ok(())
+    Ok(session.report("signed_in"))
 }
 
 /// Forgets a login that was killed, unless somebody is at it.
@@ -100,6 +99,8 @@ fn accept(
             None => None,
         };
         let session = Session::new(context, tokens, scope, identity)?;
+        // So far it can be undone.
+        context.interrupt.check()?;
         session.keep(context, server)?;
         Ok(session)
     };
@@ -119,9 +120,10 @@ fn identify(context: &Context, server: &Server, token: &str) -> Result<Identity,
     for pause in PAUSES {
         match id_token::verify(context, server, token) {
             Err(ending) if ending.exit == Exit::Unreachable => {
+                context.interrupt.check()?;
                 let sentence = "The server's keys could not be fetched: trying again.";
                 context.screen.note(sentence);
-                std::thread::sleep(Duration::from_secs(pause));
+                context.interrupt.pause(Duration::from_secs(pause))?;
             }
             verified => return verified,
         }
@@ -167,7 +169,8 @@ impl Login<'_> {
                     self.keep(&mut unfinished, sent.snapshot(self.now()))?;
                     self.events.send(request);
                     let Some(answer) = self.answer(&unfinished, &spinner) else {
-                        spinner.note("Cancelling.");
+                        drop(spinner);
+                        self.context.screen.note("Cancelling.");
                         let late = self.events.late_answer();
                         return Ok(sent.cancel().answer(late));
                     };
@@ -310,19 +313,14 @@ struct Events {
 }
 
 impl Events {
-    fn new(http: Http) -> Self {
+    fn new(context: &Context) -> Self {
         let (sender, receiver) = mpsc::channel();
         let interrupted = sender.clone();
-        let once = AtomicBool::new(false);
-        // SIGTERM and SIGHUP stay as they are: what they kill can be resumed.
-        let _ = ctrlc::set_handler(move || {
-            if once.swap(true, Ordering::Relaxed) {
-                std::process::exit(Exit::Cancelled.code().into()); // asked twice
-            }
+        context.interrupt.hold_off(move || {
             let _ = interrupted.send(Event::Interrupted);
         });
         Self {
-            http,
+            http: context.http.clone(),
             sender,
             receiver,
         }
@@ -444,7 +442,7 @@ fn ending_of(outcome: &Outcome) -> Ending {
             untrusted(&"the server answered with a redirect, which is not followed")
         }
         Outcome::Malformed(why) => untrusted(why),
-        Outcome::Granted(_) | Outcome::Cancelled(_) => Ending::new(Exit::Cancelled, "Cancelled."),
+        Outcome::Granted(_) | Outcome::Cancelled(_) => Ending::cancelled(),
     }
 }
 

@@ -9,6 +9,7 @@
 //! | `screen` | what the user sees, or a program reads |
 //! | `state` | the files |
 //! | `ending` | how a command ends when it does not do what it was told |
+//! | `interrupt` | Ctrl-C |
 //!
 //! [RFC 8628]: https://www.rfc-editor.org/rfc/rfc8628
 
@@ -17,6 +18,7 @@ mod discovery;
 mod ending;
 mod http;
 mod id_token;
+mod interrupt;
 mod login;
 mod screen;
 mod session;
@@ -29,7 +31,8 @@ use clap::Parser as _;
 use args::{Args, Command};
 use ending::Ending;
 use http::Http;
-use screen::Screen;
+use interrupt::Interrupt;
+use screen::{Report, Screen};
 use state::Store;
 
 /// What every command works with.
@@ -39,12 +42,27 @@ struct Context {
     http: Http,
     store: Store,
     screen: Screen,
+    interrupt: Interrupt,
+}
+
+impl Context {
+    /// Something is at stake: from now on Ctrl-C waits until it is brought to an end.
+    fn must_finish(&self) {
+        let screen = self.screen;
+        self.interrupt.hold_off(move || {
+            screen.note("Bringing to an end what has begun. Ctrl-C again does not wait for it.");
+        });
+    }
 }
 
 fn main() -> ExitCode {
     let args = Args::parse();
     let screen = Screen::new(args.common.json);
-    match run(args, screen) {
+    let interrupt = Interrupt::install(screen);
+    let outcome = run(args, screen, interrupt.clone());
+    // It is over, one way or the other, and that is said once.
+    interrupt.hold_off(|| ());
+    match outcome.and_then(|report| screen.report(&report)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(ending) => {
             screen.ending(&ending);
@@ -53,7 +71,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(args: Args, screen: Screen) -> Result<(), Ending> {
+fn run(args: Args, screen: Screen, interrupt: Interrupt) -> Result<Report, Ending> {
     let common = args.common;
     let context = Context {
         http: Http::new(common.timeout),
@@ -61,6 +79,7 @@ fn run(args: Args, screen: Screen) -> Result<(), Ending> {
         issuer: common.issuer,
         client_id: common.client_id,
         screen,
+        interrupt,
     };
     match args.command {
         Command::Login(options) => login::login(&context, &options),

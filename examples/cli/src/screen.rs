@@ -8,7 +8,7 @@
 
 use core::fmt::{self, Write as _};
 use core::time::Duration;
-use std::io::{IsTerminal as _, Write as _, stderr, stdin, stdout};
+use std::io::{self, IsTerminal as _, Write as _, stderr, stdin, stdout};
 use std::sync::LazyLock;
 use std::time::Instant;
 
@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 
 use device_flow::client::Prose;
 
-use crate::ending::Ending;
+use crate::ending::{Ending, Exit};
 
 /// Where and how things are shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +32,14 @@ pub(crate) enum Screen {
     Plain,
     /// A terminal.
     Terminal,
+}
+
+/// What a command came to.
+pub(crate) struct Report {
+    /// For a program.
+    pub(crate) event: Value,
+    /// For the user.
+    pub(crate) sentence: String,
 }
 
 /// What the user must see to sign in.
@@ -67,7 +75,7 @@ impl Screen {
     /// Shows where to go and what to enter.
     pub(crate) fn prompt(self, shown: Shown<'_>) {
         match self {
-            Self::Json => emit(&json!({
+            Self::Json => emit_if_read(&json!({
                 "event": "prompt",
                 "user_code": shown.user_code,
                 "verification_uri": shown.verification_uri,
@@ -113,18 +121,31 @@ impl Screen {
     /// Says something on the way.
     pub(crate) fn note(self, sentence: &str) {
         match self {
-            Self::Json => emit(&json!({ "event": "note", "message": sentence })),
+            Self::Json => emit_if_read(&json!({ "event": "note", "message": sentence })),
             Self::Plain | Self::Terminal => say(sentence),
         }
     }
 
-    /// Shows what was asked for: `event` to a program, `sentence` to the user.
-    pub(crate) fn result(self, event: &Value, sentence: &str) {
+    /// Shows what was asked for. Where that fails, nothing was done for whoever reads it.
+    pub(crate) fn report(self, report: &Report) -> Result<(), Ending> {
+        let written = match self {
+            Self::Json => emit(&report.event),
+            Self::Plain | Self::Terminal => emit(&report.sentence),
+        };
+        written.map_err(|error| {
+            let sentence = format!("Standard output could not be written: {error}.");
+            Ending::new(Exit::Failed, sentence)
+        })
+    }
+
+    /// Begins a line of its own after the `^C` that a terminal echoes.
+    pub(crate) fn pass_echo(self) {
         match self {
-            Self::Json => emit(event),
-            Self::Plain | Self::Terminal => {
-                let _ = writeln!(stdout(), "{sentence}");
+            Self::Terminal => {
+                let _ = Term::stderr().clear_line();
             }
+            Self::Plain if stderr().is_terminal() => say(""),
+            Self::Plain | Self::Json => {}
         }
     }
 
@@ -132,7 +153,7 @@ impl Screen {
     pub(crate) fn ending(self, ending: &Ending) {
         let said = ending.description.as_ref().map(Prose::as_str);
         match self {
-            Self::Json => emit(&json!({
+            Self::Json => emit_if_read(&json!({
                 "event": "failed",
                 "outcome": ending.exit.name(),
                 "exit_code": ending.exit.code(),
@@ -200,11 +221,16 @@ fn waiting_bar(left: Duration) -> ProgressBar {
 /// Fast enough to look alive.
 const TICK: Duration = Duration::from_millis(120);
 
-/// Writes an object to standard output. A reader that has gone is no reason to stop: the login may still be wanted.
-fn emit(event: &Value) {
+/// Writes a line to standard output.
+fn emit(line: &dyn fmt::Display) -> io::Result<()> {
     let mut out = stdout().lock();
-    let _ = writeln!(out, "{event}");
-    let _ = out.flush();
+    writeln!(out, "{line}")?;
+    out.flush()
+}
+
+/// The same on the way: a reader that has gone is no reason to stop, for the login may still be wanted.
+fn emit_if_read(event: &Value) {
+    let _ = emit(event);
 }
 
 fn say(line: &str) {

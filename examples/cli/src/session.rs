@@ -16,7 +16,7 @@ use crate::discovery::{Server, Wanted, discover};
 use crate::ending::{Ending, Exit};
 use crate::id_token::{self, Identity};
 use crate::login::{self, since_epoch};
-use crate::screen::Span;
+use crate::screen::{Report, Span};
 
 const FILE: &str = "tokens.json";
 const LOCK: &str = "tokens.lock";
@@ -117,8 +117,8 @@ impl Session {
         self.left().is_some_and(|left| left <= MARGIN)
     }
 
-    /// Shows who is signed in, and no token.
-    pub(crate) fn show(&self, context: &Context, event: &str) {
+    /// Who is signed in, and no token.
+    pub(crate) fn report(&self, event: &str) -> Report {
         let shown = |text: &String| Prose::of(text).to_string();
         let identity = self.identity.as_ref();
         let sub = identity.map(|identity| shown(&identity.sub));
@@ -162,7 +162,7 @@ impl Session {
             "expires_at": self.expires_at,
             "has_refresh_token": self.refresh_token.is_some(),
         });
-        context.screen.result(&event, &sentence);
+        Report { event, sentence }
     }
 
     /// Tokens in the place of these. The caller holds the lock.
@@ -175,6 +175,8 @@ impl Session {
         let server = discover(context, Wanted::Renewal)?;
         let token_endpoint = server.endpoint("token_endpoint")?;
         let token_endpoint = token_endpoint.ok_or_else(|| Wanted::Renewal.lacking())?;
+        // From here on the tokens on disk may be spent, and the new ones are nowhere else.
+        context.must_finish();
         let form = [
             ("grant_type", "refresh_token"),
             ("refresh_token", refresh_token),
@@ -197,6 +199,7 @@ impl Session {
                         tokens.access_token(),
                     );
                 })
+                .and_then(|next| context.interrupt.check().map(|()| next))
             }
             Verdict::InvalidGrant(refusal) => {
                 // It will not get better. The access token may still have its time.
@@ -254,12 +257,11 @@ impl Session {
     }
 }
 
-pub(crate) fn whoami(context: &Context) -> Result<(), Ending> {
-    Session::load(context)?.show(context, "identity");
-    Ok(())
+pub(crate) fn whoami(context: &Context) -> Result<Report, Ending> {
+    Ok(Session::load(context)?.report("identity"))
 }
 
-pub(crate) fn token(context: &Context) -> Result<(), Ending> {
+pub(crate) fn token(context: &Context) -> Result<Report, Ending> {
     let mut session = Session::load(context)?;
     if session.has_expired() {
         let _lock = context.store.lock(LOCK)?;
@@ -274,11 +276,11 @@ pub(crate) fn token(context: &Context) -> Result<(), Ending> {
         "access_token": session.access_token,
         "expires_at": session.expires_at,
     });
-    context.screen.result(&event, &session.access_token);
-    Ok(())
+    let sentence = session.access_token;
+    Ok(Report { event, sentence })
 }
 
-pub(crate) fn refresh(context: &Context) -> Result<(), Ending> {
+pub(crate) fn refresh(context: &Context) -> Result<Report, Ending> {
     let before = Session::load(context)?;
     let _lock = context.store.lock(LOCK)?;
     let session = Session::load(context)?;
@@ -293,20 +295,22 @@ pub(crate) fn refresh(context: &Context) -> Result<(), Ending> {
         Some(left) => format!("Renewed: the access token is good for {}.", Span(left)),
         None => "Renewed.".to_owned(),
     };
-    context.screen.result(&event, &sentence);
-    Ok(())
+    Ok(Report { event, sentence })
 }
 
-pub(crate) fn logout(context: &Context) -> Result<(), Ending> {
+pub(crate) fn logout(context: &Context) -> Result<Report, Ending> {
     login::forget(context)?;
     let _lock = context.store.lock(LOCK)?;
     // A file that cannot be read is removed as well.
     let session = Session::load(context);
+    let server = session
+        .is_ok()
+        .then(|| discover(context, Wanted::Revocation));
+    // Once the file is gone, nobody else can revoke them.
+    context.must_finish();
     context.store.remove(FILE)?;
-    let Ok(session) = session else {
-        return session.map(drop);
-    };
-    let left = discover(context, Wanted::Revocation).map_or(Left::Both, |server| {
+    let session = session?;
+    let left = server.and_then(Result::ok).map_or(Left::Both, |server| {
         let refresh_token = session.refresh_token.as_deref();
         revoke(context, &server, refresh_token, &session.access_token)
     });
@@ -328,8 +332,7 @@ pub(crate) fn logout(context: &Context) -> Result<(), Ending> {
     };
     let revoked = left != Left::Both;
     let event = json!({ "event": "signed_out", "revoked": revoked, "expires_at": expires_at });
-    context.screen.result(&event, &sentence);
-    Ok(())
+    Ok(Report { event, sentence })
 }
 
 /// Which tokens are still good after a revocation.

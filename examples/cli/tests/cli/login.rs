@@ -1,8 +1,7 @@
 //! Signing in.
 
 use std::os::unix::fs::PermissionsExt as _;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use serde_json::json;
@@ -153,43 +152,6 @@ fn an_expired_login_is_not_resumed_and_neither_is_one_for_another_scope() {
     let fourth = kill(&["login", "--scope", "openid"]);
     assert_ne!(third, fourth);
     assert_eq!(server.requests("/device_authorization"), 4);
-}
-
-#[test]
-fn ctrl_c_leaves_nothing_behind() {
-    let server = Server::start();
-    let home = Home::new(&server.issuer);
-    let login = home.start(&["login", "--json"]);
-    login.user_code();
-    login.signal("INT");
-    let ended = login.end().with(130).without(&server.secrets());
-    assert_eq!(ended.events().last().unwrap()["outcome"], "cancelled");
-    assert_eq!(home.names(), [""; 0]);
-}
-
-#[test]
-fn tokens_that_arrive_after_ctrl_c_are_revoked() {
-    let interrupted = Arc::new(AtomicBool::new(false));
-    let seen = Arc::clone(&interrupted);
-    let server = Server::with_trouble(move |asked, _| {
-        if asked.path == "/token" {
-            // The answer is held back until the user has given up.
-            wait_for("Ctrl-C", || seen.load(Ordering::SeqCst).then_some(()));
-        }
-        false
-    });
-    let home = Home::new(&server.issuer);
-    let login = home.start(&["login"]);
-    server.approve(&login.user_code());
-    wait_for("a poll", || (server.requests("/token") > 0).then_some(()));
-    login.signal("INT");
-    login.says("Cancelling.");
-    interrupted.store(true, Ordering::SeqCst);
-    login.end().with(130).without(&server.secrets());
-    let revoked = server.revoked();
-    assert_eq!(revoked.len(), 2, "the refresh token and the access token");
-    assert!(revoked.iter().all(|token| server.secrets().contains(token)));
-    assert_eq!(home.names(), [""; 0]);
 }
 
 #[test]

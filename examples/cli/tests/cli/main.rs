@@ -7,6 +7,7 @@
 )]
 
 mod hostile;
+mod interrupt;
 mod login;
 mod server;
 mod session;

@@ -1,5 +1,7 @@
 //! What a login leaves behind.
 
+use std::fs::File;
+use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -9,7 +11,7 @@ use crate::server::{Server, respond};
 use crate::tool::{Home, wait_for};
 
 /// A home that is signed in.
-fn signed_in(server: &Server) -> Home {
+pub(crate) fn signed_in(server: &Server) -> Home {
     let home = Home::new(&server.issuer);
     sign_in(server, &home);
     home
@@ -56,6 +58,37 @@ fn a_refresh_token_that_is_given_out_twice_is_not_revoked() {
         assert_eq!(tokens["access_token"], format!("access-{count}"));
     }
     assert_eq!(server.revoked(), [""; 0]);
+}
+
+#[test]
+fn a_result_that_nobody_can_read_is_a_failure() {
+    let server = Server::start();
+    let home = signed_in(&server);
+    let run = |arguments: &[&str], out: Stdio| {
+        let mut command = home.command(arguments, &[]);
+        let output = command.stdout(out).stderr(Stdio::piped()).output();
+        let output = output.unwrap();
+        (
+            output.status.code(),
+            String::from_utf8(output.stderr).unwrap(),
+        )
+    };
+    let full = || Stdio::from(File::options().write(true).open("/dev/full").unwrap());
+    let closed = || Stdio::from(std::io::pipe().unwrap().1);
+    for command in ["token", "whoami", "refresh"] {
+        for out in [full(), closed()] {
+            let (code, err) = run(&[command], out);
+            assert_eq!(code, Some(1), "{command}: {err}");
+            assert!(
+                err.starts_with("Standard output could not be written: "),
+                "{err}"
+            );
+        }
+        assert_eq!(run(&[command, "--json"], full()), (Some(1), String::new()));
+    }
+    // It did what it was told all the same.
+    assert_eq!(run(&["logout"], full()).0, Some(1));
+    home.run(&["whoami"]).with(7);
 }
 
 #[test]

@@ -37,7 +37,7 @@ impl Home {
         Tool::start(self.command(arguments, environment))
     }
 
-    fn command(&self, arguments: &[&str], environment: &[(&str, &str)]) -> Command {
+    pub(crate) fn command(&self, arguments: &[&str], environment: &[(&str, &str)]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_example-cli"));
         command
             .args(arguments)
