@@ -4,6 +4,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use device_flow::server::Reply;
 use serde::Serialize;
+use serde_json::json;
 
 use crate::App;
 use crate::metrics::Endpoint;
@@ -47,12 +48,23 @@ impl Answer {
         }
     }
 
-    /// The same for a cause of this server's own.
+    /// What this server refused by itself: an error code and a description (RFC 6749, section 5.2).
+    pub(crate) fn refused(
+        endpoint: Endpoint,
+        cause: &'static str,
+        status: StatusCode,
+        (error, description): (&str, &str),
+    ) -> Self {
+        let body = json!({ "error": error, "error_description": description });
+        Self::json(endpoint, cause, status, &body)
+    }
+
+    /// The same answer for a cause of this server's own.
     pub(crate) fn because(self, cause: &'static str) -> Self {
         Self { cause, ..self }
     }
 
-    /// The same with a header.
+    /// The same answer with a header.
     pub(crate) fn header(mut self, name: header::HeaderName, value: &'static str) -> Self {
         let value = HeaderValue::from_static(value);
         self.response.headers_mut().insert(name, value);

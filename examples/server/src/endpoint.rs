@@ -1,19 +1,18 @@
 //! An endpoint of the protocol: the octets of a request in, an answer out, each in its time.
 
-use std::time::Duration;
-
 use axum::body::{Body, Bytes};
 use axum::http::{Request, StatusCode};
-use axum::response::{IntoResponse as _, Response};
+use axum::response::Response;
 use device_flow::server::{Incoming, Reply};
 use http_body_util::BodyExt as _;
+use tokio::time::{Instant, timeout_at};
 
 use crate::App;
 use crate::answer::Answer;
 use crate::metrics::Endpoint;
 use crate::source::Source;
 
-/// Reads the request and sends the answer. One that takes too long is 503: whatever it does then, nobody is told of it.
+/// Reads the request and sends the answer, within one deadline. What an answer that comes too late still does, nobody is told.
 pub(crate) async fn serve(
     app: &App,
     endpoint: Endpoint,
@@ -21,34 +20,33 @@ pub(crate) async fn serve(
     request: Request<Body>,
     answer: impl AsyncFnOnce(Incoming<'_>) -> Answer,
 ) -> Response {
-    let request = read(request, app.policy.max_body(), app.request_timeout).await;
-    let request = match request {
-        Ok(request) => request,
-        Err(status) => return status.into_response(),
+    let deadline = Instant::now() + app.request_timeout;
+    let read = timeout_at(deadline, read(request, app.policy.max_body())).await;
+    let answer = match read {
+        Ok(Some(request)) => {
+            let answer = timeout_at(deadline, answer(Incoming::from(&request))).await;
+            answer.unwrap_or_else(|_| Answer::of(endpoint, Reply::store_failed()))
+        }
+        Ok(None) => {
+            let invalid = ("invalid_request", "the body breaks off");
+            Answer::refused(endpoint, "body_broken", StatusCode::BAD_REQUEST, invalid)
+        }
+        Err(_) => {
+            let invalid = ("invalid_request", "the body did not come in time");
+            Answer::refused(
+                endpoint,
+                "body_too_slow",
+                StatusCode::REQUEST_TIMEOUT,
+                invalid,
+            )
+        }
     };
-    let answer = answer(Incoming::from(&request));
-    let answer = tokio::time::timeout(app.request_timeout, answer).await;
-    let answer = answer.unwrap_or_else(|_| Answer::of(endpoint, Reply::store_failed()));
     answer.send(app, source)
 }
 
-/// Collects a body up to one octet more than `limit`, and no more: the core says that it is too large.
-///
-/// # Errors
-///
-/// The response where it does not come in time, or breaks HTTP.
-async fn read(
-    request: Request<Body>,
-    limit: usize,
-    patience: Duration,
-) -> Result<Request<Vec<u8>>, StatusCode> {
-    let reading = tokio::time::timeout(patience, collect(request, limit));
-    let read = reading.await.map_err(|_| StatusCode::REQUEST_TIMEOUT)?;
-    read.ok_or(StatusCode::BAD_REQUEST)
-}
-
-/// None where the peer breaks off.
-async fn collect(request: Request<Body>, limit: usize) -> Option<Request<Vec<u8>>> {
+/// Collects a body up to one octet more than `limit`, and no more: the core says that it is too large. None where the peer breaks
+/// off.
+async fn read(request: Request<Body>, limit: usize) -> Option<Request<Vec<u8>>> {
     let (parts, mut body) = request.into_parts();
     let most = limit.saturating_add(1);
     let mut read = Vec::new();

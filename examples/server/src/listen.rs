@@ -24,7 +24,7 @@ use crate::source::Peer;
 /// The most headers of a request.
 const MAX_HEADERS: usize = 64;
 
-/// The most bytes that are kept of a connection, and so the longest head.
+/// The most bytes that are kept of a connection: a longer head is refused, though the library looks only as it reads on.
 const MAX_HEAD: usize = 32 * 1024;
 
 /// How long `accept` rests after a failure that may last, such as too many open files.
@@ -94,7 +94,8 @@ pub(crate) async fn serve(
     }
     // No further ones are accepted.
     drop(listener);
-    let patience = Duration::from_secs(limits.request_timeout);
+    // As long as an answer may take.
+    let patience = Duration::from_secs(limits.request_timeout.saturating_add(2));
     tracing::info!(connections = open.count(), "shutting down");
     if tokio::time::timeout(patience, open.shutdown())
         .await

@@ -61,8 +61,14 @@ async fn run(arguments: Arguments) -> Result<(), StartError> {
     let server = Server::bind(config).await?;
     let address = server.address().unwrap_or(listen);
     tracing::info!(%address, issuer = server.issuer(), "listening");
-    server.run(told_to_stop()).await;
-    tracing::info!("stopped");
+    let told_again = async {
+        told_to_stop().await;
+        told_to_stop().await;
+    };
+    tokio::select! {
+        () = server.run(told_to_stop()) => tracing::info!("stopped"),
+        () = told_again => tracing::warn!("stopped at once"),
+    }
     Ok(())
 }
 

@@ -9,7 +9,6 @@
 use axum::http::StatusCode;
 use device_flow::scope::Scope;
 use device_flow::server::{Form, Reply};
-use serde_json::json;
 use time::OffsetDateTime;
 
 use crate::answer::Answer;
@@ -53,7 +52,7 @@ impl Refused {
     fn answer(self) -> Answer {
         let invalid_grant = ("invalid_grant", "the refresh token is not valid");
         let unavailable = Answer::of(Endpoint::Refresh, Reply::store_failed());
-        let (cause, (error, description)) = match self {
+        let (cause, error) = match self {
             Self::Client(reply) => return Answer::of(Endpoint::Refresh, reply),
             Self::Store => return unavailable,
             Self::Minting => return unavailable.because("minting_failed"),
@@ -70,8 +69,7 @@ impl Refused {
                 ("invalid_scope", "the scope is malformed or was not granted"),
             ),
         };
-        let body = json!({ "error": error, "error_description": description });
-        Answer::json(Endpoint::Refresh, cause, StatusCode::BAD_REQUEST, &body)
+        Answer::refused(Endpoint::Refresh, cause, StatusCode::BAD_REQUEST, error)
     }
 }
 

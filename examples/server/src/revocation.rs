@@ -83,6 +83,6 @@ fn done(cause: &'static str) -> Answer {
 }
 
 fn refuse(cause: &'static str, error: &str, description: &str) -> Answer {
-    let body = json!({ "error": error, "error_description": description });
-    Answer::json(Endpoint::Revocation, cause, StatusCode::BAD_REQUEST, &body)
+    let status = StatusCode::BAD_REQUEST;
+    Answer::refused(Endpoint::Revocation, cause, status, (error, description))
 }

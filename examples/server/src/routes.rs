@@ -1,6 +1,7 @@
 //! The routes, and what holds for all of them.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, State};
@@ -16,6 +17,9 @@ use crate::{App, device_authorization, metadata, page, revocation, store_failed,
 
 /// The longest body of a form of the page, in bytes.
 const MAX_PAGE_BODY: usize = 8 * 1024;
+
+/// When to come back after a 503, in seconds.
+pub(crate) const RETRY_AFTER: &str = "5";
 
 pub(crate) fn router(app: Arc<App>) -> Router {
     // Every method goes to the core, which answers 405 by itself.
@@ -41,7 +45,8 @@ pub(crate) fn router(app: Arc<App>) -> Router {
             CorsLayer::new()
                 .allow_origin(Any)
                 .allow_methods([Method::GET, Method::POST])
-                .allow_headers([header::AUTHORIZATION, header::CONTENT_TYPE]),
+                .allow_headers([header::AUTHORIZATION, header::CONTENT_TYPE])
+                .expose_headers([header::RETRY_AFTER, header::WWW_AUTHENTICATE]),
         );
     let people = Router::new()
         .route("/device", get(page::show).post(page::submit))
@@ -57,8 +62,8 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/healthz", get(healthz))
         .route("/metrics", get(metrics));
     let nosniff = HeaderValue::from_static("nosniff");
-    // The last resort: the protocol's endpoints are done before, with an answer of their own.
-    let patience = app.request_timeout.saturating_mul(3);
+    // The protocol's endpoints are done in that time, with an answer of their own; this is for the others.
+    let patience = app.request_timeout.saturating_add(Duration::from_secs(1));
     let timeout = TimeoutLayer::with_status_code(StatusCode::SERVICE_UNAVAILABLE, patience);
     Router::new()
         .merge(protocol)
@@ -79,11 +84,9 @@ async fn healthz(State(app): State<Arc<App>>) -> Response {
         Ok(()) => "ok\n".into_response(),
         Err(error) => {
             store_failed(&error);
-            (
-                StatusCode::SERVICE_UNAVAILABLE,
-                "the store does not answer\n",
-            )
-                .into_response()
+            let headers = [(header::RETRY_AFTER, RETRY_AFTER)];
+            let status = StatusCode::SERVICE_UNAVAILABLE;
+            (status, headers, "the store does not answer\n").into_response()
         }
     }
 }

@@ -1,4 +1,5 @@
-//! Many at once: nobody is refused because others ask at the same time, and nobody gets more for it.
+//! Many at once: nobody is refused because others ask at the same time, and nobody gets more for it. And peers that do not go on:
+//! they are answered, or given up.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "in tests")]
 
@@ -9,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use support::server::{Running, SECRET, config, quota};
 use support::services::Service;
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
@@ -103,4 +104,34 @@ async fn who_never_reads_does_not_keep_others_out() {
     let answer = server.get("/healthz").send().await.unwrap();
     assert_eq!(answer.status(), 200);
     assert!(begun.elapsed() < Duration::from_secs(20));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_that_breaks_off_or_does_not_come_is_answered_in_json() {
+    let mut config = config();
+    config.limits.request_timeout = 1;
+    let server = Running::with(config).await;
+    for (breaks_off, status, cause) in [
+        (true, "400 Bad Request", "body_broken"),
+        (false, "408 Request Timeout", "body_too_slow"),
+    ] {
+        let mut stream = TcpStream::connect(server.address).await.unwrap();
+        let head =
+            "POST /oauth2/token HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\ngrant_type=";
+        stream.write_all(head.as_bytes()).await.unwrap();
+        if breaks_off {
+            stream.shutdown().await.unwrap();
+        }
+        let mut answer = [0; 1024];
+        let length = stream.read(&mut answer).await.unwrap();
+        let answer = String::from_utf8_lossy(&answer[..length]).to_lowercase();
+        assert!(answer.contains(&status.to_lowercase()), "{answer}");
+        assert!(
+            answer.contains("content-type: application/json"),
+            "{answer}"
+        );
+        assert!(answer.contains("cache-control: no-store"), "{answer}");
+        assert!(answer.contains("invalid_request"), "{answer}");
+        assert_eq!(server.count("token", cause).await, 1);
+    }
 }
