@@ -7,6 +7,7 @@ use device_flow::server::{Change, DecisionError, HostValue, Session, Status, Wri
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
+use super::RETRY_AFTER;
 use super::login::Login;
 use super::view::{Frame, Outcome, Page};
 use crate::config::User;
@@ -142,11 +143,11 @@ pub(crate) fn page(
             StatusCode::CONFLICT,
             Outcome::stands(frame, status),
         ),
-        (_, Err(Undecided::Store)) => (
-            "busy",
-            StatusCode::SERVICE_UNAVAILABLE,
-            Outcome::busy(frame),
-        ),
+        (_, Err(Undecided::Store)) => {
+            let page = Page::Outcome(Outcome::busy(frame));
+            let status = StatusCode::SERVICE_UNAVAILABLE;
+            return ("busy", page.send_for_later(status, RETRY_AFTER));
+        }
     };
     (name, Page::Outcome(outcome).send(status))
 }

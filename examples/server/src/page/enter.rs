@@ -5,6 +5,7 @@ use axum::response::Response;
 use device_flow::server::{Entered, Entry, Review, Spent, WrongCode};
 use time::OffsetDateTime;
 
+use super::RETRY_AFTER;
 use super::view::{Enter, Frame, Page, later};
 use crate::config::User;
 use crate::store::StoreError;
@@ -34,6 +35,8 @@ impl App {
     ) -> Result<Review, Refused> {
         let store = &self.store;
         let mut entry = Entry::new(typed, &user.subject, &self.user_code_keys, &self.policy);
+        // Guesses that come at once are paid one by one.
+        let turn = self.quota_lines.turn(entry.quota_key()).await;
         let paid = loop {
             let stored = store.load_quota(entry.quota_key()).await?;
             let guess = entry.pay(stored, now).map_err(Refused::TooOften)?; // after three losses, too
@@ -42,6 +45,7 @@ impl App {
                 break paid;
             }
         };
+        drop(turn);
         for _ in 0..ATTEMPTS {
             let mut found = None;
             for key in paid.user_keys() {
@@ -69,32 +73,25 @@ impl Refused {
     /// The form again: one sentence for every code that does not lead on; and the reason's name, for the metrics alone.
     pub(crate) fn page(self, frame: Frame<'_>, user_code: String) -> (&'static str, Response) {
         let form = Enter::new(frame, user_code);
-        let show = |problem: String, status| Page::Enter(form.refused(problem)).send(status);
+        let page = |problem: String| Page::Enter(form.refused(problem));
         match self {
             Self::WrongCode(reason) => {
                 let problem = "That code is wrong, has expired or was already used. Check the code on your device, or \
                     start again there.";
-                (
-                    name(reason),
-                    show(problem.to_owned(), StatusCode::BAD_REQUEST),
-                )
+                let page = page(problem.to_owned());
+                (name(reason), page.send(StatusCode::BAD_REQUEST))
             }
             Self::TooOften(spent) => {
-                let problem = format!(
-                    "Too many codes were entered. Try again in {}.",
-                    later(spent)
-                );
-                (
-                    "guess_quota_spent",
-                    show(problem, StatusCode::TOO_MANY_REQUESTS),
-                )
+                let when = later(spent);
+                let page = page(format!("Too many codes were entered. Try again in {when}."));
+                let status = StatusCode::TOO_MANY_REQUESTS;
+                let response = page.send_for_later(status, spent.seconds());
+                ("guess_quota_spent", response)
             }
             Self::Store => {
-                let problem = "The server is busy. Try again in a moment.";
-                (
-                    "busy",
-                    show(problem.to_owned(), StatusCode::SERVICE_UNAVAILABLE),
-                )
+                let page = page("The server is busy. Try again in a moment.".to_owned());
+                let status = StatusCode::SERVICE_UNAVAILABLE;
+                ("busy", page.send_for_later(status, RETRY_AFTER))
             }
         }
     }

@@ -23,6 +23,9 @@ pub(crate) struct Login {
     /// What forms must say.
     csrf: String,
     user: Option<SignedIn>,
+    /// Whether the browser does not have it yet.
+    #[serde(skip)]
+    is_new: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -38,6 +41,7 @@ impl Login {
         Self {
             csrf: URL_SAFE_NO_PAD.encode(random::<32>()),
             user: None,
+            is_new: true,
         }
     }
 
@@ -63,12 +67,18 @@ impl Login {
         let mut login = read.unwrap_or_else(Self::anonymous);
         let lifetime = app.session_lifetime.as_secs();
         let is_fresh = |user: &SignedIn| {
+            // Another server, whose clock is ahead, may have signed them in just now.
             let age = now.unix_timestamp().saturating_sub(user.at);
-            u64::try_from(age).is_ok_and(|age| age < lifetime)
+            u64::try_from(age).unwrap_or_default() < lifetime
         };
         login.user = login.user.filter(is_fresh);
         let user = login.user.as_ref().and_then(|user| app.user(&user.sub));
         (login, user)
+    }
+
+    /// Whether it is still to be kept.
+    pub(crate) const fn is_new(&self) -> bool {
+        self.is_new
     }
 
     /// What forms of this login's pages say.

@@ -34,6 +34,9 @@ use decide::Decision;
 use login::Login;
 use view::{Enter, Frame, Page, Problem, SignIn};
 
+/// When to try again where the server is busy, in seconds.
+const RETRY_AFTER: u32 = 5;
+
 /// What stands in the link of a device.
 #[derive(Default, Deserialize)]
 pub(crate) struct Link {
@@ -90,7 +93,10 @@ pub(crate) async fn show(
         None => Page::SignIn(SignIn::new(frame, user_code)),
     };
     let response = page.send(StatusCode::OK);
-    (login.keep(&app), response).into_response()
+    if login.is_new() {
+        return (login.keep(&app), response).into_response();
+    }
+    response
 }
 
 /// `POST /device`

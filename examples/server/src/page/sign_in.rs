@@ -11,6 +11,7 @@ use device_flow::digest::QuotaKey;
 use device_flow::server::{Limit, Spent};
 use time::OffsetDateTime;
 
+use super::RETRY_AFTER;
 use super::view::{Frame, Page, SignIn, later};
 use crate::App;
 use crate::config::{ConfigError, Quotas, User};
@@ -29,8 +30,8 @@ pub(crate) struct SignInLimits {
 impl SignInLimits {
     pub(crate) fn new(quotas: &Quotas) -> Result<Self, ConfigError> {
         Ok(Self {
-            source: quotas.sign_ins_by_source.limit()?,
-            account: quotas.sign_ins.limit()?,
+            source: quotas.sign_ins_by_source.limit("sign_ins_by_source")?,
+            account: quotas.sign_ins.limit("sign_ins")?,
         })
     }
 }
@@ -71,12 +72,22 @@ impl App {
         let by_account = QuotaKey::of_host("sign-in by account and source", &[&account, &source]);
         self.take(limits.account, by_account, now).await?;
         let user = self.user_by_email(email);
-        let hash = user.map(|user| user.entry.password.0.as_str());
+        // For an address that nobody has, somebody's password is looked at: that takes as long.
+        let hash = user.or_else(|| self.stand_in(&account));
+        let hash = hash.map(|user| user.entry.password.0.clone());
         let is_right = self.passwords.check(password, hash).await;
         match (is_right.map_err(|Busy| Refused::Busy)?, user) {
             (true, Some(user)) => Ok(user),
             (true | false, _) => Err(Refused::Wrong),
         }
+    }
+}
+
+impl App {
+    /// Always the same for one address, as if it were an account.
+    fn stand_in(&self, email: &str) -> Option<&User> {
+        let sum = email.bytes().map(usize::from).sum::<usize>();
+        self.users.get(sum.checked_rem(self.users.len())?)
     }
 }
 
@@ -89,29 +100,23 @@ impl Refused {
         user_code: String,
     ) -> (&'static str, Response) {
         let form = SignIn::new(frame, user_code);
-        let show =
-            |problem: String, status| Page::SignIn(form.refused(email, problem)).send(status);
+        let page = |problem: String| Page::SignIn(form.refused(email, problem));
         match self {
             Self::Wrong => {
-                let problem = "The e-mail address or the password is wrong.";
-                (
-                    "wrong_password",
-                    show(problem.to_owned(), StatusCode::FORBIDDEN),
-                )
+                let page = page("The e-mail address or the password is wrong.".to_owned());
+                ("wrong_password", page.send(StatusCode::FORBIDDEN))
             }
             Self::TooOften(spent) => {
-                let problem = format!("Too many attempts. Try again in {}.", later(spent));
-                (
-                    "sign_in_quota_spent",
-                    show(problem, StatusCode::TOO_MANY_REQUESTS),
-                )
+                let when = later(spent);
+                let page = page(format!("Too many attempts. Try again in {when}."));
+                let status = StatusCode::TOO_MANY_REQUESTS;
+                let response = page.send_for_later(status, spent.seconds());
+                ("sign_in_quota_spent", response)
             }
             Self::Busy | Self::Store => {
-                let problem = "The server is busy. Try again in a moment.";
-                (
-                    "busy",
-                    show(problem.to_owned(), StatusCode::SERVICE_UNAVAILABLE),
-                )
+                let page = page("The server is busy. Try again in a moment.".to_owned());
+                let status = StatusCode::SERVICE_UNAVAILABLE;
+                ("busy", page.send_for_later(status, RETRY_AFTER))
             }
         }
     }

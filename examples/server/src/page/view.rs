@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use askama::Template;
-use axum::http::StatusCode;
+use axum::http::{StatusCode, header};
 use axum::response::{Html, IntoResponse as _, Response};
 use device_flow::server::{Origin, Review, Spent, Status};
 
@@ -40,6 +40,15 @@ pub(crate) enum Page<'a> {
 }
 
 impl Page<'_> {
+    /// Sends it with the time, in seconds, after which to try again.
+    pub(crate) fn send_for_later(self, status: StatusCode, seconds: u32) -> Response {
+        let mut response = self.send(status);
+        response
+            .headers_mut()
+            .insert(header::RETRY_AFTER, seconds.into());
+        response
+    }
+
     pub(crate) fn send(self, status: StatusCode) -> Response {
         let html = match &self {
             Self::SignIn(page) => page.render(),
