@@ -8,6 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use axum::extract::FromRequestParts;
+use axum::http::HeaderValue;
 use axum::http::request::Parts;
 use device_flow::server::Origin;
 
@@ -22,15 +23,12 @@ pub(crate) struct Peer(pub(crate) SocketAddr);
 pub(crate) struct Source(IpAddr);
 
 impl Source {
-    fn of(peer: IpAddr, forwarded: &[&str], proxies: &[IpAddr]) -> Self {
+    fn of(peer: IpAddr, forwarded: &[&[u8]], proxies: &[IpAddr]) -> Self {
         let mut source = peer.to_canonical();
         let hops = forwarded.iter().rev();
-        let mut hops = hops.flat_map(|header| header.rsplit(','));
+        let mut hops = hops.flat_map(|header| header.rsplit(|&octet| octet == b','));
         while proxies.contains(&source) {
-            let Some(hop) = hops
-                .next()
-                .and_then(|hop| hop.trim().parse::<IpAddr>().ok())
-            else {
+            let Some(hop) = hops.next().and_then(address) else {
                 break;
             };
             source = hop.to_canonical();
@@ -55,6 +53,13 @@ impl Source {
     }
 }
 
+/// The address of a hop, which some proxies write with its port.
+fn address(hop: &[u8]) -> Option<IpAddr> {
+    let text = std::str::from_utf8(hop).ok()?.trim();
+    let with_port = || text.parse::<SocketAddr>().ok().map(|own| own.ip());
+    text.parse().ok().or_else(with_port)
+}
+
 impl std::fmt::Display for Source {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         self.0.fmt(f)
@@ -71,7 +76,7 @@ impl FromRequestParts<Arc<App>> for Source {
             .get::<Peer>()
             .map_or(unknown, |peer| peer.0);
         let forwarded = parts.headers.get_all("x-forwarded-for");
-        let forwarded = forwarded.iter().filter_map(|value| value.to_str().ok());
+        let forwarded = forwarded.iter().map(HeaderValue::as_bytes);
         let forwarded = forwarded.collect::<Vec<_>>();
         Ok(Self::of(peer.ip(), &forwarded, &app.trusted_proxies))
     }
@@ -85,7 +90,9 @@ mod tests {
     fn source(peer: &str, forwarded: &[&str], proxies: &[&str]) -> String {
         let proxies = proxies.iter().map(|proxy| proxy.parse().unwrap());
         let proxies = proxies.collect::<Vec<_>>();
-        Source::of(peer.parse().unwrap(), forwarded, &proxies).to_string()
+        let forwarded = forwarded.iter().map(|header| header.as_bytes());
+        let forwarded = forwarded.collect::<Vec<_>>();
+        Source::of(peer.parse().unwrap(), &forwarded, &proxies).to_string()
     }
 
     #[test]
@@ -105,6 +112,11 @@ mod tests {
             source("::ffff:10.0.0.7", &["203.0.113.9"], &proxies),
             "203.0.113.9"
         );
+        for hop in ["203.0.113.9:4711", "\u{e9}, 203.0.113.9", " 203.0.113.9 "] {
+            assert_eq!(source("10.0.0.7", &[hop], &proxies), "203.0.113.9");
+        }
+        let hop = "[2001:db8::1]:4711";
+        assert_eq!(source("10.0.0.7", &[hop], &proxies), "2001:db8::1");
         assert_eq!(source("10.0.0.7", &["nonsense"], &proxies), "10.0.0.7");
         assert_eq!(source("10.0.0.7", &[], &proxies), "10.0.0.7");
     }
