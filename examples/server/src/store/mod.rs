@@ -281,7 +281,7 @@ fn known(outcome: Result<Written, StoreError>) -> Written {
 #[non_exhaustive]
 pub enum OpenError {
     /// Not a URL of a store.
-    #[error("the store must be memory:, sqlite:PATH, postgres://… or redis://…")]
+    #[error("the store must be memory:, sqlite:PATH without settings, postgres://… or redis://…")]
     Url,
     /// Not a URL of a place for the pace.
     #[error("the place for the pace must be memory: or redis://…")]

@@ -25,8 +25,24 @@ use super::{OpenError, PATIENCE, StoreError, millis, quota_millis, quota_of, sto
 
 pub(super) struct Redis {
     client: Client,
-    /// With the moment since when it is tried.
-    connection: Mutex<(ConnectionManager, Instant)>,
+    connection: Mutex<Connection>,
+}
+
+struct Connection {
+    manager: ConnectionManager,
+    since: Instant,
+    last_used: Instant,
+}
+
+impl Connection {
+    fn new(manager: ConnectionManager) -> Self {
+        let now = Instant::now();
+        Self {
+            manager,
+            since: now,
+            last_used: now,
+        }
+    }
 }
 
 impl std::fmt::Debug for Redis {
@@ -37,6 +53,9 @@ impl std::fmt::Debug for Redis {
 
 /// The longest between two attempts to connect again.
 const RECONNECT: Duration = Duration::from_millis(500);
+
+/// After so long without use a connection is tried before it is used.
+const IDLE: Duration = Duration::from_secs(1);
 
 /// A pace kept apart outlives its last poll by this much: longer than any interval.
 const PACE_LIFETIME_SECONDS: u64 = 3600;
@@ -114,10 +133,10 @@ static ROTATE: LazyLock<Script> = LazyLock::new(|| {
 impl Redis {
     pub(super) async fn open(url: &str) -> Result<Self, OpenError> {
         let client = Client::open(url)?;
-        let connection = ConnectionManager::new_with_config(client.clone(), config()).await?;
+        let manager = ConnectionManager::new_with_config(client.clone(), config()).await?;
         Ok(Self {
             client,
-            connection: Mutex::new((connection, Instant::now())),
+            connection: Mutex::new(Connection::new(manager)),
         })
     }
 
@@ -131,10 +150,10 @@ impl Redis {
         };
         let mut connection = lock(&self.connection);
         // Not one for each of many that waited.
-        if is_silent && connection.1.elapsed() > PATIENCE {
+        if is_silent && connection.since.elapsed() > PATIENCE {
             let client = self.client.clone();
             match ConnectionManager::new_lazy_with_config(client, config()) {
-                Ok(next) => *connection = (next, Instant::now()),
+                Ok(next) => *connection = Connection::new(next),
                 Err(error) => warn!(%error, "no other connection to redis can be made"),
             }
         }
@@ -144,7 +163,7 @@ impl Redis {
     /// Warns of settings under which acknowledged writes are lost. A server that may not ask says nothing.
     pub(super) async fn warn_of_loss(&self) {
         let info = redis::cmd("INFO");
-        let info: Result<String, RedisError> = info.query_async(&mut self.connection()).await;
+        let info: Result<String, RedisError> = info.query_async(&mut self.connection().await).await;
         let has = |line| matches!(&info, Ok(info) if info.lines().any(|one| one == line));
         if has("aof_enabled:0") {
             warn!("redis runs without appendonly: a restart of it may redeem a code twice");
@@ -154,8 +173,18 @@ impl Redis {
         }
     }
 
-    fn connection(&self) -> ConnectionManager {
-        lock(&self.connection).0.clone()
+    /// The connection. One that was idle is tried first: if it broke meanwhile, what is asked next waits for another.
+    async fn connection(&self) -> ConnectionManager {
+        let (mut manager, idle) = {
+            let mut connection = lock(&self.connection);
+            let idle = connection.last_used.elapsed();
+            connection.last_used = Instant::now();
+            (connection.manager.clone(), idle)
+        };
+        if idle > IDLE {
+            let _: Result<(), RedisError> = redis::cmd("PING").query_async(&mut manager).await;
+        }
+        manager
     }
 
     pub(super) async fn insert(&self, session: &Session) -> Result<Inserted, StoreError> {
@@ -166,11 +195,13 @@ impl Redis {
             .arg(serde_json::to_string(session)?)
             .arg(millis(session.purge_at()))
             .arg(session.key().to_string());
-        Ok(match insert.invoke_async(&mut self.connection()).await? {
-            0 => Inserted::New,
-            1 => Inserted::DeviceCodeTaken,
-            _ => Inserted::UserCodeTaken,
-        })
+        Ok(
+            match insert.invoke_async(&mut self.connection().await).await? {
+                0 => Inserted::New,
+                1 => Inserted::DeviceCodeTaken,
+                _ => Inserted::UserCodeTaken,
+            },
+        )
     }
 
     pub(super) async fn load(&self, key: &SessionKey) -> Result<Option<Stored>, StoreError> {
@@ -181,7 +212,7 @@ impl Redis {
         &self,
         key: &UserKey,
     ) -> Result<Option<Stored>, StoreError> {
-        let session: Option<String> = self.connection().get(name("user", key)).await?;
+        let session: Option<String> = self.connection().await.get(name("user", key)).await?;
         match session {
             Some(session) => self.stored(name("session", session)).await,
             None => Ok(None),
@@ -191,7 +222,7 @@ impl Redis {
     async fn stored(&self, name: String) -> Result<Option<Stored>, StoreError> {
         let fields = ["body", "pace"];
         let (session, pace): (Option<String>, Option<String>) =
-            self.connection().hmget(name, &fields).await?;
+            self.connection().await.hmget(name, &fields).await?;
         session
             .map(|session| stored(&session, pace.as_deref()))
             .transpose()
@@ -219,13 +250,13 @@ impl Redis {
                 .arg(serde_json::to_string(family)?)
                 .arg(millis(token.expires_at));
         }
-        written(redeem.invoke_async(&mut self.connection()).await)
+        written(redeem.invoke_async(&mut self.connection().await).await)
     }
 
     pub(super) async fn save_pace(&self, key: &SessionKey, pace: Pace) -> Result<(), StoreError> {
         let mut save = SAVE_PACE.key(name("session", key));
         save.arg(serde_json::to_string(&pace)?);
-        Ok(save.invoke_async(&mut self.connection()).await?)
+        Ok(save.invoke_async(&mut self.connection().await).await?)
     }
 
     /// The pace of a session that is stored elsewhere.
@@ -233,7 +264,7 @@ impl Redis {
         &self,
         key: &SessionKey,
     ) -> Result<Option<Pace>, StoreError> {
-        let pace: Option<String> = self.connection().get(name("pace", key)).await?;
+        let pace: Option<String> = self.connection().await.get(name("pace", key)).await?;
         Ok(pace.map(|pace| serde_json::from_str(&pace)).transpose()?)
     }
 
@@ -243,13 +274,13 @@ impl Redis {
         pace: Pace,
     ) -> Result<(), StoreError> {
         let pace = serde_json::to_string(&pace)?;
-        let mut connection = self.connection();
+        let mut connection = self.connection().await;
         let save = connection.set_ex(name("pace", key), pace, PACE_LIFETIME_SECONDS);
         Ok(save.await?)
     }
 
     pub(super) async fn load_quota(&self, key: &QuotaKey) -> Result<Option<Quota>, StoreError> {
-        let value: Option<i64> = self.connection().get(name("quota", key)).await?;
+        let value: Option<i64> = self.connection().await.get(name("quota", key)).await?;
         Ok(value.map(quota_of).transpose()?)
     }
 
@@ -261,11 +292,11 @@ impl Redis {
             .arg(from.map(|from| from.to_string()).unwrap_or_default())
             .arg(to)
             .arg(to.saturating_add(QUOTA_SLACK_MILLIS));
-        written(script.invoke_async(&mut self.connection()).await)
+        written(script.invoke_async(&mut self.connection().await).await)
     }
 
     async fn family_of(&self, token: &TokenDigest) -> Result<Option<String>, StoreError> {
-        Ok(self.connection().get(name_of(token)).await?)
+        Ok(self.connection().await.get(name_of(token)).await?)
     }
 
     pub(super) async fn load_family(
@@ -276,7 +307,7 @@ impl Redis {
         let Some(family) = self.family_of(token).await? else {
             return Ok(None);
         };
-        let mut connection = self.connection();
+        let mut connection = self.connection().await;
         let body: Option<String> = connection.hget(name("family", family), "body").await?;
         Ok(body.map(|body| serde_json::from_str(&body)).transpose()?)
     }
@@ -297,15 +328,17 @@ impl Redis {
             .arg(new.digest.as_bytes())
             .arg(family)
             .arg(millis(new.expires_at));
-        Ok(match rotate.invoke_async(&mut self.connection()).await? {
-            0 => Rotation::Unknown,
-            1 => Rotation::Reused,
-            _ => Rotation::Rotated,
-        })
+        Ok(
+            match rotate.invoke_async(&mut self.connection().await).await? {
+                0 => Rotation::Unknown,
+                1 => Rotation::Reused,
+                _ => Rotation::Rotated,
+            },
+        )
     }
 
     pub(super) async fn revoke_family(&self, key: &SessionKey) -> Result<(), StoreError> {
-        Ok(self.connection().del(name("family", key)).await?)
+        Ok(self.connection().await.del(name("family", key)).await?)
     }
 
     pub(super) async fn secret(
@@ -315,14 +348,14 @@ impl Redis {
     ) -> Result<Vec<u8>, StoreError> {
         let first = SetOptions::default().conditional_set(ExistenceCheck::NX);
         let name = name("secret", secret);
-        let mut connection = self.connection();
+        let mut connection = self.connection().await;
         let _: Option<String> = connection.set_options(&name, candidate, first).await?;
         Ok(connection.get(&name).await?)
     }
 
     pub(super) async fn ping(&self) -> Result<(), StoreError> {
         Ok(redis::cmd("PING")
-            .query_async(&mut self.connection())
+            .query_async(&mut self.connection().await)
             .await?)
     }
 

@@ -38,10 +38,12 @@ const READERS: u32 = 4;
 const OWNER_ONLY: u32 = 0o600;
 
 pub(super) async fn open(path: &str) -> Result<Sql<Sqlite>, OpenError> {
-    let path = Path::new(path.strip_prefix("//").unwrap_or(path));
-    if path.as_os_str().is_empty() {
+    let path = path.strip_prefix("//").unwrap_or(path);
+    // What other programs take for settings would be the name of a file here.
+    if path.is_empty() || path.starts_with(':') || path.contains('?') {
         return Err(OpenError::Url);
     }
+    let path = Path::new(path);
     own(path)?;
     let options = SqliteConnectOptions::new()
         .filename(path)
@@ -71,7 +73,11 @@ fn own(path: &Path) -> Result<(), OpenError> {
     match options.open(path) {
         Ok(_) => Ok(()),
         Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-            let mode = path.metadata().map_err(file)?.permissions().mode();
+            let metadata = path.metadata().map_err(file)?;
+            if metadata.is_dir() {
+                return Err(file(ErrorKind::IsADirectory.into()));
+            }
+            let mode = metadata.permissions().mode();
             if mode & 0o777 & !OWNER_ONLY == 0 {
                 Ok(())
             } else {
