@@ -18,7 +18,7 @@ use device_flow::scope::Scope;
 use device_flow::server::{Authentication, Limit, Policy, Registration, SecretPlacement, Subject};
 use serde::Deserialize;
 
-use crate::password;
+use crate::{metadata, password};
 
 /// The configuration that the server has when it is given none.
 pub const DEFAULT: &str = include_str!("../config.toml");
@@ -134,9 +134,9 @@ pub struct Quota {
 }
 
 impl Quota {
-    pub(crate) fn limit(self) -> Result<Limit, ConfigError> {
+    pub(crate) fn limit(self, name: &'static str) -> Result<Limit, ConfigError> {
         let period = Duration::from_secs(self.period);
-        Limit::new(self.burst, period).map_err(ConfigError::Quota)
+        Limit::new(self.burst, period).map_err(|error| ConfigError::Quota(name, error))
     }
 }
 
@@ -295,9 +295,9 @@ impl Config {
             .lifetime(Duration::from_secs(numbers.lifetime))
             .outstanding(numbers.expected_sessions)
             .retry_window(Duration::from_secs(numbers.retry_window))
-            .issuing_limit(self.quotas.codes.limit()?)
-            .secret_limit(self.quotas.secrets.limit()?)
-            .guess_limit(self.quotas.guesses.limit()?);
+            .issuing_limit(self.quotas.codes.limit("codes")?)
+            .secret_limit(self.quotas.secrets.limit("secrets")?)
+            .guess_limit(self.quotas.guesses.limit("guesses")?);
         if numbers.verification_uri_complete {
             policy = policy.with_verification_uri_complete();
         }
@@ -316,8 +316,70 @@ impl Config {
         Ok(Some(UserCodeKeys::new(key)))
     }
 
+    /// Refuses what cannot be served, before anything listens.
+    pub(crate) fn check(&self) -> Result<(), ConfigError> {
+        self.check_numbers()?;
+        if let Some(issuer) = &self.issuer {
+            metadata::of(issuer, std::iter::empty()).map_err(|_| ConfigError::Issuer)?;
+        }
+        let derived = || format!("http://{}", self.listen);
+        let issuer = self.issuer.clone().unwrap_or_else(derived);
+        self.check_exposure(&issuer)?;
+        self.policy(&issuer).map(drop)
+    }
+
+    /// Refuses numbers that would make everything or nothing possible.
+    fn check_numbers(&self) -> Result<(), ConfigError> {
+        const DAY: u64 = 24 * 60 * 60;
+        let numbers = [
+            (
+                "limits.connections",
+                self.limits.connections.into(),
+                1,
+                1_000_000,
+            ),
+            (
+                "limits.request_timeout",
+                self.limits.request_timeout,
+                1,
+                300,
+            ),
+            ("limits.header_timeout", self.limits.header_timeout, 1, 300),
+            (
+                "limits.password_checks",
+                self.limits.password_checks.into(),
+                1,
+                1024,
+            ),
+            (
+                "tokens.access_lifetime",
+                self.tokens.access_lifetime.into(),
+                1,
+                DAY,
+            ),
+            (
+                "tokens.refresh_lifetime",
+                self.tokens.refresh_lifetime.into(),
+                1,
+                3660 * DAY,
+            ),
+            (
+                "page.session_lifetime",
+                self.page.session_lifetime.into(),
+                1,
+                30 * DAY,
+            ),
+        ];
+        for (name, number, least, most) in numbers {
+            if !(least..=most).contains(&number) {
+                return Err(ConfigError::Number(name, least, most));
+            }
+        }
+        Ok(())
+    }
+
     /// Refuses to be reached from elsewhere with credentials that everybody can read in this repository.
-    pub(crate) fn check_exposure(&self, issuer: &str) -> Result<(), ConfigError> {
+    fn check_exposure(&self, issuer: &str) -> Result<(), ConfigError> {
         let is_local = self.listen.ip().is_loopback() && is_loopback(issuer);
         if is_local {
             return Ok(());
@@ -441,8 +503,8 @@ pub enum ConfigError {
     #[error("the policy is refused")]
     Policy(#[from] device_flow::server::PolicyError),
     /// A quota.
-    #[error("a quota is refused")]
-    Quota(#[source] device_flow::server::LimitError),
+    #[error("the quota of {0} is refused")]
+    Quota(&'static str, #[source] device_flow::server::LimitError),
     /// The issuer.
     #[error(
         "the issuer must be an https URL (http on this machine) without a path, a query or a slash at its end"

@@ -14,16 +14,14 @@ use crate::App;
 /// How long a client may keep what is here, in seconds.
 const CACHE: &str = "public, max-age=300";
 
-/// Whether an issuer is a scheme and a host alone: the endpoints are not served from elsewhere.
-pub(crate) fn is_at_the_root(issuer: &str) -> bool {
-    issuer.split('/').count() == 3
-}
-
-/// The document of an issuer whose endpoints are at the root.
+/// The document of an issuer, which is a scheme and a host alone: the endpoints are not served from elsewhere.
 pub(crate) fn of<'a>(
     issuer: &str,
     scopes: impl Iterator<Item = &'a str>,
 ) -> Result<Metadata, MetadataError> {
+    if issuer.split('/').count() != 3 {
+        return Err(MetadataError::Issuer);
+    }
     let at = |path: &str| format!("{issuer}{path}");
     let scopes = scopes.collect::<BTreeSet<_>>();
     let scopes = scopes.into_iter().collect::<Vec<_>>();
