@@ -202,6 +202,7 @@ async fn scene(plan: Plan, direct: &str, cut: Cut, config: &Path, log: &Path) {
         cut_now_and_then(&cut, plan.trouble, rng.fork()),
     );
     let logins: Vec<_> = devices.join_all().await.into_iter().flatten().collect();
+    processes.iter_mut().for_each(Process::assert_running);
     drop(processes);
     let store = Store::open(direct, None).await.unwrap();
     let summary = judge(&world, &store, &logins).await;
@@ -216,6 +217,7 @@ async fn kill_now_and_then(processes: &mut [Process], trouble: Duration, mut rng
     while started.elapsed() < trouble {
         sleep(millis(&mut rng, 300, 1200)).await;
         let process = &mut processes[rng.usize(..processes.len())];
+        process.assert_running();
         process.kill();
         kills += 1;
         sleep(millis(&mut rng, 0, 300)).await;

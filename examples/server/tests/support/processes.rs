@@ -78,6 +78,12 @@ impl Process {
         }
     }
 
+    /// Panics if it has ended without being killed.
+    pub(crate) fn assert_running(&mut self) {
+        let ended = self.child.as_mut().and_then(|it| it.try_wait().unwrap());
+        assert_eq!(ended, None, "it ended by itself: {}", self.last_lines());
+    }
+
     fn last_lines(&self) -> String {
         let log = std::fs::read_to_string(&self.log).unwrap_or_default();
         let lines: Vec<_> = log.lines().rev().take(5).collect();
