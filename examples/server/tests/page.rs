@@ -4,6 +4,7 @@
 
 mod support;
 
+use device_flow::digest::SessionKey;
 use reqwest::StatusCode;
 use support::server::*;
 
@@ -289,6 +290,7 @@ async fn a_code_is_read_forgivingly() {
         let (status, html) = browser.enter(&typed).await;
         assert_eq!(status, StatusCode::OK, "{typed}");
         assert!(html.contains(code), "the code to compare");
+        assert_eq!(field(&html, "user_code").as_deref(), Some(code));
     }
 }
 
@@ -484,6 +486,18 @@ async fn a_sign_in_lapses_and_the_code_is_carried_along() {
     assert_eq!(status, StatusCode::FORBIDDEN);
     assert!(html.contains("You were signed out after a while."));
     assert_eq!(field(&html, "user_code").as_deref(), Some("BCDF-GHJK"));
+    // From the review as well.
+    let session = SessionKey::from_bytes([7; 32]).to_string();
+    for step in ["approve", "deny"] {
+        let form = [
+            ("step", step),
+            ("session", &session),
+            ("user_code", "BCDF-GHJK"),
+        ];
+        let (status, html) = browser.submit(&form).await;
+        assert_eq!(status, StatusCode::FORBIDDEN);
+        assert_eq!(field(&html, "user_code").as_deref(), Some("BCDF-GHJK"));
+    }
     // Nowhere else than to the page itself.
     let form = [
         ("step", "sign_in"),

@@ -67,9 +67,13 @@ enum Step {
     },
     Approve {
         session: SessionKey,
+        #[serde(default)]
+        user_code: String,
     },
     Deny {
         session: SessionKey,
+        #[serde(default)]
+        user_code: String,
     },
     SignOut {
         session: Option<SessionKey>,
@@ -145,12 +149,13 @@ pub(crate) async fn submit(
                 )
             }
             // The sign-in has lapsed meanwhile.
-            (Step::Enter { user_code }, None) => {
+            (
+                Step::Enter { user_code }
+                | Step::Approve { user_code, .. }
+                | Step::Deny { user_code, .. },
+                None,
+            ) => {
                 let page = Page::SignIn(SignIn::again(frame, user_code));
-                ("signed_in_no_more", page.send(StatusCode::FORBIDDEN))
-            }
-            (Step::Approve { .. } | Step::Deny { .. }, None) => {
-                let page = Page::SignIn(SignIn::again(frame, String::new()));
                 ("signed_in_no_more", page.send(StatusCode::FORBIDDEN))
             }
             (Step::Enter { user_code }, Some(user)) => {
@@ -162,11 +167,11 @@ pub(crate) async fn submit(
                     Err(refused) => refused.page(frame, user_code),
                 }
             }
-            (Step::Approve { session }, Some(user)) => {
+            (Step::Approve { session, .. }, Some(user)) => {
                 let approved = app.approve(&session, user, &login, now).await;
                 decide::page(frame, Decision::Approve, approved)
             }
-            (Step::Deny { session }, Some(user)) => {
+            (Step::Deny { session, .. }, Some(user)) => {
                 let denied = app.deny(&session, user, now).await;
                 decide::page(frame, Decision::Deny, denied)
             }
