@@ -3,6 +3,7 @@
 //! [RFC 8414]: https://www.rfc-editor.org/rfc/rfc8414
 
 use device_flow::wire::metadata::{Metadata, MetadataError};
+use serde_json::Value;
 
 use crate::Context;
 use crate::ending::{Ending, Exit};
@@ -39,7 +40,13 @@ pub(crate) fn discover(context: &Context, wanted: Wanted) -> Result<Server, Endi
             _ => continue,
         }
         found = true;
-        let metadata = Metadata::read(answer.body(), issuer).map_err(untrusted)?;
+        let metadata = Metadata::read(answer.body(), issuer).map_err(|error| {
+            if error == MetadataError::Issuer {
+                of_another_issuer(answer.body())
+            } else {
+                untrusted(error)
+            }
+        })?;
         let server = Server(metadata);
         let mut has_all = true;
         for name in wanted.endpoints() {
@@ -87,9 +94,25 @@ impl Server {
     }
 }
 
+/// Says how the server calls itself, where that can be an issuer, and so is visible ASCII.
+fn of_another_issuer(body: &[u8]) -> Ending {
+    let document: Value = serde_json::from_slice(body).unwrap_or_default();
+    let named = document.get("issuer").and_then(Value::as_str);
+    let named =
+        named.filter(|named| named.len() <= MAX_SHOWN && Metadata::well_known(named).is_ok());
+    let named = named.map_or_else(String::new, |named| format!(", {named}"));
+    let sentence = format!(
+        "The server's metadata are not used: they are of another issuer{named} (mind a slash at the end)."
+    );
+    Ending::new(Exit::Untrusted, sentence)
+}
+
+/// Longer names of servers are not shown.
+const MAX_SHOWN: usize = 200;
+
 fn untrusted(error: MetadataError) -> Ending {
     let why = match error {
-        MetadataError::Issuer => "they are of another issuer (mind a slash at the end)",
+        MetadataError::Issuer => "they are of another issuer",
         MetadataError::TooLarge => "they are too large",
         MetadataError::Url(_) => "they name an address that must not be used",
         MetadataError::Unreadable | MetadataError::Reserved | _ => "they cannot be read",

@@ -36,9 +36,29 @@ fn metadata_of_another_issuer_are_not_used() {
         respond(stream, 200, "", &body.to_string());
     });
     let ended = ended.with(9);
-    assert!(ended.err.contains("another issuer"), "{ended:?}");
+    assert!(
+        ended.err.contains("another issuer, http://127.0.0.1:1 "),
+        "{ended:?}"
+    );
     assert_eq!(server.requests("/.well-known/openid-configuration"), 0);
     assert_eq!(server.requests("/device_authorization"), 0);
+}
+
+#[test]
+fn an_issuer_that_could_steer_a_terminal_is_not_shown() {
+    let (_, ended) = login_where("/.well-known/oauth-authorization-server", |stream| {
+        let body = json!({ "issuer": "https://evil.example/\u{1b}[2J" });
+        respond(stream, 200, "", &body.to_string());
+    });
+    let ended = ended.with(9);
+    assert!(ended.err.contains("another issuer ("), "{ended:?}");
+    assert!(!ended.err.contains("evil"), "{ended:?}");
+
+    let (_, ended) = login_where("/.well-known/oauth-authorization-server", |stream| {
+        let body = json!({ "issuer": format!("https://evil.example/{}", "a".repeat(1000)) });
+        respond(stream, 200, "", &body.to_string());
+    });
+    assert!(!ended.with(9).err.contains("evil"));
 }
 
 #[test]
