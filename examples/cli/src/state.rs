@@ -3,7 +3,7 @@
 //! Rules:
 //! 1. Each server and client has a directory of its own, which only this user can enter.
 //! 2. A file is written beside its place, mode 0600, and moved there: a reader sees the old one or the new one. Whoever writes
-//!    holds a lock, so there is one place beside; what a crash leaves there is overwritten or removed by the next.
+//!    holds a lock, so there is one place beside; what a crash leaves there is removed by the next.
 //! 3. A lock is the operating system's: it ends with the process, however that ends.
 
 use core::fmt::Write as _;
@@ -75,7 +75,9 @@ impl Store {
         let path = self.0.join(name);
         let beside = self.beside(name);
         let write = || -> io::Result<()> {
-            let mut file = private().truncate(true).open(&beside)?;
+            // What a crash left there keeps the mode that it has: a mode is given to new files alone.
+            remove(&beside)?;
+            let mut file = private().create_new(true).open(&beside)?;
             file.write_all(&serde_json::to_vec(value)?)?;
             file.sync_all()?;
             std::fs::rename(&beside, &path)
@@ -86,12 +88,7 @@ impl Store {
     /// Removes a file, if there is one.
     pub(crate) fn remove(&self, name: &str) -> Result<(), Ending> {
         for path in [self.beside(name), self.0.join(name)] {
-            match std::fs::remove_file(&path) {
-                Err(error) if error.kind() != ErrorKind::NotFound => {
-                    return Err(failed("removed", &path, &error));
-                }
-                Ok(()) | Err(_) => {}
-            }
+            remove(&path).map_err(|error| failed("removed", &path, &error))?;
         }
         Ok(())
     }
@@ -121,7 +118,7 @@ impl Store {
     /// A lock file stays: to remove it would let two processes lock two files of one name.
     fn lock_file(&self, name: &str) -> Result<(File, PathBuf), Ending> {
         let path = self.0.join(name);
-        match private().open(&path) {
+        match private().create(true).open(&path) {
             Ok(file) => Ok((file, path)),
             Err(error) => Err(failed("opened", &path, &error)),
         }
@@ -131,7 +128,7 @@ impl Store {
 /// How a file is made that only this user can read.
 fn private() -> OpenOptions {
     let mut options = OpenOptions::new();
-    options.create(true).write(true);
+    options.write(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     options
@@ -150,6 +147,14 @@ fn name(issuer: &str, client_id: &str) -> String {
         name
     })
 }
+/// Removes a file, if there is one.
+fn remove(path: &Path) -> io::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
 
 fn failed(what: &str, path: &Path, error: &io::Error) -> Ending {
     let path = path.display();

@@ -127,6 +127,23 @@ fn without_a_login_every_command_asks_for_one() {
 }
 
 #[test]
+fn what_a_crash_left_does_not_open_the_tokens_to_others() {
+    use std::fs::Permissions;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    let server = Server::start();
+    let home = signed_in(&server);
+    let tokens = home.file("tokens.json");
+    let beside = tokens.with_file_name("tokens.json.new");
+    std::fs::write(&beside, "{").unwrap();
+    std::fs::set_permissions(&beside, Permissions::from_mode(0o644)).unwrap();
+    home.run(&["refresh"]).with(0);
+    let mode = std::fs::metadata(&tokens).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    assert_eq!(home.names(), ["tokens.json"]);
+}
+
+#[test]
 fn refresh_replaces_the_tokens_and_keeps_the_refresh_token_where_none_comes() {
     let server = Server::start();
     let home = signed_in(&server);
@@ -150,7 +167,10 @@ fn a_refused_refresh_token_asks_for_a_new_login() {
     let home = signed_in(&server);
     server.forget_refresh_tokens();
     let ended = home.run(&["refresh"]).with(7);
-    assert!(ended.err.contains("run `example-cli login`"), "{ended:?}");
+    assert!(
+        ended.err.contains("run `example-cli login`"),
+        "{ended:?}"
+    );
     assert_eq!(server.requests("/token"), 2);
     // It is not presented again.
     home.run(&["refresh"]).with(7);
