@@ -55,7 +55,11 @@ pub(crate) fn login(context: &Context, options: &args::Login) -> Result<Report, 
         clock: Instant::now(),
     };
     let outcome = login.run(&options.scope)?;
-    context.must_finish();
+    let store = context.store.clone();
+    context.must_finish(move || {
+        // The code is spent: Ctrl-C again is not to leave it there.
+        let _ = store.remove(FILE);
+    });
     let accepted = match &outcome {
         Outcome::Granted(tokens) => accept(context, &server, &options.scope, tokens),
         Outcome::Cancelled(late) => {
@@ -142,7 +146,7 @@ struct Login<'a> {
 
 impl Login<'_> {
     fn run(&self, scope: &str) -> Result<Outcome, Ending> {
-        let (mut waiting, mut unfinished) = match self.resume(scope)? {
+        let (mut waiting, mut unfinished) = match self.resume(scope) {
             Some(resumed) => resumed,
             None => match self.start(scope)? {
                 Some(started) => started,
@@ -170,6 +174,8 @@ impl Login<'_> {
                     self.events.send(request);
                     let Some(answer) = self.answer(&unfinished, &spinner) else {
                         drop(spinner);
+                        // Before Ctrl-C again leaves it there. At the end it is tried again, and told of.
+                        let _ = self.context.store.remove(FILE);
                         self.context.screen.note("Cancelling.");
                         let late = self.events.late_answer();
                         return Ok(sent.cancel().answer(late));
@@ -187,6 +193,8 @@ impl Login<'_> {
 
     /// Asks for codes and shows them; none where Ctrl-C came first.
     fn start(&self, scope: &str) -> Result<Option<(Waiting, Unfinished)>, Ending> {
+        // Even if this one does not begin, nobody is to go on with an earlier one.
+        self.context.store.remove(FILE)?;
         let started = self.flow.start(self.now());
         let (starting, request) = started.map_err(|error| {
             let sentence = format!("The client id or the scope cannot be sent: {error}.");
@@ -219,32 +227,29 @@ impl Login<'_> {
     }
 
     /// Goes on with a login that was killed, if there is one that can still succeed.
-    fn resume(&self, scope: &str) -> Result<Option<(Waiting, Unfinished)>, Ending> {
+    fn resume(&self, scope: &str) -> Option<(Waiting, Unfinished)> {
         let screen = self.context.screen;
         // A file that cannot be read is of another version, or damaged: there is nothing to go on with.
         let unfinished = self.context.store.read::<Unfinished>(FILE).unwrap_or(None);
-        let Some(unfinished) = unfinished.filter(|found| found.v == VERSION) else {
-            return Ok(None);
-        };
+        let unfinished = unfinished.filter(|found| found.v == VERSION)?;
         let now = since_epoch();
         if now.as_secs() >= unfinished.expires_at {
             screen.note("An earlier login was not finished and has expired: this is a new one.");
-            self.context.store.remove(FILE)?;
-            return Ok(None);
+            return None;
         }
         if unfinished.scope != scope {
             screen.note("An earlier login asked for something else: this is a new one.");
-            return Ok(None);
+            return None;
         }
         let elapsed = unfinished.snapshot.elapsed(now);
         let snapshot = unfinished.snapshot.clone();
         // What does not fit is of other endpoints: the server has moved.
         let Ok(waiting) = self.flow.resume(snapshot, elapsed, self.now()) else {
-            return Ok(None);
+            return None;
         };
         screen.note("Going on with the login that was interrupted: its code is still good.");
         self.show(&unfinished, true);
-        Ok(Some((waiting, unfinished)))
+        Some((waiting, unfinished))
     }
 
     fn show(&self, unfinished: &Unfinished, resumed: bool) {

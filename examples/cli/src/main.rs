@@ -46,10 +46,11 @@ struct Context {
 }
 
 impl Context {
-    /// Something is at stake: from now on Ctrl-C waits until it is brought to an end.
-    fn must_finish(&self) {
+    /// Something is at stake: from now on Ctrl-C waits until it is brought to an end. What it does first does not wait.
+    fn must_finish(&self, first: impl Fn() + Send + 'static) {
         let screen = self.screen;
         self.interrupt.hold_off(move || {
+            first();
             screen.note("Bringing to an end what has begun. Ctrl-C again does not wait for it.");
         });
     }

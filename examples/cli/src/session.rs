@@ -176,7 +176,7 @@ impl Session {
         let token_endpoint = server.endpoint("token_endpoint")?;
         let token_endpoint = token_endpoint.ok_or_else(|| Wanted::Renewal.lacking())?;
         // From here on the tokens on disk may be spent, and the new ones are nowhere else.
-        context.must_finish();
+        context.must_finish(|| ());
         let form = [
             ("grant_type", "refresh_token"),
             ("refresh_token", refresh_token),
@@ -307,7 +307,7 @@ pub(crate) fn logout(context: &Context) -> Result<Report, Ending> {
         .is_ok()
         .then(|| discover(context, Wanted::Revocation));
     // Once the file is gone, nobody else can revoke them.
-    context.must_finish();
+    context.must_finish(|| ());
     context.store.remove(FILE)?;
     let session = session?;
     let left = server.and_then(Result::ok).map_or(Left::Both, |server| {

@@ -23,6 +23,7 @@ const MAX_FILE: u64 = 4 * 1024 * 1024;
 
 /// The files of one server and client.
 pub(crate) struct Store(PathBuf);
+#[derive(Clone)]
 
 /// A lock, held until it is dropped.
 #[must_use]

@@ -121,14 +121,20 @@ fn tokens_that_are_not_verified_yet_are_revoked_at_ctrl_c() {
 }
 
 #[test]
-fn ctrl_c_again_does_not_wait() {
-    let holding = Holding::at("/jwks");
-    let home = Home::new(&holding.server.issuer);
-    let login = holding.interrupt(&home, &["login"]);
-    login.says("Ctrl-C again does not wait");
-    login.signal("INT");
-    login.end().with(130).without(&holding.server.secrets());
-    holding.release();
+fn ctrl_c_again_does_not_wait_and_leaves_nothing_to_go_on_with() {
+    for (path, said) in [
+        ("/token", "Cancelling."),
+        ("/jwks", "Ctrl-C again does not wait"),
+    ] {
+        let holding = Holding::at(path);
+        let home = Home::new(&holding.server.issuer);
+        let login = holding.interrupt(&home, &["login"]);
+        login.says(said);
+        login.signal("INT");
+        login.end().with(130).without(&holding.server.secrets());
+        assert_eq!(home.names(), [""; 0], "{path}");
+        holding.release();
+    }
 }
 
 #[test]

@@ -155,6 +155,26 @@ fn an_expired_login_is_not_resumed_and_neither_is_one_for_another_scope() {
 }
 
 #[test]
+fn a_login_that_cannot_begin_leaves_no_earlier_one_to_go_on_with() {
+    let codes = AtomicUsize::new(0);
+    let server = Server::with_trouble(move |asked, stream| {
+        let refused =
+            asked.path == "/device_authorization" && codes.fetch_add(1, Ordering::SeqCst) > 0;
+        if refused {
+            respond(stream, 400, "", r#"{"error":"invalid_scope"}"#);
+        }
+        refused
+    });
+    let home = Home::new(&server.issuer);
+    let login = home.start(&["login"]);
+    login.user_code();
+    login.signal("KILL");
+    login.end();
+    home.run(&["login", "--scope", "nonsense"]).with(5);
+    assert_eq!(home.names(), [""; 0]);
+}
+
+#[test]
 fn a_server_that_is_away_for_a_while_is_waited_for() {
     let polls = AtomicUsize::new(0);
     let server = Server::with_trouble(move |asked, stream| {
