@@ -1,5 +1,6 @@
 //! What the user may write.
 
+use core::fmt::Write as _;
 use core::time::Duration;
 
 use clap::{Parser, Subcommand};
@@ -22,14 +23,14 @@ pub(crate) struct Common {
         long,
         global = true,
         value_name = "URL",
-        default_value = "http://127.0.0.1:8628"
+        default_value = ISSUER
     )]
-    #[arg(env = "EXAMPLE_CLI_ISSUER", hide_env_values = true, value_parser = issuer)]
+    #[arg(env = ISSUER_VARIABLE, hide_env_values = true, value_parser = issuer)]
     pub(crate) issuer: String,
 
     /// The name under which this tool is registered there
-    #[arg(long, global = true, value_name = "ID", default_value = "client_cli")]
-    #[arg(env = "EXAMPLE_CLI_CLIENT_ID", hide_env_values = true)]
+    #[arg(long, global = true, value_name = "ID", default_value = CLIENT_ID)]
+    #[arg(env = CLIENT_ID_VARIABLE, hide_env_values = true)]
     pub(crate) client_id: String,
 
     /// Write one JSON object per line to standard output, for programs
@@ -64,6 +65,37 @@ pub(crate) struct Login {
     /// Do not offer to open a browser
     #[arg(long)]
     pub(crate) no_browser: bool,
+}
+
+const ISSUER: &str = "http://127.0.0.1:8628";
+const ISSUER_VARIABLE: &str = "EXAMPLE_CLI_ISSUER";
+
+const CLIENT_ID: &str = "client_cli";
+const CLIENT_ID_VARIABLE: &str = "EXAMPLE_CLI_CLIENT_ID";
+
+/// What the user may write to sign in to this server as this client.
+pub(crate) fn login_command(issuer: &str, client_id: &str) -> String {
+    let mut command = "example-cli login".to_owned();
+    for (flag, value, default, variable) in [
+        ("--issuer", issuer, ISSUER, ISSUER_VARIABLE),
+        ("--client-id", client_id, CLIENT_ID, CLIENT_ID_VARIABLE),
+    ] {
+        let is_overridden = std::env::var_os(variable).is_some_and(|set| set != default);
+        if value != default || is_overridden {
+            let _ = write!(command, " {flag} {}", quoted(value));
+        }
+    }
+    command
+}
+
+/// As a shell takes it for one word.
+fn quoted(word: &str) -> String {
+    let is_plain = |octet: u8| octet.is_ascii_alphanumeric() || b"-._:/@%+=,".contains(&octet);
+    if !word.is_empty() && word.bytes().all(is_plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
+    }
 }
 
 fn issuer(text: &str) -> Result<String, String> {

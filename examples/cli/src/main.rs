@@ -46,6 +46,11 @@ struct Context {
 }
 
 impl Context {
+    /// What the user may write to sign in.
+    fn login_command(&self) -> String {
+        args::login_command(&self.issuer, &self.client_id)
+    }
+
     /// Something is at stake: from now on Ctrl-C waits until it is brought to an end. What it does first does not wait.
     fn must_finish(&self, first: impl Fn() + Send + 'static) {
         let screen = self.screen;

@@ -97,15 +97,16 @@ impl Session {
     }
 
     fn load(context: &Context) -> Result<Self, Ending> {
-        let session = context.store.read::<Self>(FILE)?;
-        session
-            .filter(|session| session.v == VERSION)
-            .ok_or_else(|| {
-                Ending::new(
-                    Exit::SignedOut,
-                    "Nobody is signed in: run `example-cli login`.",
-                )
-            })
+        let read = match context.store.read::<Self>(FILE) {
+            Ok(Some(session)) if session.v != VERSION => Err(context.store.not_understood(FILE)),
+            read => read,
+        };
+        let login = context.login_command();
+        read.map_err(|mut ending| {
+            let _ = write!(ending.sentence, " Run `{login}` to replace it.");
+            ending
+        })?
+        .ok_or_else(|| nobody(context))
     }
 
     fn left(&self) -> Option<Duration> {
@@ -167,9 +168,9 @@ impl Session {
 
     /// Tokens in the place of these. The caller holds the lock.
     fn renewed(self, context: &Context) -> Result<Self, Ending> {
-        let login_again = "The login is not good any more: run `example-cli login`.";
+        let login = context.login_command();
         let Some(refresh_token) = &self.refresh_token else {
-            let sentence = "There is no refresh token: run `example-cli login`.";
+            let sentence = format!("There is no refresh token: run `{login}`.");
             return Err(Ending::new(Exit::SignedOut, sentence));
         };
         let server = discover(context, Wanted::Renewal)?;
@@ -208,6 +209,7 @@ impl Session {
                     ..self
                 };
                 context.store.write(FILE, &spent)?;
+                let login_again = format!("The login is not good any more: run `{login}`.");
                 Err(Ending::refused(Exit::SignedOut, login_again, &refusal))
             }
             Verdict::Transient | Verdict::SlowDown(_) => Err(Ending::unavailable()),
@@ -257,6 +259,12 @@ impl Session {
     }
 }
 
+fn nobody(context: &Context) -> Ending {
+    let login = context.login_command();
+    let sentence = format!("Nobody is signed in: run `{login}`.");
+    Ending::new(Exit::SignedOut, sentence)
+}
+
 pub(crate) fn whoami(context: &Context) -> Result<Report, Ending> {
     Ok(Session::load(context)?.report("identity"))
 }
@@ -301,7 +309,6 @@ pub(crate) fn refresh(context: &Context) -> Result<Report, Ending> {
 pub(crate) fn logout(context: &Context) -> Result<Report, Ending> {
     login::forget(context)?;
     let _lock = context.store.lock(LOCK)?;
-    // A file that cannot be read is removed as well.
     let session = Session::load(context);
     let server = session
         .is_ok()
@@ -309,7 +316,16 @@ pub(crate) fn logout(context: &Context) -> Result<Report, Ending> {
     // Once the file is gone, nobody else can revoke them.
     context.must_finish(|| ());
     context.store.remove(FILE)?;
-    let session = session?;
+    let session = match session {
+        Err(ending) if ending.exit == Exit::Failed => {
+            let sentence = "Signed out here: the tokens are forgotten. They could not be read, so they stay good until they expire.";
+            return Ok(Report {
+                event: json!({ "event": "signed_out", "revoked": false, "expires_at": null }),
+                sentence: sentence.to_owned(),
+            });
+        }
+        session => session?,
+    };
     let left = server.and_then(Result::ok).map_or(Left::Both, |server| {
         let refresh_token = session.refresh_token.as_deref();
         revoke(context, &server, refresh_token, &session.access_token)

@@ -67,7 +67,7 @@ impl Store {
         match serde_json::from_slice(&octets) {
             Ok(value) => Ok(Some(value)),
             // The parser's words might quote what it read.
-            Err(_) => Err(failed("understood", &path, &ErrorKind::InvalidData.into())),
+            Err(_) => Err(self.not_understood(name)),
         }
     }
 
@@ -77,6 +77,15 @@ impl Store {
         let beside = self.beside(name);
         let write = || -> io::Result<()> {
             // What a crash left there keeps the mode that it has: a mode is given to new files alone.
+    /// What is to be said of a file that is none of ours.
+    pub(crate) fn not_understood(&self, name: &str) -> Ending {
+        let path = self.0.join(name);
+        let path = path.display();
+        let sentence =
+            format!("{path} could not be understood: it is damaged, or of another version.");
+        Ending::new(Exit::Failed, sentence)
+    }
+
             remove(&beside)?;
             let mut file = private().create_new(true).open(&beside)?;
             file.write_all(&serde_json::to_vec(value)?)?;

@@ -127,6 +127,31 @@ fn without_a_login_every_command_asks_for_one() {
 }
 
 #[test]
+fn a_hint_names_the_server_and_the_client_where_they_are_not_the_usual_ones() {
+    let home = Home::new("http://127.0.0.1:8628");
+    let hint = |more: &[&str]| {
+        let ended = home.run(&[&["whoami"], more].concat()).with(7);
+        let start = "Nobody is signed in: run `example-cli login";
+        let hint = ended.err.strip_prefix(start);
+        hint.unwrap_or_else(|| panic!("{ended:?}")).to_owned()
+    };
+    assert_eq!(hint(&[]), "`.\n");
+    let issuer = "https://login.example.com/a$b";
+    assert_eq!(
+        hint(&["--issuer", issuer]),
+        format!(" --issuer '{issuer}'`.\n")
+    );
+    assert_eq!(
+        hint(&["--client-id", "client_tv"]),
+        " --client-id client_tv`.\n"
+    );
+    assert_eq!(
+        hint(&["--client-id", "it's one"]),
+        " --client-id 'it'\\''s one'`.\n"
+    );
+}
+
+#[test]
 fn what_a_crash_left_does_not_open_the_tokens_to_others() {
     use std::fs::Permissions;
     use std::os::unix::fs::PermissionsExt as _;
@@ -141,6 +166,33 @@ fn what_a_crash_left_does_not_open_the_tokens_to_others() {
     let mode = std::fs::metadata(&tokens).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
     assert_eq!(home.names(), ["tokens.json"]);
+}
+
+#[test]
+fn a_damaged_file_is_replaced_by_login_and_removed_by_logout() {
+    let server = Server::start();
+    let home = signed_in(&server);
+    let mut newer = home.read("tokens.json");
+    newer["v"] = json!(2);
+    let tokens = home.file("tokens.json");
+    for damaged in ["garbage", r#"{"v":2}"#, &newer.to_string()] {
+        std::fs::write(&tokens, damaged).unwrap();
+        for command in ["whoami", "token", "refresh"] {
+            let ended = home.run(&[command]).with(1).without(&server.secrets());
+            assert!(
+                ended.err.contains("damaged, or of another version"),
+                "{ended:?}"
+            );
+            let hint = format!("`example-cli login --issuer {}`", server.issuer);
+            assert!(ended.err.contains(&hint), "{ended:?}");
+        }
+        let ended = home.run(&["logout"]).with(0);
+        assert!(ended.out.contains("could not be read"), "{ended:?}");
+        assert_eq!(home.names(), [""; 0]);
+    }
+    std::fs::write(&tokens, "garbage").unwrap();
+    sign_in(&server, &home);
+    home.run(&["whoami"]).with(0);
 }
 
 #[test]
@@ -168,7 +220,7 @@ fn a_refused_refresh_token_asks_for_a_new_login() {
     server.forget_refresh_tokens();
     let ended = home.run(&["refresh"]).with(7);
     assert!(
-        ended.err.contains("run `example-cli login`"),
+        ended.err.contains("run `example-cli login --issuer "),
         "{ended:?}"
     );
     assert_eq!(server.requests("/token"), 2);
