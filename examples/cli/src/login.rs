@@ -84,6 +84,9 @@ pub(crate) fn login(context: &Context, options: &args::Login) -> Result<Report, 
 
 /// Forgets a login that was killed, unless somebody is at it.
 pub(crate) fn forget(context: &Context) -> Result<(), Ending> {
+    if !context.store.holds(FILE)? {
+        return Ok(());
+    }
     match context.store.try_lock(LOCK)? {
         Some(_lock) => context.store.remove(FILE),
         None => Ok(()),

@@ -81,7 +81,7 @@ fn run(args: Args, screen: Screen, interrupt: Interrupt) -> Result<Report, Endin
     let common = args.common;
     let context = Context {
         http: Http::new(common.timeout),
-        store: Store::open(&common.issuer, &common.client_id)?,
+        store: Store::of(&common.issuer, &common.client_id)?,
         issuer: common.issuer,
         client_id: common.client_id,
         screen,

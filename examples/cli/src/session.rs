@@ -308,6 +308,9 @@ pub(crate) fn refresh(context: &Context) -> Result<Report, Ending> {
 
 pub(crate) fn logout(context: &Context) -> Result<Report, Ending> {
     login::forget(context)?;
+    if !context.store.holds(FILE)? {
+        return Err(nobody(context));
+    }
     let _lock = context.store.lock(LOCK)?;
     let session = Session::load(context);
     let server = session

@@ -1,7 +1,8 @@
 //! The files.
 //!
 //! Rules:
-//! 1. Each server and client has a directory of its own, which only this user can enter.
+//! 1. Each server and client has a directory of its own, which only this user can enter. It is made with the first
+//!    lock: who only reads makes nothing.
 //! 2. A file is written beside its place, mode 0600, and moved there: a reader sees the old one or the new one. Whoever writes
 //!    holds a lock, so there is one place beside; what a crash leaves there is removed by the next.
 //! 3. A lock is the operating system's: it ends with the process, however that ends.
@@ -22,8 +23,8 @@ use crate::ending::{Ending, Exit};
 const MAX_FILE: u64 = 4 * 1024 * 1024;
 
 /// The files of one server and client.
-pub(crate) struct Store(PathBuf);
 #[derive(Clone)]
+pub(crate) struct Store(PathBuf);
 
 /// A lock, held until it is dropped.
 #[must_use]
@@ -32,7 +33,7 @@ pub(crate) struct Lock {
 }
 
 impl Store {
-    pub(crate) fn open(issuer: &str, client_id: &str) -> Result<Self, Ending> {
+    pub(crate) fn of(issuer: &str, client_id: &str) -> Result<Self, Ending> {
         let home = etcetera::choose_base_strategy().map_err(|_| {
             Ending::new(
                 Exit::Failed,
@@ -43,14 +44,19 @@ impl Store {
         let directory = state
             .join("device-flow-example-cli")
             .join(name(issuer, client_id));
-        let mut builder = DirBuilder::new();
-        builder.recursive(true);
-        #[cfg(unix)]
-        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-        match builder.create(&directory) {
-            Ok(()) => Ok(Self(directory)),
-            Err(error) => Err(failed("made", &directory, &error)),
+        Ok(Self(directory))
+    }
+
+    /// Whether there is something to remove.
+    pub(crate) fn holds(&self, name: &str) -> Result<bool, Ending> {
+        for path in [self.beside(name), self.0.join(name)] {
+            match path.try_exists() {
+                Ok(false) => {}
+                Ok(true) => return Ok(true),
+                Err(error) => return Err(failed("read", &path, &error)),
+            }
         }
+        Ok(false)
     }
 
     /// What a file holds, if there is one.
@@ -71,12 +77,6 @@ impl Store {
         }
     }
 
-    /// Replaces a file. The caller holds the lock of those who write it.
-    pub(crate) fn write<T: Serialize>(&self, name: &str, value: &T) -> Result<(), Ending> {
-        let path = self.0.join(name);
-        let beside = self.beside(name);
-        let write = || -> io::Result<()> {
-            // What a crash left there keeps the mode that it has: a mode is given to new files alone.
     /// What is to be said of a file that is none of ours.
     pub(crate) fn not_understood(&self, name: &str) -> Ending {
         let path = self.0.join(name);
@@ -86,6 +86,12 @@ impl Store {
         Ending::new(Exit::Failed, sentence)
     }
 
+    /// Replaces a file. The caller holds the lock of those who write it.
+    pub(crate) fn write<T: Serialize>(&self, name: &str, value: &T) -> Result<(), Ending> {
+        let path = self.0.join(name);
+        let beside = self.beside(name);
+        let write = || -> io::Result<()> {
+            // What a crash left there keeps the mode that it has: a mode is given to new files alone.
             remove(&beside)?;
             let mut file = private().create_new(true).open(&beside)?;
             file.write_all(&serde_json::to_vec(value)?)?;
@@ -127,11 +133,25 @@ impl Store {
 
     /// A lock file stays: to remove it would let two processes lock two files of one name.
     fn lock_file(&self, name: &str) -> Result<(File, PathBuf), Ending> {
+        let mut builder = DirBuilder::new();
+        builder.recursive(true);
+        #[cfg(unix)]
+        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+        let made = builder.create(&self.0);
+        made.map_err(|error| failed("made", &self.0, &error))?;
         let path = self.0.join(name);
         match private().create(true).open(&path) {
             Ok(file) => Ok((file, path)),
             Err(error) => Err(failed("opened", &path, &error)),
         }
+    }
+}
+
+/// Removes a file, if there is one.
+fn remove(path: &Path) -> io::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+        Ok(()) | Err(_) => Ok(()),
     }
 }
 
@@ -157,14 +177,6 @@ fn name(issuer: &str, client_id: &str) -> String {
         name
     })
 }
-/// Removes a file, if there is one.
-fn remove(path: &Path) -> io::Result<()> {
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
-        Ok(()) | Err(_) => Ok(()),
-    }
-}
-
 
 fn failed(what: &str, path: &Path, error: &io::Error) -> Ending {
     let path = path.display();

@@ -124,6 +124,7 @@ fn without_a_login_every_command_asks_for_one() {
         let ended = home.run(&[command]).with(7);
         assert!(ended.err.contains("Nobody is signed in"), "{ended:?}");
     }
+    assert!(home.is_untouched());
 }
 
 #[test]

@@ -71,6 +71,14 @@ impl Home {
         files.remove(0)
     }
 
+    /// Whether nothing was ever made here.
+    pub(crate) fn is_untouched(&self) -> bool {
+        std::fs::read_dir(self.folder.path())
+            .unwrap()
+            .next()
+            .is_none()
+    }
+
     fn files(&self) -> Vec<PathBuf> {
         let mut files = Vec::new();
         walk(self.folder.path(), &mut files);
