@@ -252,7 +252,8 @@ impl fmt::Display for Span {
     }
 }
 
-/// Arranges the prompt on a terminal: the code as large as it fits, the QR code where all of it can be seen at once.
+/// Arranges the prompt on a terminal: the code as large as it fits, the QR code where all of it can be seen at once. Where to go
+/// and what to enter stay in sight to the last.
 fn lay_out(shown: Shown<'_>, columns: usize, rows: usize) -> Vec<String> {
     let rows = rows.saturating_sub(3); // the offer, the spinner, and the line below
     let room = columns.saturating_sub(INDENT.len());
@@ -263,9 +264,11 @@ fn lay_out(shown: Shown<'_>, columns: usize, rows: usize) -> Vec<String> {
         "Open this page on any device:".to_owned(),
         format!("{INDENT}{uri}"),
         format!("and enter the code {code}"),
-        String::new(),
     ];
-    let with_code = |room| [text.to_vec(), indented(large(shown.user_code, room))].concat();
+    let with_code = |room| {
+        let large = indented(large(shown.user_code, room));
+        [text.to_vec(), blank(), large].concat()
+    };
 
     if let Some(qr) = shown.verification_uri_complete.and_then(qr) {
         let below = vec![String::new(), "or scan this:".to_owned(), String::new()];
@@ -290,7 +293,14 @@ fn lay_out(shown: Shown<'_>, columns: usize, rows: usize) -> Vec<String> {
             return lines;
         }
     }
-    [blank(), with_code(room), blank()].concat()
+    let spacious = [blank(), with_code(room), blank()].concat();
+    // A long address may be folded, if only it stays in sight.
+    let folds = |line: &String| measure_text_width(line).div_ceil(columns.max(1)).max(1);
+    if spacious.iter().map(folds).sum::<usize>() <= rows {
+        spacious
+    } else {
+        text.to_vec()
+    }
 }
 
 /// The QR code, with the text at the middle of its right side.
@@ -391,7 +401,7 @@ mod tests {
     #[test]
     fn the_prompt_fits_on_every_terminal_and_always_says_where_and_what() {
         for columns in [1, 20, 40, 62, 80, 132, 500] {
-            for rows in [1, 10, 24, 33, 60] {
+            for rows in [1, 5, 10, 12, 24, 33, 60] {
                 for complete in [None, COMPLETE] {
                     let lines = lay_out(shown(complete), columns, rows);
                     let text = lines.join("\n");
@@ -400,6 +410,9 @@ mod tests {
                     let (has_qr, width) = look(&lines);
                     assert!(width <= columns.max(34), "{columns}: {text}");
                     assert!(!has_qr || lines.len() + 3 <= rows, "{rows}: {text}");
+                    // Where and what are three lines; a terminal narrower than they are folds them.
+                    let fits = columns < 34 || lines.len() + 3 <= rows.max(6);
+                    assert!(fits, "{rows}: {text}");
                 }
             }
         }
@@ -413,6 +426,17 @@ mod tests {
         assert!(!has_qr(80, 20));
         assert!(!has_qr(40, 24));
         assert!(!look(&lay_out(shown(None), 80, 60)).0);
+    }
+
+    #[test]
+    fn the_large_type_is_left_out_where_rows_are_few() {
+        let lines = |columns, rows| lay_out(shown(None), columns, rows).len();
+        assert_eq!(lines(80, 24), 1 + 3 + 1 + 5 + 1);
+        assert_eq!(lines(80, 14), 1 + 3 + 1 + 5 + 1);
+        assert_eq!(lines(80, 13), 3);
+        // An address that is folded takes two rows of a tall terminal.
+        assert_eq!(lines(30, 24), 1 + 3 + 1 + 3 + 1);
+        assert_eq!(lines(30, 5), 3);
     }
 
     #[test]
