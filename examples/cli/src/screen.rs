@@ -69,7 +69,7 @@ impl Screen {
 
     /// Whether somebody is there to press a key.
     pub(crate) fn is_attended(self) -> bool {
-        self != Self::Json && stdin().is_terminal() && stderr().is_terminal()
+        self != Self::Json && stdin().is_terminal() && stderr().is_terminal() && is_in_foreground()
     }
 
     /// Shows where to go and what to enter.
@@ -169,6 +169,20 @@ impl Screen {
             }
         }
     }
+}
+
+/// Whether the keys come here: a terminal stops those who read from it in the background.
+#[cfg(unix)]
+fn is_in_foreground() -> bool {
+    use nix::unistd::{getpgrp, tcgetpgrp};
+
+    // Where there is no control of jobs, nobody is stopped.
+    !tcgetpgrp(stdin()).is_ok_and(|group| group != getpgrp())
+}
+
+#[cfg(not(unix))]
+fn is_in_foreground() -> bool {
+    true
 }
 
 /// Shows that something is waited for, and how long it is worth it.

@@ -1,13 +1,14 @@
 //! Signing in.
 
 use std::os::unix::fs::PermissionsExt as _;
+use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use serde_json::json;
 
 use crate::server::{Server, respond};
-use crate::tool::{Home, wait_for};
+use crate::tool::{Home, Tool, wait_for};
 
 #[test]
 fn an_approved_login_keeps_the_tokens_for_this_user_alone() {
@@ -213,6 +214,28 @@ fn a_login_is_not_thrown_away_where_the_keys_cannot_be_had_at_once() {
     );
     assert!(ended.out.contains("Ada Lovelace"), "{ended:?}");
     assert_eq!(server.revoked().len(), 0);
+}
+
+#[test]
+#[cfg(target_os = "linux")] // its `script` makes a terminal
+fn a_login_in_the_background_is_not_stopped_by_the_terminal() {
+    let server = Server::start();
+    let home = Home::new(&server.issuer);
+    let tool = home.command(&[], &[("NO_COLOR", "1"), ("BROWSER", "/bin/true")]);
+    let environment = tool
+        .get_envs()
+        .filter_map(|(name, value)| value.map(|value| (name, value)));
+    let mut terminal = Command::new("script");
+    terminal
+        .args(["-qec", r#"set -m; "$TOOL" login & wait"#, "/dev/null"])
+        .env_remove("SSH_CONNECTION")
+        .envs(environment)
+        .env("SHELL", "/bin/sh")
+        .env("TOOL", tool.get_program());
+    let login = Tool::start(terminal);
+    server.approve(&login.user_code());
+    let ended = login.end();
+    assert!(ended.out.contains("Signed in to"), "{ended:?}");
 }
 
 #[test]
