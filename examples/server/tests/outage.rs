@@ -16,12 +16,14 @@ const REQUESTS: usize = 24;
 /// What was begun on a silent connection ends within five seconds; twice that, and some.
 const BOUND: Duration = Duration::from_secs(15);
 
-async fn recovers(service: Option<Service>) {
+/// Requests have so many seconds, which may be fewer than the store has.
+async fn recovers(service: Option<Service>, request_timeout: u64) {
     let Some(service) = service else { return };
     let folder = tempfile::tempdir().unwrap();
     let (url, cable) = service.through(folder.path());
     let mut config = config();
     config.store = url;
+    config.limits.request_timeout = request_timeout;
     let server = Running::with(config).await;
     // All connections are in use.
     assert_eq!(statuses(&server).await, [200; REQUESTS]);
@@ -49,10 +51,20 @@ async fn statuses(server: &Running) -> Vec<u16> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn from_silent_connections_to_postgres_the_server_recovers() {
-    recovers(Service::postgres()).await;
+    recovers(Service::postgres(), 10).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn from_silent_connections_to_postgres_it_recovers_where_nobody_waits_long() {
+    recovers(Service::postgres(), 2).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn from_silent_connections_to_redis_the_server_recovers() {
-    recovers(Service::redis()).await;
+    recovers(Service::redis(), 10).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn from_silent_connections_to_redis_it_recovers_where_nobody_waits_long() {
+    recovers(Service::redis(), 2).await;
 }

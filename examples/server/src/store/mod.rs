@@ -63,7 +63,7 @@ macro_rules! ask {
             Kind::Memory($store) => in_time($operation).await,
             Kind::Sqlite($store) => in_time($operation).await,
             Kind::Postgres($store) => in_time($self.broken_off.watch(Box::pin($operation))).await,
-            Kind::Redis($store) => $store.watch(in_time($operation).await),
+            Kind::Redis($store) => in_time($self.broken_off.watch(Box::pin($operation))).await,
         }
     };
 }
@@ -85,7 +85,7 @@ impl Store {
             "sqlite" => Kind::Sqlite(sqlite::open(path).await?),
             "postgres" | "postgresql" => Kind::Postgres(postgres::open(url, &broken_off).await?),
             "redis" | "rediss" | "redis+unix" => {
-                let redis = Redis::open(url).await?;
+                let redis = Redis::open(url, &broken_off).await?;
                 redis.warn_of_loss().await;
                 Kind::Redis(redis)
             }
@@ -96,7 +96,7 @@ impl Store {
             Some(url) => match url.split_once(':') {
                 Some(("memory", _)) => Some(Paces::here()),
                 Some(("redis" | "rediss" | "redis+unix", _)) => {
-                    Some(Paces::Redis(Box::new(Redis::open(url).await?)))
+                    Some(Paces::Redis(Box::new(Redis::open(url, &broken_off).await?)))
                 }
                 Some(_) | None => return Err(OpenError::Pace),
             },
@@ -169,7 +169,8 @@ impl Store {
                 told(courtesy(self.broken_off.watch(saving)).await);
             }
             (None, Kind::Redis(store)) => {
-                told(store.watch(courtesy(store.save_pace(key, pace)).await));
+                let saving = Box::pin(store.save_pace(key, pace));
+                told(courtesy(self.broken_off.watch(saving)).await);
             }
             (None, Kind::Sqlite(_)) => {} // it always has paces apart
         }

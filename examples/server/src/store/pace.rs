@@ -39,7 +39,8 @@ impl Paces {
         match self {
             Self::Here(paces) => lock(paces).get(key).map(|(pace, _)| *pace),
             Self::Redis(redis) => {
-                told(redis.watch(courtesy(redis.load_pace_apart(key)).await)).flatten()
+                let loading = Box::pin(redis.load_pace_apart(key));
+                told(courtesy(redis.broken_off.watch(loading)).await).flatten()
             }
         }
     }
@@ -50,7 +51,8 @@ impl Paces {
                 lock(paces).insert(*key, (pace, Instant::now()));
             }
             Self::Redis(redis) => {
-                told(redis.watch(courtesy(redis.save_pace_apart(key, pace)).await));
+                let saving = Box::pin(redis.save_pace_apart(key, pace));
+                told(courtesy(redis.broken_off.watch(saving)).await);
             }
         }
     }

@@ -16,7 +16,7 @@ use sqlx::{Connection as _, Postgres, query};
 use tokio::time::timeout;
 
 use super::sql::{Dialect, Sql};
-use super::stall::BrokenOff;
+use super::stall::{BrokenOff, TRIAL};
 use super::{OpenError, PATIENCE, StoreError, migrations};
 
 const DIALECT: Dialect = Dialect {
@@ -50,9 +50,6 @@ const CONNECTIONS: u32 = 8;
 /// After so long without use a connection is tried before it is used.
 const IDLE: Duration = Duration::from_secs(1);
 
-/// How long it is tried after an operation was broken off.
-const TRIAL: Duration = Duration::from_secs(1);
-
 pub(super) async fn open(url: &str, broken_off: &BrokenOff) -> Result<Sql<Postgres>, OpenError> {
     let millis = PATIENCE.as_millis();
     let options = PgConnectOptions::from_str(url)?.application_name("device-flow example-server");
@@ -69,7 +66,7 @@ pub(super) async fn open(url: &str, broken_off: &BrokenOff) -> Result<Sql<Postgr
         .before_acquire(|connection, meta| {
             Box::pin(async move {
                 if meta.idle_for > IDLE {
-                    connection.ping().await?;
+                    tried(connection).await?;
                 }
                 Ok(true)
             })
@@ -78,8 +75,7 @@ pub(super) async fn open(url: &str, broken_off: &BrokenOff) -> Result<Sql<Postgr
             let is_doubtful = broken_off.lately();
             Box::pin(async move {
                 if is_doubtful {
-                    let tried = timeout(TRIAL, connection.ping()).await;
-                    tried.map_err(|_| sqlx::Error::PoolTimedOut)??;
+                    tried(connection).await?;
                 }
                 Ok(true)
             })
@@ -91,6 +87,12 @@ pub(super) async fn open(url: &str, broken_off: &BrokenOff) -> Result<Sql<Postgr
         write: pool,
         dialect: DIALECT,
     })
+}
+
+/// Whether a connection answers. An error closes it.
+async fn tried(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    let ping = timeout(TRIAL, connection.ping()).await;
+    ping.map_err(|_| sqlx::Error::PoolTimedOut)?
 }
 
 /// Under an advisory lock, for several servers may start at once, and without a limit to the time, for a table may be large.

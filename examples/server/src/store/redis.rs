@@ -17,15 +17,18 @@ use device_flow::server::{Change, Inserted, Pace, Quota, QuotaChange, Session, S
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use redis::{AsyncCommands as _, Client, ExistenceCheck, RedisError, Script, SetOptions};
 use time::OffsetDateTime;
+use tokio::time::timeout;
 use tracing::warn;
 
 use super::family::{Family, RefreshToken, Rotation, TokenDigest};
 use super::pace::lock;
+use super::stall::{BrokenOff, TRIAL};
 use super::{OpenError, PATIENCE, StoreError, millis, quota_millis, quota_of, stored};
 
 pub(super) struct Redis {
     client: Client,
     connection: Mutex<Connection>,
+    pub(super) broken_off: BrokenOff,
 }
 
 struct Connection {
@@ -131,33 +134,14 @@ static ROTATE: LazyLock<Script> = LazyLock::new(|| {
 });
 
 impl Redis {
-    pub(super) async fn open(url: &str) -> Result<Self, OpenError> {
+    pub(super) async fn open(url: &str, broken_off: &BrokenOff) -> Result<Self, OpenError> {
         let client = Client::open(url)?;
         let manager = ConnectionManager::new_with_config(client.clone(), config()).await?;
         Ok(Self {
             client,
             connection: Mutex::new(Connection::new(manager)),
+            broken_off: broken_off.clone(),
         })
-    }
-
-    /// Looks at what came of an operation. A connection on which nothing comes back may have died in silence: the next operation
-    /// has another one. One that breaks is replaced by itself.
-    pub(super) fn watch<T>(&self, outcome: Result<T, StoreError>) -> Result<T, StoreError> {
-        let is_silent = match &outcome {
-            Err(StoreError::Timeout) => true,
-            Err(StoreError::Redis(error)) => error.is_timeout(),
-            Ok(_) | Err(StoreError::Form(_) | StoreError::Sql(_)) => false,
-        };
-        let mut connection = lock(&self.connection);
-        // Not one for each of many that waited.
-        if is_silent && connection.since.elapsed() > PATIENCE {
-            let client = self.client.clone();
-            match ConnectionManager::new_lazy_with_config(client, config()) {
-                Ok(next) => *connection = Connection::new(next),
-                Err(error) => warn!(%error, "no other connection to redis can be made"),
-            }
-        }
-        outcome
     }
 
     /// Warns of settings under which acknowledged writes are lost. A server that may not ask says nothing.
@@ -173,7 +157,8 @@ impl Redis {
         }
     }
 
-    /// The connection. One that was idle is tried first: if it broke meanwhile, what is asked next waits for another.
+    /// The connection. One that was idle, or on which something was broken off, is tried for a moment: if it broke, what is asked
+    /// next waits for another; if it is silent, another one takes its place.
     async fn connection(&self) -> ConnectionManager {
         let (mut manager, idle) = {
             let mut connection = lock(&self.connection);
@@ -181,10 +166,27 @@ impl Redis {
             connection.last_used = Instant::now();
             (connection.manager.clone(), idle)
         };
-        if idle > IDLE {
-            let _: Result<(), RedisError> = redis::cmd("PING").query_async(&mut manager).await;
+        if idle > IDLE || self.broken_off.lately() {
+            let ping = redis::cmd("PING");
+            let ping = ping.query_async::<()>(&mut manager);
+            if timeout(TRIAL, ping).await.is_err() {
+                return self.replaced();
+            }
         }
         manager
+    }
+
+    /// A new connection in the place of a silent one, once for all who found it so.
+    fn replaced(&self) -> ConnectionManager {
+        let mut connection = lock(&self.connection);
+        if connection.since.elapsed() > TRIAL {
+            let client = self.client.clone();
+            match ConnectionManager::new_lazy_with_config(client, config()) {
+                Ok(next) => *connection = Connection::new(next),
+                Err(error) => warn!(%error, "no other connection to redis can be made"),
+            }
+        }
+        connection.manager.clone()
     }
 
     pub(super) async fn insert(&self, session: &Session) -> Result<Inserted, StoreError> {

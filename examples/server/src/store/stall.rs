@@ -7,6 +7,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
+/// How long a doubtful connection is tried.
+pub(super) const TRIAL: Duration = Duration::from_secs(1);
+
 /// Long enough for a connection to be on its way back to the pool.
 const WINDOW: Duration = Duration::from_secs(1);
 
