@@ -2,7 +2,7 @@
 //!
 //! Rules:
 //! 1. Whoever changes the tokens holds the lock, and reads them again once it has it.
-//! 2. A token that was issued is kept or revoked.
+//! 2. A token that was issued is kept or revoked; one of an earlier login of the same user may be left to expire.
 
 use core::fmt::Write as _;
 use core::time::Duration;
@@ -73,7 +73,8 @@ impl Session {
         })
     }
 
-    /// Replaces what is on disk, and revokes that as far as the server can.
+    /// Replaces what is on disk. What another user left there is revoked, as far as the server can. Of the same user it is left to
+    /// expire: some servers end a whole grant with one of its tokens, and the new ones may be of the same grant.
     pub(crate) fn keep(&self, context: &Context, server: &Server) -> Result<(), Ending> {
         let before = {
             let _lock = context.store.lock(LOCK)?;
@@ -82,18 +83,18 @@ impl Session {
             context.store.write(FILE, self)?;
             before
         };
-        if let Some(before) = before.filter(|before| !before.shares_a_token_with(self)) {
+        if let Some(before) = before.filter(|before| before.is_of_another_user_than(self)) {
             let refresh_token = before.refresh_token.as_deref();
             revoke(context, server, refresh_token, &before.access_token);
         }
         Ok(())
     }
 
-    /// Whether the server gave out the same again: then both are one grant, which is to stay.
-    fn shares_a_token_with(&self, other: &Self) -> bool {
-        let refreshes_the_same =
-            self.refresh_token.is_some() && self.refresh_token == other.refresh_token;
-        refreshes_the_same || self.access_token == other.access_token
+    fn is_of_another_user_than(&self, other: &Self) -> bool {
+        match (&self.identity, &other.identity) {
+            (Some(own), Some(others)) => own.sub != others.sub,
+            (Some(_) | None, _) => false,
+        }
     }
 
     fn load(context: &Context) -> Result<Self, Ending> {
@@ -333,6 +334,12 @@ pub(crate) fn logout(context: &Context) -> Result<Report, Ending> {
         let refresh_token = session.refresh_token.as_deref();
         revoke(context, &server, refresh_token, &session.access_token)
     });
+    let has_ended = session.left().is_some_and(|left| left.is_zero());
+    let left = if left == Left::AccessToken && has_ended {
+        Left::Nothing
+    } else {
+        left
+    };
     let expires_at = session.expires_at.filter(|_| left != Left::Nothing);
     let sentence = match (left, session.left()) {
         (Left::Nothing, _) => "Signed out: the tokens are revoked and forgotten.".to_owned(),
