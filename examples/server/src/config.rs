@@ -5,7 +5,7 @@
 //! 2. What the file does not know is refused, not ignored: a misspelt limit is no limit.
 //! 3. The credentials that everybody can read in this repository are for this machine alone.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
@@ -18,6 +18,7 @@ use device_flow::scope::Scope;
 use device_flow::server::{Authentication, Limit, Policy, Registration, SecretPlacement, Subject};
 use serde::Deserialize;
 
+use crate::page::SignInLimits;
 use crate::{metadata, password};
 
 /// The configuration that the server has when it is given none.
@@ -184,7 +185,7 @@ impl Default for PageNumbers {
 pub struct Limits {
     /// Connections at once.
     pub connections: u32,
-    /// Seconds from a request's head to its answer.
+    /// Seconds from a request's head to its answer, and for a peer that does not read it.
     pub request_timeout: u64,
     /// Seconds for a request's head.
     pub header_timeout: u64,
@@ -316,7 +317,7 @@ impl Config {
         Ok(Some(UserCodeKeys::new(key)))
     }
 
-    /// Refuses what cannot be served, before anything listens.
+    /// Refuses what cannot be served, before anything listens. The URLs of the stores are looked at when these are opened.
     pub(crate) fn check(&self) -> Result<(), ConfigError> {
         self.check_numbers()?;
         if let Some(issuer) = &self.issuer {
@@ -325,7 +326,37 @@ impl Config {
         let derived = || format!("http://{}", self.listen);
         let issuer = self.issuer.clone().unwrap_or_else(derived);
         self.check_exposure(&issuer)?;
-        self.policy(&issuer).map(drop)
+        metadata::of(&issuer, std::iter::empty()).map_err(|_| ConfigError::Issuer)?;
+        self.policy(&issuer)?;
+        self.clients()?;
+        self.users()?;
+        self.user_code_keys()?;
+        SignInLimits::new(&self.quotas).map(drop)
+    }
+
+    /// The clients, by id.
+    pub(crate) fn clients(&self) -> Result<HashMap<String, Client>, ConfigError> {
+        let mut clients = HashMap::new();
+        for entry in &self.clients {
+            let client = Client::of(entry)?;
+            if clients.insert(entry.id.clone(), client).is_some() {
+                return Err(ConfigError::Client(entry.id.clone(), "it is there twice"));
+            }
+        }
+        Ok(clients)
+    }
+
+    /// The users.
+    pub(crate) fn users(&self) -> Result<Vec<User>, ConfigError> {
+        let mut users: Vec<User> = Vec::new();
+        for entry in &self.users {
+            let user = User::of(entry)?;
+            if users.iter().any(|other| other.is_same_as(&user)) {
+                return Err(ConfigError::User(entry.email.clone(), "it is there twice"));
+            }
+            users.push(user);
+        }
+        Ok(users)
     }
 
     /// Refuses numbers that would make everything or nothing possible.

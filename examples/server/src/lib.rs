@@ -47,6 +47,9 @@ use store::{OpenError, Store, StoreError};
 /// How often a guarded write is tried.
 const ATTEMPTS: usize = 3;
 
+/// When to come back after a 503, in seconds.
+const RETRY_AFTER: u32 = 5;
+
 /// How often the store is purged of what is past its time.
 const PURGE_PERIOD: Duration = Duration::from_mins(1);
 
@@ -168,21 +171,7 @@ impl App {
             .flat_map(|client| client.scope.tokens());
         let metadata = metadata::of(&issuer, scopes).map_err(|_| ConfigError::Issuer)?;
         let policy = config.policy(&issuer)?;
-        let mut clients = HashMap::new();
-        for entry in &config.clients {
-            let client = Client::of(entry)?;
-            if clients.insert(entry.id.clone(), client).is_some() {
-                return Err(ConfigError::Client(entry.id.clone(), "it is there twice").into());
-            }
-        }
-        let mut users: Vec<User> = Vec::new();
-        for entry in &config.users {
-            let user = User::of(entry)?;
-            if users.iter().any(|other| other.is_same_as(&user)) {
-                return Err(ConfigError::User(entry.email.clone(), "it is there twice").into());
-            }
-            users.push(user);
-        }
+        let (clients, users) = (config.clients()?, config.users()?);
         let store = Store::open(&config.store, config.pace.as_deref()).await?;
         let user_code_keys = if let Some(keys) = config.user_code_keys()? {
             keys

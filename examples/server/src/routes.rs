@@ -13,13 +13,13 @@ use tower_http::cors::{Any, CorsLayer};
 use tower_http::set_header::SetResponseHeaderLayer;
 use tower_http::timeout::TimeoutLayer;
 
-use crate::{App, device_authorization, metadata, page, revocation, store_failed, token, userinfo};
+use crate::{
+    App, RETRY_AFTER, device_authorization, metadata, page, revocation, store_failed, token,
+    userinfo,
+};
 
 /// The longest body of a form of the page, in bytes.
 const MAX_PAGE_BODY: usize = 8 * 1024;
-
-/// When to come back after a 503, in seconds.
-pub(crate) const RETRY_AFTER: &str = "5";
 
 pub(crate) fn router(app: Arc<App>) -> Router {
     // Every method goes to the core, which answers 405 by itself.
@@ -84,7 +84,7 @@ async fn healthz(State(app): State<Arc<App>>) -> Response {
         Ok(()) => "ok\n".into_response(),
         Err(error) => {
             store_failed(&error);
-            let headers = [(header::RETRY_AFTER, RETRY_AFTER)];
+            let headers = [(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER))];
             let status = StatusCode::SERVICE_UNAVAILABLE;
             (status, headers, "the store does not answer\n").into_response()
         }

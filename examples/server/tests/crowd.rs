@@ -6,7 +6,7 @@
 mod support;
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use support::server::{Running, SECRET, config, quota};
 use support::services::Service;
@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 const ISSUE: &str = "/oauth2/device_authorization";
 
 /// How many ask at once.
-const CROWD: usize = 60;
+const CROWD: usize = 40;
 
 /// How many of a crowd that presents this secret get which status.
 async fn statuses(server: &Running, secret: &str) -> BTreeMap<u16, usize> {
@@ -39,13 +39,14 @@ async fn statuses(server: &Running, secret: &str) -> BTreeMap<u16, usize> {
 async fn is_fair(store: String) {
     let mut config = config();
     config.store = store;
-    config.quotas.codes = quota(50);
+    config.limits.request_timeout = 60; // a disk may be slow
+    config.quotas.codes = quota(30);
     config.quotas.secrets = quota(10);
     let server = Running::with(config).await;
     let codes = statuses(&server, SECRET).await;
-    assert_eq!(codes, BTreeMap::from([(200, 50), (429, 10)]));
+    assert_eq!(codes, BTreeMap::from([(200, 30), (429, 10)]));
     let secrets = statuses(&server, "wrong").await;
-    assert_eq!(secrets, BTreeMap::from([(401, 10), (429, 50)]));
+    assert_eq!(secrets, BTreeMap::from([(401, 10), (429, 30)]));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -91,7 +92,6 @@ async fn who_never_reads_does_not_keep_others_out() {
     config.limits.connections = 2;
     config.limits.request_timeout = 1;
     let server = Running::with(config).await;
-    let begun = Instant::now();
     let mut deaf = Vec::new();
     for _ in 0..2 {
         let mut stream = TcpStream::connect(server.address).await.unwrap();
@@ -101,9 +101,8 @@ async fn who_never_reads_does_not_keep_others_out() {
         let _ = tokio::time::timeout(Duration::from_secs(1), write).await;
         deaf.push(stream);
     }
-    let answer = server.get("/healthz").send().await.unwrap();
-    assert_eq!(answer.status(), 200);
-    assert!(begun.elapsed() < Duration::from_secs(20));
+    let healthz = server.get("/healthz").timeout(Duration::from_secs(20));
+    assert_eq!(healthz.send().await.unwrap().status(), 200);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -7,12 +7,11 @@ use device_flow::server::{Change, DecisionError, HostValue, Session, Status, Wri
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
-use super::RETRY_AFTER;
 use super::login::Login;
 use super::view::{Frame, Outcome, Page};
 use crate::config::User;
 use crate::store::StoreError;
-use crate::{ATTEMPTS, App, store_failed};
+use crate::{ATTEMPTS, App, RETRY_AFTER, store_failed};
 
 /// What is kept with an approval: one opaque value to the core, returned when the device redeems it.
 #[derive(Serialize, Deserialize)]

@@ -5,11 +5,10 @@ use axum::response::Response;
 use device_flow::server::{Entered, Entry, Review, Spent, WrongCode};
 use time::OffsetDateTime;
 
-use super::RETRY_AFTER;
 use super::view::{Enter, Frame, Page, later};
 use crate::config::User;
 use crate::store::StoreError;
-use crate::{ATTEMPTS, App, store_failed};
+use crate::{ATTEMPTS, App, RETRY_AFTER, store_failed};
 
 /// Why there is nothing to review.
 pub(crate) enum Refused {

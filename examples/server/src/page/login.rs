@@ -17,6 +17,9 @@ use time::OffsetDateTime;
 use crate::config::User;
 use crate::{App, random};
 
+/// Another server, whose clock is ahead by so many seconds at most, may have signed somebody in just now.
+const CLOCKS_APART: i64 = 60;
+
 /// The cookie's content.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Login {
@@ -67,9 +70,8 @@ impl Login {
         let mut login = read.unwrap_or_else(Self::anonymous);
         let lifetime = app.session_lifetime.as_secs();
         let is_fresh = |user: &SignedIn| {
-            // Another server, whose clock is ahead, may have signed them in just now.
             let age = now.unix_timestamp().saturating_sub(user.at);
-            u64::try_from(age).unwrap_or_default() < lifetime
+            age >= -CLOCKS_APART && u64::try_from(age).unwrap_or_default() < lifetime
         };
         login.user = login.user.filter(is_fresh);
         let user = login.user.as_ref().and_then(|user| app.user(&user.sub));

@@ -34,9 +34,6 @@ use decide::Decision;
 use login::Login;
 use view::{Enter, Frame, Page, Problem, SignIn};
 
-/// When to try again where the server is busy, in seconds.
-const RETRY_AFTER: u32 = 5;
-
 /// What stands in the link of a device.
 #[derive(Default, Deserialize)]
 pub(crate) struct Link {

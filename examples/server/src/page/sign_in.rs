@@ -11,13 +11,12 @@ use device_flow::digest::QuotaKey;
 use device_flow::server::{Limit, Spent};
 use time::OffsetDateTime;
 
-use super::RETRY_AFTER;
 use super::view::{Frame, Page, SignIn, later};
-use crate::App;
 use crate::config::{ConfigError, Quotas, User};
 use crate::password::Busy;
 use crate::quota;
 use crate::source::Source;
+use crate::{App, RETRY_AFTER};
 
 /// How often somebody may try.
 pub(crate) struct SignInLimits {
