@@ -81,6 +81,8 @@ fn what_is_wrong_with_a_configuration_is_said() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("server.toml");
     let file = path.to_str().unwrap();
+    let database = folder.path().join("db");
+    let url = format!("sqlite:{}", database.display());
     let cases = [
         ("lisen = \"127.0.0.1:0\"", "line 1: unknown field `lisen`"),
         ("\n[policy]\ninterval = \"5\"", "line 3: invalid type"),
@@ -105,6 +107,10 @@ fn what_is_wrong_with_a_configuration_is_said() {
         (
             "[quotas]\nguesses = { burst = 0, period = 60 }",
             "a burst of at least one",
+        ),
+        (
+            "[quotas]\nsign_ins = { burst = 0, period = 60 }",
+            "the quota of sign_ins is refused",
         ),
         (
             "[limits]\nconnections = 0",
@@ -136,12 +142,13 @@ fn what_is_wrong_with_a_configuration_is_said() {
         let store: &[&str] = if text.starts_with("store") {
             &[]
         } else {
-            &["--store", "memory:"]
+            &["--store", &url]
         };
         let arguments = [&["--listen", "127.0.0.1:0", "--config", file], store].concat();
         let (succeeded, said) = run(&arguments);
         assert!(!succeeded, "{text}");
         assert!(said.contains(expected), "{text}: {said}");
+        assert!(!database.exists(), "{text}: nothing is begun before");
         assert!(
             !said.contains("oh dear") && !said.contains("sesame"),
             "{said}"
