@@ -20,7 +20,7 @@ use tokio::time::timeout;
 use tracing::warn;
 
 use self::memory::Memory;
-use self::pace::{Paces, courtesy, told};
+use self::pace::{Paces, courtesy};
 use self::redis::Redis;
 use self::sql::Sql;
 use self::stall::BrokenOff;
@@ -165,12 +165,10 @@ impl Store {
             (Some(paces), _) => paces.save(key, pace).await,
             (None, Kind::Memory(store)) => store.save_pace(key, pace),
             (None, Kind::Postgres(store)) => {
-                let saving = Box::pin(store.save_pace(key, pace));
-                told(courtesy(self.broken_off.watch(saving)).await);
+                courtesy(&self.broken_off, store.save_pace(key, pace)).await;
             }
             (None, Kind::Redis(store)) => {
-                let saving = Box::pin(store.save_pace(key, pace));
-                told(courtesy(self.broken_off.watch(saving)).await);
+                courtesy(&self.broken_off, store.save_pace(key, pace)).await;
             }
             (None, Kind::Sqlite(_)) => {} // it always has paces apart
         }

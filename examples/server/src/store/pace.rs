@@ -16,6 +16,7 @@ use tracing::warn;
 
 use super::StoreError;
 use super::redis::Redis;
+use super::stall::BrokenOff;
 
 #[derive(Debug)]
 pub(super) enum Paces {
@@ -39,8 +40,8 @@ impl Paces {
         match self {
             Self::Here(paces) => lock(paces).get(key).map(|(pace, _)| *pace),
             Self::Redis(redis) => {
-                let loading = Box::pin(redis.load_pace_apart(key));
-                told(courtesy(redis.broken_off.watch(loading)).await).flatten()
+                let loading = redis.load_pace_apart(key);
+                courtesy(&redis.broken_off, loading).await.flatten()
             }
         }
     }
@@ -51,8 +52,8 @@ impl Paces {
                 lock(paces).insert(*key, (pace, Instant::now()));
             }
             Self::Redis(redis) => {
-                let saving = Box::pin(redis.save_pace_apart(key, pace));
-                told(courtesy(redis.broken_off.watch(saving)).await);
+                let saving = redis.save_pace_apart(key, pace);
+                courtesy(&redis.broken_off, saving).await;
             }
         }
     }
@@ -69,20 +70,18 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Waits for an operation on a pace, but not for long.
+/// What an operation on a pace gave, if it gave anything in time.
 pub(super) async fn courtesy<T>(
+    broken_off: &BrokenOff,
     operation: impl Future<Output = Result<T, StoreError>>,
-) -> Result<T, StoreError> {
-    let outcome = timeout(PATIENCE, operation).await;
-    outcome.unwrap_or(Err(StoreError::Timeout))
-}
-
-/// What it gave, if anything.
-pub(super) fn told<T>(outcome: Result<T, StoreError>) -> Option<T> {
-    outcome
-        .inspect_err(|error| {
-            let error: &dyn std::error::Error = error;
+) -> Option<T> {
+    let outcome = timeout(PATIENCE, broken_off.watch(Box::pin(operation))).await;
+    match outcome.unwrap_or(Err(StoreError::Timeout)) {
+        Ok(value) => Some(value),
+        Err(error) => {
+            let error: &dyn std::error::Error = &error;
             warn!(error, "a pace was lost");
-        })
-        .ok()
+            None
+        }
+    }
 }

@@ -7,7 +7,6 @@
 //! 3. A connection that may have died in silence is tried, for a moment, before it serves again.
 
 use std::str::FromStr as _;
-use std::time::Duration;
 
 use device_flow::digest::SessionKey;
 use device_flow::server::Pace;
@@ -16,7 +15,7 @@ use sqlx::{Connection as _, Postgres, query};
 use tokio::time::timeout;
 
 use super::sql::{Dialect, Sql};
-use super::stall::{BrokenOff, TRIAL};
+use super::stall::{BrokenOff, IDLE, TRIAL};
 use super::{OpenError, PATIENCE, StoreError, migrations};
 
 const DIALECT: Dialect = Dialect {
@@ -46,9 +45,6 @@ const SAVE_PACE: &str = "
 
 /// Connections of one server. Ten servers are well within what Postgres allows as it is installed, a hundred.
 const CONNECTIONS: u32 = 8;
-
-/// After so long without use a connection is tried before it is used.
-const IDLE: Duration = Duration::from_secs(1);
 
 pub(super) async fn open(url: &str, broken_off: &BrokenOff) -> Result<Sql<Postgres>, OpenError> {
     let millis = PATIENCE.as_millis();

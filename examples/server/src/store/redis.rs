@@ -22,7 +22,7 @@ use tracing::warn;
 
 use super::family::{Family, RefreshToken, Rotation, TokenDigest};
 use super::pace::lock;
-use super::stall::{BrokenOff, TRIAL};
+use super::stall::{BrokenOff, IDLE, TRIAL};
 use super::{OpenError, PATIENCE, StoreError, millis, quota_millis, quota_of, stored};
 
 pub(super) struct Redis {
@@ -56,9 +56,6 @@ impl std::fmt::Debug for Redis {
 
 /// The longest between two attempts to connect again.
 const RECONNECT: Duration = Duration::from_millis(500);
-
-/// After so long without use a connection is tried before it is used.
-const IDLE: Duration = Duration::from_secs(1);
 
 /// A pace kept apart outlives its last poll by this much: longer than any interval.
 const PACE_LIFETIME_SECONDS: u64 = 3600;

@@ -7,6 +7,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
+/// After so long without use a connection is doubtful, too.
+pub(super) const IDLE: Duration = Duration::from_secs(1);
+
 /// How long a doubtful connection is tried.
 pub(super) const TRIAL: Duration = Duration::from_secs(1);
 
