@@ -11,7 +11,7 @@ use super::login::Login;
 use super::view::{Frame, Outcome, Page};
 use crate::config::User;
 use crate::store::StoreError;
-use crate::{ATTEMPTS, App, RETRY_AFTER, store_failed};
+use crate::{ATTEMPTS, App, store_failed};
 
 /// What is kept with an approval: one opaque value to the core, returned when the device redeems it.
 #[derive(Serialize, Deserialize)]
@@ -142,11 +142,11 @@ pub(crate) fn page(
             StatusCode::CONFLICT,
             Outcome::stands(frame, status),
         ),
-        (_, Err(Undecided::Store)) => {
-            let page = Page::Outcome(Outcome::busy(frame));
-            let status = StatusCode::SERVICE_UNAVAILABLE;
-            return ("busy", page.send_for_later(status, RETRY_AFTER));
-        }
+        (_, Err(Undecided::Store)) => (
+            "busy",
+            StatusCode::SERVICE_UNAVAILABLE,
+            Outcome::busy(frame),
+        ),
     };
     (name, Page::Outcome(outcome).send(status))
 }

@@ -8,7 +8,7 @@ use time::OffsetDateTime;
 use super::view::{Enter, Frame, Page, later};
 use crate::config::User;
 use crate::store::StoreError;
-use crate::{ATTEMPTS, App, RETRY_AFTER, store_failed};
+use crate::{ATTEMPTS, App, store_failed};
 
 /// Why there is nothing to review.
 pub(crate) enum Refused {
@@ -83,14 +83,11 @@ impl Refused {
             Self::TooOften(spent) => {
                 let when = later(spent);
                 let page = page(format!("Too many codes were entered. Try again in {when}."));
-                let status = StatusCode::TOO_MANY_REQUESTS;
-                let response = page.send_for_later(status, spent.seconds());
-                ("guess_quota_spent", response)
+                ("guess_quota_spent", page.send_too_many(spent))
             }
             Self::Store => {
                 let page = page("The server is busy. Try again in a moment.".to_owned());
-                let status = StatusCode::SERVICE_UNAVAILABLE;
-                ("busy", page.send_for_later(status, RETRY_AFTER))
+                ("busy", page.send(StatusCode::SERVICE_UNAVAILABLE))
             }
         }
     }

@@ -68,10 +68,10 @@ impl Login {
         let cookie = app.jar(headers).get(app.cookie_name());
         let read = cookie.and_then(|cookie| serde_json::from_str::<Self>(cookie.value()).ok());
         let mut login = read.unwrap_or_else(Self::anonymous);
-        let lifetime = app.session_lifetime.as_secs();
+        let lifetime = i64::try_from(app.session_lifetime.as_secs()).unwrap_or(i64::MAX);
         let is_fresh = |user: &SignedIn| {
             let age = now.unix_timestamp().saturating_sub(user.at);
-            age >= -CLOCKS_APART && u64::try_from(age).unwrap_or_default() < lifetime
+            (-CLOCKS_APART..lifetime).contains(&age)
         };
         login.user = login.user.filter(is_fresh);
         let user = login.user.as_ref().and_then(|user| app.user(&user.sub));

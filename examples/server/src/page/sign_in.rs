@@ -12,11 +12,11 @@ use device_flow::server::{Limit, Spent};
 use time::OffsetDateTime;
 
 use super::view::{Frame, Page, SignIn, later};
+use crate::App;
 use crate::config::{ConfigError, Quotas, User};
 use crate::password::Busy;
 use crate::quota;
 use crate::source::Source;
-use crate::{App, RETRY_AFTER};
 
 /// How often somebody may try.
 pub(crate) struct SignInLimits {
@@ -108,14 +108,11 @@ impl Refused {
             Self::TooOften(spent) => {
                 let when = later(spent);
                 let page = page(format!("Too many attempts. Try again in {when}."));
-                let status = StatusCode::TOO_MANY_REQUESTS;
-                let response = page.send_for_later(status, spent.seconds());
-                ("sign_in_quota_spent", response)
+                ("sign_in_quota_spent", page.send_too_many(spent))
             }
             Self::Busy | Self::Store => {
                 let page = page("The server is busy. Try again in a moment.".to_owned());
-                let status = StatusCode::SERVICE_UNAVAILABLE;
-                ("busy", page.send_for_later(status, RETRY_AFTER))
+                ("busy", page.send(StatusCode::SERVICE_UNAVAILABLE))
             }
         }
     }

@@ -8,9 +8,9 @@ use axum::response::{Html, IntoResponse as _, Response};
 use device_flow::server::{Origin, Review, Spent, Status};
 
 use super::login::Login;
-use crate::App;
 use crate::config::User;
 use crate::source::Source;
+use crate::{App, RETRY_AFTER};
 
 /// What stands around every page.
 #[derive(Clone, Copy)]
@@ -40,15 +40,15 @@ pub(crate) enum Page<'a> {
 }
 
 impl Page<'_> {
-    /// Sends it with the time, in seconds, after which to try again.
-    pub(crate) fn send_for_later(self, status: StatusCode, seconds: u32) -> Response {
-        let mut response = self.send(status);
-        response
-            .headers_mut()
-            .insert(header::RETRY_AFTER, seconds.into());
+    /// Sends it as a 429, with the time after which to try again.
+    pub(crate) fn send_too_many(self, spent: Spent) -> Response {
+        let mut response = self.send(StatusCode::TOO_MANY_REQUESTS);
+        let headers = response.headers_mut();
+        headers.insert(header::RETRY_AFTER, spent.seconds().into());
         response
     }
 
+    /// Sends it; a 503 with the time after which to try again.
     pub(crate) fn send(self, status: StatusCode) -> Response {
         let html = match &self {
             Self::SignIn(page) => page.render(),
@@ -57,13 +57,18 @@ impl Page<'_> {
             Self::Outcome(page) => page.render(),
             Self::Problem(page) => page.render(),
         };
-        match html {
+        let mut response = match html {
             Ok(html) => (status, Html(html)).into_response(),
             Err(error) => {
                 tracing::error!(%error, "a page cannot be written");
                 StatusCode::INTERNAL_SERVER_ERROR.into_response()
             }
+        };
+        if response.status() == StatusCode::SERVICE_UNAVAILABLE {
+            let headers = response.headers_mut();
+            headers.insert(header::RETRY_AFTER, RETRY_AFTER.into());
         }
+        response
     }
 }
 
