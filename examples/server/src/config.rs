@@ -306,7 +306,7 @@ impl Config {
     }
 
     /// The key of the digests of user codes; none where the store keeps it.
-    pub(crate) fn user_code_keys(&self) -> Result<Option<UserCodeKeys>, ConfigError> {
+    fn user_code_keys(&self) -> Result<Option<UserCodeKeys>, ConfigError> {
         let Some(Hidden(text)) = &self.user_code_key else {
             return Ok(None);
         };
@@ -318,7 +318,7 @@ impl Config {
     }
 
     /// Refuses what cannot be served, before anything listens. The URLs of the stores are looked at when these are opened.
-    pub(crate) fn check(&self) -> Result<(), ConfigError> {
+    pub(crate) fn check(&self) -> Result<Checked, ConfigError> {
         self.check_numbers()?;
         if let Some(issuer) = &self.issuer {
             metadata::of(issuer, std::iter::empty()).map_err(|_| ConfigError::Issuer)?;
@@ -328,14 +328,16 @@ impl Config {
         self.check_exposure(&issuer)?;
         metadata::of(&issuer, std::iter::empty()).map_err(|_| ConfigError::Issuer)?;
         self.policy(&issuer)?;
-        self.clients()?;
-        self.users()?;
-        self.user_code_keys()?;
-        SignInLimits::new(&self.quotas).map(drop)
+        Ok(Checked {
+            clients: self.clients()?,
+            users: self.users()?,
+            user_code_keys: self.user_code_keys()?,
+            sign_in_limits: SignInLimits::new(&self.quotas)?,
+        })
     }
 
     /// The clients, by id.
-    pub(crate) fn clients(&self) -> Result<HashMap<String, Client>, ConfigError> {
+    fn clients(&self) -> Result<HashMap<String, Client>, ConfigError> {
         let mut clients = HashMap::new();
         for entry in &self.clients {
             let client = Client::of(entry)?;
@@ -347,7 +349,7 @@ impl Config {
     }
 
     /// The users.
-    pub(crate) fn users(&self) -> Result<Vec<User>, ConfigError> {
+    fn users(&self) -> Result<Vec<User>, ConfigError> {
         let mut users: Vec<User> = Vec::new();
         for entry in &self.users {
             let user = User::of(entry)?;
@@ -437,6 +439,16 @@ fn is_loopback(url: &str) -> bool {
     let address = host.trim_start_matches('[').trim_end_matches(']');
     host.eq_ignore_ascii_case("localhost")
         || address.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
+/// What a configuration that was checked consists of, but for what needs the port or the store.
+pub(crate) struct Checked {
+    /// By id.
+    pub(crate) clients: HashMap<String, Client>,
+    pub(crate) users: Vec<User>,
+    /// None where the store keeps the key.
+    pub(crate) user_code_keys: Option<UserCodeKeys>,
+    pub(crate) sign_in_limits: SignInLimits,
 }
 
 /// A client: what the core knows of it, and what people know it as.

@@ -36,7 +36,7 @@ use device_flow::server::{Policy, Registration, Reply, Subject};
 use time::OffsetDateTime;
 use tokio::net::TcpListener;
 
-use config::{Client, Config, ConfigError, Limits, User};
+use config::{Checked, Client, Config, ConfigError, Limits, User};
 use metrics::Metrics;
 use mint::Minter;
 use page::SignInLimits;
@@ -90,7 +90,7 @@ impl Server {
     ///
     /// A [`StartError`], which says what to do.
     pub async fn bind(config: Config) -> Result<Self, StartError> {
-        config.check()?;
+        let checked = config.check()?;
         let listener = TcpListener::bind(config.listen).await;
         let listener = listener.map_err(|error| StartError::Listen(config.listen, error))?;
         let address = listener.local_addr();
@@ -99,7 +99,7 @@ impl Server {
         let issuer = config.issuer.clone();
         let issuer = issuer.unwrap_or_else(|| format!("http://{address}"));
         let limits = config.limits.clone();
-        let app = Arc::new(App::new(config, issuer).await?);
+        let app = Arc::new(App::new(config, checked, issuer).await?);
         Ok(Self {
             app,
             listener,
@@ -164,16 +164,15 @@ pub enum StartError {
 }
 
 impl App {
-    async fn new(config: Config, issuer: String) -> Result<Self, StartError> {
+    async fn new(config: Config, checked: Checked, issuer: String) -> Result<Self, StartError> {
         let scopes = config
             .clients
             .iter()
             .flat_map(|client| client.scope.tokens());
         let metadata = metadata::of(&issuer, scopes).map_err(|_| ConfigError::Issuer)?;
         let policy = config.policy(&issuer)?;
-        let (clients, users) = (config.clients()?, config.users()?);
         let store = Store::open(&config.store, config.pace.as_deref()).await?;
-        let user_code_keys = if let Some(keys) = config.user_code_keys()? {
+        let user_code_keys = if let Some(keys) = checked.user_code_keys {
             keys
         } else {
             let octets = store.secret("user-code-key", &random::<32>()).await?;
@@ -191,11 +190,11 @@ impl App {
             session_lifetime: Duration::from_secs(config.page.session_lifetime.into()),
             request_timeout: Duration::from_secs(config.limits.request_timeout),
             trusted_proxies: config.trusted_proxies,
-            clients,
-            users,
+            clients: checked.clients,
+            users: checked.users,
             scopes: config.scopes,
             metadata: metadata.to_json(),
-            sign_in_limits: SignInLimits::new(&config.quotas)?,
+            sign_in_limits: checked.sign_in_limits,
             quota_lines: Lines::new(),
             store,
             minter,
