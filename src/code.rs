@@ -6,9 +6,9 @@ use core::fmt;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-/// The random octets of one issuance: 32 for the device code, 16 for the user code.
+/// Random octets for one pair of codes, or for one refresh token.
 ///
-/// It is given by value and used once. Draw it from a cryptographically secure generator, afresh for every issuance.
+/// They are given by value and used once. Draw them from a cryptographically secure generator, afresh each time.
 ///
 /// # Security
 ///
@@ -16,13 +16,19 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 pub struct Entropy([u8; Self::OCTETS]);
 
 impl Entropy {
-    /// How many octets one issuance takes.
+    /// How many octets are needed each time.
     pub const OCTETS: usize = 48;
 
-    /// Whether the octets are all the same: nobody filled the buffer.
+    /// Whether a part of the octets was never filled: all of them, or of one part, are the same (D8).
     pub(crate) fn is_blank(&self) -> bool {
-        let first = self.0.first();
-        self.0.iter().all(|octet| Some(octet) == first)
+        let (device, user) = self.0.split_at_checked(32).unwrap_or_default();
+        let is_blank = |part: &[u8]| part.iter().all(|octet| Some(octet) == part.first());
+        is_blank(device) || is_blank(user)
+    }
+
+    /// The first 32 octets, for the secret of a refresh token.
+    pub(crate) fn secret(&self) -> [u8; 32] {
+        self.0.first_chunk().copied().unwrap_or_default()
     }
 
     /// The codes that these octets stand for.

@@ -11,13 +11,12 @@ use core::fmt;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use hmac::{Hmac, KeyInit as _, Mac as _};
 use serde::{Deserialize, Serialize};
 use sha2::block_api::compress256;
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
-use crate::code::{DeviceCode, UserCode};
+use crate::code::DeviceCode;
 
 /// Thirty-two octets, aligned so that they are hashed and compared a word at a time.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -82,6 +81,11 @@ impl Digest {
 
     pub(crate) const fn octets(&self) -> &[u8; 32] {
         &self.0
+    }
+
+    /// Compares in constant time.
+    pub(crate) fn ct_eq(&self, other: &Self) -> bool {
+        self.0.ct_eq(&other.0).into()
     }
 }
 
@@ -179,90 +183,14 @@ key! {
 }
 
 key! {
-    /// The second key of a session: the HMAC-SHA-256 of its user code under the host's [`UserCodeKey`].
+    /// The second key of a session: the HMAC-SHA-256 of its user code under a key of the
+    /// [server](crate::server::ServerKeys).
     UserKey
 }
 
 key! {
-    /// The key of a [`Quota`](crate::server::Quota): the SHA-256 of what is limited and of whom.
+    /// The key of a [`RateState`](crate::server::RateState): the SHA-256 of what is limited and of whom.
     QuotaKey
-}
-
-/// The host's key for the digests of user codes; 32 octets or more from a secure generator.
-///
-/// A user code has some 35 bits: whoever stole a store of plain hashes would have every code within the minute. Under a key
-/// that the store does not hold they have none.
-#[derive(Clone)]
-pub struct UserCodeKey(Hmac<Sha256>);
-
-impl UserCodeKey {
-    /// The key of the given octets.
-    ///
-    /// # Errors
-    ///
-    /// [`KeyError`] for fewer than 32 octets, or 32 or more that are all the same.
-    pub fn new(octets: &[u8]) -> Result<Self, KeyError> {
-        let first = octets.first().copied().unwrap_or_default();
-        if octets.len() < 32 || octets.iter().all(|&b| b == first) {
-            return Err(KeyError);
-        }
-        Hmac::new_from_slice(octets).map(Self).map_err(|_| KeyError)
-    }
-
-    pub(crate) fn digest(&self, code: &UserCode) -> UserKey {
-        let mut mac = self.0.clone();
-        mac.update(code.canonical().as_bytes());
-        UserKey(Digest(mac.finalize().into_bytes().into()))
-    }
-}
-
-impl fmt::Debug for UserCodeKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("UserCodeKey(redacted)")
-    }
-}
-
-/// A key that is too short or not random.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a user-code key must be at least 32 octets from a secure generator")]
-#[non_exhaustive]
-pub struct KeyError;
-
-/// The key under which user codes are digested, and the one before it while codes under that are still outstanding.
-///
-/// Keep the previous key for one session lifetime after a change.
-#[derive(Clone, Debug)]
-pub struct UserCodeKeys {
-    current: UserCodeKey,
-    previous: Option<UserCodeKey>,
-}
-
-impl UserCodeKeys {
-    /// One key.
-    pub const fn new(current: UserCodeKey) -> Self {
-        Self {
-            current,
-            previous: None,
-        }
-    }
-
-    /// The same with the key that was current before.
-    #[must_use]
-    pub fn with_previous(mut self, previous: UserCodeKey) -> Self {
-        self.previous = Some(previous);
-        self
-    }
-
-    /// The digest under which a new code is kept.
-    pub(crate) fn current(&self, code: &UserCode) -> UserKey {
-        self.current.digest(code)
-    }
-
-    /// The digests under which a code may be kept: the current, then the previous.
-    pub(crate) fn each(&self, code: &UserCode) -> (UserKey, Option<UserKey>) {
-        let previous = self.previous.as_ref().map(|key| key.digest(code));
-        (self.current(code), previous)
-    }
 }
 
 /// The SHA-256 of a client secret.

@@ -4,26 +4,6 @@
 //! crate decides what every request gets and when a device asks again. It does no I/O: bytes come in, responses come out;
 //! time and randomness are arguments; the store is yours.
 //!
-//! ```
-//! use device_flow::server::{Authentication, Form, Grant, Incoming, Policy, Registration};
-//!
-//! let policy = Policy::builder("https://login.example.com/device").build()?;
-//! let cli = Registration::new("client_cli", Authentication::Public)?.allow_device_grant();
-//!
-//! let incoming = Incoming::new("POST", b"grant_type=authorization_code&client_id=client_cli")
-//!     .content_type(Some("application/x-www-form-urlencoded"));
-//! let reply = match Form::read(incoming, &policy) {
-//!     Err(refused) => refused,
-//!     Ok(form) => match form.grant() {
-//!         Ok(Grant::Other(form)) => form.unsupported_grant(),
-//!         Ok(Grant::DeviceCode(_)) | Err(_) => unreachable!("it asked for another grant"),
-//!     },
-//! };
-//! assert_eq!(reply.response().status(), 400);
-//! assert!(reply.response().body().contains("unsupported_grant_type"));
-//! # Ok::<(), Box<dyn std::error::Error>>(())
-//! ```
-//!
 //! # Where to start
 //!
 //! - You run an authorization server: [`server`], its three paths and the store's contract. [`memory::Memory`] is a store to
@@ -60,10 +40,11 @@
 #![no_std]
 
 extern crate alloc;
+#[cfg(feature = "std")]
+extern crate std;
 
 pub mod client;
 pub mod code;
-pub mod contract;
 pub mod digest;
 pub mod memory;
 pub mod scope;

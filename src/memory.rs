@@ -1,13 +1,15 @@
-//! The embedded store: a map in memory with the operations of the [store's contract](crate::server#the-stores-contract).
+//! The embedded store: a map in memory with the operations of [`Store`](crate::server::Store).
 //!
-//! For tests and for servers of one process. It has no lock: wrap it in the one of your runtime, and hold that for one
-//! operation at a time.
+//! For tests and for servers of one process. With the feature `std`, which is on by default, a `Mutex<Memory>` is a
+//! [`Store`](crate::server::Store) that several threads can share.
 
 use hashbrown::{HashMap, HashTable};
 use time::OffsetDateTime;
 
 use crate::digest::{QuotaKey, SessionKey, UserKey};
-use crate::server::{Change, Inserted, Pace, Quota, QuotaChange, Session, Stored, Written};
+#[cfg(feature = "std")]
+use crate::server::Unavailable;
+use crate::server::{Change, Inserted, Pace, RateLimited, RateState, Session, Stored, Take, Write};
 
 /// A store in memory.
 ///
@@ -19,7 +21,7 @@ pub struct Memory {
     /// From the first word of the user key to that of the session key.
     users: HashTable<User>,
     /// By key; sources are chosen by peers, so this hash is seeded.
-    quotas: HashMap<QuotaKey, Quota>,
+    quotas: HashMap<QuotaKey, RateState>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -49,19 +51,21 @@ impl Memory {
         if self.load(session.key()).is_some() {
             return Inserted::DeviceCodeTaken;
         }
-        if self.load_by_user_key(session.user_key()).is_some() {
-            return Inserted::UserCodeTaken;
+        if let Some(user_key) = session.user_key() {
+            if self.load_by_user_key(user_key).is_some() {
+                return Inserted::UserCodeTaken;
+            }
+            let user = User {
+                user: user_key.0.prefix(),
+                session: session.key().0.prefix(),
+            };
+            self.users.insert_unique(user.user, user, |user| user.user);
         }
-        let user = User {
-            user: session.user_key().0.prefix(),
-            session: session.key().0.prefix(),
-        };
         let stored = Stored {
             pace: None,
             session: session.clone(),
         };
-        self.sessions.insert_unique(user.session, stored, hash);
-        self.users.insert_unique(user.user, user, |user| user.user);
+        self.sessions.insert_unique(hash(&stored), stored, hash);
         Inserted::New
     }
 
@@ -75,20 +79,32 @@ impl Memory {
     /// The session of a user code.
     pub fn load_by_user_key(&self, key: &UserKey) -> Option<&Stored> {
         let prefix = key.0.prefix();
-        let same = |stored: &Stored| stored.session.user_key() == key;
+        let same = |stored: &Stored| stored.session.user_key() == Some(key);
         let mut found = self.users.iter_hash(prefix);
         found.find_map(|user| self.sessions.find(user.session, same))
     }
 
-    /// Writes a change where key and version match.
-    pub fn change(&mut self, change: &Change) -> Written {
+    /// Writes a change where key, version and state match.
+    pub fn change(&mut self, change: Change<'_>) -> Write {
         let Some(stored) = self.load_mut(change.key()) else {
-            return Written::Lost;
+            return Write::Conflict;
         };
-        if stored.session.update(change) {
-            Written::Won
-        } else {
-            Written::Lost
+        if !change.applies_to(&stored.session) {
+            return Write::Conflict;
+        }
+        let user_key = stored.session.user_key().copied();
+        stored.session = change.session().clone();
+        if let Some(user_key) = user_key.filter(|_| change.session().user_key().is_none()) {
+            self.forget_user(&user_key, change.key());
+        }
+        Write::Committed
+    }
+
+    fn forget_user(&mut self, user_key: &UserKey, key: &SessionKey) {
+        let session = key.0.prefix();
+        let is_its = |user: &User| user.session == session;
+        if let Ok(entry) = self.users.find_entry(user_key.0.prefix(), is_its) {
+            entry.remove();
         }
     }
 
@@ -100,18 +116,17 @@ impl Memory {
         }
     }
 
-    /// The quota of a key.
-    pub fn load_quota(&self, key: &QuotaKey) -> Option<Quota> {
-        self.quotas.get(key).copied()
-    }
-
-    /// Writes a quota where the stored value is still the one that was read.
-    pub fn change_quota(&mut self, change: &QuotaChange) -> Written {
-        if self.load_quota(change.key()) != change.from() {
-            return Written::Lost;
+    /// Applies a take to the quota of its key.
+    ///
+    /// # Errors
+    ///
+    /// [`RateLimited`] if nothing is left.
+    pub fn take(&mut self, take: &Take) -> Result<(), RateLimited> {
+        let stored = self.quotas.get(take.key()).copied();
+        if let Some(next) = take.apply(stored)? {
+            self.quotas.insert(*take.key(), next);
         }
-        self.quotas.insert(*change.key(), change.to());
-        Written::Won
+        Ok(())
     }
 
     /// Removes what is past its purge time, sessions and quotas; tells how many sessions. It looks at every one of them: call
@@ -122,7 +137,10 @@ impl Memory {
             .retain(|stored| stored.session.purge_at() > now);
         let sessions = &self.sessions;
         self.users.retain(|user| {
-            let same = |stored: &Stored| stored.session.user_key().0.prefix() == user.user;
+            let same = |stored: &Stored| {
+                let user_key = stored.session.user_key();
+                user_key.is_some_and(|key| key.0.prefix() == user.user)
+            };
             sessions.find(user.session, same).is_some()
         });
         self.quotas.retain(|_, quota| quota.purge_at() > now);
@@ -138,4 +156,44 @@ impl Memory {
 
 fn hash(stored: &Stored) -> u64 {
     stored.session.key().0.prefix()
+}
+
+/// A store that several threads share. It is locked for one operation at a time.
+#[cfg(feature = "std")]
+impl crate::server::Store for std::sync::Mutex<Memory> {
+    async fn insert(&self, session: &Session) -> Result<Inserted, Unavailable> {
+        Ok(lock(self).insert(session))
+    }
+
+    async fn load(&self, key: &SessionKey) -> Result<Option<Stored>, Unavailable> {
+        Ok(lock(self).load(key).cloned())
+    }
+
+    async fn load_by_user_key(&self, key: &UserKey) -> Result<Option<Stored>, Unavailable> {
+        Ok(lock(self).load_by_user_key(key).cloned())
+    }
+
+    async fn change(&self, change: Change<'_>) -> Result<Write, Unavailable> {
+        Ok(lock(self).change(change))
+    }
+
+    async fn save_pace(&self, key: &SessionKey, pace: Pace) {
+        lock(self).save_pace(key, pace);
+    }
+
+    async fn take(&self, take: Take) -> Result<Result<(), RateLimited>, Unavailable> {
+        Ok(lock(self).take(&take))
+    }
+
+    async fn purge(&self, now: OffsetDateTime) -> Result<usize, Unavailable> {
+        Ok(lock(self).purge(now))
+    }
+}
+
+/// Every operation leaves the maps whole, so that a lock that was poisoned by its holder's panic can be used.
+#[cfg(feature = "std")]
+fn lock(memory: &std::sync::Mutex<Memory>) -> std::sync::MutexGuard<'_, Memory> {
+    memory
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
 }

@@ -16,6 +16,14 @@ use time::OffsetDateTime;
 pub(crate) struct Timestamp(i64);
 
 impl Timestamp {
+    pub(crate) const fn from_millis(millis: i64) -> Self {
+        Self(millis)
+    }
+
+    pub(crate) const fn millis(self) -> i64 {
+        self.0
+    }
+
     /// The moment `span` later.
     pub(crate) fn after(self, span: Duration) -> Self {
         Self(self.0.saturating_add(millis(span)))

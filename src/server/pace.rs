@@ -1,17 +1,18 @@
 //! The pace: how a polling device is slowed down.
 //!
-//! Rules (C9 to C13 of the tables):
+//! Rules (C9 to C13 and C20 of the tables):
 //! 1. The first poll is free, and the timestamp moves on accepted polls only.
 //! 2. A poll is early where it comes sooner than the interval in force less a tolerance for clocks and networks.
 //! 3. The interval widens once per accepted poll, by the step, up to the cap. A poller stuck on one rate gets through.
-//! 4. Pacing is courtesy, not protection: parallel polls read the same pace, and losing it costs a few early polls.
+//! 4. A poll within a second of the last accepted one was repeated on the way. It changes nothing.
+//! 5. Pacing is courtesy, not protection: parallel polls read the same pace, and losing it costs a few early polls.
 
 use core::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::policy::Policy;
-use super::stored::StoredError;
+use super::record::RecordError;
 use crate::time::Timestamp;
 
 /// When a device last polled, and how often it may.
@@ -19,7 +20,7 @@ use crate::time::Timestamp;
 /// It is saved apart from the session, by the session's key: in its row, in another table, in process memory. Saving it may
 /// fail, and must never insert a session, touch its version or extend its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "Form", into = "Form")]
+#[serde(try_from = "Record", into = "Record")]
 pub struct Pace {
     /// The last accepted poll.
     last: Timestamp,
@@ -30,7 +31,7 @@ pub struct Pace {
 }
 
 impl Pace {
-    /// The interval in force.
+    /// Returns the interval in force.
     pub fn interval(&self) -> Duration {
         Duration::from_secs(self.interval.into())
     }
@@ -45,63 +46,79 @@ impl Pace {
 pub(super) enum Step {
     /// In time: the pace to save.
     Accepted(Pace),
+    /// The last accepted poll, repeated on the way. Nothing to save.
+    Repeated,
     /// Early, and the interval is wider from now on: the pace to save.
     Widened(Pace),
     /// Early, with the interval in force in seconds. Nothing to save.
     Early(u32),
 }
 
-impl Policy {
+impl Step {
+    /// Judges a pending poll.
     #[inline(always)]
-    pub(super) fn step(&self, pace: Option<&Pace>, now: Timestamp) -> Step {
+    pub(super) fn of(pace: Option<&Pace>, policy: &Policy, now: Timestamp) -> Self {
         let accepted = |interval| {
-            Step::Accepted(Pace {
+            Self::Accepted(Pace {
                 last: now,
                 interval,
                 widened: false,
             })
         };
         let Some(pace) = pace else {
-            return accepted(self.interval); // C10
+            return accepted(policy.interval); // C10
         };
         // C9: a clock that went back makes nobody early.
         let early = now >= pace.last && now.since(pace.last) < least_gap(pace.interval);
         if !early {
             return accepted(pace.interval); // C9, C11
         }
-        if pace.widened || pace.interval >= self.cap {
-            return Step::Early(pace.interval); // C13
+        if now.since(pace.last) < REPEATED {
+            return Self::Repeated; // C20
         }
-        Step::Widened(Pace {
-            interval: pace.interval.saturating_add(self.step).min(self.cap),
+        if pace.widened || pace.interval >= policy.cap {
+            return Self::Early(pace.interval); // C13
+        }
+        Self::Widened(Pace {
+            interval: pace.interval.saturating_add(STEP).min(policy.cap),
             widened: true,
             last: pace.last,
         }) // C12
     }
 }
 
+/// "the interval MUST be increased by 5 seconds for this and all subsequent requests" ([RFC 8628, section 3.5]): what clients
+/// add, so another step would slow down those who keep to it.
+///
+/// [RFC 8628, section 3.5]: https://www.rfc-editor.org/rfc/rfc8628#section-3.5
+pub(super) const STEP: u32 = 5;
+
+/// A poll this soon after an accepted one is the same poll, sent twice by a proxy or by a client that tries two ways of
+/// authentication (golang.org/x/oauth2).
+const REPEATED: Duration = Duration::from_secs(1);
+
 /// The interval less the tolerance: a second, or a quarter of the interval where that is more. With it a client whose clock is
 /// 30 % fast is never slowed down.
-fn least_gap(interval: u32) -> Duration {
+pub(super) fn least_gap(interval: u32) -> Duration {
     let interval = Duration::from_secs(interval.into());
     let quarter = interval.checked_div(4).unwrap_or_default();
     interval.saturating_sub(quarter.max(Duration::from_secs(1)))
 }
 
-/// The version of the stored form.
+/// The version of the stored record.
 const VERSION: u8 = 1;
 
 /// The stored form of a pace.
 #[derive(Serialize, Deserialize)]
 #[serde(rename = "Pace", deny_unknown_fields)]
-struct Form {
+struct Record {
     v: u8,
     last: Timestamp,
     interval: u32,
     widened: bool,
 }
 
-impl From<Pace> for Form {
+impl From<Pace> for Record {
     fn from(pace: Pace) -> Self {
         Self {
             v: VERSION,
@@ -112,20 +129,20 @@ impl From<Pace> for Form {
     }
 }
 
-impl TryFrom<Form> for Pace {
-    type Error = StoredError;
+impl TryFrom<Record> for Pace {
+    type Error = RecordError;
 
-    fn try_from(form: Form) -> Result<Self, Self::Error> {
-        if form.v != VERSION {
-            return Err(StoredError::Version);
+    fn try_from(record: Record) -> Result<Self, Self::Error> {
+        if record.v != VERSION {
+            return Err(RecordError::Version);
         }
-        if form.interval == 0 {
-            return Err(StoredError::Corrupt);
+        if record.interval == 0 {
+            return Err(RecordError::Corrupt);
         }
         Ok(Self {
-            last: form.last,
-            interval: form.interval,
-            widened: form.widened,
+            last: record.last,
+            interval: record.interval,
+            widened: record.widened,
         })
     }
 }

@@ -9,8 +9,10 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use super::quota::Limit;
+use super::pace::{STEP, least_gap};
+use super::rate_limit::RateLimit;
 use crate::code::UserCodeShape;
+use crate::scope::Scope;
 use crate::wire::response::SlowDown;
 use crate::wire::uri::Uri;
 
@@ -32,7 +34,6 @@ use crate::wire::uri::Uri;
 #[derive(Debug)]
 pub struct Policy {
     pub(super) interval: u32,
-    pub(super) step: u32,
     pub(super) cap: u32,
     pub(super) max_body: usize,
     pub(super) lifetime: Duration,
@@ -42,13 +43,45 @@ pub struct Policy {
     /// The bodies of `slow_down`, one for each interval that this policy comes to.
     slow_downs: Vec<Arc<SlowDown>>,
     pub(super) user_code: UserCodeShape,
-    guesses: Limit,
-    issuing: Limit,
-    secrets: Limit,
+    guesses: RateLimit,
+    issuing: RateLimit,
+    secrets: RateLimit,
     /// What stands between the user code and the end of a device authorization response.
     pub(super) after_code: String,
     /// The same from a second copy of the code on, where the policy has `verification_uri_complete` on.
     pub(super) after_complete: Option<String>,
+    /// Absent where the core issues no refresh tokens.
+    pub(super) refresh: Option<Refresh>,
+}
+
+/// How the core issues refresh tokens.
+#[derive(Clone, Debug)]
+pub(super) struct Refresh {
+    /// The scope token that asks for one.
+    pub(super) scope: String,
+    pub(super) idle: Duration,
+    pub(super) absolute: Option<Duration>,
+    pub(super) grace: Duration,
+    pub(super) limit: RateLimit,
+}
+
+impl Refresh {
+    fn check(&self) -> Result<(), PolicyError> {
+        let one_token = |scope: Scope| scope.tokens().count() == 1;
+        if !self.scope.parse().is_ok_and(one_token) {
+            return Err(PolicyError::RefreshScope);
+        }
+        let lifetimes = MIN_REFRESH_LIFETIME..=MAX_REFRESH_LIFETIME;
+        if !lifetimes.contains(&self.idle)
+            || !lifetimes.contains(&self.absolute.unwrap_or(self.idle))
+        {
+            return Err(PolicyError::RefreshLifetime);
+        }
+        if self.grace > MAX_REFRESH_GRACE {
+            return Err(PolicyError::RefreshGrace);
+        }
+        Ok(())
+    }
 }
 
 impl Policy {
@@ -59,17 +92,23 @@ impl Policy {
             complete: false,
             realm: "oauth".into(),
             interval: Duration::from_secs(5),
-            step: STEP,
             cap: Duration::from_mins(1),
             lifetime: Duration::from_mins(5),
             user_code: UserCodeShape::default(),
             outstanding: 10_000,
-            guesses: Limit::constant(5, 60),
-            issuing: Limit::constant(20, 3),
-            secrets: Limit::constant(10, 60),
-            retry_window: Duration::from_secs(10),
+            guesses: RateLimit::constant(5, 60),
+            issuing: RateLimit::constant(20, 3),
+            secrets: RateLimit::constant(10, 60),
+            retry_window: None,
             retention: Duration::from_mins(5),
             max_body: 16 * 1024,
+            refresh: Some(Refresh {
+                scope: "offline_access".into(),
+                idle: Duration::from_hours(30 * 24),
+                absolute: None,
+                grace: Duration::from_secs(30),
+                limit: RateLimit::constant(20, 60),
+            }),
         }
     }
 
@@ -89,18 +128,23 @@ impl Policy {
         self.max_body
     }
 
-    /// How often one user, or one source, may enter a code.
-    pub const fn guess_limit(&self) -> Limit {
+    /// Returns whether responses carry `verification_uri_complete`. **If not, the page must ignore a code in its URL.**
+    pub const fn has_verification_uri_complete(&self) -> bool {
+        self.after_complete.is_some()
+    }
+
+    /// Returns how often one user, or one source, may enter a code.
+    pub(super) const fn guess_limit(&self) -> RateLimit {
         self.guesses
     }
 
     /// How often one client, from one source if it is public, may ask for codes.
-    pub const fn issuing_limit(&self) -> Limit {
+    pub(super) const fn issuing_limit(&self) -> RateLimit {
         self.issuing
     }
 
     /// How many wrong secrets one client may present from one source.
-    pub const fn secret_limit(&self) -> Limit {
+    pub(super) const fn secret_limit(&self) -> RateLimit {
         self.secrets
     }
 
@@ -111,28 +155,34 @@ impl Policy {
         made.map_or_else(|| Arc::new(SlowDown::new(interval)), Arc::clone)
     }
 
-    /// How long an approval made at the last moment may still be redeemed: time for two polls.
-    pub(super) fn grace(&self) -> Duration {
-        self.interval().saturating_mul(2)
+    /// How long an approval made at the last moment may still be redeemed: a device whose interval was widened up to the cap
+    /// polls once more in that time.
+    pub(super) fn redeem_time(&self) -> Duration {
+        let seconds = self.cap.saturating_add(self.interval);
+        Duration::from_secs(seconds.into())
     }
 }
 
-/// "the interval MUST be increased by 5 seconds for this and all subsequent requests" ([RFC 8628, section 3.5])
-///
-/// [RFC 8628, section 3.5]: https://www.rfc-editor.org/rfc/rfc8628#section-3.5
-const STEP: Duration = Duration::from_secs(5);
-
 /// The widest cap: a device that waits for longer between two polls might as well give up.
-const MAX_CAP: Duration = Duration::from_hours(1);
+const MAX_CAP: Duration = Duration::from_mins(5);
 
 /// The longest lifetime: nobody keeps a device waiting for longer.
 const MAX_LIFETIME: Duration = Duration::from_hours(24);
 
-/// The longest retry window: after that a second redemption is not a retry of the first.
-const MAX_RETRY_WINDOW: Duration = Duration::from_secs(30);
+/// The default retry window: longer than a proxy takes to repeat a request.
+const RETRY_WINDOW: Duration = Duration::from_secs(2);
 
 /// The shortest retention: answers must outlive the last poll of a slow device.
 const MIN_RETENTION: Duration = Duration::from_mins(1);
+
+/// The shortest lifetime of a refresh token: under it, every access token might as well be the last.
+const MIN_REFRESH_LIFETIME: Duration = Duration::from_mins(10);
+
+/// The longest: ten years.
+const MAX_REFRESH_LIFETIME: Duration = Duration::from_hours(3650 * 24);
+
+/// The longest grace: a lost answer is noticed within a minute or two. A thief has as long as the grace, too.
+const MAX_REFRESH_GRACE: Duration = Duration::from_mins(5);
 
 /// The longest body that may be configured: what two octets can count.
 const MAX_BODY: usize = 65_535;
@@ -148,17 +198,17 @@ pub struct PolicyBuilder {
     complete: bool,
     realm: String,
     interval: Duration,
-    step: Duration,
     cap: Duration,
     lifetime: Duration,
     user_code: UserCodeShape,
     outstanding: u64,
-    guesses: Limit,
-    issuing: Limit,
-    secrets: Limit,
-    retry_window: Duration,
+    guesses: RateLimit,
+    issuing: RateLimit,
+    secrets: RateLimit,
+    retry_window: Option<Duration>,
     retention: Duration,
     max_body: usize,
+    refresh: Option<Refresh>,
 }
 
 impl PolicyBuilder {
@@ -189,13 +239,7 @@ impl PolicyBuilder {
         self
     }
 
-    /// By how much `slow_down` widens the interval. Whole seconds, at least and by default 5.
-    pub fn step(mut self, step: Duration) -> Self {
-        self.step = step;
-        self
-    }
-
-    /// How wide the interval can get. Whole seconds, from the interval to an hour, default 60.
+    /// How wide the interval can get. Whole seconds, from the interval to five minutes, default 60.
     pub fn cap(mut self, cap: Duration) -> Self {
         self.cap = cap;
         self
@@ -230,27 +274,28 @@ impl PolicyBuilder {
     /// A key is whatever the limit counts by: a user, an address. With the defaults and 10,000 sessions outstanding, an
     /// attacker with one key hits some code within a lifetime with a chance of 1 in 256,000, with 1,000 keys of 1 in 256,
     /// and with 1,000,000 keys near certainty: make keys hard to come by, or codes longer.
-    pub const fn guess_limit(mut self, limit: Limit) -> Self {
+    pub const fn guess_limit(mut self, limit: RateLimit) -> Self {
         self.guesses = limit;
         self
     }
 
     /// How often one client, from one source if it is public, may ask for codes. Default 20 at once, then one in 3 s.
-    pub const fn issuing_limit(mut self, limit: Limit) -> Self {
+    pub const fn issuing_limit(mut self, limit: RateLimit) -> Self {
         self.issuing = limit;
         self
     }
 
     /// How many wrong secrets one client may present from one source. Default 10 at once, then one a minute.
-    pub const fn secret_limit(mut self, limit: Limit) -> Self {
+    pub const fn secret_limit(mut self, limit: RateLimit) -> Self {
         self.secrets = limit;
         self
     }
 
-    /// For how long a second redemption counts as a duplicated request, not as a replay. Default 10 s, at most 30 s. With none,
-    /// a proxy that repeats a request has its user's tokens revoked.
+    /// Sets for how long a second redemption counts as a request that was repeated on the way, not as a replay that ends the
+    /// login. Default 2 s, or half of the least gap between two polls where that is less. It must be shorter than that gap, so
+    /// that a device whose code was stolen and redeemed reveals the theft at its next poll.
     pub const fn retry_window(mut self, window: Duration) -> Self {
-        self.retry_window = window;
+        self.retry_window = Some(window);
         self
     }
 
@@ -260,7 +305,61 @@ impl PolicyBuilder {
         self
     }
 
-    /// The longest body that is read, in bytes. Default 16 KiB, at most 65,535.
+    /// Switches the refresh tokens of the core off, for a host with refresh tokens of its own. A refresh is then answered
+    /// `unsupported_grant_type`, and the host gives its token with what it mints.
+    pub fn without_refresh_tokens(mut self) -> Self {
+        self.refresh = None;
+        self
+    }
+
+    /// Sets the scope token that asks for a refresh token. Default `offline_access`
+    /// ([OpenID Connect Core, section 11](https://openid.net/specs/openid-connect-core-1_0.html#OfflineAccess)).
+    pub fn refresh_scope(mut self, token: impl Into<String>) -> Self {
+        if let Some(refresh) = &mut self.refresh {
+            refresh.scope = token.into();
+        }
+        self
+    }
+
+    /// Sets how long a refresh token is good for if it is not used. Default 30 days; from 10 minutes to ten years.
+    pub const fn refresh_idle(mut self, lifetime: Duration) -> Self {
+        if let Some(refresh) = &mut self.refresh {
+            refresh.idle = lifetime;
+        }
+        self
+    }
+
+    /// Sets how long after its redemption a login ends however often it is refreshed. Default never; from 10 minutes to ten
+    /// years.
+    pub const fn refresh_absolute(mut self, lifetime: Duration) -> Self {
+        if let Some(refresh) = &mut self.refresh {
+            refresh.absolute = Some(lifetime);
+        }
+        self
+    }
+
+    /// Sets for how long a refresh token that was replaced may be sent again, because the answer was lost. Default 30 s; at
+    /// most 5 minutes; zero allows it never.
+    ///
+    /// # Security
+    ///
+    /// Within the grace a thief who has the old token can use it, too. The owner's next refresh then ends the login.
+    pub const fn refresh_grace(mut self, grace: Duration) -> Self {
+        if let Some(refresh) = &mut self.refresh {
+            refresh.grace = grace;
+        }
+        self
+    }
+
+    /// Sets how often one login may be refreshed. Default 20 at once, then one a minute.
+    pub const fn refresh_limit(mut self, limit: RateLimit) -> Self {
+        if let Some(refresh) = &mut self.refresh {
+            refresh.limit = limit;
+        }
+        self
+    }
+
+    /// Sets the longest body that is read, in bytes. Default 16 KiB, at most 65,535.
     pub const fn max_body(mut self, bytes: usize) -> Self {
         self.max_body = bytes;
         self
@@ -273,13 +372,9 @@ impl PolicyBuilder {
     /// A [`PolicyError`] that says what would go wrong (L1 to L7).
     pub fn build(self) -> Result<Policy, PolicyError> {
         let interval = whole_seconds(self.interval).ok_or(PolicyError::Interval)?;
-        let step = whole_seconds(self.step).ok_or(PolicyError::Step)?;
         let cap = whole_seconds(self.cap).ok_or(PolicyError::Cap)?;
         if !(1..=60).contains(&interval) {
             return Err(PolicyError::Interval);
-        }
-        if self.step < STEP {
-            return Err(PolicyError::Step);
         }
         if cap < interval || self.cap > MAX_CAP {
             return Err(PolicyError::Cap);
@@ -302,8 +397,14 @@ impl PolicyBuilder {
         if chances > self.user_code.combinations().into() {
             return Err(PolicyError::Guessable);
         }
-        if self.retry_window > MAX_RETRY_WINDOW {
+        let gap = least_gap(interval);
+        let usual = RETRY_WINDOW.min(gap.checked_div(2).unwrap_or_default());
+        let retry_window = self.retry_window.unwrap_or(usual);
+        if retry_window >= gap && !retry_window.is_zero() {
             return Err(PolicyError::RetryWindow);
+        }
+        if let Some(refresh) = &self.refresh {
+            refresh.check()?;
         }
         if self.retention < MIN_RETENTION {
             return Err(PolicyError::Retention);
@@ -321,17 +422,16 @@ impl PolicyBuilder {
             (format!("{page}{end}"), None)
         };
         let widths = core::iter::successors(Some(interval), |&width| {
-            (width < cap).then(|| width.saturating_add(step).min(cap))
+            (width < cap).then(|| width.saturating_add(STEP).min(cap))
         });
         let slow_downs = widths.map(|width| Arc::new(SlowDown::new(width))).collect();
         Ok(Policy {
             interval,
-            step,
             cap,
             max_body: self.max_body,
             lifetime: self.lifetime,
             retention: self.retention,
-            retry_window: self.retry_window,
+            retry_window,
             challenge: format!("Basic realm=\"{}\"", self.realm).into(),
             slow_downs,
             user_code: self.user_code,
@@ -340,6 +440,7 @@ impl PolicyBuilder {
             secrets: self.secrets,
             after_code,
             after_complete,
+            refresh: self.refresh,
         })
     }
 }
@@ -356,11 +457,8 @@ pub enum PolicyError {
     /// L1: the interval.
     #[error("the interval must be whole seconds, from 1 to 60")]
     Interval,
-    /// L1: the step.
-    #[error("the step must be whole seconds, at least 5: clients add 5 on slow_down")]
-    Step,
     /// L1: the cap.
-    #[error("the cap must be whole seconds, from the interval to an hour")]
+    #[error("the cap must be whole seconds, from the interval to 5 minutes")]
     Cap,
     /// L2: the lifetime.
     #[error("the lifetime must be whole seconds, at least twice the interval and at most a day")]
@@ -379,11 +477,22 @@ pub enum PolicyError {
     )]
     Guessable,
     /// L7: the retry window.
-    #[error("the retry window may be at most 30 seconds")]
+    #[error(
+        "the retry window must be shorter than the least gap between two polls: the interval less a second, or less a quarter of it"
+    )]
     RetryWindow,
     /// L7: the retention.
     #[error("the retention must be at least a minute")]
     Retention,
+    /// The scope of refresh tokens.
+    #[error("the scope that asks for a refresh token must be one scope token")]
+    RefreshScope,
+    /// The lifetimes of refresh tokens.
+    #[error("the lifetimes of refresh tokens must be from 10 minutes to ten years")]
+    RefreshLifetime,
+    /// The grace of refresh tokens.
+    #[error("the grace of refresh tokens may be at most 5 minutes")]
+    RefreshGrace,
     /// The body limit.
     #[error("the body limit must be from 1 to 65,535 bytes")]
     MaxBody,

@@ -1,22 +1,15 @@
 //! A request, from its bytes to a form (table A).
 //!
 //! Rules:
-//! 1. Each step needs the value that only the step before can make: [`Form::read`], [`Form::grant`] or
-//!    [`Form::device_authorization`], then [`Unauthenticated::authenticate`], which alone yields a [`Poll`] or an [`Issuing`].
-//! 2. Each step borrows the form: nothing is copied, and an async handler may hold every step across an await.
-//! 3. Within a step the rows are checked in their order.
+//! 1. Nothing is copied: a form knows where in the body the values stand.
+//! 2. The rows are checked in their order.
 
 use alloc::borrow::Cow;
 use core::mem;
 use core::ops::Range;
 
-use super::authenticate::{Credentials, Unauthenticated};
-use super::issue::Issuing;
 use super::policy::Policy;
-use super::poll::Poll;
-use super::registration::Registration;
-use super::reply::{Cause, Reply};
-use crate::digest::{Digest, SessionKey};
+use super::reply::Cause;
 use crate::wire::form::{Raw, Segments, divide};
 
 /// The grant type of the device grant ([RFC 8628, section 3.4]).
@@ -40,15 +33,18 @@ const MAX_PARAMETERS: usize = 64;
 /// [RFC 6749, section 2.3.1]: https://www.rfc-editor.org/rfc/rfc6749#section-2.3.1
 #[derive(Clone, Copy)]
 #[must_use]
-pub struct Incoming<'a> {
+pub struct Request<'a> {
     method: &'a str,
     content_type: Option<&'a [u8]>,
     authorization: Option<&'a [u8]>,
     body: &'a [u8],
 }
 
-impl<'a> Incoming<'a> {
-    /// A request without headers.
+impl<'a> Request<'a> {
+    /// Of an action of the page, which has none.
+    pub(super) const NONE: Self = Self::new("", &[]);
+
+    /// Makes a request without headers.
     pub const fn new(method: &'a str, body: &'a [u8]) -> Self {
         Self {
             method,
@@ -77,7 +73,7 @@ impl<'a> Incoming<'a> {
     }
 }
 
-/// The value of a header that may stand once. One that stands twice is as unusable as an empty one, and becomes that.
+/// The value of a header that may be sent once. A repeated header is treated as an empty one, which is invalid.
 fn single<'a, V>(values: impl IntoIterator<Item = &'a V>) -> Option<&'a [u8]>
 where
     V: AsRef<[u8]> + ?Sized + 'a,
@@ -88,7 +84,7 @@ where
 }
 
 #[cfg(feature = "http")]
-impl<'a, B: AsRef<[u8]>> From<&'a http::Request<B>> for Incoming<'a> {
+impl<'a, B: AsRef<[u8]>> From<&'a http::Request<B>> for Request<'a> {
     fn from(request: &'a http::Request<B>) -> Self {
         let headers = request.headers();
         Self::new(request.method().as_str(), request.body().as_ref())
@@ -97,27 +93,22 @@ impl<'a, B: AsRef<[u8]>> From<&'a http::Request<B>> for Incoming<'a> {
     }
 }
 
-impl core::fmt::Debug for Incoming<'_> {
+impl core::fmt::Debug for Request<'_> {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        write!(f, "Incoming({} bytes, redacted)", self.body.len())
+        write!(f, "Request({} bytes, redacted)", self.body.len())
     }
 }
 
-/// A form that was read: well-formed, within the limits, no parameter twice.
-///
-/// A parameter without a value counts as absent ([RFC 6749, section 3.2]).
-///
-/// [RFC 6749, section 3.2]: https://www.rfc-editor.org/rfc/rfc6749#section-3.2
-#[must_use]
-pub struct Form<'a> {
-    body: &'a [u8],
-    pub(super) policy: &'a Policy,
-    pub(super) authorization: Option<&'a [u8]>,
+/// A request and the places of its parameters. It is filled in place, because a form that is moved stalls its reader.
+#[derive(Clone, Copy)]
+pub(super) struct Form<'a> {
+    request: Request<'a>,
     places: Places,
 }
 
 /// Where in the body the values stand that the core reads. Numbers instead of slices: a form that fits a cache line can be
 /// returned and passed on without stalls.
+#[derive(Clone, Copy)]
 struct Places {
     grant_type: Place,
     device_code: Place,
@@ -205,18 +196,21 @@ enum Unusual<'a> {
 }
 
 impl Places {
+    /// Those of a body that was not read.
+    const NOWHERE: Self = Self {
+        grant_type: Place::NOWHERE,
+        device_code: Place::NOWHERE,
+        client_id: Place::NOWHERE,
+        client_secret: Place::NOWHERE,
+        client_assertion: Place::NOWHERE,
+        scope: Place::NOWHERE,
+        usual_grants: 0,
+        escaped: 0,
+    };
+
     #[inline(always)]
     fn read(body: &[u8]) -> Result<Self, Cause> {
-        let mut places = Self {
-            grant_type: Place::NOWHERE,
-            device_code: Place::NOWHERE,
-            client_id: Place::NOWHERE,
-            client_secret: Place::NOWHERE,
-            client_assertion: Place::NOWHERE,
-            scope: Place::NOWHERE,
-            usual_grants: 0,
-            escaped: 0,
-        };
+        let mut places = Self::NOWHERE;
         let mut segments = Segments::of(body);
         let mut count = 0_usize;
         let mut repeated = false;
@@ -282,39 +276,41 @@ fn unusual<'a>(body: &[u8], segment: &'a [u8], number: usize) -> Result<Unusual<
 }
 
 impl<'a> Form<'a> {
-    /// Reads a request at either endpoint (A1 to A7).
-    ///
-    /// # Errors
-    ///
-    /// The reply to send: 405 for another method, `invalid_request` for all else.
+    /// The form of a request that was not read yet.
+    pub(super) const fn new(request: Request<'a>) -> Self {
+        Self {
+            request,
+            places: Places::NOWHERE,
+        }
+    }
+
+    /// Reads the request (A1 to A7).
     #[inline(always)]
-    pub fn read(incoming: Incoming<'a>, policy: &'a Policy) -> Result<Self, Reply> {
+    pub(super) fn read(&mut self, policy: &Policy) -> Result<(), Cause> {
+        let request = &self.request;
         // "The client MUST use the HTTP "POST" method when making access token requests." (RFC 6749, section 3.2)
-        if incoming.method != "POST" {
-            return Err(Reply::fixed(Cause::MethodNotAllowed));
+        if request.method != "POST" {
+            return Err(Cause::MethodNotAllowed);
         }
-        if !incoming.content_type.is_some_and(is_form) {
-            return Err(Reply::fixed(Cause::MediaType));
+        if !request.content_type.is_some_and(is_form) {
+            return Err(Cause::MediaType);
         }
-        if incoming.body.len() > policy.max_body {
-            return Err(Reply::fixed(Cause::BodyTooLarge));
+        if request.body.len() > policy.max_body {
+            return Err(Cause::BodyTooLarge);
         }
-        match Places::read(incoming.body) {
-            Ok(places) => Ok(Self {
-                body: incoming.body,
-                policy,
-                authorization: incoming.authorization,
-                places,
-            }),
-            Err(cause) => Err(Reply::fixed(cause)),
-        }
+        self.places = Places::read(request.body)?;
+        Ok(())
+    }
+
+    pub(super) const fn authorization(&self) -> Option<&'a [u8]> {
+        self.request.authorization
     }
 
     /// A value that the core reads. "Parameters sent without a value MUST be treated as if they were omitted from the
     /// request." (RFC 6749, section 3.2)
     #[inline(always)]
     fn value(&self, place: Place) -> Option<Raw<'a>> {
-        let value = self.body.get(place.range())?;
+        let value = self.request.body.get(place.range())?;
         (!value.is_empty()).then_some(Raw(value))
     }
 
@@ -344,96 +340,41 @@ impl<'a> Form<'a> {
     }
 
     /// Which grant a request at the token endpoint asks for (A8, A9).
-    ///
-    /// # Errors
-    ///
-    /// The reply to send, `invalid_request`, where it names none.
     #[inline(always)]
-    pub fn grant(&self) -> Result<Grant<'_>, Reply> {
-        let grant_type = self
-            .value(self.places.grant_type)
-            .ok_or_else(|| Reply::fixed(Cause::GrantTypeMissing))?;
-        if self.places.usual_grants == 0 && !grant_type.is(DEVICE_GRANT) {
-            return Ok(Grant::Other(self));
+    pub(super) fn grant_type(&self) -> Result<GrantType, Cause> {
+        let grant_type = self.value(self.places.grant_type);
+        let grant_type = grant_type.ok_or(Cause::GrantTypeMissing)?;
+        if self.places.usual_grants > 0 || grant_type.is(DEVICE_GRANT) {
+            Ok(GrantType::DeviceCode)
+        } else if grant_type.is(REFRESH_GRANT) {
+            Ok(GrantType::RefreshToken)
+        } else {
+            Err(Cause::GrantTypeUnsupported)
         }
-        let credentials = Credentials::read(self)?;
-        let Some(code) = self.device_code() else {
-            return Err(Reply::fixed(Cause::DeviceCodeMissing));
-        };
-        // Digested before the client is looked up: a processor does both at once.
-        let key = session_key(code, self.is_plain());
-        Ok(Grant::DeviceCode(Unauthenticated::new(credentials, key)))
     }
 
-    /// A request at the device authorization endpoint (A10 to A15).
-    ///
-    /// # Errors
-    ///
-    /// The reply to send: `invalid_request`, or `invalid_client` for an unusable `Authorization` header.
-    pub fn device_authorization(&self) -> Result<Unauthenticated<'_, Issuing<'_>>, Reply> {
-        Ok(Unauthenticated::new(Credentials::read(self)?, None))
-    }
-
-    /// A request for a grant or at an endpoint of the host's own, whose client is to be authenticated the same way (A10 to A15):
-    /// a refresh ([RFC 6749, section 6]) or a revocation ([RFC 7009, section 2.1]). What the client may do is the host's to say.
-    ///
-    /// ```
-    /// use device_flow::server::{Form, Incoming, Policy, Registration, Reply};
-    ///
-    /// /// The client of a refresh, and its token.
-    /// fn refresh<'a>(form: &'a Form<'_>, clients: &'a [Registration]) -> Result<(&'a Registration, String), Reply> {
-    ///     let request = form.client()?;
-    ///     let known = clients.iter().find(|known| Some(known.client_id()) == request.client_id());
-    ///     let client = request.authenticate(known)?;
-    ///     let token = form.parameter("refresh_token").unwrap_or_default();
-    ///     Ok((client, token.into_owned()))
-    /// }
-    /// ```
-    ///
-    /// # Errors
-    ///
-    /// As for [`Form::device_authorization`].
-    ///
-    /// [RFC 6749, section 6]: https://www.rfc-editor.org/rfc/rfc6749#section-6
-    /// [RFC 7009, section 2.1]: https://www.rfc-editor.org/rfc/rfc7009#section-2.1
-    pub fn client(&self) -> Result<Unauthenticated<'_, &Registration>, Reply> {
-        Ok(Unauthenticated::new(Credentials::read(self)?, None))
-    }
-
-    /// The reply to a grant that the host does not serve either: `unsupported_grant_type` (A9).
-    pub const fn unsupported_grant(&self) -> Reply {
-        Reply::fixed(Cause::GrantTypeUnsupported)
-    }
-
-    /// The value of a parameter; none where it is absent or empty. The first of those that may repeat.
-    pub fn parameter(&self, name: &str) -> Option<Cow<'a, str>> {
+    /// The value of a parameter. `None` if it is absent or empty. The first of those that may repeat.
+    pub(super) fn parameter(&self, name: &str) -> Option<Cow<'a, str>> {
         self.parameters(name).next()
     }
 
-    /// The values of a parameter that may repeat, `resource` for example, without empty ones.
-    pub fn parameters(&self, name: &str) -> impl Iterator<Item = Cow<'a, str>> {
-        Segments::of(self.body)
+    /// The values of a parameter that may repeat, without empty ones.
+    pub(super) fn parameters(&self, name: &str) -> impl Iterator<Item = Cow<'a, str>> {
+        Segments::of(self.request.body)
             .filter(move |(own, value)| own.is(name) && !value.0.is_empty())
             .filter_map(|(_, value)| value.text())
     }
 }
 
-impl core::fmt::Debug for Form<'_> {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        write!(f, "Form({} bytes, redacted)", self.body.len())
-    }
+/// A grant that the core serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum GrantType {
+    DeviceCode,
+    RefreshToken,
 }
 
-/// The key of a device code; none for one of a length that no code has (A17).
-#[inline(always)]
-fn session_key(code: Raw<'_>, is_plain: bool) -> Option<SessionKey> {
-    if is_plain {
-        return Some(SessionKey(Digest::of_code(code.0.try_into().ok()?)));
-    }
-    let code = code.text()?;
-    let code = code.as_bytes().try_into().ok()?;
-    Some(SessionKey(Digest::of_code(code)))
-}
+/// The grant type of a refresh ([RFC 6749, section 6](https://www.rfc-editor.org/rfc/rfc6749#section-6)).
+const REFRESH_GRANT: &str = "refresh_token";
 
 /// A2: the media type, its case and its parameters aside.
 #[inline(always)]
@@ -445,15 +386,4 @@ fn is_form(content_type: &[u8]) -> bool {
     let end = memchr::memchr(b';', content_type).unwrap_or(content_type.len());
     let essence = content_type.get(..end).unwrap_or_default().trim_ascii();
     essence.eq_ignore_ascii_case(FORM)
-}
-
-/// Which grant a request at the token endpoint asks for.
-#[derive(Debug)]
-#[expect(clippy::exhaustive_enums, reason = "a host must dispatch both")]
-pub enum Grant<'f> {
-    /// The device grant.
-    DeviceCode(Unauthenticated<'f, Poll<'f>>),
-    /// Another one, for the host to dispatch, with [`Form::client`] to authenticate who asks; [`Form::unsupported_grant`] where
-    /// the host does not serve it either.
-    Other(&'f Form<'f>),
 }

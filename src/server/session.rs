@@ -1,34 +1,33 @@
 //! The session: what a store keeps of one login, its states, and the guarded change from one to the next.
 //!
 //! Rules:
-//! 1. A session changes by a [`Change`] alone, and a change wins only where the version is still the one that was read.
+//! 1. A session changes by a [`Change`] alone, and a change is written only where the version is still the one that was read.
 //! 2. Everything but state, version and purge time is fixed at issuance. Polls cannot touch the decision, a decision cannot
-//!    touch the [`Pace`](super::Pace), which is stored apart.
+//!    touch the [`Pace`], which is stored apart.
 //! 3. Expiry is not a state: it follows from the clock reading.
 //!
 //! ```text
-//! Pending ⇄ Claimed → Approved → Redeemed
-//!              ↓          ↓
-//!            Denied    Revoked
+//! Pending ⇄ Claimed → Approved → Active ⟳ refreshed
+//!              ↓          ↓         ↓
+//!            Denied     Ended     Ended
 //! ```
 
 use alloc::sync::Arc;
 use core::fmt;
-use core::mem;
 use core::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
 use super::pace::Pace;
-use super::subject::{HostValue, Origin, Subject};
-use crate::digest::{SessionKey, UserKey};
+use super::subject::{HostValue, RequestSource, Subject};
+use crate::digest::{Digest, SessionKey, UserKey};
 use crate::scope::Scope;
 use crate::time::Timestamp;
 
-/// What a store returns for a key: the session, and its pace where one is to be had.
+/// What a store returns for a key: the session, and its pace if there is one.
 ///
-/// The pace may live elsewhere, or nowhere: losing it costs a few early polls.
+/// The pace may be kept elsewhere, or nowhere. Losing it costs a few early polls.
 #[derive(Clone, Debug)]
 #[expect(clippy::exhaustive_structs, reason = "stores build it")]
 #[repr(C)] // the pace next to what a poll reads first
@@ -39,11 +38,12 @@ pub struct Stored {
     pub session: Session,
 }
 
-/// One login, from issuance to purge.
+/// One login, from its first code to its last refresh.
 ///
-/// It holds digests of its codes, never a code. Its serde form has a version tag, and refuses what it does not know.
+/// It holds digests of codes and refresh tokens, never one of these. Its serde form has a version tag, and refuses what it does
+/// not know.
 #[derive(Clone, Serialize, Deserialize)]
-#[serde(try_from = "super::stored::Form", into = "super::stored::Form")]
+#[serde(try_from = "super::record::Record", into = "super::record::Record")]
 #[repr(C)] // what a pending poll reads comes first, within two cache lines
 pub struct Session {
     pub(super) key: SessionKey,
@@ -54,9 +54,10 @@ pub struct Session {
     /// From issuance to expiry, in milliseconds: at most a day.
     pub(super) lifetime: u32,
     pub(super) purge_at: Timestamp,
+    /// Of no use once the code was redeemed; see [`Session::user_key`].
     pub(super) user_key: UserKey,
     pub(super) scope: Scope,
-    pub(super) origin: Option<Arc<Origin>>,
+    pub(super) source: Option<Arc<RequestSource>>,
 }
 
 #[derive(Clone)]
@@ -65,32 +66,16 @@ pub(super) enum State {
     Pending,
     /// A user entered the code and has not decided.
     Claimed(Arc<Subject>),
-    Approved(Arc<Grant>),
+    Approved(Arc<Approval>),
     Denied(Arc<Subject>),
-    /// With the moment of the redemption.
-    Redeemed(Arc<Grant>, Timestamp),
-    Revoked(Arc<Grant>),
+    Active(Arc<Login>),
+    Ended(Arc<Approval>),
 }
 
-/// What a change makes of the state that it was decided on. Who and what that is about stays where it is.
-#[derive(Clone)]
-pub(super) enum Next {
-    /// Released by the claimant.
-    Pending,
-    Claimed(Arc<Subject>),
-    Approved(Arc<Grant>),
-    /// Denied by the claimant.
-    Denied,
-    /// At this moment, as approved.
-    Redeemed(Timestamp),
-    /// What was approved.
-    Revoked,
-}
-
-/// What a user granted.
+/// What a user approved.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Grant {
+pub(super) struct Approval {
     pub(super) subject: Subject,
     pub(super) scope: Scope,
     pub(super) value: HostValue,
@@ -98,7 +83,30 @@ pub(super) struct Grant {
     pub(super) redeemable_until: Timestamp,
 }
 
-/// A state's name, for the host's pages and logs.
+/// A login whose code was redeemed.
+#[derive(Clone)]
+pub(super) struct Login {
+    pub(super) approval: Arc<Approval>,
+    pub(super) redeemed_at: Timestamp,
+    /// Absent where the core issued no refresh token.
+    pub(super) refresh: Option<Rotation>,
+}
+
+/// The refresh tokens of a login, as digests of their secrets.
+#[derive(Clone, Copy, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Rotation {
+    /// Of the token in force.
+    pub(super) current: Digest,
+    /// Of the one before it.
+    pub(super) previous: Option<Digest>,
+    /// When the one before was replaced, or the first was issued.
+    pub(super) rotated_at: Timestamp,
+    /// The idle or the absolute end, whichever comes first.
+    pub(super) until: Timestamp,
+}
+
+/// The name of a state, for the host's pages and logs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[expect(clippy::exhaustive_enums, reason = "a host must look at every state")]
 pub enum Status {
@@ -106,14 +114,14 @@ pub enum Status {
     Pending,
     /// A user entered the code and has not decided.
     Claimed,
-    /// The user approved; the device has not fetched its tokens.
+    /// The user approved. The device has not fetched its tokens yet.
     Approved,
     /// The user denied.
     Denied,
-    /// The device has its tokens.
-    Redeemed,
-    /// The approval was withdrawn before it was redeemed.
-    Revoked,
+    /// The device has its tokens, and may refresh them.
+    Active,
+    /// The approval was withdrawn, or the login was revoked, misused or expired.
+    Ended,
 }
 
 /// What a session is made of at issuance.
@@ -122,7 +130,7 @@ pub(super) struct Issued {
     pub(super) user_key: UserKey,
     pub(super) client_id: Arc<str>,
     pub(super) scope: Scope,
-    pub(super) origin: Option<Arc<Origin>>,
+    pub(super) source: Option<Arc<RequestSource>>,
     pub(super) at: Timestamp,
     pub(super) lifetime: Duration,
     pub(super) retention: Duration,
@@ -141,131 +149,143 @@ impl Session {
             user_key: issued.user_key,
             scope: issued.scope,
             lifetime: u32::try_from(issued.lifetime.as_millis()).unwrap_or(u32::MAX),
-            origin: issued.origin,
+            source: issued.source,
         }
     }
 
-    /// The key under which it is stored; also its id, which may be logged.
+    /// Returns the key under which it is stored. It is also the id of the login, and may be logged.
     pub const fn key(&self) -> &SessionKey {
         &self.key
     }
 
-    /// The second key, by which the user's code finds it.
-    pub const fn user_key(&self) -> &UserKey {
-        &self.user_key
+    /// Returns the second key, by which the user's code finds the session. `None` once the code was redeemed: a store may then
+    /// drop it from its index.
+    pub const fn user_key(&self) -> Option<&UserKey> {
+        match &self.state {
+            State::Pending | State::Claimed(_) | State::Approved(_) | State::Denied(_) => {
+                Some(&self.user_key)
+            }
+            State::Active(_) | State::Ended(_) => None,
+        }
     }
 
-    /// The version on which a [`Change`] is guarded. It grows with every change.
+    /// Returns the version on which a [`Change`] is guarded. It grows with every change.
     pub fn version(&self) -> u64 {
         self.version.into()
     }
 
-    /// When a store may remove it, and not before. Every change may move it; a store with an expiry of its own takes it from
-    /// each write.
+    /// Returns when a store may remove the session, and not before. Every change may move it: a store with an expiry of its own
+    /// takes it from each write.
     pub fn purge_at(&self) -> OffsetDateTime {
         self.purge_at.to_offset()
     }
 
-    /// When it can no longer be approved.
+    /// Returns when the code can no longer be approved.
     pub fn expires_at(&self) -> OffsetDateTime {
         self.expires_at.to_offset()
     }
 
-    /// When its codes were issued.
+    /// Returns when the codes were issued.
     pub fn issued_at(&self) -> OffsetDateTime {
         self.issued().to_offset()
     }
 
-    /// The client that asked.
+    /// Returns the client that asked.
     pub fn client_id(&self) -> &str {
         &self.client_id
     }
 
-    /// The scope that the user is asked for.
+    /// Returns the scope that the user is asked for.
     pub const fn scope(&self) -> &Scope {
         &self.scope
     }
 
-    /// Where the request came from, as far as the host knew.
-    pub fn origin(&self) -> Option<&Origin> {
-        self.origin.as_deref()
+    /// Returns where the request came from, as far as the host knew.
+    pub fn source(&self) -> Option<&RequestSource> {
+        self.source.as_deref()
     }
 
-    /// The state's name. An expired session keeps the state it had.
+    /// Returns the name of the state. An expired session keeps the state that it had.
     pub const fn status(&self) -> Status {
         match &self.state {
             State::Pending => Status::Pending,
             State::Claimed(_) => Status::Claimed,
             State::Approved(_) => Status::Approved,
             State::Denied(_) => Status::Denied,
-            State::Redeemed(..) => Status::Redeemed,
-            State::Revoked(_) => Status::Revoked,
+            State::Active(_) => Status::Active,
+            State::Ended(_) => Status::Ended,
         }
     }
 
-    /// The user who claimed or decided it, if any.
+    /// Returns the user who claimed or decided it, if any.
     pub fn claimant(&self) -> Option<&Subject> {
         match &self.state {
             State::Pending => None,
             State::Claimed(subject) | State::Denied(subject) => Some(subject),
-            State::Approved(grant) | State::Revoked(grant) | State::Redeemed(grant, _) => {
-                Some(&grant.subject)
+            State::Approved(_) | State::Active(_) | State::Ended(_) => {
+                self.approval().map(|approval| &approval.subject)
             }
         }
     }
 
-    /// This session after `change`; none where key or version are not those that the change was made for.
-    ///
-    /// For a store that keeps a session as one value: read, apply, and write **only where the stored version is still
-    /// [`Change::expected_version`]**, in one atomic step.
-    pub fn apply(&self, change: &Change) -> Option<Self> {
-        let mut next = self.clone();
-        next.update(change).then_some(next)
+    /// Returns the scope that the user granted, if the user approved.
+    pub fn granted(&self) -> Option<&Scope> {
+        self.approval().map(|approval| &approval.scope)
     }
 
-    /// Changes this session in place where key and version match, and tells whether they did.
-    pub(crate) fn update(&mut self, change: &Change) -> bool {
-        // After four billion changes none wins any more.
-        let Some(next) = self.version.checked_add(1) else {
-            return false;
-        };
-        if self.key != change.key || self.version != change.version {
-            return false;
-        }
-        self.state = match (mem::replace(&mut self.state, State::Pending), &change.next) {
-            (_, Next::Pending) => State::Pending,
-            (_, Next::Claimed(subject)) => State::Claimed(subject.clone()),
-            (_, Next::Approved(grant)) => State::Approved(grant.clone()),
-            (State::Claimed(subject), Next::Denied) => State::Denied(subject),
-            (State::Approved(grant), Next::Redeemed(at)) => State::Redeemed(grant, *at),
-            (State::Approved(grant), Next::Revoked) => State::Revoked(grant),
-            // The version was reused: this is not the state that the change was decided on.
-            (state, Next::Denied | Next::Redeemed(_) | Next::Revoked) => {
-                self.state = state;
-                return false;
-            }
-        };
-        self.purge_at = change.purge_at;
-        self.version = next;
-        true
+    /// Returns when the device fetched its tokens, while the login is active.
+    pub fn redeemed_at(&self) -> Option<OffsetDateTime> {
+        self.login().map(|login| login.redeemed_at.to_offset())
     }
 
-    /// A change of the state, guarded by the version of this reading.
-    pub(super) const fn change(&self, next: Next) -> Change {
-        Change {
-            key: self.key,
-            version: self.version,
-            purge_at: self.purge_at,
-            next,
+    /// Returns when the refresh token was last replaced, or issued, while the login is active.
+    pub fn refreshed_at(&self) -> Option<OffsetDateTime> {
+        let refresh = self.login()?.refresh?;
+        Some(refresh.rotated_at.to_offset())
+    }
+
+    fn login(&self) -> Option<&Login> {
+        match &self.state {
+            State::Active(login) => Some(login),
+            State::Pending
+            | State::Claimed(_)
+            | State::Approved(_)
+            | State::Denied(_)
+            | State::Ended(_) => None,
         }
     }
 
-    /// The change to an approval, which outlives the session by the grace of its last moment.
-    pub(super) fn change_to_approved(&self, grant: Grant, retention: Duration) -> Change {
-        let end = self.expires_at.max(grant.redeemable_until);
-        let mut change = self.change(Next::Approved(Arc::new(grant)));
-        change.purge_at = end.after(retention);
-        change
+    pub(super) fn approval(&self) -> Option<&Arc<Approval>> {
+        match &self.state {
+            State::Pending | State::Claimed(_) | State::Denied(_) => None,
+            State::Approved(approval) | State::Ended(approval) => Some(approval),
+            State::Active(login) => Some(&login.approval),
+        }
+    }
+
+    /// This session in its next state, with the next version. After four billion changes the version stays, so that no change
+    /// is written any more.
+    pub(super) fn next(&self, state: State, purge_at: Timestamp) -> Self {
+        Self {
+            state,
+            purge_at,
+            version: self.version.saturating_add(1),
+            client_id: self.client_id.clone(),
+            scope: self.scope.clone(),
+            source: self.source.clone(),
+            ..*self
+        }
+    }
+
+    /// The same, ended. It may be purged after the retention: a device or a refresh token is then told the same as before.
+    pub(super) fn ended(
+        &self,
+        approval: &Arc<Approval>,
+        now: Timestamp,
+        retention: Duration,
+    ) -> Self {
+        let end = approval.redeemable_until.max(now);
+        self.next(State::Ended(approval.clone()), end.after(retention))
     }
 
     pub(super) fn issued(&self) -> Timestamp {
@@ -276,10 +296,6 @@ impl Session {
     /// The time since issuance.
     pub(super) fn age(&self, now: Timestamp) -> Duration {
         now.since(self.issued())
-    }
-
-    pub(super) fn belongs_to(&self, client_id: &Arc<str>) -> bool {
-        Arc::ptr_eq(&self.client_id, client_id) || self.client_id == *client_id
     }
 }
 
@@ -294,72 +310,48 @@ impl fmt::Debug for Session {
     }
 }
 
-/// A guarded change: which session, the version that was read, and the new state.
+/// A guarded change: the session as it is to be stored, and the version that must still be stored for that.
 ///
-/// Write it **where key and version match, in one atomic step**, with the version raised by one; it never inserts. In SQL:
-/// `UPDATE … SET session = ?, version = version + 1, purge_at = ? WHERE key = ? AND version = ?`, with the session of
-/// [`Session::apply`], won if one row was changed.
-#[derive(Clone)]
+/// Write it **where key and version match, in one atomic step**. It never inserts. In SQL:
+/// `UPDATE … SET session = ?, version = version + 1, user_key = ?, purge_at = ? WHERE key = ? AND version = ?`. It is committed
+/// if one row was changed.
+#[derive(Clone, Copy)]
 #[must_use = "nothing has changed until the store has written it"]
-pub struct Change {
-    pub(super) key: SessionKey,
-    pub(super) version: u32,
-    pub(super) purge_at: Timestamp,
-    pub(super) next: Next,
+pub struct Change<'x> {
+    pub(super) session: &'x Session,
+    pub(super) from: Status,
 }
 
-impl Change {
-    /// The session's key.
-    pub const fn key(&self) -> &SessionKey {
-        &self.key
+impl<'x> Change<'x> {
+    /// Returns the key of the session.
+    pub const fn key(&self) -> &'x SessionKey {
+        &self.session.key
     }
 
-    /// The version that must still be stored for the write to win.
+    /// Returns the version that must still be stored.
     pub fn expected_version(&self) -> u64 {
-        self.version.into()
+        self.session.version().saturating_sub(1)
     }
 
-    /// The purge time of the session after the change.
-    pub fn purge_at(&self) -> OffsetDateTime {
-        self.purge_at.to_offset()
+    /// Returns the session to store, with its next version, purge time and user key.
+    pub const fn session(&self) -> &'x Session {
+        self.session
+    }
+
+    /// Returns whether `stored` is what the change was decided on: the same key, version and state. A store that reads before it
+    /// writes asks this instead of comparing versions. It then also notices a version that a restored backup has used again.
+    pub fn applies_to(&self, stored: &Session) -> bool {
+        stored.key == self.session.key
+            && stored.version() == self.expected_version()
+            && stored.status() == self.from
     }
 }
 
-impl fmt::Debug for Change {
+impl fmt::Debug for Change<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Change")
-            .field("key", &self.key)
-            .field("version", &self.version)
-            .finish_non_exhaustive()
+            .field("session", self.session)
+            .field("from", &self.from)
+            .finish()
     }
 }
-
-/// What became of a guarded write.
-///
-/// **Pass on what the store said, and nothing else:** a `Won` that no store said lets a code be redeemed twice.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[must_use = "a write that was lost has changed nothing"]
-#[expect(clippy::exhaustive_enums, reason = "a store must say one of these")]
-pub enum Written {
-    /// It is stored.
-    Won,
-    /// Something else was stored meanwhile, or nothing is: nothing was written.
-    Lost,
-    /// It may or may not be stored: the connection broke in the commit, or the store failed.
-    Unknown,
-}
-
-/// A guarded write did not win: load again, decide again.
-///
-/// For polls and guesses the core counts, and gives up after the third. **For claims and decisions the host counts: three times at
-/// most, then it says that it is busy.**
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the guarded write did not win; load the record again and decide again")]
-#[expect(
-    clippy::exhaustive_structs,
-    reason = "it is matched by its name, and nothing more is to be said"
-)]
-pub struct Lost;
-
-/// How often a guarded write is tried.
-pub(super) const ATTEMPTS: u64 = 3;

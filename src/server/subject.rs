@@ -9,6 +9,8 @@ use core::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::wire::octets::is_hidden;
+
 /// A signed-in user, by the `sub` of the host ([OpenID Connect Core, section 2]): 1 to 255 bytes without control characters.
 ///
 /// [OpenID Connect Core, section 2]: https://openid.net/specs/openid-connect-core-1_0.html#IDToken
@@ -17,27 +19,27 @@ use serde::{Deserialize, Serialize};
 pub struct Subject(Box<str>);
 
 impl Subject {
-    /// The user of this identifier.
+    /// Makes the user of this identifier.
     ///
     /// # Errors
     ///
-    /// [`SubjectError`] where it is empty, too long, or has control characters.
-    pub fn new(sub: impl Into<Box<str>>) -> Result<Self, SubjectError> {
+    /// [`InvalidText::Subject`] if it is empty, too long, or has control characters.
+    pub fn new(sub: impl Into<Box<str>>) -> Result<Self, InvalidText> {
         let sub = sub.into();
         if sub.is_empty() || sub.len() > 255 || sub.chars().any(char::is_control) {
-            return Err(SubjectError);
+            return Err(InvalidText::Subject);
         }
         Ok(Self(sub))
     }
 
-    /// The identifier.
+    /// Returns the identifier.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
 impl TryFrom<String> for Subject {
-    type Error = SubjectError;
+    type Error = InvalidText;
 
     fn try_from(sub: String) -> Result<Self, Self::Error> {
         Self::new(sub)
@@ -50,12 +52,6 @@ impl From<Subject> for String {
     }
 }
 
-/// A text that names no user.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a subject has from 1 to 255 bytes and no control characters")]
-#[non_exhaustive]
-pub struct SubjectError;
-
 /// One opaque value of the host, kept with the approval and returned with the grant: organization, session, time of
 /// authentication, consent. At most 1 KiB.
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -66,27 +62,27 @@ impl HostValue {
     /// The most bytes that it may have.
     pub const MAX_BYTES: usize = 1024;
 
-    /// The value of these bytes.
+    /// Makes the value of these bytes.
     ///
     /// # Errors
     ///
     /// [`HostValueError`] for more than [`HostValue::MAX_BYTES`].
-    pub fn new(bytes: impl Into<Box<[u8]>>) -> Result<Self, HostValueError> {
+    pub fn new(bytes: impl Into<Box<[u8]>>) -> Result<Self, InvalidText> {
         let bytes = bytes.into();
         if bytes.len() > Self::MAX_BYTES {
-            return Err(HostValueError);
+            return Err(InvalidText::HostValue);
         }
         Ok(Self(bytes))
     }
 
-    /// The bytes.
+    /// Returns the bytes.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
 }
 
 impl TryFrom<Vec<u8>> for HostValue {
-    type Error = HostValueError;
+    type Error = InvalidText;
 
     fn try_from(bytes: Vec<u8>) -> Result<Self, Self::Error> {
         Self::new(bytes)
@@ -105,33 +101,54 @@ impl fmt::Debug for HostValue {
     }
 }
 
-/// A value that is too large.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the host's value may have at most 1024 bytes; store more elsewhere and keep its key here")]
+/// A value that the host gave and that cannot be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 #[non_exhaustive]
-pub struct HostValueError;
+pub enum InvalidText {
+    /// A client id that [`Client::new`](super::Client::new) refuses.
+    #[error("a client id must have at least one character, all of visible ascii or space")]
+    ClientId,
+    /// A subject that [`Subject::new`] refuses.
+    #[error("a subject must have from 1 to 255 bytes and no control characters")]
+    Subject,
+    /// A value that [`HostValue::new`] refuses.
+    #[error(
+        "the host's value may have at most 1024 bytes; store more elsewhere and keep its key here"
+    )]
+    HostValue,
+    /// An error code or description that [`GrantRefusal::error`](super::GrantRefusal::error) refuses.
+    #[error(
+        "an error code must not be empty; it and its description must be visible ascii without quotes and backslashes"
+    )]
+    ErrorText,
+    /// A limit that [`RateLimit::new`](super::RateLimit::new) refuses.
+    #[error(
+        "a rate limit must have a burst of at least one and a period from a millisecond to a day"
+    )]
+    RateLimit,
+}
 
-/// Where a request for codes came from, as the host knows it: an address, a place, a user agent.
+/// Where a request for codes came from, as far as the host knows: an address, a place, a user agent.
 ///
-/// It is kept for the review: a user who sees a strange city does not approve. Cut at 256 bytes, control characters
-/// replaced; none is left out for an empty text.
+/// It is kept with the session and shown in the review. A user who reads the name of a strange city does not approve. The text
+/// is cut at 256 bytes. Control and format characters are replaced, because some of them change the order of what is read.
 ///
 /// # Security
 ///
-/// Untrusted text: escape it before it is shown in a page.
+/// This is untrusted text: escape it before you show it in a page.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "String", into = "String")]
-pub struct Origin(Box<str>);
+pub struct RequestSource(Box<str>);
 
-impl Origin {
+impl RequestSource {
     /// The most bytes that are kept.
     pub const MAX_BYTES: usize = 256;
 
-    /// The origin of this text, cut and cleaned.
+    /// Makes the source of this text, cut and cleaned.
     pub fn new(text: &str) -> Self {
         let mut kept = String::with_capacity(text.len().min(Self::MAX_BYTES));
         for character in text.chars() {
-            let shown = if character.is_control() {
+            let shown = if is_hidden(character) {
                 char::REPLACEMENT_CHARACTER
             } else {
                 character
@@ -144,20 +161,20 @@ impl Origin {
         Self(kept.into())
     }
 
-    /// The text.
+    /// Returns the text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
-impl From<String> for Origin {
+impl From<String> for RequestSource {
     fn from(text: String) -> Self {
         Self::new(&text)
     }
 }
 
-impl From<Origin> for String {
-    fn from(origin: Origin) -> Self {
-        origin.0.into()
+impl From<RequestSource> for String {
+    fn from(source: RequestSource) -> Self {
+        source.0.into()
     }
 }

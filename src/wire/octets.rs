@@ -58,3 +58,32 @@ fn mask(is_odd: bool) -> u8 {
 fn any(text: &[u8], odd: impl Fn(u8) -> u8) -> bool {
     text.iter().fold(0, |seen, &octet| seen | odd(octet)) != 0
 }
+
+/// The general categories Cc and Cf of Unicode 16.0 (`DerivedGeneralCategory.txt`), and the separators of lines and
+/// paragraphs. U+2065, not assigned so far, lies among invisible operators.
+pub(crate) fn is_hidden(c: char) -> bool {
+    c.is_control()
+        || matches!(
+            c,
+            '\u{AD}'
+                | '\u{600}'..='\u{605}'
+                | '\u{61C}'
+                | '\u{6DD}'
+                | '\u{70F}'
+                | '\u{890}'..='\u{891}'
+                | '\u{8E2}'
+                | '\u{180E}'
+                | '\u{200B}'..='\u{200F}'
+                | '\u{2028}'..='\u{202E}'
+                | '\u{2060}'..='\u{206F}'
+                | '\u{FEFF}'
+                | '\u{FFF9}'..='\u{FFFB}'
+                | '\u{110BD}'
+                | '\u{110CD}'
+                | '\u{13430}'..='\u{1343F}'
+                | '\u{1BCA0}'..='\u{1BCA3}'
+                | '\u{1D173}'..='\u{1D17A}'
+                | '\u{E0001}'
+                | '\u{E0020}'..='\u{E007F}'
+        )
+}

@@ -67,11 +67,10 @@ macro_rules! fixed {
 pub(crate) use fixed;
 
 /// Every way of failing to be a client.
-pub(crate) const INVALID_CLIENT: &Fixed =
-    fixed!(401, "invalid_client", "client authentication failed");
+const INVALID_CLIENT: &Fixed = fixed!(401, "invalid_client", "client authentication failed");
 
 /// The status of what has a body of its own.
-const OK: &Fixed = &Fixed::new(200, "");
+pub(crate) const OK: &Fixed = &Fixed::new(200, "");
 const BAD_REQUEST: &Fixed = &Fixed::new(400, "");
 const UNAUTHORIZED: &Fixed = &Fixed::new(401, "");
 

@@ -2,6 +2,7 @@
 //!
 //! [RFC 6749, section 5.1]: https://www.rfc-editor.org/rfc/rfc6749#section-5.1
 
+use alloc::borrow::Cow;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt::{self, Write as _};
@@ -10,8 +11,8 @@ use core::time::Duration;
 use super::octets::{are_vschars, stand_for_themselves};
 use super::response::Digits;
 
-/// What the host minted for an approval. Whether it may be sent is decided by
-/// [`Redemption::settle`](crate::server::Redemption::settle), which adds the granted scope.
+/// What the host minted for a [`Grant`](crate::server::Grant). The core adds the granted scope and its own refresh token, and
+/// sends it all only after the store has committed the change.
 ///
 /// ```
 /// use core::time::Duration;
@@ -19,20 +20,19 @@ use super::response::Digits;
 ///
 /// let tokens = Tokens::bearer("eyJhbGciOiJSUzI1NiJ9.e30.c2ln")?
 ///     .expires_in(Duration::from_secs(300))
-///     .refresh_token("yLKPyKyVUx")?
 ///     .id_token("eyJhbGciOiJSUzI1NiJ9.e30.c2ln")?;
 /// # Ok::<(), device_flow::wire::tokens::TokenError>(())
 /// ```
 #[derive(Clone)]
 pub struct Tokens<'a> {
-    access_token: &'a str,
-    token_type: &'a str,
+    access_token: Cow<'a, str>,
+    token_type: Cow<'a, str>,
     /// Whether every character of every token stands for itself in JSON.
     plain: bool,
     expires_in: Option<u32>,
-    refresh_token: Option<&'a str>,
-    id_token: Option<&'a str>,
-    members: Vec<(&'a str, &'a serde_json::Value)>,
+    refresh_token: Option<Cow<'a, str>>,
+    id_token: Option<Cow<'a, str>>,
+    members: Vec<(Cow<'a, str>, serde_json::Value)>,
 }
 
 impl<'a> Tokens<'a> {
@@ -42,7 +42,7 @@ impl<'a> Tokens<'a> {
     ///
     /// [`TokenError::Character`] for an empty token or one with other than visible ASCII and space.
     #[inline]
-    pub fn bearer(access_token: &'a str) -> Result<Self, TokenError> {
+    pub fn bearer(access_token: impl Into<Cow<'a, str>>) -> Result<Self, TokenError> {
         Self::of_type("Bearer", access_token)
     }
 
@@ -54,17 +54,22 @@ impl<'a> Tokens<'a> {
     ///
     /// [RFC 6749, section 7.1]: https://www.rfc-editor.org/rfc/rfc6749#section-7.1
     #[inline]
-    pub fn of_type(token_type: &'a str, access_token: &'a str) -> Result<Self, TokenError> {
-        let tokens = Self {
-            access_token,
-            token_type,
+    pub fn of_type(
+        token_type: impl Into<Cow<'a, str>>,
+        access_token: impl Into<Cow<'a, str>>,
+    ) -> Result<Self, TokenError> {
+        let mut tokens = Self {
+            access_token: access_token.into(),
+            token_type: token_type.into(),
             plain: true,
             expires_in: None,
             refresh_token: None,
             id_token: None,
             members: Vec::new(),
         };
-        tokens.checked(access_token)?.checked(token_type)
+        tokens.plain =
+            stands_for_itself(&tokens.access_token)? & stands_for_itself(&tokens.token_type)?;
+        Ok(tokens)
     }
 
     /// The lifetime of the access token, told in whole seconds.
@@ -75,15 +80,18 @@ impl<'a> Tokens<'a> {
         self
     }
 
-    /// The refresh token.
+    /// Sets a refresh token of the host's own. **It is replaced where the core issues one**: call this only with
+    /// [`PolicyBuilder::without_refresh_tokens`](crate::server::PolicyBuilder::without_refresh_tokens).
     ///
     /// # Errors
     ///
     /// [`TokenError::Character`] as for [`Tokens::bearer`].
     #[inline]
-    pub fn refresh_token(mut self, token: &'a str) -> Result<Self, TokenError> {
+    pub fn refresh_token(mut self, token: impl Into<Cow<'a, str>>) -> Result<Self, TokenError> {
+        let token = token.into();
+        self.plain &= stands_for_itself(&token)?;
         self.refresh_token = Some(token);
-        self.checked(token)
+        Ok(self)
     }
 
     /// The ID token of `OpenID` Connect.
@@ -92,9 +100,11 @@ impl<'a> Tokens<'a> {
     ///
     /// [`TokenError::Character`] as for [`Tokens::bearer`].
     #[inline]
-    pub fn id_token(mut self, token: &'a str) -> Result<Self, TokenError> {
+    pub fn id_token(mut self, token: impl Into<Cow<'a, str>>) -> Result<Self, TokenError> {
+        let token = token.into();
+        self.plain &= stands_for_itself(&token)?;
         self.id_token = Some(token);
-        self.checked(token)
+        Ok(self)
     }
 
     /// A further member of the response.
@@ -104,8 +114,8 @@ impl<'a> Tokens<'a> {
     /// [`TokenError::Reserved`] for a member that this type or the protocol writes, or one that was given before.
     pub fn member(
         mut self,
-        name: &'a str,
-        value: &'a serde_json::Value,
+        name: impl Into<Cow<'a, str>>,
+        value: serde_json::Value,
     ) -> Result<Self, TokenError> {
         const OURS: [&str; 7] = [
             "access_token",
@@ -116,27 +126,31 @@ impl<'a> Tokens<'a> {
             "scope",
             "error",
         ];
-        if OURS.contains(&name) || self.members.iter().any(|(given, _)| *given == name) {
+        let name = name.into();
+        if OURS.contains(&&*name) || self.members.iter().any(|(given, _)| *given == name) {
             return Err(TokenError::Reserved);
         }
         self.members.push((name, value));
         Ok(self)
     }
 
-    /// The body, with `scope` unless it is empty.
-    pub(crate) fn body(&self, scope: &str) -> String {
+    /// The body, with `scope` unless it is empty, and with the refresh token of the core where it has one.
+    pub(crate) fn body(&self, scope: &str, refresh_token: Option<&str>) -> String {
         // The scope is all of characters that stand for themselves; the tokens were looked at when they were given.
         let texts = [
-            (r#"","token_type":""#, Some(self.token_type)),
-            (r#"","refresh_token":""#, self.refresh_token),
-            (r#"","id_token":""#, self.id_token),
+            (r#"","token_type":""#, Some(&*self.token_type)),
+            (
+                r#"","refresh_token":""#,
+                refresh_token.or(self.refresh_token.as_deref()),
+            ),
+            (r#"","id_token":""#, self.id_token.as_deref()),
             (r#"","scope":""#, (!scope.is_empty()).then_some(scope)),
         ];
         let length = texts.iter().filter_map(|(_, text)| *text).map(str::len);
         let length = length.fold(self.access_token.len(), usize::saturating_add);
         let mut body = String::with_capacity(length.saturating_add(FRAME_BYTES));
         body.push_str(r#"{"access_token":""#);
-        self.push(&mut body, self.access_token);
+        self.push(&mut body, &self.access_token);
         for (name, text) in texts {
             if let Some(text) = text {
                 body.push_str(name);
@@ -149,7 +163,7 @@ impl<'a> Tokens<'a> {
             body.push_str(Digits::of(seconds).as_str());
         }
         for (name, value) in &self.members {
-            let _ = write!(body, ",{}:{value}", serde_json::Value::from(*name));
+            let _ = write!(body, ",{}:{value}", serde_json::Value::from(&**name));
         }
         body.push('}');
         body
@@ -167,20 +181,17 @@ impl<'a> Tokens<'a> {
             body.push(character);
         }
     }
+}
 
-    /// Looks at every character of a token, once: "access-token = 1*VSCHAR" (RFC 6749, appendix A.12).
-    fn checked(mut self, token: &str) -> Result<Self, TokenError> {
-        if !stand_for_themselves(token.as_bytes()) {
-            self.plain = false;
-            if !are_vschars(token.as_bytes()) {
-                return Err(TokenError::Character);
-            }
-        }
-        if token.is_empty() {
-            return Err(TokenError::Character);
-        }
-        Ok(self)
+/// Looks at every character of a token, once, and tells whether each stands for itself in JSON: "access-token = 1*VSCHAR" (RFC
+/// 6749, appendix A.12).
+#[inline]
+fn stands_for_itself(token: &str) -> Result<bool, TokenError> {
+    let plain = stand_for_themselves(token.as_bytes());
+    if token.is_empty() || !(plain || are_vschars(token.as_bytes())) {
+        return Err(TokenError::Character);
     }
+    Ok(plain)
 }
 
 /// Names, punctuation and the number. A token that needs escapes makes the body grow.

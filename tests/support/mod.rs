@@ -9,16 +9,18 @@
 )]
 
 use core::fmt::Write as _;
+use std::collections::VecDeque;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use device_flow::code::Entropy;
-use device_flow::digest::{SecretDigest, SessionKey, UserCodeKey, UserCodeKeys};
+use device_flow::digest::{SecretDigest, SessionKey};
 use device_flow::memory::Memory;
 use device_flow::scope::Scope;
 use device_flow::server::{
-    Authentication, Cause, Entered, Entry, Form, Grant, HostValue, Incoming, Inserted, Issuing,
-    Policy, PolicyBuilder, Poll, Polled, Registration, Reply, Review, Subject, Written,
+    Cause, Client, ClientAuthMethod, Consent, Exchange, Finish, Found, GrantRefusal, Inserted,
+    Next, PageError, Policy, PolicyBuilder, Reply, Request, Review, Server, ServerKeys, Session,
+    Subject, Unavailable, Write,
 };
 use device_flow::wire::response::Response;
 use device_flow::wire::tokens::Tokens;
@@ -62,9 +64,19 @@ pub(crate) fn policy() -> Policy {
     builder().build().unwrap()
 }
 
+/// A server of the default policy.
+pub(crate) fn server() -> Server {
+    server_of(policy())
+}
+
+/// A server of this policy, with the usual keys.
+pub(crate) fn server_of(policy: Policy) -> Server {
+    Server::new(policy, keys())
+}
+
 /// A public client that may ask for `openid profile email`, and asks for `openid` by default.
-pub(crate) fn cli() -> Registration {
-    Registration::new(CLI, Authentication::Public)
+pub(crate) fn cli() -> Client {
+    Client::new(CLI, ClientAuthMethod::None)
         .unwrap()
         .allow_device_grant()
         .allow_scope(scope("openid profile email"))
@@ -72,9 +84,9 @@ pub(crate) fn cli() -> Registration {
 }
 
 /// A confidential client with [`SECRET`], anywhere; the same scopes.
-pub(crate) fn backend() -> Registration {
-    let authentication = Authentication::secret(SecretDigest::of(SECRET));
-    Registration::new(BACKEND, authentication)
+pub(crate) fn backend() -> Client {
+    let method = ClientAuthMethod::secret(SecretDigest::of(SECRET));
+    Client::new(BACKEND, method)
         .unwrap()
         .allow_device_grant()
         .allow_scope(scope("openid profile email"))
@@ -94,14 +106,14 @@ pub(crate) fn alice() -> Subject {
     subject("alice")
 }
 
-/// The keys for the digests of user codes.
-pub(crate) fn keys() -> UserCodeKeys {
-    UserCodeKeys::new(key(7))
+/// The secret keys of the server.
+pub(crate) fn keys() -> ServerKeys {
+    ServerKeys::new(&key(7)).unwrap()
 }
 
-/// A key for the digests of user codes, another one for each seed.
-pub(crate) fn key(seed: u8) -> UserCodeKey {
-    UserCodeKey::new(&octets(seed)[..32]).unwrap()
+/// A key of the server, another one for each seed.
+pub(crate) fn key(seed: u8) -> [u8; 32] {
+    octets(seed)[..32].try_into().unwrap()
 }
 
 /// The entropy of one issuance: other codes for each seed.
@@ -130,8 +142,8 @@ pub(crate) fn tokens() -> Tokens<'static> {
 }
 
 /// A request as a client sends it, without an `Authorization` header.
-pub(crate) fn post(body: &(impl AsRef<[u8]> + ?Sized)) -> Incoming<'_> {
-    Incoming::new("POST", body.as_ref()).content_type(Some(FORM))
+pub(crate) fn post(body: &(impl AsRef<[u8]> + ?Sized)) -> Request<'_> {
+    Request::new("POST", body.as_ref()).content_type(Some(FORM))
 }
 
 /// The value of an `Authorization` header. Give the halves form-encoded (see [`encoded`]) where they need it.
@@ -154,14 +166,8 @@ pub(crate) fn escaped(octets: &[u8]) -> String {
 }
 
 /// The `Authorization` header of a client of this module: none for a public one.
-pub(crate) fn authorization(client: &Registration) -> Option<String> {
-    match client.authentication() {
-        Authentication::Public => None,
-        Authentication::Secret { .. }
-        | Authentication::HostSecret(_)
-        | Authentication::Assertion
-        | Authentication::MutualTls => Some(basic(client.client_id(), SECRET)),
-    }
+pub(crate) fn authorization(client: &Client) -> Option<String> {
+    (!client.is_public()).then(|| basic(client.id(), SECRET))
 }
 
 /// The body of a poll that names a client.
@@ -238,41 +244,301 @@ pub(crate) fn error_body(error: &str, description: &str) -> String {
     format!(r#"{{"error":"{error}","error_description":"{description}"}}"#)
 }
 
-// Steps.
+// The host.
 
-/// Takes a request through the form and authentication to a poll, with the registration that the host found.
-pub(crate) fn with_poll<T>(
-    policy: &Policy,
-    incoming: Incoming<'_>,
-    found: Option<&Registration>,
-    then: impl FnOnce(&mut Poll<'_>) -> T,
-) -> Result<T, Reply> {
-    let form = Form::read(incoming, policy)?;
-    match form.grant()? {
-        Grant::DeviceCode(request) => request.authenticate(found).map(|mut poll| then(&mut poll)),
-        Grant::Other(form) => Err(form.unsupported_grant()),
+/// A question of an exchange, by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Question {
+    Client,
+    Take,
+    Load,
+    LoadByUserKey,
+    Draw,
+    Insert,
+    Mint,
+    Change,
+    SavePace,
+}
+
+/// What the store says to a guarded write, against what happens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Says {
+    /// That it lost, though nobody else wrote.
+    Conflict,
+    /// That it does not know; nothing was written.
+    UnknownNotDone,
+    /// That it does not know; it was written.
+    UnknownDone,
+}
+
+/// What becomes of the session before a guarded write: somebody else was faster.
+pub(crate) type Meanwhile = Box<dyn FnOnce(&mut Memory)>;
+
+/// A host over [`Memory`]. It is honest unless a field says otherwise, and tells what it was asked and what was written.
+pub(crate) struct Host {
+    pub(crate) store: Memory,
+    pub(crate) clients: Vec<Client>,
+    /// What the registry says instead of looking into `clients`.
+    pub(crate) found: Option<Found<Client>>,
+    /// The entropy of the next draws; then that of [`entropy`] for 100, 101 and so on.
+    pub(crate) entropy: VecDeque<Entropy>,
+    pub(crate) drawn: u8,
+    /// What is minted.
+    pub(crate) tokens: Tokens<'static>,
+    /// Why nothing is minted.
+    pub(crate) refusal: Option<GrantRefusal>,
+    /// The question that fails: its answer is `Unavailable`.
+    pub(crate) fails: Option<Question>,
+    /// What the store says to the next guarded writes, in order.
+    pub(crate) says: VecDeque<Says>,
+    /// What the store says to the next inserts, in order.
+    pub(crate) inserts: VecDeque<Inserted>,
+    /// What happens before the next guarded write.
+    pub(crate) meanwhile: VecDeque<Meanwhile>,
+    /// What was asked, in order.
+    pub(crate) asked: Vec<Question>,
+    /// What was minted for, as (scope, is a refresh).
+    pub(crate) minted: Vec<(String, bool)>,
+}
+
+impl Host {
+    /// An honest host of these clients, with an empty store.
+    pub(crate) fn new(clients: impl IntoIterator<Item = Client>) -> Self {
+        Self {
+            store: Memory::new(),
+            clients: clients.into_iter().collect(),
+            found: None,
+            entropy: VecDeque::new(),
+            drawn: 0,
+            tokens: tokens(),
+            refusal: None,
+            fails: None,
+            says: VecDeque::new(),
+            inserts: VecDeque::new(),
+            meanwhile: VecDeque::new(),
+            asked: Vec::new(),
+            minted: Vec::new(),
+        }
+    }
+
+    /// Runs an exchange to its end. `asked` starts anew.
+    pub(crate) fn run<'r, T: Finish<'r>>(&mut self, mut exchange: Exchange<'r, T>) -> T {
+        self.asked.clear();
+        loop {
+            match exchange.next() {
+                Next::Client(claim, ask) => match self.ask(Question::Client) {
+                    Ok(()) => {
+                        let known = self.clients.iter();
+                        let known = known.filter(|known| Some(known.id()) == claim.client_id());
+                        let known = Found::from(known.last());
+                        ask.answer(Ok(self.found.as_ref().map_or(known, Found::as_ref)));
+                    }
+                    Err(unavailable) => ask.answer(Err::<Found<_>, _>(unavailable)),
+                },
+                Next::Take(take, ask) => {
+                    ask.answer(self.ask(Question::Take).map(|()| self.store.take(&take)));
+                }
+                Next::Load(key, ask) => {
+                    ask.answer(self.ask(Question::Load).map(|()| self.store.load(key)));
+                }
+                Next::LoadByUserKey(key, ask) => {
+                    let asked = self.ask(Question::LoadByUserKey);
+                    ask.answer(asked.map(|()| self.store.load_by_user_key(key)));
+                }
+                Next::Draw(ask) => ask.answer(self.ask(Question::Draw).map(|()| self.draw())),
+                Next::Insert(session, ask) => {
+                    let asked = self.ask(Question::Insert);
+                    ask.answer(asked.map(|()| match self.inserts.pop_front() {
+                        None | Some(Inserted::New) => self.store.insert(session),
+                        Some(said) => said,
+                    }));
+                }
+                Next::Mint(grant, change, ask) => {
+                    self.asked.push(Question::Mint);
+                    self.minted
+                        .push((grant.scope().to_string(), grant.is_refresh()));
+                    match self.refusal {
+                        Some(refusal) => ask.refuse(refusal),
+                        None => ask.answer(self.change(change), &self.tokens),
+                    }
+                }
+                Next::Change(change, ask) => ask.answer(self.change(change)),
+                Next::SavePace(key, pace) => {
+                    if self.ask(Question::SavePace).is_ok() {
+                        self.store.save_pace(key, pace);
+                    }
+                }
+                Next::Done(end) => return end,
+            }
+        }
+    }
+
+    fn ask(&mut self, question: Question) -> Result<(), Unavailable> {
+        self.asked.push(question);
+        if self.fails == Some(question) {
+            return Err(Unavailable);
+        }
+        Ok(())
+    }
+
+    fn draw(&mut self) -> Entropy {
+        self.entropy.pop_front().unwrap_or_else(|| {
+            self.drawn += 1;
+            entropy(99 + self.drawn)
+        })
+    }
+
+    fn change(&mut self, change: device_flow::server::Change<'_>) -> Result<Write, Unavailable> {
+        self.ask(Question::Change)?;
+        if let Some(meanwhile) = self.meanwhile.pop_front() {
+            meanwhile(&mut self.store);
+        }
+        match self.says.pop_front() {
+            None => Ok(self.store.change(change)),
+            Some(Says::Conflict) => Ok(Write::Conflict),
+            Some(Says::UnknownNotDone) => Err(Unavailable),
+            Some(Says::UnknownDone) => {
+                assert_eq!(self.store.change(change), Write::Committed);
+                Err(Unavailable)
+            }
+        }
+    }
+
+    /// How often this was asked in the last exchange.
+    pub(crate) fn count(&self, question: Question) -> usize {
+        self.asked
+            .iter()
+            .filter(|asked| **asked == question)
+            .count()
+    }
+
+    /// The session of this key, as it is stored.
+    pub(crate) fn session(&self, key: &SessionKey) -> Option<&Session> {
+        self.store.load(key).map(|stored| &stored.session)
+    }
+
+    /// Issues codes for `client`, with the entropy of `seed` and the scope `openid profile`.
+    pub(crate) fn issue(
+        &mut self,
+        server: &Server,
+        client: &Client,
+        seed: u8,
+        now: OffsetDateTime,
+    ) -> Codes {
+        self.issue_for(server, client, seed, "openid+profile", now)
+    }
+
+    /// The same with a scope, form-encoded.
+    pub(crate) fn issue_for(
+        &mut self,
+        server: &Server,
+        client: &Client,
+        seed: u8,
+        scope: &str,
+        now: OffsetDateTime,
+    ) -> Codes {
+        let body = format!("client_id={}&scope={scope}", client.id());
+        let header = authorization(client);
+        let request = post(&body).authorization(header.as_ref());
+        self.entropy.push_front(entropy(seed));
+        let reply = self.run(server.device_authorization(request, SOURCE, None, now));
+        assert_eq!(reply.cause(), Cause::Issued);
+        Codes::of(&reply)
+    }
+
+    /// `user` enters a code, and so claims its session.
+    pub(crate) fn claim(
+        &mut self,
+        server: &Server,
+        user: &Subject,
+        user_code: &str,
+        now: OffsetDateTime,
+    ) -> Result<Review, PageError> {
+        self.run(server.enter(user_code, user, "", now))
+    }
+
+    /// `user` claims and approves, with all of the scope.
+    pub(crate) fn approve(
+        &mut self,
+        server: &Server,
+        user: &Subject,
+        codes: &Codes,
+        now: OffsetDateTime,
+    ) {
+        self.claim(server, user, &codes.user_code, now).unwrap();
+        let consent = Consent::to_all();
+        self.run(server.approve(&codes.key, user, &consent, now))
+            .unwrap();
+    }
+
+    /// `user` claims and denies.
+    pub(crate) fn deny(
+        &mut self,
+        server: &Server,
+        user: &Subject,
+        codes: &Codes,
+        now: OffsetDateTime,
+    ) {
+        self.claim(server, user, &codes.user_code, now).unwrap();
+        self.run(server.deny(&codes.key, user, now)).unwrap();
+    }
+
+    /// One poll of `client`.
+    pub(crate) fn poll(
+        &mut self,
+        server: &Server,
+        client: &Client,
+        device_code: &str,
+        now: OffsetDateTime,
+    ) -> Reply {
+        self.token(server, client, &poll_body(client.id(), device_code), now)
+    }
+
+    /// One refresh by `client`.
+    pub(crate) fn refresh(
+        &mut self,
+        server: &Server,
+        client: &Client,
+        token: &str,
+        now: OffsetDateTime,
+    ) -> Reply {
+        self.token(server, client, &refresh_body(client.id(), token), now)
+    }
+
+    /// One request of `client` at the token endpoint.
+    pub(crate) fn token(
+        &mut self,
+        server: &Server,
+        client: &Client,
+        body: &str,
+        now: OffsetDateTime,
+    ) -> Reply {
+        let header = authorization(client);
+        let request = post(body).authorization(header.as_ref());
+        self.run(server.token(request, SOURCE, now))
+    }
+
+    /// One revocation by `client`.
+    pub(crate) fn revoke(
+        &mut self,
+        server: &Server,
+        client: &Client,
+        token: &str,
+        now: OffsetDateTime,
+    ) -> Reply {
+        let body = format!("token={token}&client_id={}", client.id());
+        let header = authorization(client);
+        let request = post(&body).authorization(header.as_ref());
+        self.run(server.revocation(request, SOURCE, now))
     }
 }
 
-/// Takes a request through the form and authentication to an issuance.
-pub(crate) fn with_issuing<T>(
-    policy: &Policy,
-    incoming: Incoming<'_>,
-    found: Option<&Registration>,
-    then: impl FnOnce(&mut Issuing<'_>) -> T,
-) -> Result<T, Reply> {
-    let form = Form::read(incoming, policy)?;
-    let mut issuing = form.device_authorization()?.authenticate(found)?;
-    Ok(then(&mut issuing))
-}
+/// Where requests come from.
+pub(crate) const SOURCE: &str = "203.0.113.7";
 
-/// The refusal of a request at the token endpoint.
-#[track_caller]
-pub(crate) fn refusal<T>(outcome: Result<T, Reply>) -> Reply {
-    match outcome {
-        Ok(_) => panic!("not refused"),
-        Err(reply) => reply,
-    }
+/// The body of a refresh that names a client.
+pub(crate) fn refresh_body(client_id: &str, token: &str) -> String {
+    format!("grant_type=refresh_token&refresh_token={token}&client_id={client_id}")
 }
 
 /// The codes that a device was given, and the key of its session.
@@ -283,117 +549,26 @@ pub(crate) struct Codes {
     pub(crate) key: SessionKey,
 }
 
-/// Issues a session for `client` into the store, with the codes of `seed` and the scope `openid profile`.
-pub(crate) fn issue(
-    store: &mut Memory,
-    policy: &Policy,
-    client: &Registration,
-    seed: u8,
-    now: OffsetDateTime,
-) -> Codes {
-    let body = format!("client_id={}&scope=openid+profile", client.client_id());
-    let header = authorization(client);
-    let incoming = post(&body).authorization(header.as_ref());
-    let issued = with_issuing(policy, incoming, Some(client), |issuing| {
-        let issuance = issuing.draw(entropy(seed), &keys(), now).unwrap();
-        let key = *issuance.session().key();
-        let inserted = store.insert(issuance.session());
-        assert_eq!(inserted, Inserted::New);
-        (key, issuance.settle(inserted).unwrap())
-    });
-    let (key, reply) = issued.unwrap();
-    assert_eq!(reply.cause(), Cause::Issued);
+impl Codes {
+    /// Those of a response.
+    pub(crate) fn of(reply: &Reply) -> Self {
+        let body: serde_json::Value = serde_json::from_str(reply.response().body()).unwrap();
+        let device_code = body["device_code"].as_str().unwrap().to_owned();
+        Self {
+            key: key_of(&device_code),
+            user_code: body["user_code"].as_str().unwrap().to_owned(),
+            device_code,
+        }
+    }
+}
+
+/// The key of a session: the SHA-256 of its device code.
+pub(crate) fn key_of(device_code: &str) -> SessionKey {
+    SessionKey::from_bytes(*SecretDigest::of(device_code).as_bytes())
+}
+
+/// The refresh token of a response.
+pub(crate) fn refresh_token(reply: &Reply) -> String {
     let body: serde_json::Value = serde_json::from_str(reply.response().body()).unwrap();
-    Codes {
-        device_code: body["device_code"].as_str().unwrap().to_owned(),
-        user_code: body["user_code"].as_str().unwrap().to_owned(),
-        key,
-    }
-}
-
-/// `user` enters a code, pays for it and claims its session.
-pub(crate) fn claim(
-    store: &mut Memory,
-    policy: &Policy,
-    user: &Subject,
-    user_code: &str,
-    now: OffsetDateTime,
-) -> Review {
-    let keys = keys();
-    let mut entry = Entry::new(user_code, user, &keys, policy);
-    let stored = store.load_quota(entry.quota_key());
-    let guess = entry.pay(stored, now).unwrap();
-    let written = store.change_quota(guess.change());
-    let paid = guess.settle(written).unwrap();
-    let mut user_keys = paid.user_keys();
-    let stored = user_keys.find_map(|key| store.load_by_user_key(&key));
-    match paid
-        .enter(stored.map(|stored| &stored.session), now)
-        .unwrap()
-    {
-        Entered::Review(review) => review,
-        Entered::Claim(claim) => {
-            let written = store.change(claim.change());
-            claim.settle(written).unwrap()
-        }
-    }
-}
-
-/// `user` claims and approves, with all of the scope and an empty value.
-pub(crate) fn approve(
-    store: &mut Memory,
-    policy: &Policy,
-    user: &Subject,
-    codes: &Codes,
-    now: OffsetDateTime,
-) {
-    claim(store, policy, user, &codes.user_code, now);
-    let session = &store.load(&codes.key).unwrap().session;
-    let scope = session.scope().clone();
-    let change = session.approve(user, &scope, HostValue::default(), policy, now);
-    let change = change.unwrap().unwrap();
-    assert_eq!(store.change(&change), Written::Won);
-}
-
-/// `user` claims and denies.
-pub(crate) fn deny(
-    store: &mut Memory,
-    policy: &Policy,
-    user: &Subject,
-    codes: &Codes,
-    now: OffsetDateTime,
-) {
-    claim(store, policy, user, &codes.user_code, now);
-    let session = &store.load(&codes.key).unwrap().session;
-    let change = session.deny(user, now).unwrap().unwrap();
-    assert_eq!(store.change(&change), Written::Won);
-}
-
-/// One poll of `client`, as a host runs it: the pace saved, an approval redeemed with [`tokens`].
-pub(crate) fn poll(
-    store: &mut Memory,
-    policy: &Policy,
-    client: &Registration,
-    device_code: &str,
-    now: OffsetDateTime,
-) -> Reply {
-    let body = poll_body(client.client_id(), device_code);
-    let header = authorization(client);
-    let incoming = post(&body).authorization(header.as_ref());
-    let polled = with_poll(policy, incoming, Some(client), |poll| {
-        let key = poll.session_key().copied();
-        let stored = key.and_then(|key| store.load(&key)).cloned();
-        match poll.decide(stored.as_ref(), now) {
-            Polled::Reply(reply) => reply,
-            Polled::Paced(_, pace, reply) => {
-                store.save_pace(&key.unwrap(), pace);
-                reply
-            }
-            Polled::Redeem(redemption) => {
-                let written = store.change(redemption.change());
-                redemption.settle(written, &tokens()).unwrap()
-            }
-        }
-    });
-    polled.unwrap_or_else(|reply| reply)
+    body["refresh_token"].as_str().unwrap().to_owned()
 }

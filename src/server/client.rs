@@ -1,0 +1,173 @@
+//! What the host knows of a client ([RFC 6749, section 2]).
+//!
+//! [RFC 6749, section 2]: https://www.rfc-editor.org/rfc/rfc6749#section-2
+
+use alloc::sync::Arc;
+
+use super::subject::InvalidText;
+use crate::digest::SecretDigest;
+use crate::scope::Scope;
+use crate::wire::octets::are_vschars;
+
+/// A registered client. It may do nothing that was not allowed here.
+///
+/// Build it once per client and keep it: sessions share its id and its scope.
+///
+/// ```
+/// use device_flow::digest::SecretDigest;
+/// use device_flow::server::{Client, ClientAuthMethod};
+///
+/// let cli = Client::new("client_cli", ClientAuthMethod::None)?
+///     .named("Example CLI")
+///     .allow_device_grant()
+///     .allow_scope("openid profile email offline_access".parse()?)
+///     .default_scope("openid".parse()?);
+///
+/// let secret = SecretDigest::of("from a secure generator");
+/// let backend = Client::new("client_backend", ClientAuthMethod::secret(secret))?.allow_device_grant();
+/// assert!(cli.is_public() && !backend.is_public());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Client {
+    pub(super) id: Arc<str>,
+    pub(super) method: ClientAuthMethod,
+    pub(super) name: Option<Arc<str>>,
+    pub(super) device_grant: bool,
+    pub(super) disabled: bool,
+    pub(super) allowed: Scope,
+    pub(super) default: Option<Scope>,
+}
+
+impl Client {
+    /// Makes a client with this id. It may do nothing yet.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidText::ClientId`] for an empty id, or one with other than visible ASCII and space ([RFC 6749, appendix A.1]).
+    ///
+    /// [RFC 6749, appendix A.1]: https://www.rfc-editor.org/rfc/rfc6749#appendix-A.1
+    pub fn new(id: impl Into<Arc<str>>, method: ClientAuthMethod) -> Result<Self, InvalidText> {
+        let id = id.into();
+        if id.is_empty() || !are_vschars(id.as_bytes()) {
+            return Err(InvalidText::ClientId);
+        }
+        Ok(Self {
+            id,
+            method,
+            name: None,
+            device_grant: false,
+            disabled: false,
+            allowed: Scope::empty(),
+            default: None,
+        })
+    }
+
+    /// Sets the name that the page shows to users: `client_name` of [RFC 7591, section 2].
+    ///
+    /// [RFC 7591, section 2]: https://www.rfc-editor.org/rfc/rfc7591#section-2
+    #[must_use]
+    pub fn named(mut self, name: impl Into<Arc<str>>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// Allows the device grant, and with it the refresh of its own logins.
+    #[must_use]
+    pub const fn allow_device_grant(mut self) -> Self {
+        self.device_grant = true;
+        self
+    }
+
+    /// Sets the scope tokens that the client may ask for. It replaces those that were set before.
+    #[must_use]
+    pub fn allow_scope(mut self, allowed: Scope) -> Self {
+        self.allowed = allowed;
+        self
+    }
+
+    /// Sets what the client asks for when it names no scope. With [`Scope::empty`] it may ask for nothing.
+    #[must_use]
+    pub fn default_scope(mut self, default: Scope) -> Self {
+        self.default = Some(default);
+        self
+    }
+
+    /// Refuses the client from now on, in whatever state its sessions are.
+    #[must_use]
+    pub const fn disabled(mut self) -> Self {
+        self.disabled = true;
+        self
+    }
+
+    /// Returns the id.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Returns how the client authenticates.
+    pub const fn auth_method(&self) -> &ClientAuthMethod {
+        &self.method
+    }
+
+    /// Returns the name for users, if one was set.
+    pub fn name(&self) -> Option<&str> {
+        self.name.as_deref()
+    }
+
+    /// Returns the scope tokens that the client may ask for.
+    pub const fn allowed_scope(&self) -> &Scope {
+        &self.allowed
+    }
+
+    /// Returns whether the client has no credential, so that anybody can claim to be it. Say so where the user decides
+    /// ([RFC 8628, section 5.6](https://www.rfc-editor.org/rfc/rfc8628#section-5.6)).
+    #[must_use]
+    pub const fn is_public(&self) -> bool {
+        matches!(self.method, ClientAuthMethod::None)
+    }
+
+    /// Whether it may use the device grant now (B7, B9).
+    pub(super) const fn may_use_device_grant(&self) -> bool {
+        self.device_grant && !self.disabled
+    }
+}
+
+/// How a client authenticates: `token_endpoint_auth_method` of [RFC 7591, section 2].
+///
+/// A client with a secret may always use HTTP Basic: "The authorization server MUST support the HTTP Basic authentication
+/// scheme for authenticating clients that were issued a client password." ([RFC 6749, section 2.3.1])
+///
+/// [RFC 7591, section 2]: https://www.rfc-editor.org/rfc/rfc7591#section-2
+/// [RFC 6749, section 2.3.1]: https://www.rfc-editor.org/rfc/rfc6749#section-2.3.1
+#[derive(Clone, Debug)]
+#[expect(
+    clippy::exhaustive_enums,
+    reason = "a host maps its own registry to these"
+)]
+pub enum ClientAuthMethod {
+    /// `none`: the client has no secret, so its id is only claimed.
+    None,
+    /// `client_secret_basic` or `client_secret_post`: a generated secret of 128 bits or more, in the `Authorization` header
+    /// or in the body. The core compares it with these digests: one, or two while a secret is being replaced.
+    Secret([Option<SecretDigest>; 2]),
+    /// `client_secret_basic`: the same secret, but in the `Authorization` header only.
+    SecretBasic([Option<SecretDigest>; 2]),
+    /// A secret that the host compares, with argon2 for example. It may be in the header or in the body.
+    HostSecret,
+    /// The same in the `Authorization` header only.
+    HostSecretBasic,
+    /// `private_key_jwt` or `client_secret_jwt`: the host verifies the assertion
+    /// ([RFC 7523](https://www.rfc-editor.org/rfc/rfc7523)).
+    Assertion,
+    /// `tls_client_auth` or `self_signed_tls_client_auth`: the host verified the certificate
+    /// ([RFC 8705](https://www.rfc-editor.org/rfc/rfc8705)).
+    MutualTls,
+}
+
+impl ClientAuthMethod {
+    /// Returns the method of a client with one secret, in the header or in the body.
+    pub const fn secret(digest: SecretDigest) -> Self {
+        Self::Secret([Some(digest), None])
+    }
+}

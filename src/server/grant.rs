@@ -1,0 +1,175 @@
+//! What tokens are minted for, and how a host refuses to mint them.
+
+use alloc::string::String;
+use core::fmt;
+
+use time::OffsetDateTime;
+
+use super::machine::Prepared;
+use super::reply::{Cause, Own};
+use super::session::Approval;
+use super::subject::{HostValue, InvalidText, Subject};
+use crate::digest::SessionKey;
+use crate::scope::Scope;
+
+/// What a user granted, for which tokens are to be minted: at the redemption of the device code, and at each refresh.
+///
+/// It cannot be made by hand: whoever has one has an approved login before them.
+#[derive(Clone, Copy)]
+pub struct Grant<'x> {
+    prepared: &'x Prepared,
+    approval: &'x Approval,
+}
+
+impl<'x> Grant<'x> {
+    pub(super) fn new(prepared: &'x Prepared) -> Option<Self> {
+        let approval = prepared.session.approval()?;
+        Some(Self { prepared, approval })
+    }
+
+    /// Returns the key of the session. It is the id of the login, and stays the same over all refreshes.
+    pub const fn session_key(&self) -> &'x SessionKey {
+        &self.prepared.session.key
+    }
+
+    /// Returns the client that gets the tokens.
+    pub fn client_id(&self) -> &'x str {
+        &self.prepared.session.client_id
+    }
+
+    /// Returns the user who approved.
+    pub const fn subject(&self) -> &'x Subject {
+        &self.approval.subject
+    }
+
+    /// Returns the scope that the tokens are for. It may be narrower than what the user approved: a refresh may ask for less,
+    /// and the client may have lost some of it.
+    pub fn scope(&self) -> &'x Scope {
+        self.prepared.scope.as_ref().unwrap_or(&self.approval.scope)
+    }
+
+    /// Returns the host's value, as given with the approval.
+    pub const fn host_value(&self) -> &'x HostValue {
+        &self.approval.value
+    }
+
+    /// Returns when the user approved.
+    pub fn approved_at(&self) -> OffsetDateTime {
+        self.approval.approved_at.to_offset()
+    }
+
+    /// Returns when the device code was redeemed: now, unless this is a refresh.
+    pub fn redeemed_at(&self) -> Option<OffsetDateTime> {
+        self.prepared.session.redeemed_at()
+    }
+
+    /// Returns whether this is a refresh of a login whose device has had tokens before.
+    pub const fn is_refresh(&self) -> bool {
+        matches!(self.prepared.from, super::session::Status::Active)
+    }
+}
+
+impl fmt::Debug for Grant<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Grant")
+            .field("session", self.session_key())
+            .field("subject", self.subject())
+            .field("scope", self.scope())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why a host mints no tokens.
+///
+/// Every error turns into [`GrantRefusal::failed`], so that `?` works where tokens are minted. The error itself is dropped: **log
+/// it where it happens.**
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GrantRefusal(Kind);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    ConsentGone,
+    Failed,
+    Error {
+        status: u16,
+        error: &'static str,
+        description: &'static str,
+    },
+}
+
+impl GrantRefusal {
+    /// The subject or the consent is no longer valid. The login ends for good, and the client is told `invalid_grant` (C15, R11).
+    pub const fn consent_gone() -> Self {
+        Self(Kind::ConsentGone)
+    }
+
+    /// Minting failed. The client is told 503, and nothing is consumed (C16, R12).
+    pub const fn failed() -> Self {
+        Self(Kind::Failed)
+    }
+
+    /// A check of the host's own failed, of `DPoP` or `resource` for example. The client is told this error with status 400, and
+    /// nothing is consumed (C14). Do such checks first, so that a caller without its proof cannot cause a write.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidText::ErrorText`] for an empty code, or characters that [RFC 6749, section 5.2] does not allow: "Values for the
+    /// "error" parameter MUST NOT include characters outside the set %x20-21 / %x23-5B / %x5D-7E."
+    ///
+    /// [RFC 6749, section 5.2]: https://www.rfc-editor.org/rfc/rfc6749#section-5.2
+    pub fn error(error: &'static str, description: &'static str) -> Result<Self, InvalidText> {
+        let legal = |b: u8| matches!(b, 0x20..=0x21 | 0x23..=0x5B | 0x5D..=0x7E);
+        if error.is_empty() || !error.bytes().chain(description.bytes()).all(legal) {
+            return Err(InvalidText::ErrorText);
+        }
+        Ok(Self(Kind::Error {
+            status: 400,
+            error,
+            description,
+        }))
+    }
+
+    /// Changes the status of an error to 401, which some extensions ask for. **Add the challenge to the response.**
+    #[must_use]
+    pub const fn unauthorized(self) -> Self {
+        match self.0 {
+            Kind::ConsentGone | Kind::Failed => self,
+            Kind::Error {
+                error, description, ..
+            } => Self(Kind::Error {
+                status: 401,
+                error,
+                description,
+            }),
+        }
+    }
+
+    /// What the client is told.
+    pub(super) fn told(self) -> (Cause, Own) {
+        match self.0 {
+            Kind::ConsentGone => (Cause::ConsentGone, Own::Nothing),
+            Kind::Failed => (Cause::MintingFailed, Own::Nothing),
+            Kind::Error {
+                status,
+                error,
+                description,
+            } => {
+                let body: String =
+                    alloc::format!(r#"{{"error":"{error}","error_description":"{description}"}}"#);
+                (Cause::HostCheck, Own::Refusal { status, body })
+            }
+        }
+    }
+}
+
+impl<E: core::error::Error> From<E> for GrantRefusal {
+    fn from(_: E) -> Self {
+        Self::failed()
+    }
+}
+
+impl From<super::host::Unavailable> for GrantRefusal {
+    fn from(_: super::host::Unavailable) -> Self {
+        Self::failed()
+    }
+}

@@ -1,0 +1,185 @@
+//! The secret keys of the server, and the refresh tokens that they mark.
+//!
+//! ```text
+//! refresh token = base64url( session key, 32 octets | secret, 32 octets | tag, 16 octets )
+//!                            finds the record         is compared         proves that this
+//!                                                     by its SHA-256      server made it
+//! ```
+//!
+//! Rules:
+//! 1. A store holds neither a key nor a secret: a stolen store yields no user code and no refresh token.
+//! 2. A refresh token with a tag that is not ours is refused without a look-up.
+
+use core::fmt;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use sha2::Sha256;
+use subtle::ConstantTimeEq as _;
+
+use crate::code::UserCode;
+use crate::digest::{Digest, SessionKey, UserKey};
+
+/// The secret keys of a server: the current one, and the one before it while what was made under that is still in use.
+///
+/// From each of them two keys are derived: one for the digests of user codes, one for the tags of refresh tokens. All servers
+/// that share a store need the same keys.
+///
+/// A user code has some 35 bits. Whoever stole a store of plain hashes would find every code within a minute. Under a key that
+/// the store does not hold, nobody does.
+///
+/// Keep a previous key for as long as refresh tokens made under it may be used; without refresh tokens, for one lifetime of a
+/// code.
+#[derive(Clone)]
+pub struct ServerKeys {
+    current: Derived,
+    previous: Option<Derived>,
+}
+
+#[derive(Clone)]
+struct Derived {
+    user_codes: Hmac<Sha256>,
+    refresh_tokens: Hmac<Sha256>,
+}
+
+impl Derived {
+    fn new(octets: &[u8]) -> Result<Self, KeyError> {
+        let first = octets.first().copied().unwrap_or_default();
+        if octets.len() < 32 || octets.iter().all(|&b| b == first) {
+            return Err(KeyError);
+        }
+        let key = Hmac::<Sha256>::new_from_slice(octets).map_err(|_| KeyError)?;
+        let derive = |label: &[u8]| {
+            let key = key.clone().chain_update(label).finalize().into_bytes();
+            Hmac::new_from_slice(&key).map_err(|_| KeyError)
+        };
+        Ok(Self {
+            user_codes: derive(b"user codes")?,
+            refresh_tokens: derive(b"refresh tokens")?,
+        })
+    }
+
+    fn user_key(&self, code: &UserCode) -> UserKey {
+        let mac = self.user_codes.clone();
+        let digest = mac.chain_update(code.canonical().as_bytes()).finalize();
+        UserKey(Digest::from_octets(digest.into_bytes().into()))
+    }
+
+    fn tag(&self, marked: &[u8]) -> [u8; TAG] {
+        let mac = self.refresh_tokens.clone().chain_update(marked);
+        let octets: [u8; 32] = mac.finalize().into_bytes().into();
+        octets.first_chunk().copied().unwrap_or_default()
+    }
+}
+
+impl ServerKeys {
+    /// Makes the keys from a secret of 32 octets or more, from a secure generator.
+    ///
+    /// # Errors
+    ///
+    /// [`KeyError`] for fewer than 32 octets, or octets that are all the same.
+    pub fn new(octets: &[u8]) -> Result<Self, KeyError> {
+        Ok(Self {
+            current: Derived::new(octets)?,
+            previous: None,
+        })
+    }
+
+    /// Adds the secret that was current before.
+    ///
+    /// # Errors
+    ///
+    /// As for [`ServerKeys::new`].
+    pub fn with_previous(mut self, octets: &[u8]) -> Result<Self, KeyError> {
+        self.previous = Some(Derived::new(octets)?);
+        Ok(self)
+    }
+
+    /// The digest under which a new code is kept.
+    pub(super) fn user_key(&self, code: &UserCode) -> UserKey {
+        self.current.user_key(code)
+    }
+
+    /// The digests under which a code may be kept: the current, then the previous.
+    pub(super) fn user_keys(&self, code: &UserCode) -> (UserKey, Option<UserKey>) {
+        let previous = self.previous.as_ref().map(|key| key.user_key(code));
+        (self.user_key(code), previous)
+    }
+}
+
+impl fmt::Debug for ServerKeys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ServerKeys(redacted)")
+    }
+}
+
+/// A key that is too short or not random.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a server key must be at least 32 octets from a secure generator")]
+#[non_exhaustive]
+pub struct KeyError;
+
+/// The octets of a secret and of a tag.
+const SECRET: usize = 32;
+const TAG: usize = 16;
+
+/// The octets of a refresh token, and its characters.
+const OCTETS: usize = 32 + SECRET + TAG;
+const CHARACTERS: usize = (OCTETS * 4).div_ceil(3);
+
+/// What is random in a refresh token.
+#[derive(Clone, Copy)]
+pub(super) struct RefreshSecret(pub(super) [u8; SECRET]);
+
+impl RefreshSecret {
+    /// What the record keeps of it.
+    pub(super) fn digest(&self) -> Digest {
+        Digest::of(&self.0)
+    }
+
+    /// The token of this login.
+    pub(super) fn token(&self, login: &SessionKey, keys: &ServerKeys) -> RefreshToken {
+        let mut octets = [0; OCTETS];
+        let (marked, tag) = octets.split_at_mut(OCTETS - TAG);
+        let random = login.as_bytes().iter().chain(&self.0);
+        marked
+            .iter_mut()
+            .zip(random)
+            .for_each(|(to, from)| *to = *from);
+        tag.copy_from_slice(&keys.current.tag(marked));
+        let mut characters = [b'A'; CHARACTERS];
+        // 80 octets always take 107 characters; were it otherwise, the token would be refused when it is used.
+        let _ = URL_SAFE_NO_PAD.encode_slice(octets, &mut characters);
+        RefreshToken(characters)
+    }
+}
+
+/// A refresh token as it travels.
+pub(super) struct RefreshToken([u8; CHARACTERS]);
+
+impl RefreshToken {
+    pub(super) fn as_str(&self) -> &str {
+        core::str::from_utf8(&self.0).unwrap_or_default()
+    }
+
+    /// Reads a token that a client sent. `None` if this server did not make it (R2).
+    pub(super) fn parse(text: &str, keys: &ServerKeys) -> Option<(SessionKey, RefreshSecret)> {
+        if text.len() != CHARACTERS {
+            return None;
+        }
+        let mut octets = [0; OCTETS];
+        if URL_SAFE_NO_PAD.decode_slice(text, &mut octets) != Ok(OCTETS) {
+            return None;
+        }
+        let (marked, tag) = octets.split_last_chunk::<TAG>()?;
+        let is_tag_of = |key: &Derived| key.tag(marked).ct_eq(tag);
+        let mut ours = is_tag_of(&keys.current);
+        if let Some(previous) = &keys.previous {
+            ours |= is_tag_of(previous);
+        }
+        let (login, secret) = marked.split_first_chunk::<32>()?;
+        let secret = secret.try_into().ok()?;
+        bool::from(ours).then(|| (SessionKey::from_bytes(*login), RefreshSecret(secret)))
+    }
+}

@@ -1,0 +1,469 @@
+//! The verification page: entering a code, deciding, taking back (table U).
+//!
+//! Rules:
+//! 1. Every entry of a code takes a guess from a quota before anything is looked up. Success never gives it back.
+//! 2. A code that was right but is of no use to this user looks to the user like a wrong one.
+//! 3. Entering claims the session. The claimant alone decides, and becomes the subject.
+//! 4. Who it is, is asked before anything else: an error tells a stranger nothing.
+
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use core::fmt;
+use core::time::Duration;
+
+use super::authenticate::Found;
+use super::client::Client;
+use super::machine::{Fixed, Prepared, Progress, Quota, Step, Task, Typed};
+use super::rate_limit::RateLimited;
+use super::session::{Approval, Session, State, Status, Stored};
+use super::subject::{HostValue, RequestSource, Subject};
+use crate::code::UserCode;
+use crate::digest::SessionKey;
+use crate::scope::Scope;
+use crate::time::Timestamp;
+
+/// What a user approves: all of the scope that was asked for, or a part; and a value of the host, which comes back with each
+/// [`Grant`](super::Grant).
+#[derive(Clone, Debug, Default)]
+pub struct Consent {
+    scope: Option<Scope>,
+    value: HostValue,
+}
+
+impl Consent {
+    /// Consents to all that was asked for.
+    #[must_use]
+    pub fn to_all() -> Self {
+        Self::default()
+    }
+
+    /// Consents to this part of what was asked for. More than that, or nothing of something, is refused.
+    #[must_use]
+    pub fn to(scope: Scope) -> Self {
+        Self {
+            scope: Some(scope),
+            ..Self::default()
+        }
+    }
+
+    /// Keeps a value of the host with the approval.
+    #[must_use]
+    pub fn with_value(mut self, value: HostValue) -> Self {
+        self.value = value;
+        self
+    }
+}
+
+/// What a user does with a session.
+#[derive(Clone, Copy)]
+pub(super) enum Deed<'r> {
+    Approve(&'r Consent),
+    Deny,
+    Withdraw,
+    Release,
+}
+
+/// What the user is shown before deciding ([RFC 8628, section 3.3]).
+///
+/// # Security
+///
+/// All of it is untrusted text: escape it. Show the code and ask whether the device shows the same. Warn that somebody else may
+/// have sent the user here ([RFC 8628, section 5.4]). Decide on POST alone.
+///
+/// [RFC 8628, section 3.3]: https://www.rfc-editor.org/rfc/rfc8628#section-3.3
+/// [RFC 8628, section 5.4]: https://www.rfc-editor.org/rfc/rfc8628#section-5.4
+pub struct Review {
+    session: Session,
+    code: UserCode,
+    client_name: Option<Arc<str>>,
+    is_public: bool,
+    now: Timestamp,
+}
+
+impl Review {
+    /// Returns the key of the session, which the host gives to [`Server::approve`](super::Server::approve) or
+    /// [`Server::deny`](super::Server::deny) when the user decides. Keep it with the user's own session, or in the page: it is no
+    /// secret, and only the claimant can decide with it.
+    pub const fn session_key(&self) -> &SessionKey {
+        self.session.key()
+    }
+
+    /// Returns the id of the client that asks.
+    pub fn client_id(&self) -> &str {
+        self.session.client_id()
+    }
+
+    /// Returns the name of the client that asks, if its registration has one.
+    pub fn client_name(&self) -> Option<&str> {
+        self.client_name.as_deref()
+    }
+
+    /// Returns whether anybody can claim to be this client. **Tell the user so.**
+    pub const fn is_public_client(&self) -> bool {
+        self.is_public
+    }
+
+    /// Returns what the client asks for. The user may grant less.
+    pub const fn scope(&self) -> &Scope {
+        self.session.scope()
+    }
+
+    /// Returns how long ago it asked.
+    pub fn age(&self) -> Duration {
+        self.session.age(self.now)
+    }
+
+    /// Returns the time that is left to decide.
+    pub fn time_left(&self) -> Duration {
+        self.session.expires_at.since(self.now)
+    }
+
+    /// Returns where it asked from, as far as the host knew.
+    pub fn source(&self) -> Option<&RequestSource> {
+        self.session.source()
+    }
+
+    /// Returns the code, to compare with the one on the device.
+    pub const fn user_code(&self) -> &UserCode {
+        &self.code
+    }
+}
+
+impl fmt::Debug for Review {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Review")
+            .field("session", &self.session)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why an action of a user did nothing. `Display` is a sentence for the user; the variant says more, to the host alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+#[non_exhaustive]
+pub enum PageError {
+    /// U1: too many codes were entered by this user, or from this source. `Retry-After` is in it.
+    #[error(transparent)]
+    RateLimited(#[from] RateLimited),
+    /// U2: what was typed is not a code of this policy.
+    #[error("the code is wrong, has expired or was already used")]
+    MalformedCode,
+    /// U2: nobody has this code.
+    #[error("the code is wrong, has expired or was already used")]
+    UnknownCode,
+    /// U3: the code was right, but has expired.
+    #[error("the code is wrong, has expired or was already used")]
+    ExpiredCode,
+    /// U3: the code was right, but was approved or denied before.
+    #[error("the code is wrong, has expired or was already used")]
+    UsedCode,
+    /// U3: the code was right, but another user entered it first.
+    #[error("the code is wrong, has expired or was already used")]
+    ClaimedByAnother,
+    /// U13: two sessions have this code, under two keys of the server. Neither is opened, because it could be the wrong one.
+    #[error("the code is wrong, has expired or was already used")]
+    AmbiguousCode,
+    /// U14: the client was removed or disabled, or may no longer use the device grant.
+    #[error("this application can no longer sign in")]
+    ClientGone,
+    /// U5: this user has not entered the code of the session.
+    #[error("enter the code that your device shows first")]
+    NotYours,
+    /// U6: the code has expired, or the session was purged.
+    #[error("the code has expired; start again on your device")]
+    Expired,
+    /// U8: the scope is wider than what was asked for, or empty though something was asked for.
+    #[error("what you allow must be some or all of what the device asks for")]
+    Scope,
+    /// U10: another decision was taken before.
+    #[error("you have already decided about this request")]
+    Decided,
+    /// U11: there is nothing to withdraw, because nothing was approved yet.
+    #[error("you have not allowed this request yet; you can still deny it")]
+    Undecided,
+    /// The store or the registry could not answer, or other requests changed the session three times meanwhile.
+    #[error("something went wrong; try again")]
+    Unavailable,
+}
+
+impl PageError {
+    /// Returns whether the user is to be told that the code is wrong: one message for six reasons.
+    #[must_use]
+    pub const fn is_wrong_code(&self) -> bool {
+        match self {
+            Self::MalformedCode
+            | Self::UnknownCode
+            | Self::ExpiredCode
+            | Self::UsedCode
+            | Self::ClaimedByAnother
+            | Self::AmbiguousCode => true,
+            Self::RateLimited(_)
+            | Self::ClientGone
+            | Self::NotYours
+            | Self::Expired
+            | Self::Scope
+            | Self::Decided
+            | Self::Undecided
+            | Self::Unavailable => false,
+        }
+    }
+}
+
+/// Reads what a user typed, forgivingly: case, dashes, spaces and full-width forms do not matter.
+pub(super) fn read(fixed: &Fixed<'_>, typed: &str) -> Option<Box<Typed>> {
+    let code = fixed.policy.user_code.read(typed)?;
+    let (current, previous) = fixed.keys.user_keys(&code);
+    Some(Box::new(Typed {
+        code,
+        current,
+        previous,
+    }))
+}
+
+/// What follows a guess that was taken: the next quota, then the look-up.
+pub(super) fn guessed(fixed: &Fixed<'_>, progress: &mut Progress) -> Step {
+    if progress.step == Step::Take(Quota::GuessByUser) && !fixed.source.is_empty() {
+        return Step::Take(Quota::GuessBySource);
+    }
+    if fixed.typed.is_none() {
+        return progress.refuse(PageError::MalformedCode); // U2
+    }
+    Step::LoadCurrent
+}
+
+/// Takes what the store has for the user code, under one of its keys; then enters.
+pub(super) fn found(fixed: &Fixed<'_>, progress: &mut Progress, stored: Option<&Stored>) -> Step {
+    let Some(typed) = &fixed.typed else {
+        return progress.unavailable();
+    };
+    // An index may still name a session whose code was redeemed.
+    let session = stored.map(|stored| &stored.session);
+    let session = session.filter(|session| session.user_key().is_some());
+    let asked = if progress.step == Step::LoadPrevious {
+        typed.previous.as_ref()
+    } else {
+        Some(&typed.current)
+    };
+    if session.is_some_and(|session| session.user_key() != asked) {
+        return progress.unavailable(); // not what was asked for
+    }
+    if progress.step == Step::LoadCurrent && typed.previous.is_some() {
+        progress.found = session.cloned();
+        return Step::LoadPrevious;
+    }
+    match (progress.found.take(), session) {
+        (Some(_), Some(_)) => progress.refuse(PageError::AmbiguousCode), // U13
+        (Some(session), None) => enter(fixed, progress, &session),
+        (None, Some(session)) => enter(fixed, progress, session),
+        (None, None) => progress.refuse(PageError::UnknownCode), // U2
+    }
+}
+
+/// Enters the code of a session (U3, U4). The client is asked for before anything is shown or written.
+fn enter(fixed: &Fixed<'_>, progress: &mut Progress, session: &Session) -> Step {
+    let Task::Enter { user, .. } = fixed.task else {
+        return progress.unavailable();
+    };
+    let now = Timestamp::from(fixed.now);
+    let next = match &session.state {
+        State::Approved(_) | State::Denied(_) | State::Active(_) | State::Ended(_) => {
+            return progress.refuse(PageError::UsedCode);
+        }
+        State::Pending | State::Claimed(_) if now >= session.expires_at => {
+            return progress.refuse(PageError::ExpiredCode);
+        }
+        State::Claimed(claimant) if **claimant != *user => {
+            return progress.refuse(PageError::ClaimedByAnother);
+        }
+        State::Claimed(_) => session.clone(),
+        State::Pending => session.next(State::Claimed(Arc::new(user.clone())), session.purge_at),
+    };
+    progress.prepared = Some(Prepared {
+        from: session.status(),
+        session: next,
+        scope: None,
+    });
+    Step::ClientOfSession
+}
+
+/// Whether the client of the session may still sign in (U14).
+pub(super) fn client(
+    fixed: &Fixed<'_>,
+    progress: &mut Progress,
+    prepared: &Prepared,
+    found: Found<&Client>,
+) -> Step {
+    let client = match found {
+        Found::Registered(client) | Found::Verified(client) => Some(client),
+        Found::Unknown | Found::Refused => None,
+    };
+    let is_of = |client: &&Client| *client.id == *prepared.session.client_id;
+    let Some(client) = client
+        .filter(is_of)
+        .filter(|client| client.may_use_device_grant())
+    else {
+        return progress.refuse(PageError::ClientGone);
+    };
+    progress.shown = Some((client.name.clone(), client.is_public()));
+    // A session that this user has claimed before is only shown.
+    let is_entry = matches!(fixed.task, Task::Enter { .. });
+    if is_entry && prepared.from == Status::Claimed {
+        return Step::Done;
+    }
+    Step::Change
+}
+
+/// What a user decides about a session (U5 to U12).
+pub(super) fn decide(
+    fixed: &Fixed<'_>,
+    progress: &mut Progress,
+    stored: Option<&Stored>,
+    user: &Subject,
+    deed: Deed<'_>,
+) -> Step {
+    let Some(Stored { session, .. }) = stored else {
+        return progress.refuse(PageError::Expired);
+    };
+    if fixed.key.as_ref() != Some(session.key()) {
+        return progress.unavailable();
+    }
+    // U5: nobody but the claimant.
+    if session.claimant() != Some(user) {
+        return progress.refuse(PageError::NotYours);
+    }
+    let now = Timestamp::from(fixed.now);
+    let decided = match deed {
+        Deed::Approve(consent) => approve(fixed, session, consent, now),
+        Deed::Deny => deny(session, now),
+        Deed::Withdraw => withdraw(fixed, session, now),
+        Deed::Release => release(session),
+    };
+    let (next, step) = match decided {
+        Ok(Some(next)) if matches!(deed, Deed::Approve(_)) => (next, Step::ClientOfSession),
+        Ok(Some(next)) => (next, Step::Change),
+        // The same was decided before.
+        Ok(None) => (session.clone(), Step::Done),
+        Err(trouble) => return progress.refuse(trouble),
+    };
+    progress.prepared = Some(Prepared {
+        from: session.status(),
+        session: next,
+        scope: None,
+    });
+    step
+}
+
+type Decided = Result<Option<Session>, PageError>;
+
+/// U6, U7, U8, U10.
+fn approve(fixed: &Fixed<'_>, session: &Session, consent: &Consent, now: Timestamp) -> Decided {
+    let scope = consent.scope.as_ref().unwrap_or(&session.scope);
+    match &session.state {
+        State::Pending => Err(PageError::NotYours),
+        State::Claimed(_) if now >= session.expires_at => Err(PageError::Expired),
+        State::Claimed(subject) => {
+            if !scope.is_granted_of(&session.scope) {
+                return Err(PageError::Scope);
+            }
+            let policy = fixed.policy;
+            let redeemable_until = session.expires_at.max(now.after(policy.redeem_time()));
+            let approval = Approval {
+                subject: (**subject).clone(),
+                scope: scope.clone(),
+                value: consent.value.clone(),
+                approved_at: now,
+                redeemable_until,
+            };
+            let state = State::Approved(Arc::new(approval));
+            Ok(Some(
+                session.next(state, redeemable_until.after(policy.retention)),
+            ))
+        }
+        // The same decision again, whatever the order of its tokens.
+        State::Approved(approval)
+            if scope.is_within(&approval.scope) && approval.scope.is_within(scope) =>
+        {
+            Ok(None)
+        }
+        State::Active(login)
+            if scope.is_within(&login.approval.scope) && login.approval.scope.is_within(scope) =>
+        {
+            Ok(None)
+        }
+        State::Approved(_) | State::Active(_) | State::Denied(_) | State::Ended(_) => {
+            Err(PageError::Decided)
+        }
+    }
+}
+
+/// U6, U9, U10.
+fn deny(session: &Session, now: Timestamp) -> Decided {
+    match &session.state {
+        State::Pending => Err(PageError::NotYours),
+        State::Claimed(_) if now >= session.expires_at => Err(PageError::Expired),
+        State::Claimed(subject) => {
+            let state = State::Denied(subject.clone());
+            Ok(Some(session.next(state, session.purge_at)))
+        }
+        State::Denied(_) => Ok(None),
+        State::Approved(_) | State::Active(_) | State::Ended(_) => Err(PageError::Decided),
+    }
+}
+
+/// U11: an approval before it is redeemed, or the login that came of it. It races with the redemption: exactly one wins.
+fn withdraw(fixed: &Fixed<'_>, session: &Session, now: Timestamp) -> Decided {
+    match &session.state {
+        State::Approved(_) | State::Active(_) => {
+            let approval = session.approval();
+            let retention = fixed.policy.retention;
+            Ok(approval.map(|approval| session.ended(approval, now, retention)))
+        }
+        State::Ended(_) => Ok(None),
+        State::Denied(_) => Err(PageError::Decided),
+        State::Pending | State::Claimed(_) => Err(PageError::Undecided),
+    }
+}
+
+/// U12.
+fn release(session: &Session) -> Decided {
+    match &session.state {
+        State::Claimed(_) => Ok(Some(session.next(State::Pending, session.purge_at))),
+        State::Pending => Err(PageError::NotYours),
+        State::Approved(_) | State::Active(_) | State::Denied(_) | State::Ended(_) => {
+            Err(PageError::Decided)
+        }
+    }
+}
+
+/// What an entry ends in.
+pub(super) fn review(
+    fixed: &Fixed<'_>,
+    prepared: Option<&Prepared>,
+    progress: &mut Progress,
+) -> Result<Review, PageError> {
+    if let Some(trouble) = progress.trouble {
+        return Err(trouble);
+    }
+    let (Some(prepared), Some(typed)) = (prepared, &fixed.typed) else {
+        return Err(PageError::Unavailable);
+    };
+    let (client_name, is_public) = progress.shown.take().ok_or(PageError::Unavailable)?;
+    Ok(Review {
+        session: prepared.session.clone(),
+        code: typed.code,
+        client_name,
+        is_public,
+        now: Timestamp::from(fixed.now),
+    })
+}
+
+/// What a decision ends in.
+pub(super) fn decided(
+    prepared: Option<&Prepared>,
+    progress: &Progress,
+) -> Result<Session, PageError> {
+    match (progress.trouble, prepared) {
+        (Some(trouble), _) => Err(trouble),
+        (None, Some(prepared)) => Ok(prepared.session.clone()),
+        (None, None) => Err(PageError::Unavailable),
+    }
+}

@@ -1,0 +1,245 @@
+//! Rate limits: the generic cell rate algorithm, one timestamp a key.
+//!
+//! Rules:
+//! 1. A key is a digest of what is limited and of whom, so that no host counts by too little.
+//! 2. What is stored is the moment at which everything taken will have been given back. Nothing has to run in between.
+//! 3. A store applies a [`Take`] to what it has, in one atomic step. Parallel requests cannot take the same unit twice.
+//! 4. A stored moment is never trusted beyond a full burst, so that a clock that ran ahead locks nobody out for long.
+
+use core::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+
+use super::client::Client;
+use super::subject::{InvalidText, Subject};
+use crate::digest::{Digest, QuotaKey, SessionKey};
+use crate::time::Timestamp;
+
+/// A limit: so many at once, then one per period.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RateLimit {
+    burst: u32,
+    period: Duration,
+}
+
+impl RateLimit {
+    /// Allows `burst` at once, then one per `period`.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidText::RateLimit`] for a burst of zero, or a period under a millisecond or over a day.
+    pub fn new(burst: u32, period: Duration) -> Result<Self, InvalidText> {
+        let shortest = Duration::from_millis(1);
+        let longest = Duration::from_hours(24);
+        if burst == 0 || period < shortest || period > longest {
+            return Err(InvalidText::RateLimit);
+        }
+        Ok(Self { burst, period })
+    }
+
+    pub(super) const fn constant(burst: u32, seconds: u64) -> Self {
+        Self {
+            burst,
+            period: Duration::from_secs(seconds),
+        }
+    }
+
+    /// The most that can be taken within any stretch of `span`.
+    pub(super) fn within(&self, span: Duration) -> u64 {
+        let refilled = span.as_millis().div_ceil(self.period.as_millis().max(1));
+        u64::from(self.burst).saturating_add(u64::try_from(refilled).unwrap_or(u64::MAX))
+    }
+
+    /// Returns the operation that takes one under `key`, for a limit of the host's own ([`QuotaKey::of_host`]). Give it to
+    /// [`Store::take`](super::Store::take).
+    pub fn take(&self, key: QuotaKey, now: OffsetDateTime) -> Take {
+        self.count(key, 1, now)
+    }
+
+    /// The operation that only looks whether one is left.
+    pub(super) fn look(&self, key: QuotaKey, now: OffsetDateTime) -> Take {
+        self.count(key, 0, now)
+    }
+
+    fn count(&self, key: QuotaKey, count: u32, now: OffsetDateTime) -> Take {
+        Take {
+            key,
+            limit: *self,
+            count,
+            now: Timestamp::from(now),
+        }
+    }
+}
+
+/// One unit to be taken from a quota, or a look whether one is left.
+///
+/// A store applies it **in one atomic step**: read what is stored under [`Take::key`], call [`Take::apply`], write what that
+/// returns. In memory that is a lock, in SQL a transaction on the locked row, in Redis a script that does the same
+/// arithmetic with the numbers below.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use = "nothing is taken until the store has applied it"]
+pub struct Take {
+    key: QuotaKey,
+    limit: RateLimit,
+    count: u32,
+    now: Timestamp,
+}
+
+impl Take {
+    /// Returns the key of the quota.
+    pub const fn key(&self) -> &QuotaKey {
+        &self.key
+    }
+
+    /// Returns what to store in place of `stored`, or `None` if there is nothing to write. `stored` is `None` for a key that
+    /// was never written, or that was purged.
+    ///
+    /// # Errors
+    ///
+    /// [`RateLimited`] if nothing is left now. Write nothing then.
+    pub fn apply(&self, stored: Option<RateState>) -> Result<Option<RateState>, RateLimited> {
+        let full = self
+            .now
+            .after(self.limit.period.saturating_mul(self.limit.burst));
+        let at = stored.map_or(self.now, |state| state.0.clamp(self.now, full));
+        self.check(at)?;
+        let taken = self.limit.period.saturating_mul(self.count);
+        Ok((self.count > 0).then(|| RateState(at.after(taken))))
+    }
+
+    /// Returns what is refused where `stored` is what a statement or a script of the store found: the time until one is left.
+    pub fn refused(&self, stored: RateState) -> RateLimited {
+        match self.apply(Some(stored)) {
+            Err(limited) => limited,
+            // Given back since the store looked.
+            Ok(_) => RateLimited {
+                retry_after: Duration::from_secs(1),
+            },
+        }
+    }
+
+    fn check(&self, at: Timestamp) -> Result<(), RateLimited> {
+        let room = self.room();
+        match at.since(self.now).checked_sub(room) {
+            None | Some(Duration::ZERO) => Ok(()),
+            Some(retry_after) => Err(RateLimited { retry_after }),
+        }
+    }
+
+    fn room(&self) -> Duration {
+        let others = self.limit.burst.saturating_sub(1);
+        self.limit.period.saturating_mul(others)
+    }
+
+    /// Returns the clock reading in milliseconds since the Unix epoch: the first of the numbers for a script. The stored value
+    /// is clamped between it and [`Take::full_millis`]. It is refused if it is then more than [`Take::room_millis`] after the
+    /// clock reading. Otherwise [`Take::cost_millis`] is added to it.
+    pub const fn now_millis(&self) -> i64 {
+        self.now.millis()
+    }
+
+    /// Returns the largest value that the stored moment can have, in milliseconds since the Unix epoch.
+    pub fn full_millis(&self) -> i64 {
+        let all = self.limit.period.saturating_mul(self.limit.burst);
+        self.now.after(all).millis()
+    }
+
+    /// Returns how far ahead of the clock the stored moment may be, in milliseconds.
+    pub fn room_millis(&self) -> i64 {
+        i64::try_from(self.room().as_millis()).unwrap_or(i64::MAX)
+    }
+
+    /// Returns by how much the stored moment grows, in milliseconds. It is zero for a look, which writes nothing.
+    pub fn cost_millis(&self) -> i64 {
+        let cost = self.limit.period.saturating_mul(self.count);
+        i64::try_from(cost.as_millis()).unwrap_or(i64::MAX)
+    }
+}
+
+/// What a store keeps of a quota: one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct RateState(Timestamp);
+
+impl RateState {
+    /// Returns the state of this moment, in milliseconds since the Unix epoch.
+    pub const fn from_millis(millis: i64) -> Self {
+        Self(Timestamp::from_millis(millis))
+    }
+
+    /// Returns the moment in milliseconds since the Unix epoch.
+    pub const fn millis(&self) -> i64 {
+        self.0.millis()
+    }
+
+    /// Returns when a store may remove it: a minute after everything was given back, so that a request that hung in between
+    /// does not find an empty quota.
+    pub fn purge_at(&self) -> OffsetDateTime {
+        self.0.after(KEPT).to_offset()
+    }
+}
+
+/// For how long a state is kept that says no more than an absent one.
+const KEPT: Duration = Duration::from_mins(1);
+
+impl QuotaKey {
+    /// The key for issuing codes: a public client and its source together, because anybody can spend a public id; an
+    /// authenticated client alone.
+    pub(super) fn issuing(client: &Client, source: &str) -> Self {
+        let source = if client.is_public() { source } else { "" };
+        Self::of(b"issuing", client.id(), source)
+    }
+
+    /// The key for wrong secrets: a client and a source together. By the client alone, anybody could lock it out.
+    pub(super) fn secrets(client_id: &str, source: &str) -> Self {
+        Self::of(b"secrets", client_id, source)
+    }
+
+    /// The key for guesses by a user.
+    pub(super) fn guesses(user: &Subject) -> Self {
+        Self::of(b"guesses by user", user.as_str(), "")
+    }
+
+    /// The key for guesses from a source.
+    pub(super) fn guesses_from(source: &str) -> Self {
+        Self::of(b"guesses by source", source, "")
+    }
+
+    /// The key for the refreshes of a login.
+    pub(super) fn refreshes(login: &SessionKey) -> Self {
+        Self(Digest::of_parts([&b"refreshes"[..], login.as_bytes()]))
+    }
+
+    /// Returns the key of a limit of the host's own, of attempts to sign in for example: `what` is limited, and of whom. It
+    /// never equals the key of another limit.
+    pub fn of_host(what: &str, whose: &[&str]) -> Self {
+        let parts = ["host", what].into_iter().chain(whose.iter().copied());
+        Self(Digest::of_parts(parts.map(str::as_bytes)))
+    }
+
+    fn of(what: &[u8], whose: &str, source: &str) -> Self {
+        Self(Digest::of_parts([
+            what,
+            whose.as_bytes(),
+            source.as_bytes(),
+        ]))
+    }
+}
+
+/// Nothing is left of a quota.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+#[error("too many attempts; try again in {} s", self.seconds())]
+#[non_exhaustive]
+pub struct RateLimited {
+    /// The time until one is left again.
+    pub retry_after: Duration,
+}
+
+impl RateLimited {
+    /// Returns the same in whole seconds, rounded up, at least one: the value of `Retry-After`.
+    pub fn seconds(&self) -> u32 {
+        let seconds = self.retry_after.as_millis().div_ceil(1000);
+        u32::try_from(seconds).unwrap_or(u32::MAX).max(1)
+    }
+}

@@ -1,0 +1,259 @@
+//! The refresh and the revocation of a login (table R).
+//!
+//! Rules:
+//! 1. A rotation is a guarded change of the same record. The record keeps the digest of the secret in force, and of the one
+//!    before it.
+//! 2. The secret before the last one is good for a grace, because an answer can be lost. Of two branches that may come of that,
+//!    one becomes void.
+//! 3. Any other secret that this server has made was used before: the login ends.
+
+use alloc::sync::Arc;
+use core::mem;
+use core::time::Duration;
+
+use super::grant::Grant;
+use super::keys::{RefreshSecret, RefreshToken};
+use super::machine::{Fixed, Prepared, Progress, Quota, Step};
+use super::poll::allowed_now;
+use super::reply::{Cause, Own};
+use super::session::{Login, Rotation, Session, State, Status, Stored};
+use crate::code::Entropy;
+use crate::scope::Scope;
+use crate::time::Timestamp;
+use crate::wire::tokens::Tokens;
+
+/// Decides on what the store has for the refresh token (R2 to R11).
+pub(super) fn decide(fixed: &Fixed<'_>, progress: &mut Progress, stored: Option<&Stored>) -> Step {
+    let Some(Stored { session, .. }) = stored else {
+        return progress.end(Cause::UnknownRefreshToken); // R2
+    };
+    if fixed.key.as_ref() != Some(session.key()) {
+        return progress.unavailable(); // R14: not what was asked for
+    }
+    if !fixed.owns(session, progress) {
+        return progress.end(Cause::ForeignClient); // R3
+    }
+    let Some((login, refresh)) = active(session) else {
+        return progress.end(Cause::Ended); // R4
+    };
+    let now = Timestamp::from(fixed.now);
+    let ended = || session.ended(&login.approval, now, fixed.policy.retention);
+    if now >= refresh.until.min(absolute_end(fixed, login)) {
+        return progress.change(session, ended(), Cause::LoginExpired); // R5
+    }
+    let Some(rotated) = rotate(fixed, refresh, now) else {
+        if progress.losses > 0 && progress.cause != Cause::Reuse {
+            return progress.end(Cause::Contended); // R13: losing a race is no reuse
+        }
+        return progress.change(session, ended(), Cause::Reuse); // R6, R8
+    };
+    let scope = match scope(fixed, &login.approval.scope, progress.scope.as_ref()) {
+        Ok(scope) => scope,
+        // R11
+        Err(Cause::ConsentGone) => {
+            return progress.change(session, ended(), Cause::ConsentGone);
+        }
+        Err(cause) => return progress.end(cause), // R9
+    };
+    let login = Login {
+        approval: login.approval.clone(),
+        redeemed_at: login.redeemed_at,
+        refresh: Some(rotated),
+    };
+    progress.cause = Cause::Refreshed;
+    progress.prepared = Some(Prepared {
+        session: session.next(State::Active(Arc::new(login)), session.purge_at),
+        from: Status::Active,
+        scope,
+    });
+    if mem::replace(&mut progress.is_metered, true) {
+        draw(fixed, progress)
+    } else {
+        Step::Take(Quota::Refresh)
+    }
+}
+
+fn active(session: &Session) -> Option<(&Login, &Rotation)> {
+    match &session.state {
+        State::Active(login) => login.refresh.as_ref().map(|refresh| (&**login, refresh)),
+        State::Pending
+        | State::Claimed(_)
+        | State::Approved(_)
+        | State::Denied(_)
+        | State::Ended(_) => None,
+    }
+}
+
+/// The rotation that the secret which was presented leads to, still without its new secret. `None` if it is not one of the two
+/// that may be used.
+fn rotate(fixed: &Fixed<'_>, refresh: &Rotation, now: Timestamp) -> Option<Rotation> {
+    let presented = fixed.presented?.digest();
+    if presented.ct_eq(&refresh.current) {
+        // R10
+        return Some(Rotation {
+            previous: Some(presented),
+            // It never goes back, whatever the clock does.
+            rotated_at: refresh.rotated_at.max(now),
+            ..*refresh
+        });
+    }
+    let grace = fixed.policy.refresh.as_ref()?.grace;
+    let is_previous = refresh
+        .previous
+        .is_some_and(|previous| presented.ct_eq(&previous));
+    // R7. The grace runs from the first use: otherwise the same token would be good for ever.
+    (is_previous && now.since(refresh.rotated_at) < grace).then_some(*refresh)
+}
+
+/// What the new access token is for, where that is less than what was granted (R9 to R11).
+fn scope(
+    fixed: &Fixed<'_>,
+    granted: &Scope,
+    allowed: Option<&Scope>,
+) -> Result<Option<Scope>, Cause> {
+    let still = allowed_now(granted, allowed)?;
+    let Some(requested) = fixed.form.scope() else {
+        return Ok(still);
+    };
+    // "The requested scope MUST NOT include any scope not originally granted by the resource owner" (RFC 6749, section 6)
+    let requested = requested.text().ok_or(Cause::ScopeMalformed)?;
+    let requested: Scope = requested.parse().map_err(|_| Cause::ScopeMalformed)?;
+    if !requested.is_within(granted) {
+        return Err(Cause::ScopeNotAllowed);
+    }
+    let part = allowed_now(&requested, still.as_ref().or(Some(granted)));
+    let part = part.map_err(|_| Cause::ScopeNotAllowed)?;
+    Ok(Some(part.unwrap_or(requested)))
+}
+
+/// Draws the secret of the next refresh token, if that was not done before a write that was lost.
+pub(super) fn draw(fixed: &Fixed<'_>, progress: &mut Progress) -> Step {
+    if progress.secret.is_none() {
+        return Step::Draw;
+    }
+    complete(fixed, progress);
+    Step::Mint
+}
+
+/// Takes the secret that was drawn.
+pub(super) fn drawn(fixed: &Fixed<'_>, progress: &mut Progress, entropy: &Entropy) -> Step {
+    progress.secret = Some(RefreshSecret(entropy.secret()));
+    draw(fixed, progress)
+}
+
+/// The response of a redemption or a refresh whose change was committed. "scope OPTIONAL, if identical to the scope requested by
+/// the client; otherwise, REQUIRED." (RFC 6749, section 5.1)
+#[inline]
+pub(super) fn tokens(
+    fixed: &Fixed<'_>,
+    prepared: Option<&Prepared>,
+    secret: Option<&RefreshSecret>,
+    tokens: &Tokens<'_>,
+) -> Own {
+    let grant = prepared.and_then(|prepared| Some((prepared, Grant::new(prepared)?)));
+    let Some((prepared, grant)) = grant else {
+        return Own::Nothing;
+    };
+    let refresh = secret.map(|secret| secret.token(prepared.session.key(), fixed.keys));
+    let refresh = refresh.as_ref().map(RefreshToken::as_str);
+    Own::Body(tokens.body(grant.scope().as_str(), refresh))
+}
+
+/// Ends the login that was about to be granted, because its subject or its consent is gone (C15, R11).
+pub(super) fn end_instead(
+    fixed: &Fixed<'_>,
+    progress: &mut Progress,
+    prepared: &Prepared,
+    cause: Cause,
+) -> Step {
+    let Some(approval) = prepared.session.approval() else {
+        return progress.unavailable();
+    };
+    let now = Timestamp::from(fixed.now);
+    let mut ended = prepared
+        .session
+        .ended(approval, now, fixed.policy.retention);
+    // What was prepared is not stored: the version is still the one before it.
+    ended.version = prepared.session.version;
+    progress.cause = cause;
+    progress.prepared = Some(Prepared {
+        session: ended,
+        from: prepared.from,
+        scope: None,
+    });
+    Step::Change
+}
+
+/// When the login ends however often it is refreshed; never, if the policy does not say.
+fn absolute_end(fixed: &Fixed<'_>, login: &Login) -> Timestamp {
+    let refresh = fixed.policy.refresh.as_ref();
+    let absolute = refresh.and_then(|refresh| refresh.absolute);
+    login.redeemed_at.after(absolute.unwrap_or(Duration::MAX))
+}
+
+/// Puts the digest of the new secret, and how long it is good for, into the session that was prepared.
+fn complete(fixed: &Fixed<'_>, progress: &mut Progress) {
+    let Progress {
+        prepared: Some(Prepared { session, .. }),
+        secret: Some(secret),
+        ..
+    } = progress
+    else {
+        return;
+    };
+    let (State::Active(login), Some(policy)) = (&mut session.state, &fixed.policy.refresh) else {
+        return;
+    };
+    let now = Timestamp::from(fixed.now);
+    let login = Arc::make_mut(login);
+    let current = secret.digest();
+    let rotated = login.refresh.unwrap_or(Rotation {
+        current,
+        previous: None,
+        rotated_at: now,
+        until: now,
+    });
+    let idle_end = rotated.rotated_at.max(now).after(policy.idle);
+    let until = idle_end.min(absolute_end(fixed, login));
+    login.refresh = Some(Rotation {
+        current,
+        until,
+        ..rotated
+    });
+    session.purge_at = session.purge_at.max(until.after(fixed.policy.retention));
+}
+
+/// Decides on what the store has for a token that is to be revoked (R16, R17).
+pub(super) fn revoke(fixed: &Fixed<'_>, progress: &mut Progress, stored: Option<&Stored>) -> Step {
+    let Some(Stored { session, .. }) = stored else {
+        return progress.end(Cause::NothingToRevoke);
+    };
+    if fixed.key.as_ref() != Some(session.key()) {
+        return progress.unavailable();
+    }
+    if !fixed.owns(session, progress) {
+        return progress.end(Cause::NothingToRevoke);
+    }
+    match active(session) {
+        Some((login, _)) => {
+            let now = Timestamp::from(fixed.now);
+            let ended = session.ended(&login.approval, now, fixed.policy.retention);
+            progress.change(session, ended, Cause::Revoked)
+        }
+        None => progress.end(Cause::NothingToRevoke),
+    }
+}
+
+impl Fixed<'_> {
+    /// Reads the refresh token of a parameter (R1, R2, R15). One that this server did not make has no key.
+    pub(super) fn read_token(&mut self, name: &str, missing: Cause) -> Result<(), Cause> {
+        let token = self.form.parameter(name).ok_or(missing)?;
+        if self.policy.refresh.is_some()
+            && let Some((login, secret)) = RefreshToken::parse(&token, self.keys)
+        {
+            self.key = Some(login);
+            self.presented = Some(secret);
+        }
+        Ok(())
+    }
+}
