@@ -37,13 +37,14 @@ const BATCHES: usize = 2_001;
 const MEMORY_SESSIONS: u32 = 100_000;
 
 /// The lines, in their order.
-const LINES: [&str; 10] = [
+const LINES: [&str; 11] = [
     "issue",
     "pending",
     "too_soon",
     "unknown",
     "pending_million",
     "success",
+    "refresh",
     "malformed",
     "client_pending",
     "client_success",

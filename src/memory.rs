@@ -93,7 +93,7 @@ impl Memory {
             return Write::Conflict;
         }
         let user_key = stored.session.user_key().copied();
-        stored.session = change.session().clone();
+        stored.session.become_like(change.session());
         if let Some(user_key) = user_key.filter(|_| change.session().user_key().is_none()) {
             self.forget_user(&user_key, change.key());
         }

@@ -51,7 +51,16 @@ impl Scope {
 
     /// Whether `token` is one of the tokens.
     pub fn contains(&self, token: &str) -> bool {
-        self.tokens().any(|own| own == token)
+        let mut rest = self.0.as_bytes();
+        while !rest.is_empty() {
+            let length = memchr::memchr(b' ', rest).unwrap_or(rest.len());
+            let (own, after) = rest.split_at_checked(length).unwrap_or_default();
+            if own == token.as_bytes() {
+                return true;
+            }
+            rest = after.get(1..).unwrap_or_default();
+        }
+        false
     }
 
     /// Whether there is no token.

@@ -14,8 +14,8 @@ use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
 use crate::operations::host::{
-    CONFIDENTIAL, FOREIGN, FORM, Host, Minted, PAGE, PUBLIC, Request, SCOPE, SECRET, USER_CODE_KEY,
-    shape,
+    CONFIDENTIAL, FOREIGN, FORM, Host, ISSUING_BURST, Minted, PAGE, PUBLIC, Request, SCOPE, SECRET,
+    SERVER_KEY, SOURCE, shape,
 };
 use crate::operations::{Moment, Out};
 
@@ -40,6 +40,15 @@ const CAP: u8 = 60;
 const GUESS_PERIOD: i64 = 60_000;
 const GUESS_ROOM: i64 = 4 * GUESS_PERIOD;
 
+/// Twenty refreshes of a login at once, then one a minute.
+const REFRESH_PERIOD: i64 = 60_000;
+const REFRESH_ROOM: i64 = 19 * REFRESH_PERIOD;
+const IDLE: i64 = 30 * 24 * 3_600_000;
+const GRACE: i64 = 30_000;
+
+/// An approval is redeemable for the cap and one interval.
+const REDEEM_TIME: i64 = 65_000;
+
 /// The most of a response that is neither a code, a token nor of the policy.
 const FRAME: usize = 128;
 
@@ -51,6 +60,7 @@ fn hash(key: &Key) -> u64 {
 }
 
 struct Client {
+    id: &'static str,
     secret: Option<Key>,
     /// What it may ask for, shared by the sessions that ask for all of it.
     scope: Arc<str>,
@@ -72,7 +82,16 @@ enum State {
     Pending,
     Claimed(Box<Decision>),
     Approved(Box<Decision>),
-    Redeemed(#[expect(dead_code, reason = "a page would show it")] Box<Decision>),
+    Active(Box<Login>),
+}
+
+/// What the refresh token continues.
+struct Login {
+    decision: Box<Decision>,
+    current: Key,
+    previous: Option<Key>,
+    rotated: i64,
+    until: i64,
 }
 
 struct Decision {
@@ -96,7 +115,12 @@ pub(crate) struct Floor {
     users: HashTable<(u64, u64)>,
     /// By user: when everything taken is given back.
     guesses: HashMap<String, i64>,
+    /// By client and source: the same of issuing.
+    issuing: HashMap<(&'static str, String), i64>,
+    /// By login: the same of refreshes.
+    refreshes: HashMap<Key, i64>,
     key: Hmac<Sha256>,
+    tags: Hmac<Sha256>,
     length: usize,
     after_code: String,
     minted: Minted,
@@ -115,14 +139,17 @@ impl Host for Floor {
         ];
         let clients = clients.map(|(id, secret)| {
             let scope = scope.clone();
-            (id.to_owned(), Arc::new(Client { secret, scope }))
+            (id.to_owned(), Arc::new(Client { id, secret, scope }))
         });
         Self {
             clients: clients.into(),
             sessions: HashTable::new(),
             users: HashTable::new(),
             guesses: HashMap::new(),
-            key: Hmac::new_from_slice(USER_CODE_KEY).unwrap(),
+            issuing: HashMap::new(),
+            refreshes: HashMap::new(),
+            key: derived(b"user codes"),
+            tags: derived(b"refresh tokens"),
             length: shape(outstanding).length().into(),
             after_code: format!(
                 r#"","verification_uri":"{PAGE}","expires_in":{},"interval":{INTERVAL}}}"#,
@@ -166,6 +193,16 @@ impl Host for Floor {
             .iter()
             .map(|&byte| if byte == b'+' { b' ' } else { byte });
         if !decoded.eq(client.scope.bytes()) {
+            return invalid(out);
+        }
+        let client = client.clone();
+        if !take(
+            &mut self.issuing,
+            (client.id, SOURCE.to_owned()),
+            1,
+            i64::from(ISSUING_BURST) - 1,
+            now.millis,
+        ) {
             return invalid(out);
         }
         let entropy = entropy();
@@ -225,7 +262,13 @@ impl Host for Floor {
     }
 
     #[inline(never)]
-    fn token(&mut self, request: Request<'_>, now: Moment, out: &mut Out) {
+    fn token(
+        &mut self,
+        request: Request<'_>,
+        entropy: impl FnMut() -> [u8; 48],
+        now: Moment,
+        out: &mut Out,
+    ) {
         if request.content_type != FORM {
             return invalid(out);
         }
@@ -237,7 +280,12 @@ impl Host for Floor {
                 code = Some(value);
             } else if let Some(value) = segment.strip_prefix(b"client_id=") {
                 client_id = Some(value);
+            } else if let Some(value) = segment.strip_prefix(b"refresh_token=") {
+                code = Some(value);
             }
+        }
+        if grant == Some(b"refresh_token") {
+            return self.refresh(request, client_id, code, entropy, now.millis, out);
         }
         if grant != Some(GRANT) {
             return invalid(out);
@@ -260,9 +308,9 @@ impl Host for Floor {
                 record.pace.step(now.millis, out);
             }
             State::Approved(ref decision) if now.millis < decision.at => {
-                redeem(record, &self.minted, now.millis, out);
+                redeem(record, &self.tags, &self.minted, entropy, now.millis, out);
             }
-            State::Pending | State::Claimed(_) | State::Approved(_) | State::Redeemed(_) => {
+            State::Pending | State::Claimed(_) | State::Approved(_) | State::Active(_) => {
                 refuse(out, EXPIRED);
             }
         }
@@ -271,12 +319,14 @@ impl Host for Floor {
     #[inline(never)]
     fn enter(&mut self, typed: &str, user: &String, now: Moment) -> Option<Key> {
         let now = now.millis;
-        match self.guesses.get_mut(user) {
-            Some(full) if *full - now > GUESS_ROOM => return None,
-            Some(full) => *full = now.max(*full) + GUESS_PERIOD,
-            None => {
-                self.guesses.insert(user.clone(), now + GUESS_PERIOD);
-            }
+        if !take(
+            &mut self.guesses,
+            user.clone(),
+            GUESS_PERIOD,
+            GUESS_ROOM,
+            now,
+        ) {
+            return None;
         }
         let mut code = [0; 16];
         let mut slots = code[..self.length].iter_mut();
@@ -332,16 +382,13 @@ impl Host for Floor {
         };
         match core::mem::replace(&mut record.state, State::Pending) {
             State::Claimed(mut decision) if *decision.user == **user => {
-                let grace = now.millis + i64::from(INTERVAL) * 2000;
-                decision.at = record.expires.max(grace);
+                decision.at = record.expires.max(now.millis + REDEEM_TIME);
                 record.state = State::Approved(decision);
                 record.version += 1;
                 true
             }
-            other @ (State::Pending
-            | State::Claimed(_)
-            | State::Approved(_)
-            | State::Redeemed(_)) => {
+            other
+            @ (State::Pending | State::Claimed(_) | State::Approved(_) | State::Active(_)) => {
                 record.state = other;
                 false
             }
@@ -352,10 +399,114 @@ impl Host for Floor {
         self.sessions.clear();
         self.users.clear();
         self.guesses.clear();
+        self.issuing.clear();
+        self.refreshes.clear();
     }
 }
 
+fn derived(label: &[u8]) -> Hmac<Sha256> {
+    let key = Hmac::<Sha256>::new_from_slice(SERVER_KEY).unwrap();
+    let key = key.chain_update(label).finalize().into_bytes();
+    Hmac::new_from_slice(&key).unwrap()
+}
+
+/// Takes one from a quota: `period` for each, `room` ahead of the clock.
+fn take<K: Eq + core::hash::Hash>(
+    quotas: &mut HashMap<K, i64>,
+    key: K,
+    period: i64,
+    room: i64,
+    now: i64,
+) -> bool {
+    let full = quotas.entry(key).or_insert(now);
+    let at = now.max(*full);
+    if at - now > room {
+        return false;
+    }
+    *full = at + period;
+    true
+}
+
+/// A refresh token: the key of the login, a secret, a tag.
+fn refresh_token(tags: &Hmac<Sha256>, login: &Key, secret: &[u8]) -> [u8; 107] {
+    let mut octets = [0; 80];
+    octets[..32].copy_from_slice(login);
+    octets[32..64].copy_from_slice(secret);
+    let tag = tags
+        .clone()
+        .chain_update(&octets[..64])
+        .finalize()
+        .into_bytes();
+    octets[64..].copy_from_slice(&tag[..16]);
+    let mut text = [0; 107];
+    URL_SAFE_NO_PAD.encode_slice(octets, &mut text).unwrap();
+    text
+}
+
 impl Floor {
+    #[inline(never)]
+    fn refresh(
+        &mut self,
+        request: Request<'_>,
+        client_id: Option<&[u8]>,
+        token: Option<&[u8]>,
+        mut entropy: impl FnMut() -> [u8; 48],
+        now: i64,
+        out: &mut Out,
+    ) {
+        let Some(token) = token else {
+            return invalid(out);
+        };
+        let Some(client) = authenticate(&self.clients, request.authorization, client_id) else {
+            return unauthorized(out);
+        };
+        let mut octets = [0; 80];
+        if !matches!(URL_SAFE_NO_PAD.decode_slice(token, &mut octets), Ok(80)) {
+            return invalid(out);
+        }
+        let tag = self
+            .tags
+            .clone()
+            .chain_update(&octets[..64])
+            .finalize()
+            .into_bytes();
+        if !bool::from(tag[..16].ct_eq(&octets[64..])) {
+            return invalid(out);
+        }
+        let key: Key = octets[..32].try_into().unwrap();
+        let found = self
+            .sessions
+            .find_mut(hash(&key), |record| record.device == key);
+        let Some(record) = found.filter(|record| Arc::ptr_eq(&record.client, client)) else {
+            return invalid(out);
+        };
+        let State::Active(login) = &mut record.state else {
+            return invalid(out);
+        };
+        let presented: Key = Sha256::digest(&octets[32..64]).into();
+        let is_current = bool::from(presented.ct_eq(&login.current));
+        let is_previous = login
+            .previous
+            .is_some_and(|own| presented.ct_eq(&own).into());
+        if now >= login.until || !(is_current || is_previous && now - login.rotated < GRACE) {
+            return invalid(out);
+        }
+        if !take(&mut self.refreshes, key, REFRESH_PERIOD, REFRESH_ROOM, now) {
+            return invalid(out);
+        }
+        let entropy = entropy();
+        let secret = &entropy[..32];
+        if is_current {
+            login.previous = Some(presented);
+            login.rotated = now;
+        }
+        login.current = Sha256::digest(secret).into();
+        login.until = now + IDLE;
+        record.version += 1;
+        let token = refresh_token(&self.tags, &key, secret);
+        answer(&self.minted, &token, &login.decision.scope, out);
+    }
+
     /// Never overwrites.
     fn insert(&mut self, record: Record) -> bool {
         let (device, user) = (hash(&record.device), hash(&record.user));
@@ -389,6 +540,9 @@ impl Pace {
             };
             return refuse(out, PENDING);
         }
+        if now - self.last < 1000 {
+            return refuse(out, PENDING);
+        }
         if !self.widened && self.interval < CAP {
             self.interval = (self.interval + STEP).min(CAP);
             self.widened = true;
@@ -404,25 +558,44 @@ impl Pace {
 }
 
 /// The guarded write, then the response.
-fn redeem(record: &mut Record, minted: &Minted, now: i64, out: &mut Out) {
+fn redeem(
+    record: &mut Record,
+    tags: &Hmac<Sha256>,
+    minted: &Minted,
+    mut entropy: impl FnMut() -> [u8; 48],
+    now: i64,
+    out: &mut Out,
+) {
     if let State::Approved(mut decision) = core::mem::replace(&mut record.state, State::Pending) {
         decision.at = now;
-        let tokens = [&minted.access, &minted.refresh, &minted.id];
-        let room: usize = tokens.iter().map(|token| token.len()).sum();
-        let mut body = Vec::with_capacity(FRAME + room + decision.scope.len());
-        body.extend_from_slice(br#"{"access_token":""#);
-        body.extend_from_slice(minted.access.as_bytes());
-        body.extend_from_slice(br#"","token_type":"Bearer","refresh_token":""#);
-        body.extend_from_slice(minted.refresh.as_bytes());
-        body.extend_from_slice(br#"","id_token":""#);
-        body.extend_from_slice(minted.id.as_bytes());
-        body.extend_from_slice(br#"","scope":""#);
-        body.extend_from_slice(decision.scope.as_bytes());
-        body.extend_from_slice(br#"","expires_in":300}"#);
-        made(out, &black_box(body));
-        record.state = State::Redeemed(decision);
+        let entropy = entropy();
+        let secret = &entropy[..32];
+        let token = refresh_token(tags, &record.device, secret);
+        answer(minted, &token, &decision.scope, out);
+        record.state = State::Active(Box::new(Login {
+            decision,
+            current: Sha256::digest(secret).into(),
+            previous: None,
+            rotated: now,
+            until: now + IDLE,
+        }));
         record.version += 1;
     }
+}
+
+fn answer(minted: &Minted, refresh: &[u8; 107], scope: &str, out: &mut Out) {
+    let room = minted.access.len() + refresh.len() + minted.id.len();
+    let mut body = Vec::with_capacity(FRAME + room + scope.len());
+    body.extend_from_slice(br#"{"access_token":""#);
+    body.extend_from_slice(minted.access.as_bytes());
+    body.extend_from_slice(br#"","token_type":"Bearer","refresh_token":""#);
+    body.extend_from_slice(refresh);
+    body.extend_from_slice(br#"","id_token":""#);
+    body.extend_from_slice(minted.id.as_bytes());
+    body.extend_from_slice(br#"","scope":""#);
+    body.extend_from_slice(scope.as_bytes());
+    body.extend_from_slice(br#"","expires_in":300}"#);
+    made(out, &black_box(body));
 }
 
 /// The parts of a form between `&`.

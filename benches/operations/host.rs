@@ -5,13 +5,13 @@ use core::time::Duration;
 use std::collections::HashMap;
 
 use device_flow::code::{Entropy, UserCodeShape};
-use device_flow::digest::{QuotaKey, SecretDigest, SessionKey, UserCodeKey, UserCodeKeys, UserKey};
+use device_flow::digest::{SecretDigest, SessionKey, UserKey};
 use device_flow::memory::Memory;
 use device_flow::scope::Scope;
 use device_flow::server::{
-    Authentication, Change, DecisionError, Entered, Entry, Form, Grant, HostValue, Incoming,
-    Inserted, Pace, Policy, Polled, Quota, QuotaChange, Registration, Reply, Session, Stored,
-    Subject, Written,
+    Change, Client, ClientAuthMethod, Consent, Exchange, Finish, Inserted, Next, Pace, Policy,
+    RateLimit, RateLimited, Reply, Request as Incoming, Server, ServerKeys, Session, Stored,
+    Subject, Take, Write,
 };
 use device_flow::wire::tokens::{TokenError, Tokens};
 use time::OffsetDateTime;
@@ -23,7 +23,12 @@ pub(crate) const FOREIGN: &str = "client_01KAFZ2BN9JV8PDPZQ4D0GFRGN";
 pub(crate) const CONFIDENTIAL: &str = "client_01KAFZ2BN9JV8PDPZQ4D0GCNFD";
 pub(crate) const SECRET: &str = "yLKPyKyVUxgmRhmhcxhwAzkoEqiMEgDnyEysNkuNhsz";
 pub(crate) const SCOPE: &str = "openid profile email offline_access";
-pub(crate) const USER_CODE_KEY: &[u8; 32] = b"0123456789abcdef0123456789abcdef";
+pub(crate) const SERVER_KEY: &[u8; 32] = b"0123456789abcdef0123456789abcdef";
+pub(crate) const SOURCE: &str = "203.0.113.7";
+
+/// How often a client may ask for codes: as many at once as a bench needs, then one per millisecond.
+pub(crate) const ISSUING_BURST: u32 = 100_000_000;
+
 pub(crate) const PAGE: &str = "https://login.example.com/device";
 pub(crate) const FORM: &str = "application/x-www-form-urlencoded";
 
@@ -35,7 +40,6 @@ pub(crate) fn user(number: usize) -> String {
 /// What the host mints: 1.2 KB in all.
 pub(crate) struct Minted {
     pub(crate) access: String,
-    pub(crate) refresh: String,
     pub(crate) id: String,
 }
 
@@ -44,7 +48,6 @@ impl Minted {
         let mut random = Random(1);
         Self {
             access: random.token(600),
-            refresh: random.token(43),
             id: random.token(400),
         }
     }
@@ -52,10 +55,9 @@ impl Minted {
     /// The same as this crate takes it. It is minted once for a bench, off the clock, and never freed.
     fn tokens() -> Result<Tokens<'static>, TokenError> {
         let minted: &'static Self = Box::leak(Box::new(Self::new()));
-        Tokens::bearer(&minted.access)?
+        Tokens::bearer(&*minted.access)?
             .expires_in(Duration::from_mins(5))
-            .refresh_token(&minted.refresh)?
-            .id_token(&minted.id)
+            .id_token(&*minted.id)
     }
 }
 
@@ -68,7 +70,10 @@ pub(crate) fn shape(outstanding: u64) -> UserCodeShape {
 }
 
 fn policy(shape: UserCodeShape, outstanding: u64) -> Option<Policy> {
-    let builder = Policy::builder(PAGE).user_code(shape);
+    let issuing = RateLimit::new(ISSUING_BURST, Duration::from_millis(1)).ok()?;
+    let builder = Policy::builder(PAGE)
+        .user_code(shape)
+        .issuing_limit(issuing);
     builder.outstanding(outstanding).build().ok()
 }
 
@@ -122,8 +127,14 @@ pub(crate) trait Host {
         out: &mut Out,
     );
 
-    /// `POST /token`
-    fn token(&mut self, request: Request<'_>, now: Moment, out: &mut Out);
+    /// `POST /token`, with 48 random bytes for each refresh token.
+    fn token(
+        &mut self,
+        request: Request<'_>,
+        entropy: impl FnMut() -> [u8; 48],
+        now: Moment,
+        out: &mut Out,
+    );
 
     /// A user enters a code: pays a guess, looks it up, claims the session.
     fn enter(&mut self, typed: &str, user: &Self::User, now: Moment) -> Option<Self::Session>;
@@ -140,20 +151,22 @@ pub(crate) trait Store: Default {
     fn insert(&mut self, session: &Session) -> Inserted;
     fn load(&self, key: &SessionKey) -> Option<&Stored>;
     fn load_by_user_key(&self, key: &UserKey) -> Option<&Stored>;
-    fn change(&mut self, change: &Change) -> Written;
+    fn change(&mut self, change: Change<'_>) -> Write;
     fn save_pace(&mut self, key: &SessionKey, pace: Pace);
-    fn load_quota(&self, key: &QuotaKey) -> Option<Quota>;
-    fn change_quota(&mut self, change: &QuotaChange) -> Written;
+    fn take(&mut self, take: &Take) -> Result<(), RateLimited>;
     fn purge(&mut self, now: OffsetDateTime) -> usize;
 }
 
 /// The host that uses this crate.
 pub(crate) struct Ours<S = Memory> {
-    pub(crate) policy: Policy,
-    pub(crate) store: S,
-    clients: HashMap<String, Registration>,
-    keys: UserCodeKeys,
-    scope: Scope,
+    pub(crate) server: Server,
+    around: Around<S>,
+}
+
+/// What a host has around the core.
+struct Around<S> {
+    store: S,
+    clients: HashMap<String, Client>,
     tokens: Tokens<'static>,
 }
 
@@ -163,24 +176,25 @@ impl<S: Store> Host for Ours<S> {
 
     fn new(outstanding: u64) -> Self {
         let scope: Scope = SCOPE.parse().unwrap();
-        let secret = Authentication::secret(SecretDigest::of(SECRET));
+        let secret = ClientAuthMethod::secret(SecretDigest::of(SECRET));
         let clients = [
-            (PUBLIC, Authentication::Public),
-            (FOREIGN, Authentication::Public),
+            (PUBLIC, ClientAuthMethod::None),
+            (FOREIGN, ClientAuthMethod::None),
             (CONFIDENTIAL, secret),
         ];
-        let clients = clients.map(|(id, authentication)| {
-            let registration = Registration::new(id, authentication).unwrap();
-            let registration = registration.allow_device_grant().allow_scope(scope.clone());
-            (id.to_owned(), registration)
+        let clients = clients.map(|(id, method)| {
+            let client = Client::new(id, method).unwrap();
+            let client = client.allow_device_grant().allow_scope(scope.clone());
+            (id.to_owned(), client)
         });
+        let policy = policy(shape(outstanding), outstanding).unwrap();
         Self {
-            policy: policy(shape(outstanding), outstanding).unwrap(),
-            store: S::default(),
-            clients: clients.into(),
-            keys: UserCodeKeys::new(UserCodeKey::new(USER_CODE_KEY).unwrap()),
-            scope,
-            tokens: Minted::tokens().unwrap(),
+            server: Server::new(policy, ServerKeys::new(SERVER_KEY).unwrap()),
+            around: Around {
+                store: S::default(),
+                clients: clients.into(),
+                tokens: Minted::tokens().unwrap(),
+            },
         }
     }
 
@@ -196,113 +210,93 @@ impl<S: Store> Host for Ours<S> {
         now: Moment,
         out: &mut Out,
     ) {
-        match self.issue(request.incoming(), entropy, now.date) {
-            Ok(reply) | Err(reply) => send(&reply, out),
-        }
+        let incoming = request.incoming();
+        let exchange = self
+            .server
+            .device_authorization(incoming, SOURCE, None, now.date);
+        send(&self.around.run(exchange, entropy), out);
     }
 
     #[inline(never)]
-    fn token(&mut self, request: Request<'_>, now: Moment, out: &mut Out) {
-        match self.poll(request.incoming(), now.date) {
-            Ok(reply) | Err(reply) => send(&reply, out),
-        }
+    fn token(
+        &mut self,
+        request: Request<'_>,
+        entropy: impl FnMut() -> [u8; 48],
+        now: Moment,
+        out: &mut Out,
+    ) {
+        let exchange = self.server.token(request.incoming(), SOURCE, now.date);
+        send(&self.around.run(exchange, entropy), out);
     }
 
     #[inline(never)]
     fn enter(&mut self, typed: &str, user: &Subject, now: Moment) -> Option<SessionKey> {
-        let Self { store, .. } = self;
-        let mut entry = Entry::new(typed, user, &self.keys, &self.policy);
-        let quota = store.load_quota(entry.quota_key());
-        let guess = entry.pay(quota, now.date).ok()?;
-        let written = store.change_quota(guess.change());
-        let paid = guess.settle(written).ok()?;
-        let mut keys = paid.user_keys();
-        let found = keys.find_map(|key| store.load_by_user_key(&key));
-        let session = found.map(|stored| &stored.session);
-        let review = match paid.enter(session, now.date).ok()? {
-            Entered::Review(review) => review,
-            Entered::Claim(claim) => {
-                let written = store.change(claim.change());
-                claim.settle(written).ok()?
-            }
-        };
+        let exchange = self.server.enter(typed, user, "", now.date);
+        let review = self.around.run(exchange, no_entropy).ok()?;
         Some(*review.session_key())
     }
 
     #[inline(never)]
     fn approve(&mut self, session: SessionKey, user: &Subject, now: Moment) -> bool {
-        let decided = self.store.load(&session).map(|stored| {
-            let (scope, value) = (&self.scope, HostValue::default());
-            let session = &stored.session;
-            session.approve(user, scope, value, &self.policy, now.date)
-        });
-        self.decide(decided)
+        let consent = Consent::to_all();
+        let exchange = self.server.approve(&session, user, &consent, now.date);
+        self.around.run(exchange, no_entropy).is_ok()
     }
 
     fn forget(&mut self) {
-        self.store.purge(time::Date::MAX.midnight().assume_utc());
+        self.around
+            .store
+            .purge(time::Date::MAX.midnight().assume_utc());
     }
+}
+
+/// What is asked of the page draws nothing.
+fn no_entropy() -> [u8; 48] {
+    [0; 48]
 }
 
 impl<S: Store> Ours<S> {
     /// The user denies.
     pub(crate) fn deny(&mut self, session: SessionKey, user: &Subject, now: Moment) -> bool {
-        let found = self.store.load(&session);
-        let decided = found.map(|stored| stored.session.deny(user, now.date));
-        self.decide(decided)
+        let exchange = self.server.deny(&session, user, now.date);
+        self.around.run(exchange, no_entropy).is_ok()
     }
 
-    fn decide(&mut self, decided: Option<Result<Option<Change>, DecisionError>>) -> bool {
-        match decided {
-            Some(Ok(Some(change))) => self.store.change(&change) == Written::Won,
-            Some(Ok(None)) => true,
-            Some(Err(_)) | None => false,
-        }
+    pub(crate) const fn store(&self) -> &S {
+        &self.around.store
     }
 
-    #[inline]
-    fn issue(
+    pub(crate) const fn store_mut(&mut self) -> &mut S {
+        &mut self.around.store
+    }
+
+    pub(crate) fn into_store(self) -> S {
+        self.around.store
+    }
+}
+
+impl<S: Store> Around<S> {
+    #[inline(always)]
+    fn run<'r, T: Finish<'r>>(
         &mut self,
-        incoming: Incoming<'_>,
+        mut exchange: Exchange<'r, T>,
         mut entropy: impl FnMut() -> [u8; 48],
-        now: OffsetDateTime,
-    ) -> Result<Reply, Reply> {
-        let form = Form::read(incoming, &self.policy)?;
-        let request = form.device_authorization()?;
-        let registration = request.client_id().and_then(|id| self.clients.get(id));
-        let mut issuing = request.authenticate(registration)?;
+    ) -> T {
+        let store = &mut self.store;
         loop {
-            let issuance = issuing.draw(Entropy::from(entropy()), &self.keys, now)?;
-            let inserted = self.store.insert(issuance.session());
-            if let Ok(reply) = issuance.settle(inserted) {
-                return Ok(reply);
-            }
-        }
-    }
-
-    #[inline]
-    fn poll(&mut self, incoming: Incoming<'_>, now: OffsetDateTime) -> Result<Reply, Reply> {
-        let form = Form::read(incoming, &self.policy)?;
-        let request = match form.grant()? {
-            Grant::DeviceCode(request) => request,
-            Grant::Other(form) => return Ok(form.unsupported_grant()),
-        };
-        let registration = request.client_id().and_then(|id| self.clients.get(id));
-        let mut poll = request.authenticate(registration)?;
-        loop {
-            let stored = poll.session_key().and_then(|key| self.store.load(key));
-            match poll.decide(stored, now) {
-                Polled::Reply(reply) => return Ok(reply),
-                Polled::Paced(key, pace, reply) => {
-                    self.store.save_pace(key, pace);
-                    return Ok(reply);
+            match exchange.next() {
+                Next::Client(claim, ask) => {
+                    ask.answer(Ok(claim.client_id().and_then(|id| self.clients.get(id))));
                 }
-                Polled::Redeem(redemption) => {
-                    let written = self.store.change(redemption.change());
-                    if let Ok(reply) = redemption.settle(written, &self.tokens) {
-                        return Ok(reply);
-                    }
-                }
+                Next::Take(take, ask) => ask.answer(Ok(store.take(&take))),
+                Next::Load(key, ask) => ask.answer(Ok(store.load(key))),
+                Next::LoadByUserKey(key, ask) => ask.answer(Ok(store.load_by_user_key(key))),
+                Next::Draw(ask) => ask.answer(Ok(Entropy::from(entropy()))),
+                Next::Insert(session, ask) => ask.answer(Ok(store.insert(session))),
+                Next::Mint(_, change, ask) => ask.answer(Ok(store.change(change)), &self.tokens),
+                Next::Change(change, ask) => ask.answer(Ok(store.change(change))),
+                Next::SavePace(key, pace) => store.save_pace(key, pace),
+                Next::Done(end) => return end,
             }
         }
     }
@@ -326,7 +320,7 @@ impl Store for Memory {
     }
 
     #[inline]
-    fn change(&mut self, change: &Change) -> Written {
+    fn change(&mut self, change: Change<'_>) -> Write {
         self.change(change)
     }
 
@@ -336,13 +330,8 @@ impl Store for Memory {
     }
 
     #[inline]
-    fn load_quota(&self, key: &QuotaKey) -> Option<Quota> {
-        self.load_quota(key)
-    }
-
-    #[inline]
-    fn change_quota(&mut self, change: &QuotaChange) -> Written {
-        self.change_quota(change)
+    fn take(&mut self, take: &Take) -> Result<(), RateLimited> {
+        self.take(take)
     }
 
     fn purge(&mut self, now: OffsetDateTime) -> usize {

@@ -66,11 +66,12 @@ pub(crate) fn time(side: &mut dyn Side, turns: usize) -> Duration {
 }
 
 /// Every operation, but for `pending` among many sessions.
-pub(crate) const NAMES: [&str; 15] = [
+pub(crate) const NAMES: [&str; 16] = [
     "issue",
     "pending",
     "too_soon",
     "success",
+    "refresh",
     "unknown",
     "foreign",
     "malformed",

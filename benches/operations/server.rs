@@ -40,6 +40,7 @@ pub(crate) fn sides(name: &str) -> Option<Sides> {
         "pending_million" => pending_among(MILLION),
         "too_soon" => polls(Kind::TooSoon, TURNS),
         "success" => polls(Kind::Success, TURNS),
+        "refresh" => polls(Kind::Refresh, TURNS),
         "unknown" => polls(Kind::Unknown, TURNS),
         "foreign" => polls(Kind::Foreign, TURNS),
         "malformed" => polls(Kind::Missing, TURNS),
@@ -61,6 +62,9 @@ fn polls(kind: Kind, sessions: usize) -> Sides {
     )
 }
 
+/// The device grant as most clients encode it.
+const DEVICE_GRANT: &str = "urn%3Aietf%3Aparams%3Aoauth%3Agrant-type%3Adevice_code";
+
 /// What is asked of the token endpoint.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
@@ -70,6 +74,8 @@ enum Kind {
     TooSoon,
     /// The user approved.
     Success,
+    /// The device has its tokens, and refreshes them.
+    Refresh,
     /// Nobody has this code.
     Unknown,
     /// The code was issued to another client.
@@ -177,16 +183,17 @@ impl<H: Host> Polls<H> {
                 self.now,
                 &mut self.out,
             );
-            if self.kind == Kind::Success {
+            if matches!(self.kind, Kind::Success | Kind::Refresh) {
                 let user = H::user(user(number));
                 let session = self.host.enter(&codes.user, &user, self.now).unwrap();
                 assert!(self.host.approve(session, &user, self.now));
             }
-            self.codes.push(if self.kind == Kind::Unknown {
-                self.random.token(43)
-            } else {
-                codes.device
-            });
+            let code = match self.kind {
+                Kind::Unknown => self.random.token(43),
+                Kind::Refresh => self.redeem(&codes.device),
+                _ => codes.device,
+            };
+            self.codes.push(code);
         }
         for place in (1..sessions).rev() {
             let other = self.random.below(place + 1);
@@ -203,9 +210,21 @@ impl<H: Host> Polls<H> {
             // In time, then too fast.
             self.clock += 5_000;
             self.poll();
-            self.clock += 1;
+            self.clock += 1_500;
             self.poll();
         }
+    }
+
+    /// The refresh token of a device that was approved.
+    fn redeem(&mut self, code: &str) -> String {
+        let body = format!("grant_type={DEVICE_GRANT}&device_code={code}&client_id={PUBLIC}");
+        let random = &mut self.random;
+        let request = Request::new(&body);
+        self.host
+            .token(request, || random.entropy(), self.now, &mut self.out);
+        let text = core::str::from_utf8(&self.out.body).unwrap();
+        let (_, rest) = text.split_once(r#""refresh_token":""#).unwrap();
+        rest.split('"').next().unwrap().to_owned()
     }
 
     /// One batch, as the next prepares it.
@@ -231,8 +250,15 @@ impl<H: Host> Polls<H> {
         for (body, code) in self.bodies.iter_mut().zip(&self.codes[self.next..]) {
             let code = (self.kind != Kind::Missing).then_some(&**code);
             body.clear();
-            body.push_str("grant_type=urn%3Aietf%3Aparams%3Aoauth%3Agrant-type%3Adevice_code");
-            for (name, value) in [("&device_code=", code), ("&client_id=", client)] {
+            body.push_str("grant_type=");
+            let code_name = if self.kind == Kind::Refresh {
+                body.push_str("refresh_token");
+                "&refresh_token="
+            } else {
+                body.push_str(DEVICE_GRANT);
+                "&device_code="
+            };
+            for (name, value) in [(code_name, code), ("&client_id=", client)] {
                 if let Some(value) = value {
                     body.push_str(name);
                     body.push_str(value);
@@ -244,7 +270,7 @@ impl<H: Host> Polls<H> {
 
     /// Whether the sessions are used up, or a minute before they expire.
     fn is_over(&self) -> bool {
-        self.kind == Kind::Success || self.clock >= 240_000
+        matches!(self.kind, Kind::Success | Kind::Refresh) || self.clock >= 240_000
     }
 }
 
@@ -261,7 +287,9 @@ impl<H: Host> Side for Polls<H> {
         for body in &self.bodies[turns] {
             let mut request = Request::new(body);
             request.authorization = self.authorization.as_deref();
-            self.host.token(request, self.now, &mut self.out);
+            let random = &mut self.random;
+            self.host
+                .token(request, || random.entropy(), self.now, &mut self.out);
         }
     }
 

@@ -253,7 +253,7 @@ impl Server {
 #[must_use = "the peer or the user is waiting for the answer"]
 pub struct Exchange<'r, T> {
     fixed: Fixed<'r>,
-    prepared: Option<Prepared>,
+    prepared: Option<Box<Prepared>>,
     progress: Progress,
     ends_in: PhantomData<fn() -> T>,
 }
@@ -306,6 +306,9 @@ impl Ask<'_, Client> {
             (Err(Unavailable), _) => progress.unavailable(), // B8
             (Ok(found), Some(prepared)) => page::client(fixed, progress, prepared, found.into()),
             (Ok(found), None) => match fixed.credentials.check(&fixed.form, found.into()) {
+                Ok(client) if progress.step == Step::ClientOfGrant => {
+                    poll::grant(fixed, progress, client)
+                }
                 Ok(client) => fixed.authenticated(progress, client),
                 Err(cause) => fixed.refuse_client(progress, cause),
             },
@@ -378,7 +381,7 @@ impl Ask<'_, Inserted> {
         let (fixed, progress) = (self.fixed, self.progress);
         progress.step = match inserted {
             Err(Unavailable) => progress.unavailable(),
-            Ok(inserted) => issue::inserted(fixed, progress, inserted),
+            Ok(inserted) => issue::inserted(fixed, progress, self.prepared, inserted),
         };
     }
 }
@@ -436,8 +439,8 @@ impl<'r, T: Finish<'r>> Exchange<'r, T> {
             progress,
             ..
         } = self;
-        match (progress.step, &fixed.key, &*prepared) {
-            (Step::Client, _, _) => {
+        match (progress.step, &fixed.key, prepared.as_deref()) {
+            (Step::Client | Step::ClientOfGrant, _, _) => {
                 let claim = Claim::of_request(&fixed.credentials, &fixed.form);
                 Next::Client(claim, Ask::new(fixed, None, progress))
             }
@@ -485,7 +488,7 @@ impl<'r, T: Finish<'r>> Exchange<'r, T> {
                 | Step::ClientOfSession,
                 _,
                 own,
-            ) => Next::Done(T::finish(fixed, own.as_ref(), progress)),
+            ) => Next::Done(T::finish(fixed, own, progress)),
         }
     }
 
@@ -643,7 +646,9 @@ impl Fixed<'_> {
         if self.credentials.client_id_is_absent(&self.form) {
             progress.client_id = Some(client.id.clone());
         }
-        progress.scope = Some(client.allowed.clone());
+        if self.grant_type == GrantType::RefreshToken {
+            progress.scope = Some(client.allowed.clone());
+        }
         match (&self.key, self.task, self.grant_type) {
             (Some(_), _, _) => Step::Load,
             (None, Task::Revocation, _) => progress.end(Cause::NothingToRevoke), // R16
@@ -671,7 +676,16 @@ impl Fixed<'_> {
         Some(match quota {
             Quota::LookAtSecrets => policy.secret_limit().look(self.secrets(), now),
             Quota::Secret => policy.secret_limit().take(self.secrets(), now),
-            Quota::Issuing => policy.issuing_limit().take(progress.issuing?, now),
+            Quota::Issuing => {
+                let client_id = progress.client_id.as_deref()?;
+                let source = if progress.is_by_source {
+                    self.source
+                } else {
+                    ""
+                };
+                let key = QuotaKey::issuing(client_id, source);
+                policy.issuing_limit().take(key, now)
+            }
             Quota::Refresh => {
                 let limit = policy.refresh.as_ref()?.limit;
                 limit.take(QuotaKey::refreshes(self.key.as_ref()?), now)

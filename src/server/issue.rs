@@ -15,7 +15,7 @@ use super::policy::Policy;
 use super::reply::{Cause, Own};
 use super::session::{Issued, Session, Status};
 use crate::code::{DeviceCode, Entropy, UserCode};
-use crate::digest::{Digest, QuotaKey, SessionKey};
+use crate::digest::{Digest, SessionKey};
 use crate::scope::{MAX_BYTES, Scope};
 use crate::time::Timestamp;
 
@@ -32,7 +32,7 @@ pub(super) fn ask(fixed: &Fixed<'_>, progress: &mut Progress, client: &Client) -
         Ok(scope) => {
             progress.scope = Some(scope);
             progress.client_id = Some(client.id.clone());
-            progress.issuing = Some(QuotaKey::issuing(client, fixed.source));
+            progress.is_by_source = client.is_public();
             Step::Take(Quota::Issuing)
         }
         Err(cause) => progress.end(cause),
@@ -90,20 +90,22 @@ pub(super) fn draw(fixed: &Fixed<'_>, progress: &mut Progress, entropy: Entropy)
         lifetime: policy.lifetime,
         retention: policy.retention,
     });
-    progress.prepared = Some(Prepared {
-        session,
-        from: Status::Pending,
-        scope: None,
-    });
-    progress.codes = Some((device_code, user_code));
+    let mut prepared = Prepared::new(Status::Pending, session);
+    prepared.codes = Some((device_code, user_code));
+    progress.prepared = Some(prepared);
     Step::Insert
 }
 
 /// Makes the response from the outcome of the insert (D6 to D8).
-pub(super) fn inserted(fixed: &Fixed<'_>, progress: &mut Progress, inserted: Inserted) -> Step {
+pub(super) fn inserted(
+    fixed: &Fixed<'_>,
+    progress: &mut Progress,
+    prepared: Option<&Prepared>,
+    inserted: Inserted,
+) -> Step {
     match inserted {
         Inserted::New => {
-            if let Some((device_code, user_code)) = &progress.codes {
+            if let Some((device_code, user_code)) = prepared.and_then(|own| own.codes.as_ref()) {
                 progress.own = Own::Body(body(fixed.policy, device_code, user_code));
             }
             progress.end(Cause::Issued)

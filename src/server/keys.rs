@@ -142,11 +142,9 @@ impl RefreshSecret {
     pub(super) fn token(&self, login: &SessionKey, keys: &ServerKeys) -> RefreshToken {
         let mut octets = [0; OCTETS];
         let (marked, tag) = octets.split_at_mut(OCTETS - TAG);
-        let random = login.as_bytes().iter().chain(&self.0);
-        marked
-            .iter_mut()
-            .zip(random)
-            .for_each(|(to, from)| *to = *from);
+        let (of_login, of_secret) = marked.split_at_mut(login.as_bytes().len());
+        of_login.copy_from_slice(login.as_bytes());
+        of_secret.copy_from_slice(&self.0);
         tag.copy_from_slice(&keys.current.tag(marked));
         let mut characters = [b'A'; CHARACTERS];
         // 80 octets always take 107 characters; were it otherwise, the token would be refused when it is used.
@@ -155,7 +153,8 @@ impl RefreshSecret {
     }
 }
 
-/// A refresh token as it travels.
+/// A refresh token as it travels. It is aligned so that its characters are looked at a word at a time.
+#[repr(align(8))]
 pub(super) struct RefreshToken([u8; CHARACTERS]);
 
 impl RefreshToken {

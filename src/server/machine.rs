@@ -64,9 +64,20 @@ pub(super) struct Prepared {
     pub(super) from: Status,
     /// What tokens are for, where that is less than what was granted.
     pub(super) scope: Option<Scope>,
+    /// The codes of a new session.
+    pub(super) codes: Option<(DeviceCode, UserCode)>,
 }
 
 impl Prepared {
+    pub(super) fn new(from: Status, session: Session) -> Box<Self> {
+        Box::new(Self {
+            session,
+            from,
+            scope: None,
+            codes: None,
+        })
+    }
+
     pub(super) const fn change(&self) -> Change<'_> {
         Change {
             session: &self.session,
@@ -90,23 +101,28 @@ pub(super) struct Progress {
     pub(super) is_metered: bool,
     pub(super) pace: Option<Pace>,
     pub(super) own: Own,
-    /// What the client may ask for now, or what it asks for.
+    /// What the client asks for, or may ask for at a refresh. A poll looks at that only once the session is approved:
+    /// to keep it would cost every pending poll a tenth of its time.
     pub(super) scope: Option<Scope>,
     /// The id of the client, where the request names none.
     pub(super) client_id: Option<Arc<str>>,
-    /// The quota that an issuing takes from.
-    pub(super) issuing: Option<QuotaKey>,
+    /// Whether an issuing is counted by its source, too.
+    pub(super) is_by_source: bool,
     /// On its way to [`super::exchange::Exchange`], which keeps it where a question can borrow it.
-    pub(super) prepared: Option<Prepared>,
+    pub(super) prepared: Option<Box<Prepared>>,
     /// Of the refresh token that is being made.
     pub(super) secret: Option<RefreshSecret>,
-    /// Those that were drawn.
-    pub(super) codes: Option<(DeviceCode, UserCode)>,
     /// What was found under the current key of a user code, while the previous is looked up.
-    pub(super) found: Option<Session>,
+    pub(super) found: Option<Box<Session>>,
     pub(super) trouble: Option<PageError>,
     /// What the review shows of the client.
-    pub(super) shown: Option<(Option<Arc<str>>, bool)>,
+    pub(super) shown: Option<Box<Shown>>,
+}
+
+/// What the review shows of the client.
+pub(super) struct Shown {
+    pub(super) name: Option<Arc<str>>,
+    pub(super) is_public: bool,
 }
 
 /// What an exchange asks next.
@@ -120,6 +136,8 @@ pub(super) enum Step {
     LoadPrevious,
     /// The client of the session that was prepared.
     ClientOfSession,
+    /// What the client may ask for, now that tokens are to be minted for it.
+    ClientOfGrant,
     Draw,
     Insert,
     Mint,
@@ -156,10 +174,9 @@ impl Progress {
         own: Own::Nothing,
         scope: None,
         client_id: None,
-        issuing: None,
+        is_by_source: false,
         prepared: None,
         secret: None,
-        codes: None,
         found: None,
         trouble: None,
         shown: None,
@@ -206,11 +223,7 @@ impl Progress {
     /// Writes the next state of the session; then ends with this cause.
     pub(super) fn change(&mut self, from: &Session, to: Session, cause: Cause) -> Step {
         self.cause = cause;
-        self.prepared = Some(Prepared {
-            session: to,
-            from: from.status(),
-            scope: None,
-        });
+        self.prepared = Some(Prepared::new(from.status(), to));
         Step::Change
     }
 }

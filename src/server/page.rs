@@ -13,7 +13,7 @@ use core::time::Duration;
 
 use super::authenticate::Found;
 use super::client::Client;
-use super::machine::{Fixed, Prepared, Progress, Quota, Step, Task, Typed};
+use super::machine::{Fixed, Prepared, Progress, Quota, Shown, Step, Task, Typed};
 use super::rate_limit::RateLimited;
 use super::session::{Approval, Session, State, Status, Stored};
 use super::subject::{HostValue, RequestSource, Subject};
@@ -247,7 +247,7 @@ pub(super) fn found(fixed: &Fixed<'_>, progress: &mut Progress, stored: Option<&
         return progress.unavailable(); // not what was asked for
     }
     if progress.step == Step::LoadCurrent && typed.previous.is_some() {
-        progress.found = session.cloned();
+        progress.found = session.cloned().map(Box::new);
         return Step::LoadPrevious;
     }
     match (progress.found.take(), session) {
@@ -277,11 +277,7 @@ fn enter(fixed: &Fixed<'_>, progress: &mut Progress, session: &Session) -> Step 
         State::Claimed(_) => session.clone(),
         State::Pending => session.next(State::Claimed(Arc::new(user.clone())), session.purge_at),
     };
-    progress.prepared = Some(Prepared {
-        from: session.status(),
-        session: next,
-        scope: None,
-    });
+    progress.prepared = Some(Prepared::new(session.status(), next));
     Step::ClientOfSession
 }
 
@@ -303,7 +299,10 @@ pub(super) fn client(
     else {
         return progress.refuse(PageError::ClientGone);
     };
-    progress.shown = Some((client.name.clone(), client.is_public()));
+    progress.shown = Some(Box::new(Shown {
+        name: client.name.clone(),
+        is_public: client.is_public(),
+    }));
     // A session that this user has claimed before is only shown.
     let is_entry = matches!(fixed.task, Task::Enter { .. });
     if is_entry && prepared.from == Status::Claimed {
@@ -344,11 +343,7 @@ pub(super) fn decide(
         Ok(None) => (session.clone(), Step::Done),
         Err(trouble) => return progress.refuse(trouble),
     };
-    progress.prepared = Some(Prepared {
-        from: session.status(),
-        session: next,
-        scope: None,
-    });
+    progress.prepared = Some(Prepared::new(session.status(), next));
     step
 }
 
@@ -446,12 +441,12 @@ pub(super) fn review(
     let (Some(prepared), Some(typed)) = (prepared, &fixed.typed) else {
         return Err(PageError::Unavailable);
     };
-    let (client_name, is_public) = progress.shown.take().ok_or(PageError::Unavailable)?;
+    let shown = progress.shown.take().ok_or(PageError::Unavailable)?;
     Ok(Review {
         session: prepared.session.clone(),
         code: typed.code,
-        client_name,
-        is_public,
+        client_name: shown.name,
+        is_public: shown.is_public,
         now: Timestamp::from(fixed.now),
     })
 }

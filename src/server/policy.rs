@@ -172,6 +172,9 @@ const MAX_LIFETIME: Duration = Duration::from_hours(24);
 /// The default retry window: longer than a proxy takes to repeat a request.
 const RETRY_WINDOW: Duration = Duration::from_secs(2);
 
+/// The default for intervals so short that hardly a gap is left: a network that repeats a request must not end a login.
+const MIN_RETRY_WINDOW: Duration = Duration::from_millis(500);
+
 /// The shortest retention: answers must outlive the last poll of a slow device.
 const MIN_RETENTION: Duration = Duration::from_mins(1);
 
@@ -292,8 +295,8 @@ impl PolicyBuilder {
     }
 
     /// Sets for how long a second redemption counts as a request that was repeated on the way, not as a replay that ends the
-    /// login. Default 2 s, or half of the least gap between two polls where that is less. It must be shorter than that gap, so
-    /// that a device whose code was stolen and redeemed reveals the theft at its next poll.
+    /// login. Default 2 s, or half of the least gap between two polls where that is less, but at least half a second. It must be
+    /// shorter than that gap, so that a device whose code was stolen and redeemed reveals the theft at its next poll.
     pub const fn retry_window(mut self, window: Duration) -> Self {
         self.retry_window = Some(window);
         self
@@ -399,6 +402,7 @@ impl PolicyBuilder {
         }
         let gap = least_gap(interval);
         let usual = RETRY_WINDOW.min(gap.checked_div(2).unwrap_or_default());
+        let usual = usual.max(MIN_RETRY_WINDOW);
         let retry_window = self.retry_window.unwrap_or(usual);
         if retry_window >= gap && !retry_window.is_zero() {
             return Err(PolicyError::RetryWindow);

@@ -7,6 +7,7 @@
 
 use alloc::sync::Arc;
 
+use super::client::Client;
 use super::machine::{Fixed, Prepared, Progress, Step};
 use super::pace::{self, Pace};
 use super::reply::Cause;
@@ -42,7 +43,7 @@ pub(super) fn decide(fixed: &Fixed<'_>, progress: &mut Progress, stored: Option<
             progress.end(Cause::ApprovalExpired) // C8
         }
         State::Pending | State::Claimed(_) => wait(fixed, progress, pace.as_ref(), now), // C9 to C13, C20
-        State::Approved(approval) => redeem(fixed, progress, session, approval, now), // C14 to C17
+        State::Approved(approval) => redeem(progress, session, approval, now), // C14 to C17
     }
 }
 
@@ -90,34 +91,42 @@ fn wait(fixed: &Fixed<'_>, progress: &mut Progress, pace: Option<&Pace>, now: Ti
     }
 }
 
-/// An approved session that is about to be redeemed.
+/// An approved session that is about to be redeemed. What the client may ask for is looked at before (C15).
 fn redeem(
-    fixed: &Fixed<'_>,
     progress: &mut Progress,
     session: &Session,
     approval: &Arc<Approval>,
     now: Timestamp,
 ) -> Step {
-    let Ok(scope) = allowed_now(&approval.scope, progress.scope.as_ref()) else {
-        let ended = session.ended(approval, now, fixed.policy.retention);
-        return progress.change(session, ended, Cause::ConsentGone); // C15
-    };
-    let granted = scope.as_ref().unwrap_or(&approval.scope);
-    let refresh = &fixed.policy.refresh;
-    let is_refreshable = refresh
-        .as_ref()
-        .is_some_and(|refresh| granted.contains(&refresh.scope));
     let login = Login {
         approval: approval.clone(),
         redeemed_at: now,
         refresh: None,
     };
     progress.cause = Cause::Granted;
-    progress.prepared = Some(Prepared {
-        session: session.next(State::Active(Arc::new(login)), session.purge_at),
-        from: Status::Approved,
-        scope,
-    });
+    let next = session.next(State::Active(Arc::new(login)), session.purge_at);
+    progress.prepared = Some(Prepared::new(Status::Approved, next));
+    Step::ClientOfGrant
+}
+
+/// Grants what the client may still ask for of what was approved.
+pub(super) fn grant(fixed: &Fixed<'_>, progress: &mut Progress, client: &Client) -> Step {
+    let Some(mut prepared) = progress.prepared.take() else {
+        return progress.unavailable();
+    };
+    let Some(approved) = prepared.session.granted() else {
+        return progress.unavailable();
+    };
+    let Ok(scope) = allowed_now(approved, Some(&client.allowed)) else {
+        return super::refresh::end_instead(fixed, progress, &prepared, Cause::ConsentGone); // C15
+    };
+    let granted = scope.as_ref().unwrap_or(approved);
+    let refresh = &fixed.policy.refresh;
+    let is_refreshable = refresh
+        .as_ref()
+        .is_some_and(|refresh| granted.contains(&refresh.scope));
+    prepared.scope = scope;
+    progress.prepared = Some(prepared);
     if is_refreshable {
         super::refresh::draw(fixed, progress)
     } else {

@@ -9,9 +9,9 @@
 use core::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 use time::OffsetDateTime;
 
-use super::client::Client;
 use super::subject::{InvalidText, Subject};
 use crate::digest::{Digest, QuotaKey, SessionKey};
 use crate::time::Timestamp;
@@ -184,31 +184,30 @@ impl RateState {
 const KEPT: Duration = Duration::from_mins(1);
 
 impl QuotaKey {
-    /// The key for issuing codes: a public client and its source together, because anybody can spend a public id; an
-    /// authenticated client alone.
-    pub(super) fn issuing(client: &Client, source: &str) -> Self {
-        let source = if client.is_public() { source } else { "" };
-        Self::of(b"issuing", client.id(), source)
+    /// The key for issuing codes. A public client is counted together with its source, because anybody can spend a public id.
+    /// An authenticated client is counted alone, with an empty source.
+    pub(super) fn issuing(client_id: &str, source: &str) -> Self {
+        Self::of(Limited::Issuing, client_id, source)
     }
 
     /// The key for wrong secrets: a client and a source together. By the client alone, anybody could lock it out.
     pub(super) fn secrets(client_id: &str, source: &str) -> Self {
-        Self::of(b"secrets", client_id, source)
+        Self::of(Limited::Secrets, client_id, source)
     }
 
     /// The key for guesses by a user.
     pub(super) fn guesses(user: &Subject) -> Self {
-        Self::of(b"guesses by user", user.as_str(), "")
+        Self::of(Limited::GuessesOfUser, user.as_str(), "")
     }
 
     /// The key for guesses from a source.
     pub(super) fn guesses_from(source: &str) -> Self {
-        Self::of(b"guesses by source", source, "")
+        Self::of(Limited::GuessesFromSource, source, "")
     }
 
-    /// The key for the refreshes of a login.
+    /// The key for the refreshes of a login: its own key, which is a digest already.
     pub(super) fn refreshes(login: &SessionKey) -> Self {
-        Self(Digest::of_parts([&b"refreshes"[..], login.as_bytes()]))
+        Self(login.0)
     }
 
     /// Returns the key of a limit of the host's own, of attempts to sign in for example: `what` is limited, and of whom. It
@@ -218,12 +217,35 @@ impl QuotaKey {
         Self(Digest::of_parts(parts.map(str::as_bytes)))
     }
 
-    fn of(what: &[u8], whose: &str, source: &str) -> Self {
-        Self(Digest::of_parts([
-            what,
-            whose.as_bytes(),
-            source.as_bytes(),
-        ]))
+    /// One letter and one length before two texts: short enough for one block of SHA-256, where ids and addresses are. A key of
+    /// a host begins with an octet of zero.
+    fn of(what: Limited, whose: &str, source: &str) -> Self {
+        let mut sha = Sha256::new();
+        sha.update([what.letter()]);
+        sha.update(u32::try_from(whose.len()).unwrap_or(u32::MAX).to_be_bytes());
+        sha.update(whose);
+        sha.update(source);
+        Self(Digest::from_octets(sha.finalize().into()))
+    }
+}
+
+/// What a limit of the core counts.
+#[derive(Clone, Copy)]
+enum Limited {
+    Issuing,
+    Secrets,
+    GuessesOfUser,
+    GuessesFromSource,
+}
+
+impl Limited {
+    const fn letter(self) -> u8 {
+        match self {
+            Self::Issuing => b'i',
+            Self::Secrets => b's',
+            Self::GuessesOfUser => b'u',
+            Self::GuessesFromSource => b'f',
+        }
     }
 }
 

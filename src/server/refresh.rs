@@ -61,11 +61,10 @@ pub(super) fn decide(fixed: &Fixed<'_>, progress: &mut Progress, stored: Option<
         refresh: Some(rotated),
     };
     progress.cause = Cause::Refreshed;
-    progress.prepared = Some(Prepared {
-        session: session.next(State::Active(Arc::new(login)), session.purge_at),
-        from: Status::Active,
-        scope,
-    });
+    let next = session.next(State::Active(Arc::new(login)), session.purge_at);
+    let mut prepared = Prepared::new(Status::Active, next);
+    prepared.scope = scope;
+    progress.prepared = Some(prepared);
     if mem::replace(&mut progress.is_metered, true) {
         draw(fixed, progress)
     } else {
@@ -176,11 +175,7 @@ pub(super) fn end_instead(
     // What was prepared is not stored: the version is still the one before it.
     ended.version = prepared.session.version;
     progress.cause = cause;
-    progress.prepared = Some(Prepared {
-        session: ended,
-        from: prepared.from,
-        scope: None,
-    });
+    progress.prepared = Some(Prepared::new(prepared.from, ended));
     Step::Change
 }
 
@@ -194,13 +189,14 @@ fn absolute_end(fixed: &Fixed<'_>, login: &Login) -> Timestamp {
 /// Puts the digest of the new secret, and how long it is good for, into the session that was prepared.
 fn complete(fixed: &Fixed<'_>, progress: &mut Progress) {
     let Progress {
-        prepared: Some(Prepared { session, .. }),
+        prepared: Some(prepared),
         secret: Some(secret),
         ..
     } = progress
     else {
         return;
     };
+    let session = &mut prepared.session;
     let (State::Active(login), Some(policy)) = (&mut session.state, &fixed.policy.refresh) else {
         return;
     };

@@ -277,6 +277,13 @@ impl Session {
         }
     }
 
+    /// Takes over what differs in the next state of this session. All else is fixed at issuance.
+    pub(crate) fn become_like(&mut self, next: &Self) {
+        self.state = next.state.clone();
+        self.version = next.version;
+        self.purge_at = next.purge_at;
+    }
+
     /// The same, ended. It may be purged after the retention: a device or a refresh token is then told the same as before.
     pub(super) fn ended(
         &self,
