@@ -58,6 +58,7 @@ impl fmt::Debug for Entropy {
 }
 
 /// A device code: 32 random octets as 43 characters of base64url.
+#[repr(align(8))] // its characters are looked at a word at a time
 pub(crate) struct DeviceCode([u8; Self::LENGTH]);
 
 impl DeviceCode {

@@ -122,8 +122,11 @@ impl Memory {
     ///
     /// [`RateLimited`] if nothing is left.
     pub fn take(&mut self, take: &Take) -> Result<(), RateLimited> {
-        let stored = self.quotas.get(take.key()).copied();
-        if let Some(next) = take.apply(stored)? {
+        if let Some(stored) = self.quotas.get_mut(take.key()) {
+            if let Some(next) = take.apply(Some(*stored))? {
+                *stored = next;
+            }
+        } else if let Some(next) = take.apply(None)? {
             self.quotas.insert(*take.key(), next);
         }
         Ok(())

@@ -67,7 +67,7 @@ fn scope(fixed: &Fixed<'_>, client: &Client) -> Result<Scope, Cause> {
 
 /// Draws the codes and makes the session.
 pub(super) fn draw(fixed: &Fixed<'_>, progress: &mut Progress, entropy: Entropy) -> Step {
-    let (Some(scope), Some(client_id)) = (&progress.scope, &progress.client_id) else {
+    let (Some(scope), Some(client_id)) = (progress.scope.take(), progress.client_id.take()) else {
         return progress.unavailable();
     };
     let policy = fixed.policy;
@@ -83,8 +83,8 @@ pub(super) fn draw(fixed: &Fixed<'_>, progress: &mut Progress, entropy: Entropy)
     let session = Session::new(Issued {
         key: SessionKey(Digest::of_code(device_code.octets())),
         user_key: fixed.keys.user_key(&user_code),
-        client_id: client_id.clone(),
-        scope: scope.clone(),
+        client_id,
+        scope,
         source,
         at: Timestamp::from(fixed.now),
         lifetime: policy.lifetime,
@@ -114,6 +114,9 @@ pub(super) fn inserted(
             progress.end(Cause::UserCodesTaken)
         }
         Inserted::UserCodeTaken => {
+            let session = prepared.map(|own| &own.session);
+            progress.scope = session.map(|session| session.scope.clone());
+            progress.client_id = session.map(|session| session.client_id.clone());
             progress.redraws = progress.redraws.saturating_add(1);
             Step::Draw
         }
