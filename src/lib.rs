@@ -4,36 +4,54 @@
 //! crate decides what every request gets and when a device asks again. It does no I/O: bytes come in, responses come out;
 //! time and randomness are arguments; the store is yours.
 //!
+//! ```
+//! use device_flow::server::{Next, Policy, Request, Server, ServerKeys};
+//! use time::macros::datetime;
+//!
+//! let policy = Policy::builder("https://login.example.com/device").build()?;
+//! let server = Server::new(policy, ServerKeys::new(b"32 octets or more of a generator")?);
+//!
+//! let request = Request::new("POST", b"grant_type=authorization_code&client_id=client_cli")
+//!     .content_type(Some("application/x-www-form-urlencoded"));
+//! let mut exchange = server.token(request, "203.0.113.7", datetime!(2026-03-21 12:00 UTC));
+//! // It would ask for the client, for the session, and so on. This grant is refused before.
+//! let Next::Done(reply) = exchange.next() else {
+//!     return Err("it asked for something".into());
+//! };
+//! assert_eq!(reply.response().status(), 400);
+//! assert!(reply.response().body().contains("unsupported_grant_type"));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
 //! # Where to start
 //!
-//! - You run an authorization server: [`server`], its three paths and the store's contract. [`memory::Memory`] is a store to
-//!   begin with.
-//! - You write a client: [`client`], one loop.
+//! - You run an authorization server: [`server`]. [`memory::Memory`] is a store to begin with.
+//! - You write a client: [`client`].
 //! - `cargo run --example walkthrough` plays both halves against each other and prints every message.
 //!
 //! # The map
 //!
 //! | module | what it holds |
 //! |---|---|
-//! | [`server`] | decides: policy, registrations, issuing, the verification page, the poll, quotas |
-//! | [`client`] | paces: starting, what an answer means, when to poll, snapshots |
-//! | [`wire`] | travels: responses, tokens, metadata; forms and credentials within |
+//! | [`server`] | the exchanges, the host and its store, the policy, clients, sessions, quotas |
+//! | [`client`] | starting, what an answer means, when to poll, snapshots |
+//! | [`wire`] | what travels: responses, tokens, metadata |
 //! | [`code`], [`digest`], [`scope`] | what both halves know: codes, the digests they are kept under, scopes |
-//! | [`memory`], [`contract`] | the embedded store, and what every store must survive |
+//! | [`memory`] | the embedded store |
 //!
-//! `server` and `client` do not know each other; they meet in the modules between them.
+//! `server` and `client` do not know each other. They meet in the modules between them.
 //!
 //! # What it promises
 //!
-//! - A success is sent at most once per session, over every interleaving, if the store keeps its
-//!   [contract](server#the-stores-contract). **The one rule for a host: the guarded write first, then send.**
-//! - No input panics, allocates without a bound, or makes the core wait. `unsafe` is forbidden, `std` is not linked.
+//! - A device code yields at most one success, over every interleaving, if the store keeps its contract ([`server::Store`]).
+//! - No input panics, allocates without a bound, or makes the core wait. `unsafe` is forbidden.
 //! - No `Debug` and no error shows a code, a secret or a token.
 //! - The same inputs give the same bytes.
 //!
 //! # Features
 //!
-//! `http`: conversions from and to the types of the `http` crate. It brings `std` with it.
+//! - `std`, on by default: a `Mutex<Memory>` is a [`server::Store`]. Without it the crate needs `alloc` alone.
+//! - `http`: conversions from and to the types of the `http` crate.
 //!
 //! [RFC 8628]: https://www.rfc-editor.org/rfc/rfc8628
 

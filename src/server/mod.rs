@@ -1,4 +1,156 @@
-//! The server half: it decides.
+//! The server half: it decides what every request gets.
+//!
+//! Every request, and every action of a user, is an [`Exchange`]. [`Server`] makes it:
+//!
+//! | what comes in | method | ends in |
+//! |---|---|---|
+//! | a device asks for codes | [`Server::device_authorization`] | [`Reply`] |
+//! | a device polls, or refreshes its tokens | [`Server::token`] | [`Reply`] |
+//! | a device gives its tokens back | [`Server::revocation`] | [`Reply`] |
+//! | a client at an endpoint of your own, or with another grant | [`Server::client`] | [`Authenticated`] |
+//! | a user enters a code | [`Server::enter`] | [`Review`] |
+//! | the user decides | [`Server::approve`], [`Server::deny`], [`Server::release`] | [`Session`] |
+//! | the user signs a device out | [`Server::withdraw`] | [`Session`] |
+//!
+//! An exchange asks for what it needs. [`Exchange::run`] answers from a [`Host`] and its [`Store`], which you implement once.
+//! [`Exchange::next`] lets you answer by yourself.
+//!
+//! # A server
+//!
+//! Make the [`Server`] once, from a [`Policy`] and the [`ServerKeys`]. It can be shared by all threads.
+//!
+//! ```
+//! use core::time::Duration;
+//! use device_flow::server::{Client, ClientAuthMethod, Policy, Server, ServerKeys};
+//!
+//! let policy = Policy::builder("https://login.example.com/device")
+//!     .lifetime(Duration::from_secs(600))
+//!     .build()?;
+//! let keys = ServerKeys::new(b"32 octets or more of a generator")?; // from your configuration
+//! let server = Server::new(policy, keys);
+//!
+//! let cli = Client::new("client_cli", ClientAuthMethod::None)?
+//!     .named("Example CLI")
+//!     .allow_device_grant()
+//!     .allow_scope("openid offline_access".parse()?);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! The front page of the repository has a whole host. A host that blocks uses [`Exchange::run_blocking`] instead of
+//! [`Exchange::run`]; the rest is the same:
+//!
+//! ```
+//! use std::sync::Mutex;
+//!
+//! use device_flow::code::Entropy;
+//! use device_flow::memory::Memory;
+//! use device_flow::server::{
+//!     Cause, Claim, Client, ClientAuthMethod, Found, Grant, GrantRefusal, Host, Policy, Request, Server,
+//!     ServerKeys, Unavailable,
+//! };
+//! use device_flow::wire::tokens::Tokens;
+//! use time::macros::datetime;
+//!
+//! struct Issuer {
+//!     cli: Client,
+//!     store: Mutex<Memory>,
+//! }
+//!
+//! impl Host for Issuer {
+//!     type Client = Client;
+//!     type Store = Mutex<Memory>;
+//!
+//!     fn store(&self) -> &Self::Store {
+//!         &self.store
+//!     }
+//!
+//!     async fn client(&self, claim: Claim<'_>) -> Result<Found<Client>, Unavailable> {
+//!         let is_known = claim.client_id() == Some(self.cli.id());
+//!         Ok(is_known.then(|| self.cli.clone()).into())
+//!     }
+//!
+//!     fn entropy(&self) -> Result<Entropy, Unavailable> {
+//!         let mut octets = [0; Entropy::OCTETS];
+//!         getrandom::fill(&mut octets)?;
+//!         Ok(octets.into())
+//!     }
+//!
+//!     async fn mint(&self, grant: Grant<'_>) -> Result<Tokens<'static>, GrantRefusal> {
+//!         Ok(Tokens::bearer(format!("for {}", grant.subject().as_str()))?)
+//!     }
+//! }
+//!
+//! let policy = Policy::builder("https://login.example.com/device").build()?;
+//! let server = Server::new(policy, ServerKeys::new(b"32 octets or more of a generator")?);
+//! let issuer = Issuer {
+//!     cli: Client::new("client_cli", ClientAuthMethod::None)?
+//!         .allow_device_grant()
+//!         .allow_scope("openid".parse()?),
+//!     store: Mutex::new(Memory::new()),
+//! };
+//!
+//! let request = Request::new("POST", b"client_id=client_cli&scope=openid")
+//!     .content_type(Some("application/x-www-form-urlencoded"));
+//! let exchange = server.device_authorization(request, "203.0.113.7", None, datetime!(2026-03-21 12:00 UTC));
+//! let reply = exchange.run_blocking(&issuer).ok_or("the host waited for something")?;
+//! assert_eq!(reply.cause(), Cause::Issued);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # The page
+//!
+//! A user signs in, types the code, and submits it with a POST: [`Server::enter`]. Show the [`Review`]: who asks, for what, when,
+//! from where, and the code, to be compared with the one on the device. The user's decision is another POST:
+//! [`Server::approve`] or [`Server::deny`], with [`Review::session_key`]. [`PageError`] has a sentence for the user where that
+//! failed.
+//!
+//! **Where [`Policy::has_verification_uri_complete`] is false, ignore a code in the page's URL.** A link that carries the code is how
+//! device logins are phished.
+//!
+//! # Another grant, another endpoint
+//!
+//! A reply with [`Cause::GrantTypeUnsupported`] is right if nobody serves that grant. A host that does answers the request itself:
+//!
+//! ```
+//! use device_flow::server::{Authenticated, Cause, Host, Reply, Request, Server};
+//! use time::OffsetDateTime;
+//!
+//! /// Returns the reply to send, or a client with an authorization code, which the host serves.
+//! async fn token<'r>(
+//!     server: &'r Server,
+//!     host: &impl Host,
+//!     request: Request<'r>,
+//!     address: &'r str,
+//!     now: OffsetDateTime,
+//! ) -> Result<Authenticated<'r>, Reply> {
+//!     let reply = server.token(request, address, now).run(host).await;
+//!     if reply.cause() != Cause::GrantTypeUnsupported {
+//!         return Err(reply);
+//!     }
+//!     let client = server.client(request, address, now).run(host).await?;
+//!     match client.parameter("grant_type").as_deref() {
+//!         Some("authorization_code") => Ok(client),
+//!         _ => Err(reply),
+//!     }
+//! }
+//! ```
+//!
+//! # What is stored
+//!
+//! One [`Session`] per login, from the first code to the last refresh, found by two keys; beside it a [`Pace`], which may be lost; and
+//! quotas, one [`RateState`] per key. [`Store`] has the operations and what must hold for each.
+//!
+//! ```text
+//! Pending ⇄ Claimed → Approved → Active ⟳ refreshed
+//!              ↓          ↓         ↓
+//!            Denied     Ended     Ended (withdrawn, revoked, replayed, reused, expired)
+//! ```
+//!
+//! A success is sent only after the store has committed the change to `Active`. A device code or a refresh token that is used again
+//! ends the login, because somebody else has it. A refresh token may be sent again for 30 s after it was replaced, because an
+//! answer can be lost.
+//!
+//! Ids such as C12 name rows of the decision tables. The tests that hold a row are named for it.
 
 mod authenticate;
 mod client;

@@ -403,10 +403,11 @@ impl PolicyBuilder {
         let gap = least_gap(interval);
         let usual = RETRY_WINDOW.min(gap.checked_div(2).unwrap_or_default());
         let usual = usual.max(MIN_RETRY_WINDOW);
-        let retry_window = self.retry_window.unwrap_or(usual);
-        if retry_window >= gap && !retry_window.is_zero() {
+        let is_too_long = |window: Duration| window >= gap && !window.is_zero();
+        if self.retry_window.is_some_and(is_too_long) {
             return Err(PolicyError::RetryWindow);
         }
+        let retry_window = self.retry_window.unwrap_or(usual);
         if let Some(refresh) = &self.refresh {
             refresh.check()?;
         }

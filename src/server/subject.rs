@@ -66,7 +66,7 @@ impl HostValue {
     ///
     /// # Errors
     ///
-    /// [`HostValueError`] for more than [`HostValue::MAX_BYTES`].
+    /// [`InvalidText::HostValue`] for more than [`HostValue::MAX_BYTES`].
     pub fn new(bytes: impl Into<Box<[u8]>>) -> Result<Self, InvalidText> {
         let bytes = bytes.into();
         if bytes.len() > Self::MAX_BYTES {

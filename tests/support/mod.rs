@@ -328,9 +328,9 @@ impl Host {
             match exchange.next() {
                 Next::Client(claim, ask) => match self.ask(Question::Client) {
                     Ok(()) => {
-                        let known = self.clients.iter();
-                        let known = known.filter(|known| Some(known.id()) == claim.client_id());
-                        let known = Found::from(known.last());
+                        let mut known = self.clients.iter();
+                        let known = known.find(|known| Some(known.id()) == claim.client_id());
+                        let known = Found::from(known);
                         ask.answer(Ok(self.found.as_ref().map_or(known, Found::as_ref)));
                     }
                     Err(unavailable) => ask.answer(Err::<Found<_>, _>(unavailable)),
