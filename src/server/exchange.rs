@@ -762,19 +762,11 @@ fn session_key(code: crate::wire::form::Raw<'_>, is_plain: bool) -> Option<Sessi
     Some(SessionKey(Digest::of_code(code)))
 }
 
-/// What an exchange ends in. Only this crate implements it.
-pub trait Finish<'r>: Sized + sealed::Sealed {
+/// What an exchange ends in. Only this crate can implement it.
+pub trait Finish<'r>: Sized {
     #[doc(hidden)]
     #[expect(private_interfaces, reason = "only this crate calls it")]
     fn finish(fixed: &Fixed<'r>, prepared: Option<&Prepared>, progress: &mut Progress) -> Self;
-}
-
-mod sealed {
-    pub trait Sealed {}
-    impl Sealed for super::Reply {}
-    impl Sealed for Result<super::Authenticated<'_>, super::Reply> {}
-    impl Sealed for Result<super::Review, super::PageError> {}
-    impl Sealed for Result<super::Session, super::PageError> {}
 }
 
 impl<'r> Finish<'r> for Reply {
@@ -786,8 +778,9 @@ impl<'r> Finish<'r> for Reply {
             GrantType::RefreshToken => INVALID_REFRESH,
         };
         let own = core::mem::take(&mut progress.own);
-        let (cause, number) = (progress.cause, progress.number);
-        Self::new(cause, number, own, invalid_grant, fixed.policy)
+        // Asked again after its end, it has failed: a success is told once.
+        let cause = core::mem::replace(&mut progress.cause, Cause::StoreFailed);
+        Self::new(cause, progress.number, own, invalid_grant, fixed.policy)
     }
 }
 

@@ -18,6 +18,7 @@ use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
 use subtle::ConstantTimeEq as _;
 
+use super::subject::InvalidText;
 use crate::code::UserCode;
 use crate::digest::{Digest, SessionKey, UserKey};
 
@@ -44,15 +45,15 @@ struct Derived {
 }
 
 impl Derived {
-    fn new(octets: &[u8]) -> Result<Self, KeyError> {
+    fn new(octets: &[u8]) -> Result<Self, InvalidText> {
         let first = octets.first().copied().unwrap_or_default();
         if octets.len() < 32 || octets.iter().all(|&b| b == first) {
-            return Err(KeyError);
+            return Err(InvalidText::ServerKey);
         }
-        let key = Hmac::<Sha256>::new_from_slice(octets).map_err(|_| KeyError)?;
+        let key = Hmac::<Sha256>::new_from_slice(octets).map_err(|_| InvalidText::ServerKey)?;
         let derive = |label: &[u8]| {
             let key = key.clone().chain_update(label).finalize().into_bytes();
-            Hmac::new_from_slice(&key).map_err(|_| KeyError)
+            Hmac::new_from_slice(&key).map_err(|_| InvalidText::ServerKey)
         };
         Ok(Self {
             user_codes: derive(b"user codes")?,
@@ -78,8 +79,8 @@ impl ServerKeys {
     ///
     /// # Errors
     ///
-    /// [`KeyError`] for fewer than 32 octets, or octets that are all the same.
-    pub fn new(octets: &[u8]) -> Result<Self, KeyError> {
+    /// [`InvalidText::ServerKey`] for fewer than 32 octets, or octets that are all the same.
+    pub fn new(octets: &[u8]) -> Result<Self, InvalidText> {
         Ok(Self {
             current: Derived::new(octets)?,
             previous: None,
@@ -91,7 +92,7 @@ impl ServerKeys {
     /// # Errors
     ///
     /// As for [`ServerKeys::new`].
-    pub fn with_previous(mut self, octets: &[u8]) -> Result<Self, KeyError> {
+    pub fn with_previous(mut self, octets: &[u8]) -> Result<Self, InvalidText> {
         self.previous = Some(Derived::new(octets)?);
         Ok(self)
     }
@@ -113,12 +114,6 @@ impl fmt::Debug for ServerKeys {
         f.write_str("ServerKeys(redacted)")
     }
 }
-
-/// A key that is too short or not random.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a server key must be at least 32 octets from a secure generator")]
-#[non_exhaustive]
-pub struct KeyError;
 
 /// The octets of a secret and of a tag.
 const SECRET: usize = 32;

@@ -177,7 +177,7 @@ pub use client::{Client, ClientAuthMethod};
 pub use exchange::{Ask, Authenticated, Exchange, Finish, Next, Server};
 pub use grant::{Grant, GrantRefusal};
 pub use host::{Host, Inserted, Store, Unavailable, Write};
-pub use keys::{KeyError, ServerKeys};
+pub use keys::ServerKeys;
 pub use pace::Pace;
 pub use page::{Consent, PageError, Review};
 pub use policy::{Policy, PolicyBuilder, PolicyError};

@@ -121,6 +121,9 @@ pub enum InvalidText {
         "an error code must not be empty; it and its description must be visible ascii without quotes and backslashes"
     )]
     ErrorText,
+    /// A key that [`ServerKeys::new`](super::ServerKeys::new) refuses.
+    #[error("a server key must be at least 32 octets from a secure generator")]
+    ServerKey,
     /// A limit that [`RateLimit::new`](super::RateLimit::new) refuses.
     #[error(
         "a rate limit must have a burst of at least one and a period from a millisecond to a day"
