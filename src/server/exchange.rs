@@ -30,7 +30,7 @@ use super::rate_limit::{RateLimited, Take};
 use super::reply::{Cause, INVALID_GRANT, INVALID_REFRESH, Reply};
 use super::request::{Form, GrantType, Request};
 use super::session::{Change, Session, Stored};
-use super::subject::{RequestSource, Subject};
+use super::subject::Subject;
 use super::{issue, poll, refresh};
 use crate::code::Entropy;
 use crate::digest::{Digest, QuotaKey, SessionKey, UserKey};
@@ -74,8 +74,10 @@ impl Server {
         self.exchange(Task::Token, request, source, None, now)
     }
 
-    /// Serves the device authorization endpoint ([RFC 8628, section 3.1]). `shown` is kept for the user who decides, who sees it
-    /// in the [`Review`].
+    /// Serves the device authorization endpoint ([RFC 8628, section 3.1]). `shown` says where the request came from,
+    /// as far as the host knows: an address, a place, a user agent. It is kept for the user who decides, and shown in the
+    /// [`Review`]. It is cut at 256 bytes; control and format characters are replaced, because some of them change the order of
+    /// what is read.
     ///
     /// [RFC 8628, section 3.1]: https://www.rfc-editor.org/rfc/rfc8628#section-3.1
     #[inline(always)]
@@ -83,7 +85,7 @@ impl Server {
         &'r self,
         request: Request<'r>,
         source: &'r str,
-        shown: Option<&'r RequestSource>,
+        shown: Option<&'r str>,
         now: OffsetDateTime,
     ) -> Exchange<'r, Reply> {
         self.exchange(Task::DeviceAuthorization(shown), request, source, None, now)

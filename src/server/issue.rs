@@ -14,6 +14,7 @@ use super::machine::{Fixed, Prepared, Progress, Quota, Step, Task};
 use super::policy::Policy;
 use super::reply::{Cause, Own};
 use super::session::{Issued, Session, Status};
+use super::subject::RequestSource;
 use crate::code::{DeviceCode, Entropy, UserCode};
 use crate::digest::{Digest, SessionKey};
 use crate::scope::{MAX_BYTES, Scope};
@@ -73,7 +74,7 @@ pub(super) fn draw(fixed: &Fixed<'_>, progress: &mut Progress, entropy: Entropy)
     let policy = fixed.policy;
     let (device_code, user_code) = entropy.codes(&policy.user_code);
     let source = match fixed.task {
-        Task::DeviceAuthorization(source) => source.cloned().map(Arc::new),
+        Task::DeviceAuthorization(source) => source.map(|shown| Arc::new(RequestSource::new(shown))),
         Task::Token
         | Task::Revocation
         | Task::Client

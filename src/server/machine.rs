@@ -17,7 +17,7 @@ use super::policy::Policy;
 use super::reply::{Cause, Own};
 use super::request::{Form, GrantType};
 use super::session::{Change, Session, Status};
-use super::subject::{RequestSource, Subject};
+use super::subject::Subject;
 use crate::code::{DeviceCode, UserCode};
 use crate::digest::{QuotaKey, SessionKey, UserKey};
 use crate::scope::Scope;
@@ -26,7 +26,7 @@ use crate::scope::Scope;
 #[derive(Clone, Copy)]
 pub(super) enum Task<'r> {
     Token,
-    DeviceAuthorization(Option<&'r RequestSource>),
+    DeviceAuthorization(Option<&'r str>),
     Revocation,
     Client,
     Enter { typed: &'r str, user: &'r Subject },

@@ -185,4 +185,4 @@ pub use rate_limit::{RateLimit, RateLimited, RateState, Take};
 pub use reply::{Cause, Reply};
 pub use request::Request;
 pub use session::{Change, Session, Status, Stored};
-pub use subject::{HostValue, InvalidText, RequestSource, Subject};
+pub use subject::{HostValue, InvalidText, Subject};

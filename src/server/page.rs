@@ -16,7 +16,7 @@ use super::client::Client;
 use super::machine::{Fixed, Prepared, Progress, Quota, Shown, Step, Task, Typed};
 use super::rate_limit::RateLimited;
 use super::session::{Approval, Session, State, Status, Stored};
-use super::subject::{HostValue, RequestSource, Subject};
+use super::subject::{HostValue, Subject};
 use crate::code::UserCode;
 use crate::digest::SessionKey;
 use crate::scope::Scope;
@@ -119,7 +119,7 @@ impl Review {
     }
 
     /// Returns where it asked from, as far as the host knew.
-    pub fn source(&self) -> Option<&RequestSource> {
+    pub fn source(&self) -> Option<&str> {
         self.session.source()
     }
 

@@ -200,9 +200,9 @@ impl Session {
         &self.scope
     }
 
-    /// Returns where the request came from, as far as the host knew.
-    pub fn source(&self) -> Option<&RequestSource> {
-        self.source.as_deref()
+    /// Returns where the request came from, as far as the host knew. It is untrusted text.
+    pub fn source(&self) -> Option<&str> {
+        self.source.as_deref().map(RequestSource::as_str)
     }
 
     /// Returns the name of the state. An expired session keeps the state that it had.

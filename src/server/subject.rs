@@ -131,24 +131,16 @@ pub enum InvalidText {
     RateLimit,
 }
 
-/// Where a request for codes came from, as far as the host knows: an address, a place, a user agent.
-///
-/// It is kept with the session and shown in the review. A user who reads the name of a strange city does not approve. The text
-/// is cut at 256 bytes. Control and format characters are replaced, because some of them change the order of what is read.
-///
-/// # Security
-///
-/// This is untrusted text: escape it before you show it in a page.
+/// Where a request for codes came from, cut and cleaned: control and format characters are replaced.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "String", into = "String")]
-pub struct RequestSource(Box<str>);
+pub(super) struct RequestSource(Box<str>);
 
 impl RequestSource {
     /// The most bytes that are kept.
-    pub const MAX_BYTES: usize = 256;
+    const MAX_BYTES: usize = 256;
 
-    /// Makes the source of this text, cut and cleaned.
-    pub fn new(text: &str) -> Self {
+    pub(super) fn new(text: &str) -> Self {
         let mut kept = String::with_capacity(text.len().min(Self::MAX_BYTES));
         for character in text.chars() {
             let shown = if is_hidden(character) {
@@ -164,8 +156,7 @@ impl RequestSource {
         Self(kept.into())
     }
 
-    /// Returns the text.
-    pub fn as_str(&self) -> &str {
+    pub(super) fn as_str(&self) -> &str {
         &self.0
     }
 }
