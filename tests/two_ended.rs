@@ -13,8 +13,6 @@
 )]
 #![expect(clippy::std_instead_of_alloc, reason = "a test has std")]
 
-#[path = "support/login.rs"]
-mod login;
 #[path = "support/pair.rs"]
 mod pair;
 mod support;
@@ -30,6 +28,7 @@ use std::sync::LazyLock;
 use device_flow::client::{
     DeviceFlow, Endpoints, Expiry, MAX_BODY, Next, Outcome, Received, Step, Verdict, verdict,
 };
+use device_flow::server::Cause;
 use pair::{Client, Commit, Dialogue, Granted, Heard, Meddler, Op, Setup, Summary, User};
 use proptest::prelude::*;
 use proptest::test_runner::{TestCaseError, TestRunner};
@@ -137,12 +136,18 @@ fn dialogue(op: impl Strategy<Value = Op>) -> impl Strategy<Value = Dialogue> {
 
 // Playing.
 
-/// How many dialogues ended in what, how many requests reached the server, and how many dialogues met a `slow_down`.
+/// How many dialogues ended in what, how many requests reached the server, how many dialogues met a `slow_down`, and what became
+/// of the refreshes.
 #[derive(Default)]
 struct Count {
     endings: BTreeMap<&'static str, u64>,
     messages: u64,
     slowed_down: u64,
+    /// How many refreshes brought new tokens, and how many were sent again.
+    refreshed: u64,
+    resent: u64,
+    /// What the device was told when its login was over.
+    ended: BTreeMap<&'static str, u64>,
 }
 
 /// Plays dialogues, and each one that fails once more, to write it down.
@@ -181,6 +186,11 @@ fn explore(
         *count.endings.entry(summary.ending).or_default() += 1;
         count.messages += summary.messages;
         count.slowed_down += u64::from(summary.slowed_down);
+        count.refreshed += summary.refreshes.heard;
+        count.resent += summary.refreshes.resent;
+        if let Some(ended) = summary.refreshes.ended {
+            *count.ended.entry(ended.as_str()).or_default() += 1;
+        }
         Ok(())
     });
     if let Err(failure) = outcome {
@@ -189,8 +199,13 @@ fn explore(
     let count = count.into_inner();
     // Past the capture of the test, which `eprintln!` is not.
     let line = format!(
-        "{name}: {CASES} dialogues, {} messages, {} slowed down, {:?}\n",
-        count.messages, count.slowed_down, count.endings
+        "{name}: {CASES} dialogues, {} messages, {} slowed down, {:?}; {} refreshes, {} sent again, {:?}\n",
+        count.messages,
+        count.slowed_down,
+        count.endings,
+        count.refreshed,
+        count.resent,
+        count.ended
     );
     io::stderr().write_all(line.as_bytes()).unwrap();
     count
@@ -210,6 +225,8 @@ fn every_dialogue_ends_in_what_the_user_chose_or_in_expiry_or_after_a_loss_in_re
         1 => Just(Op::Meddles(Meddler::Thief)),
     ];
     let count = explore("any weather", dialogue(op), |_, _| ());
+    assert!(count.refreshed > 0 && count.resent > 0);
+    assert!(count.ended.contains_key("reuse"));
     let endings: Vec<_> = count.endings.into_keys().collect();
     let all = [
         "denied",
@@ -232,7 +249,9 @@ fn without_a_loss_and_with_one_clock_nobody_is_slowed_down_and_nobody_is_rejecte
         let mut ops = dialogue.turns.iter().flatten();
         let excused = ops.any(|op| matches!(op, Op::Withdraw | Op::Purge));
         assert!(excused || summary.ending != "rejected", "rejected");
+        assert_ne!(summary.refreshes.ended, Some(Cause::Reuse));
     });
+    assert!(count.refreshed > 0);
     assert!(count.endings["granted"] > 0 && count.endings["denied"] > 0);
 }
 
@@ -272,8 +291,8 @@ fn without_a_loss_what_the_user_chose_before_the_device_gave_up_always_arrives()
         1 => Just(Op::Deny)
     ];
     // Turns come before every wait and every poll: two to an interval.
-    // With a slow clock, and twice the interval for a decision in the last moment, there is half a second for the network.
-    let delays = (0..250_i64, 0..250_i64);
+    // An approval in the last moment may be redeemed for a minute and an interval more: enough for a slow clock and a slow network.
+    let delays = (0..9000_i64, 0..9000_i64);
     let dialogues = (setup(), rate, 0..130_usize, choice, delays);
     let dialogues = dialogues.prop_map(|(mut setup, rate, before, choice, delays)| {
         setup.polls_at_the_end = true;
@@ -290,6 +309,76 @@ fn without_a_loss_what_the_user_chose_before_the_device_gave_up_always_arrives()
         }
     });
     assert!(count.endings["granted"] > 0 && count.endings["denied"] > 0);
+}
+
+// Refreshes.
+
+/// A login that is approved at once, and the turns of its refreshes.
+fn login(setup: Setup, refreshes: impl IntoIterator<Item = Vec<Op>>) -> Dialogue {
+    let approves = vec![
+        Op::Enter(User::Alice),
+        Op::Approve(User::Alice, Granted::All),
+    ];
+    let mut turns = vec![approves, Vec::new()];
+    turns.extend(refreshes);
+    Dialogue { setup, turns }
+}
+
+/// An exchange from which the device learns nothing, or that is repeated on the way.
+fn loss() -> impl Strategy<Value = Vec<Op>> {
+    let losses = prop::sample::select(vec![
+        Op::LoseRequest,
+        Op::LoseAnswer,
+        Op::GatewayBefore,
+        Op::GatewayAfter,
+        Op::Dies,
+        Op::Twice(Heard::Second),
+        Op::Commits(Commit::Down),
+        Op::Commits(Commit::UnheardButDone),
+        Op::Commits(Commit::UnheardAndNotDone),
+    ]);
+    (losses, 0..2000_i64).prop_map(|(loss, delay)| vec![loss, Op::DelayRequest(delay)])
+}
+
+/// Two losses in a row are over within the grace of 30 s. Whatever was lost, the device is still signed in afterwards.
+#[test]
+fn a_refresh_that_is_sent_again_within_the_grace_never_ends_the_login() {
+    let rounds = prop::collection::vec(prop::collection::vec(loss(), 0..=2), 1..7);
+    let dialogues = (setup(), rounds).prop_map(|(setup, rounds)| {
+        // After the losses one refresh in fair weather.
+        let turns = rounds.into_iter().flat_map(|mut turns| {
+            turns.push(Vec::new());
+            turns
+        });
+        login(setup, turns)
+    });
+    let count = explore("lost refreshes", dialogues, |_, summary| {
+        assert_eq!(summary.ending, "granted");
+        assert_eq!(summary.refreshes.ended, None);
+        assert!(summary.is_active && summary.refreshes.heard > 0);
+    });
+    assert!(count.resent > 0);
+}
+
+/// "A thief and the owner who both refresh end the login within the grace plus one more refresh of the loser."
+#[test]
+fn a_thief_and_the_owner_who_both_refresh_end_the_login() {
+    let dialogues = (setup(), 0..6_usize, loss(), any::<bool>());
+    let dialogues = dialogues.prop_map(|(setup, before, loss, is_lossy)| {
+        let mut turns = vec![Vec::new(); before];
+        // The first refresh after the theft may not arrive, or only a second time.
+        let mut theft = vec![Op::Meddles(Meddler::Thief)];
+        theft.extend(if is_lossy { loss } else { Vec::new() });
+        turns.push(theft);
+        login(setup, turns)
+    });
+    let count = explore("a thief", dialogues, |_, summary| {
+        assert_eq!(summary.ending, "granted");
+        let ended = [Some(Cause::Reuse), Some(Cause::Ended)];
+        assert!(ended.contains(&summary.refreshes.ended));
+        assert!(!summary.is_active);
+    });
+    assert!(count.ended.contains_key("reuse") && count.ended.contains_key("ended"));
 }
 
 // A server that is none.

@@ -68,7 +68,7 @@ fn no_line_is_wider_than_a_hundred_columns() {
 fn each_json_line_is_an_event_of_a_scene() {
     for line in printed(&["--json"]).lines() {
         let event: Value = serde_json::from_str(line).unwrap();
-        assert!(matches!(event["scene"].as_u64(), Some(1..=4)), "{line}");
+        assert!(matches!(event["scene"].as_u64(), Some(1..=8)), "{line}");
         assert!(event["at_ms"].is_u64(), "{line}");
         assert!(event["event"].is_string(), "{line}");
     }
@@ -100,14 +100,52 @@ fn every_request_is_answered_with_its_cause_in_the_log_alone() {
         (3, "pending"),
         (3, "expired"),
         (4, "issued"),
+        (5, "refreshed"),
+        (5, "refreshed"),
+        (6, "refreshed"),
+        (6, "refreshed"),
+        (6, "refreshed"),
+        (7, "refreshed"),
+        (7, "reuse"),
+        (7, "ended"),
+        (8, "revoked"),
+        (8, "ended"),
+        (8, "nothing_to_revoke"),
     ];
     assert_eq!(causes, wanted);
     assert_eq!(events("request").len(), wanted.len());
     for response in responses {
         let body = response["body"].as_str().unwrap();
-        let body: Value = serde_json::from_str(body).unwrap();
-        assert!(body.get("cause").is_none(), "{body}");
+        // A revocation has no body.
+        assert_eq!(
+            body.is_empty(),
+            response["scene"] == 8 && response["status"] == 200
+        );
+        if !body.is_empty() {
+            let body: Value = serde_json::from_str(body).unwrap();
+            assert!(body.get("cause").is_none(), "{body}");
+        }
     }
+}
+
+#[test]
+fn a_lost_answer_is_marked_and_each_refresh_token_is_another_one() {
+    let responses = events("response");
+    let lost = responses.iter().filter(|response| response["lost"] == true);
+    assert_eq!(lost.count(), 1);
+    let mut tokens: Vec<_> = responses
+        .iter()
+        .filter_map(|response| {
+            let body: Value = serde_json::from_str(response["body"].as_str()?).ok()?;
+            Some(body.get("refresh_token")?.as_str()?.to_owned())
+        })
+        .collect();
+    let count = tokens.len();
+    assert_eq!(count, 7);
+    tokens.sort_unstable();
+    tokens.dedup();
+    assert_eq!(tokens.len(), count);
+    assert!(printed(&[]).contains("lost on the way"));
 }
 
 #[test]

@@ -1,24 +1,30 @@
-//! Both halves of the device grant in one process: a play in four scenes on a simulated clock, without a network.
+//! Both halves of the device grant in one process: eight scenes on a simulated clock, without a network.
 //!
 //! 1. a login with `WorkOS` Connect: polls too soon, an approval of less than was asked for, tokens, a replay of the used code;
 //! 2. a confidential client, and a user who says no;
 //! 3. a code that nobody approves in time;
-//! 4. a page on which somebody guesses codes.
+//! 4. a page on which somebody guesses codes;
+//! 5. a refresh of the tokens;
+//! 6. a refresh whose answer is lost, and that is sent again;
+//! 7. a refresh token that is stolen;
+//! 8. a device that is signed out.
 //!
 //! ```text
 //! cargo run --example walkthrough            # to read; in colour on a terminal
 //! cargo run --example walkthrough -- --json  # one JSON object a line
 //! ```
 //!
-//! Every answer is checked. The exit status is 1 where one is not as expected, with what was expected and what came on the
-//! standard error; 2 for arguments that there are not.
+//! Every answer is checked. The exit status is 1 if one is not as expected: the standard error then says what was expected and
+//! what came. It is 2 for an unknown argument.
 //!
-//! What to copy is in two files: [`host`], a server around the server half, and [`page`], where its users decide. The device is
-//! [`stage::Stage::poll`]. [`scenes`] is the play; [`transcript`] prints it.
+//! What to copy is in two files: [`host`], what the server half asks its host for, and [`service`], one line for each endpoint
+//! and each action on the page. The device is [`stage::Stage::poll`]. [`scenes`] says what happens, and [`transcript`] prints it.
+
+#![expect(clippy::std_instead_of_alloc, reason = "an example has std")]
 
 mod host;
-mod page;
 mod scenes;
+mod service;
 mod stage;
 mod transcript;
 

@@ -1,20 +1,22 @@
-//! The play.
+//! What happens in each scene, and what is expected of each answer.
 
 use core::time::Duration;
+use std::sync::{Arc, Mutex};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use device_flow::client::{DeviceFlow, Endpoints, Expiry, Outcome, Verdict};
-use device_flow::digest::SecretDigest;
+use device_flow::client::{DeviceFlow, Endpoints, Expiry, Outcome, Tokens, Verdict};
+use device_flow::digest::{SecretDigest, SessionKey};
+use device_flow::memory::Memory;
 use device_flow::scope::Scope;
 use device_flow::server::{
-    Authentication, Cause, HostValue, Policy, PolicyBuilder, Registration, Subject,
+    Cause, Client, ClientAuthMethod, HostValue, Policy, PolicyBuilder, Status, Subject,
 };
-
 use serde_json::Value;
 
-use super::host::{Consent, Dice, Host, ISSUER, User};
-use super::stage::{Expected, Result, Stage, name};
+use super::host::{DemoHost, Dice, ISSUER, Membership, User};
+use super::service::Service;
+use super::stage::{BEGINNING, Expected, Result, Stage, name};
 use super::transcript::{Party, Transcript};
 
 /// A command-line tool: whoever has it can read its code, so it has no secret.
@@ -29,12 +31,19 @@ const SECRET: &str = "sk_7Fjfp0ZBr1KtDRbnfVdmIw";
 /// What the tool asks for.
 const SCOPE: &str = "openid profile email offline_access";
 
+/// What it asks for where refresh tokens are all that matters.
+const OFFLINE: &str = "profile offline_access";
+
 /// Plays all of it.
 pub(crate) fn play(transcript: &mut Transcript) -> Result<()> {
     login(transcript)?;
     denied(transcript)?;
     expired(transcript)?;
     guessed(transcript)?;
+    refreshed(transcript)?;
+    lost(transcript)?;
+    stolen(transcript)?;
+    signed_out(transcript)?;
     transcript.end();
     Ok(())
 }
@@ -54,8 +63,9 @@ fn login(transcript: &mut Transcript) -> Result<()> {
 
     stage.until(seconds(7));
     stage.note(
-        "A second process of the tool has the same code and no patience: it polls 2 s after the last poll. Told to wait 5 s, \
-        it may come as early as 3.75 s. So it is slowed down, and the interval of this code is 10 s from now on.",
+        "A second process of the tool uses the same code, and polls only 2 s after the last poll. The interval is 5 s, and the \
+        server accepts a poll after 3.75 s at the earliest. So it answers slow_down, and the interval of this code is 10 s from \
+        now on.",
     );
     let verdict = stage.poll_again(Party::Device, &slow_down(10))?;
     let slowed = Verdict::SlowDown(Some(seconds(10)));
@@ -64,28 +74,27 @@ fn login(transcript: &mut Transcript) -> Result<()> {
     let waiting = stage.poll(waiting, &slow_down(10))?;
     let waiting = stage.goes_on(waiting)?;
     stage.note(
-        "The first process kept to its 5 s, but the pace belongs to the code: it learns the wider interval now and comes back \
-        in 10 s. The interval does not grow again, for it grows once per accepted poll.",
+        "The first process did wait for 5 s, but the interval belongs to the code, not to the process. It learns the new interval \
+        now, and comes back in 10 s. The interval has not grown again: it grows once for each accepted poll.",
     );
 
     stage.until(seconds(12));
-    stage.note("Typed as people do. Case, spaces and dashes do not matter.");
-    let entered = stage.enter(&alice, &prompt.user_code.to_lowercase().replace('-', " "));
+    stage.note(
+        "Alice types the code in lower case, with a space. Case, spaces and dashes do not matter.",
+    );
+    let entered = stage.enter(&alice, &prompt.user_code.to_lowercase().replace('-', " "))?;
     let review = stage.accepted(entered)?;
     let shown = review.user_code().display().to_string();
     stage.expect("the code on the page", &prompt.user_code, &shown)?;
 
     stage.until(seconds(16));
-    stage.note("Alice unticks the address. She may grant less than was asked for, never more.");
+    stage.note("Alice does not allow the email address. She may grant less than was asked for, never more.");
     let granted: Scope = "openid profile offline_access".parse()?;
-    let approved = stage.approve(&alice, review.session_key(), &granted, &consent()?);
+    let login = *review.session_key();
+    let approved = stage.approve(&alice, &login, &granted, &membership()?)?;
     stage.accepted(approved)?;
 
-    let success = Expected::new(200, Cause::Granted)
-        .member("token_type", "Bearer")
-        .member("expires_in", 300)
-        .member("scope", granted.as_str());
-    let step = stage.poll(waiting, &success)?;
+    let step = stage.poll(waiting, &self::granted(granted.as_str()))?;
     let outcome = stage.ends(step)?;
     let Outcome::Granted(tokens) = &outcome else {
         return Err(stage.mismatch("tokens", name(&outcome)));
@@ -101,27 +110,25 @@ fn login(transcript: &mut Transcript) -> Result<()> {
         format!("has its tokens. In the ID token: {}", listed(&claims)),
     );
     stage.note(
-        "No address. The response names the scope, which RFC 6749, section 5.1, requires where it is not the one asked for; so \
-        the device knows what it was not given: email.",
+        "There is no email address. The response names the scope, as RFC 6749, section 5.1, requires if it is not the one that \
+        was asked for. So the device knows that it did not get: email.",
     );
 
     stage.until(seconds(35));
-    stage.note("Somebody found the device code in a log and tries it. It was redeemed 15 s ago: a code is good once.");
-    let left = stage.host.refresh_tokens();
-    stage.expect("refresh tokens", &1, &left)?;
+    stage.note("Somebody found the device code in a log, and tries it. It was redeemed 15 s ago, and is good only once.");
+    stage.expect_login(&login, Status::Active)?;
     stage.poll_again(
         Party::Thief,
         &Expected::error(Cause::Replay, "invalid_grant"),
     )?;
-    let left = stage.host.refresh_tokens();
-    stage.expect("refresh tokens", &0, &left)?;
+    stage.expect_login(&login, Status::Ended)?;
     stage.says(
         Party::Server,
-        "revokes the tokens of that login: nobody can tell who of the two was the thief.",
+        "has ended the login: its refresh token is void. Nobody can tell which of the two is the thief.",
     );
     stage.note(
-        "The peer learns no more than for a code that never was. The cause is in the log alone: within 10 s it would have been \
-        a duplicate, a request that the network sent twice, and nothing would have been revoked.",
+        "The thief gets the same answer as for a code that never existed; only the log knows the cause. Within 2 s after the \
+        redemption it would have been a duplicate, a request that the network delivered twice, and the login would go on.",
     );
     Ok(())
 }
@@ -129,7 +136,7 @@ fn login(transcript: &mut Transcript) -> Result<()> {
 fn denied(transcript: &mut Transcript) -> Result<()> {
     transcript.scene(
         "a confidential client, and a user who says no",
-        "A television whose backend has a secret. It authenticates at both endpoints, in the header.",
+        "The backend of a television has a secret. It authenticates with it at both endpoints, in the header.",
     );
     let alice = alice()?;
     let mut stage = stage(policy(), 2, transcript)?;
@@ -139,11 +146,11 @@ fn denied(transcript: &mut Transcript) -> Result<()> {
     let (waiting, prompt) = stage.start(&flow, &issued(300))?;
 
     stage.until(seconds(3));
-    let entered = stage.enter(&alice, &prompt.user_code);
+    let entered = stage.enter(&alice, &prompt.user_code)?;
     let review = stage.accepted(entered)?;
     stage.note("Alice has no television.");
     stage.after(seconds(1));
-    let denied = stage.deny(&alice, review.session_key());
+    let denied = stage.deny(&alice, review.session_key())?;
     stage.accepted(denied)?;
 
     let step = stage.poll(waiting, &Expected::error(Cause::Denied, "access_denied"))?;
@@ -152,14 +159,16 @@ fn denied(transcript: &mut Transcript) -> Result<()> {
         return Err(stage.mismatch("a denial", name(&outcome)));
     };
     stage.says(Party::Device, "shows: the request was denied.");
-    stage.note("It asks no more: RFC 8628, section 3.5, leaves it to the user to start again.");
+    stage.note(
+        "The device stops polling, as RFC 8628, section 3.5, asks of it. The user may start again.",
+    );
     Ok(())
 }
 
 fn expired(transcript: &mut Transcript) -> Result<()> {
     transcript.scene(
         "a code that nobody approves in time",
-        "The codes of this server live for 12 s, so that the scene is short. Alice opens the page, and the doorbell rings.",
+        "In this scene codes live for 12 s only. Alice enters the code, and then the doorbell rings.",
     );
     let alice = alice()?;
     let policy = policy().lifetime(seconds(12));
@@ -167,7 +176,7 @@ fn expired(transcript: &mut Transcript) -> Result<()> {
     let (waiting, prompt) = stage.start(&cli()?, &issued(12))?;
 
     stage.until(seconds(4));
-    let entered = stage.enter(&alice, &prompt.user_code);
+    let entered = stage.enter(&alice, &prompt.user_code)?;
     let review = stage.accepted(entered)?;
     let waiting = stage.poll(waiting, &pending())?;
     let waiting = stage.goes_on(waiting)?;
@@ -175,8 +184,8 @@ fn expired(transcript: &mut Transcript) -> Result<()> {
     let waiting = stage.goes_on(waiting)?;
 
     stage.note(
-        "By the device's clock the code is past its 12 s. The device asks one last time nonetheless: clocks differ, and \
-        expiry is the server's word.",
+        "By the clock of the device, the code has expired. The device asks one last time all the same: clocks differ, and the \
+        server decides when a code has expired.",
     );
     let step = stage.poll(waiting, &Expected::error(Cause::Expired, "expired_token"))?;
     let outcome = stage.ends(step)?;
@@ -186,16 +195,16 @@ fn expired(transcript: &mut Transcript) -> Result<()> {
     stage.says(Party::Device, "shows: the code has expired; start again.");
 
     stage.until(seconds(20));
-    let approved = stage.approve(&alice, review.session_key(), review.scope(), &consent()?);
-    stage.refused(approved, "no decision, Expired")?;
+    let approved = stage.approve(&alice, review.session_key(), review.scope(), &membership()?)?;
+    stage.refused(&approved, "Expired")?;
     Ok(())
 }
 
 fn guessed(transcript: &mut Transcript) -> Result<()> {
     transcript.scene(
         "a page on which somebody guesses",
-        "Mallory has an account and no device. Each user may enter five codes at once, then one a minute; a code is one of \
-        25,600,000,000. Meanwhile the device is without a network, so that it does not poll.",
+        "Mallory has an account, but no device. Each user may enter five codes at once, then one a minute; there are \
+        25,600,000,000 codes. The device has no network in this scene, so that it does not poll.",
     );
     let (alice, mallory) = (alice()?, mallory()?);
     let mut stage = stage(policy(), 4, transcript)?;
@@ -204,28 +213,30 @@ fn guessed(transcript: &mut Transcript) -> Result<()> {
     let guesses = ["BBBB-BBBB", "BBBB-BBBC", "BBBB-BBBD", "BBBB-BBBF"];
     for (typed, second) in guesses.into_iter().zip(10..) {
         stage.until(seconds(second));
-        let entered = stage.enter(&mallory, typed);
-        stage.refused(entered, "wrong code, Unknown")?;
+        let entered = stage.enter(&mallory, typed)?;
+        stage.refused(&entered, "UnknownCode")?;
     }
-    stage.note("What cannot be a code pays a guess as well.");
+    stage.note("Text that cannot be a code counts as a guess, too.");
     stage.until(seconds(14));
-    let entered = stage.enter(&mallory, "hello");
-    stage.refused(entered, "wrong code, Malformed")?;
+    let entered = stage.enter(&mallory, "hello")?;
+    stage.refused(&entered, "MalformedCode")?;
 
     stage.until(seconds(15));
-    let entered = stage.enter(&mallory, "BBBB-BBBG");
-    stage.refused(entered, "too often, for 55s")?;
+    let entered = stage.enter(&mallory, "BBBB-BBBG")?;
+    stage.refused(&entered, "RateLimited, for 55 s")?;
     stage.note(
-        "The five are spent. The guess is paid for before anything is looked up, so the answer is the same for every code: \
-        even for the right one, next.",
+        "The five guesses are used up. The server counts a guess before it looks the code up, so that the answer is the same \
+        for every code. Next, Mallory enters the right one.",
     );
     stage.until(seconds(18));
-    let entered = stage.enter(&mallory, &prompt.user_code);
-    stage.refused(entered, "too often, for 52s")?;
+    let entered = stage.enter(&mallory, &prompt.user_code)?;
+    stage.refused(&entered, "RateLimited, for 52 s")?;
 
     stage.until(seconds(20));
-    stage.note("The limit is Mallory's. Alice, whose device it is, is not locked out.");
-    let entered = stage.enter(&alice, &prompt.user_code);
+    stage.note(
+        "The limit counts by user: Mallory's guesses do not lock Alice out, whose device it is.",
+    );
+    let entered = stage.enter(&alice, &prompt.user_code)?;
     stage.accepted(entered)?;
 
     stage.until(seconds(24));
@@ -235,33 +246,221 @@ fn guessed(transcript: &mut Transcript) -> Result<()> {
     };
     stage.says(
         Party::Device,
-        "is switched off. Nothing was in flight, so no token is lost.",
+        "is switched off. It was not waiting for an answer, so no tokens are lost.",
     );
     Ok(())
+}
+
+fn refreshed(transcript: &mut Transcript) -> Result<()> {
+    transcript.scene(
+        "a refresh",
+        "Alice has signed in with the tool as in scene 1. That is not shown again, nor in the next scenes. The tool has asked for \
+        less, so that there is no ID token to print. Its access token is good for 5 minutes. After that the tool sends its \
+        refresh token, and gets new tokens. Alice does not notice.",
+    );
+    let mut stage = stage(policy(), 5, transcript)?;
+    let (first, login) = signed_in(&mut stage)?;
+
+    stage.until(seconds(310));
+    let second = stage.refresh(
+        Party::Device,
+        CLI,
+        refresh_token(&first)?,
+        &refreshed_tokens(),
+    )?;
+    let second = tokens(&stage, second)?;
+    let is_same = second.refresh_token() == first.refresh_token();
+    stage.expect("the same refresh token again", &false, &is_same)?;
+    stage.expect_login(&login, Status::Active)?;
+    stage.note(
+        "A refresh token is good for one refresh, and each answer brings the next one. The tool must store that before it \
+        does anything else. The server keeps digests only: no token can be read from its store.",
+    );
+
+    stage.until(seconds(620));
+    stage.refresh(
+        Party::Device,
+        CLI,
+        refresh_token(&second)?,
+        &refreshed_tokens(),
+    )?;
+    Ok(())
+}
+
+fn lost(transcript: &mut Transcript) -> Result<()> {
+    transcript.scene(
+        "a refresh whose answer is lost",
+        "The tool sends its refresh token, and the network loses the answer. Now the server has replaced the refresh token, and \
+        the tool has the old one only.",
+    );
+    let mut stage = stage(policy(), 6, transcript)?;
+    let (first, login) = signed_in(&mut stage)?;
+
+    stage.until(seconds(310));
+    stage.refresh_in_vain(
+        Party::Device,
+        CLI,
+        refresh_token(&first)?,
+        &refreshed_tokens(),
+    )?;
+
+    stage.until(seconds(320));
+    stage.says(
+        Party::Device,
+        "has waited for 10 s, and sends the same request again.",
+    );
+    let second = stage.refresh(
+        Party::Device,
+        CLI,
+        refresh_token(&first)?,
+        &refreshed_tokens(),
+    )?;
+    let second = tokens(&stage, second)?;
+    stage.note(
+        "For 30 s the server accepts a refresh token that it has replaced, because an answer can be lost. The new answer has \
+        a new refresh token. The one in the lost answer is void now.",
+    );
+
+    stage.until(seconds(630));
+    stage.refresh(
+        Party::Device,
+        CLI,
+        refresh_token(&second)?,
+        &refreshed_tokens(),
+    )?;
+    stage.expect_login(&login, Status::Active)?;
+    stage.says(
+        Party::Device,
+        "is still signed in. Alice has not noticed anything.",
+    );
+    Ok(())
+}
+
+fn stolen(transcript: &mut Transcript) -> Result<()> {
+    transcript.scene(
+        "a stolen refresh token",
+        "A thief has copied the refresh token from Alice's disk. A refresh token is good for one refresh, so the second of the \
+        two who use it reveals the theft.",
+    );
+    let mut stage = stage(policy(), 7, transcript)?;
+    let (owners, login) = signed_in(&mut stage)?;
+
+    stage.until(seconds(120));
+    let thiefs = stage.refresh(
+        Party::Thief,
+        CLI,
+        refresh_token(&owners)?,
+        &refreshed_tokens(),
+    )?;
+    let thiefs = tokens(&stage, thiefs)?;
+    stage.note("The tool is a public client: the server cannot tell the thief from the tool yet.");
+
+    stage.until(seconds(310));
+    let reuse = Expected::error(Cause::Reuse, "invalid_grant");
+    stage.refresh(Party::Device, CLI, refresh_token(&owners)?, &reuse)?;
+    stage.expect_login(&login, Status::Ended)?;
+    stage.says(
+        Party::Server,
+        "has ended the login: a refresh token that it replaced 190 s ago was used again, so two parties have it.",
+    );
+    stage.says(Party::Device, "shows: you are signed out; sign in again.");
+
+    stage.until(seconds(400));
+    let ended = Expected::error(Cause::Ended, "invalid_grant");
+    stage.refresh(Party::Thief, CLI, refresh_token(&thiefs)?, &ended)?;
+    stage.note(
+        "The thief's new refresh token is void, too. The thief's access token is good until it expires, for 20 s more: whoever \
+        accepts access tokens as JWTs does not ask the server about them. So make them short-lived.",
+    );
+    Ok(())
+}
+
+fn signed_out(transcript: &mut Transcript) -> Result<()> {
+    transcript.scene(
+        "a sign-out",
+        "Alice signs out with the tool. It gives its refresh token back (RFC 7009), and forgets its tokens.",
+    );
+    let mut stage = stage(policy(), 8, transcript)?;
+    let (tokens, login) = signed_in(&mut stage)?;
+
+    stage.until(seconds(60));
+    let revoked = Expected::new(200, Cause::Revoked);
+    stage.revoke(Party::Device, CLI, refresh_token(&tokens)?, &revoked)?;
+    stage.expect_login(&login, Status::Ended)?;
+    stage.says(Party::Device, "shows: you are signed out.");
+
+    stage.until(seconds(70));
+    stage.note("A copy of the token that somebody made before is of no use any more.");
+    let ended = Expected::error(Cause::Ended, "invalid_grant");
+    stage.refresh(Party::Thief, CLI, refresh_token(&tokens)?, &ended)?;
+
+    stage.until(seconds(80));
+    let nothing = Expected::new(200, Cause::NothingToRevoke);
+    stage.revoke(Party::Thief, CLI, "a-guess", &nothing)?;
+    stage.note(
+        "The answer to a revocation is the same for every token, good or bad, so that nobody can test tokens here. Only the \
+        log knows the difference.",
+    );
+    Ok(())
+}
+
+/// A login with the tool as in scene 1, not shown: its tokens, and the key of its session.
+fn signed_in(stage: &mut Stage<'_>) -> Result<(Tokens, SessionKey)> {
+    let alice = alice()?;
+    let (outcome, login) = stage.hidden(|stage| {
+        let (waiting, prompt) = stage.start(&cli()?.scope(OFFLINE), &issued(300))?;
+        let entered = stage.enter(&alice, &prompt.user_code)?;
+        let review = stage.accepted(entered)?;
+        let login = *review.session_key();
+        let approved = stage.approve(&alice, &login, review.scope(), &membership()?)?;
+        stage.accepted(approved)?;
+        let step = stage.poll(waiting, &granted(OFFLINE))?;
+        Ok((stage.ends(step)?, login))
+    })?;
+    let Outcome::Granted(tokens) = outcome else {
+        return Err(stage.mismatch("tokens", name(&outcome)));
+    };
+    stage.says(Party::Device, "has its tokens.");
+    Ok((tokens, login))
+}
+
+/// The tokens of an answer to a refresh, which reads like one to a poll.
+fn tokens(stage: &Stage<'_>, verdict: Verdict) -> Result<Tokens> {
+    if let Verdict::Tokens(tokens) = verdict {
+        return Ok(tokens);
+    }
+    Err(stage.mismatch("tokens", format_args!("{verdict:?}")))
+}
+
+fn refresh_token(tokens: &Tokens) -> Result<&str> {
+    Ok(tokens.refresh_token().ok_or("there is no refresh token")?)
 }
 
 /// The scene's server, with codes of its own.
 fn stage(policy: PolicyBuilder, seed: u64, transcript: &mut Transcript) -> Result<Stage<'_>> {
     let scope: Scope = SCOPE.parse()?;
-    let tool = Registration::new(CLI, Authentication::Public)?
+    let tool = Client::new(CLI, ClientAuthMethod::None)?
+        .named("Acme CLI")
         .allow_device_grant()
         .allow_scope(scope.clone());
-    let secret = Authentication::secret(SecretDigest::of(SECRET));
-    let television = Registration::new(BACKEND, secret)?
+    let secret = ClientAuthMethod::secret(SecretDigest::of(SECRET));
+    let television = Client::new(BACKEND, secret)?
+        .named("Acme TV")
         .allow_device_grant()
         .allow_scope(scope);
-    let users = vec![alice()?, mallory()?];
-    let host = Host::new(
-        policy.build()?,
-        vec![tool, television],
-        users,
-        Dice::new(seed),
-    )?;
-    Ok(Stage::new(host, transcript))
+    let host = DemoHost {
+        store: Mutex::new(Memory::new()),
+        clients: vec![Arc::new(tool), Arc::new(television)],
+        users: vec![alice()?, mallory()?],
+        dice: Dice::new(seed),
+        now: BEGINNING,
+    };
+    let service = Service::new(policy.build()?, host)?;
+    Ok(Stage::new(service, transcript))
 }
 
-/// As `WorkOS` has it: 300 s, an interval of 5 s, a link with the code in it. The link is off by default, for it is what
-/// phishing takes; the page makes the user compare the code.
+/// As `WorkOS` has it: 300 s, an interval of 5 s, a link with the code in it. The link is off by default, because it makes
+/// phishing easy. The page must then make the user compare the code.
 fn policy() -> PolicyBuilder {
     Policy::builder(format!("{ISSUER}/device")).with_verification_uri_complete()
 }
@@ -312,12 +511,12 @@ fn mallory() -> Result<User> {
 }
 
 /// What the host wants back when the tokens are minted.
-fn consent() -> Result<HostValue> {
-    let consent = Consent {
+fn membership() -> Result<HostValue> {
+    let membership = Membership {
         org_id: "org_01K5ACME2B4D6F8H0J3L5N".to_owned(),
         sid: "app_consent_01K5C7E9G1J4M6P8R".to_owned(),
     };
-    Ok(HostValue::new(serde_json::to_vec(&consent)?)?)
+    Ok(HostValue::new(serde_json::to_vec(&membership)?)?)
 }
 
 const fn seconds(seconds: u64) -> Duration {
@@ -330,6 +529,21 @@ fn issued(lifetime: u64) -> Expected {
     Expected::new(200, Cause::Issued)
         .member("interval", 5)
         .member("expires_in", lifetime)
+}
+
+fn granted(scope: &str) -> Expected {
+    with_tokens(Cause::Granted, scope)
+}
+
+fn refreshed_tokens() -> Expected {
+    with_tokens(Cause::Refreshed, OFFLINE)
+}
+
+fn with_tokens(cause: Cause, scope: &str) -> Expected {
+    Expected::new(200, cause)
+        .member("token_type", "Bearer")
+        .member("expires_in", 300)
+        .member("scope", scope)
 }
 
 fn pending() -> Expected {

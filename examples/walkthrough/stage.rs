@@ -3,62 +3,81 @@
 use core::fmt;
 use core::time::Duration;
 
-use device_flow::client::{DeviceFlow, Next, Outcome, Prompt, Received, Step, Waiting};
+use device_flow::client::{
+    self, DeviceFlow, Next, Outcome, Prompt, Received, Step, Verdict, Waiting,
+};
 use device_flow::digest::SessionKey;
 use device_flow::scope::Scope;
-use device_flow::server::{Cause, HostValue, Incoming, Reply, Review};
-use device_flow::{client, server};
+use device_flow::server::{
+    Cause, Consent, HostValue, PageError, Reply, Request, Review, Session, Status,
+};
 use serde_json::Value;
 use time::OffsetDateTime;
 use time::macros::datetime;
 
-use super::host::{Host, ISSUER, User};
-use super::page::Refused;
+use super::host::{ISSUER, User};
+use super::service::{Answer, Service};
 use super::transcript::{Event, Party, Transcript};
 
 /// What fails on the stage: a mismatch, or a mistake in the play.
 pub(crate) type Result<T> = core::result::Result<T, Box<dyn core::error::Error>>;
 
-/// What the page answers.
-pub(crate) type Answer<T> = core::result::Result<T, Refused>;
-
 /// When every scene begins, by the server's clock.
-const CURTAIN: OffsetDateTime = datetime!(2026-03-21 12:00:00 UTC);
+pub(crate) const BEGINNING: OffsetDateTime = datetime!(2026-03-21 12:00:00 UTC);
 
 /// Where the device is, as far as the server can see: an address for documentation (RFC 5737).
 const SOURCE: &str = "203.0.113.7";
 
+/// A message on its way to the server.
+struct Message<'m> {
+    path: &'m str,
+    headers: Vec<(&'static str, &'m str)>,
+    body: &'m str,
+}
+
+/// Whether the network loses a response.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Network {
+    Delivers,
+    LosesTheResponse,
+}
+
 /// One scene being played.
 pub(crate) struct Stage<'t> {
-    pub(crate) host: Host,
-    /// Since the curtain. The device reads it as its monotonic clock, the server as the time of day.
+    pub(crate) service: Service,
+    /// The time since the beginning of the scene. The device reads it as its monotonic clock, the server as the time of day.
     clock: Duration,
     transcript: &'t mut Transcript,
     last_poll: Option<client::Request>,
 }
 
 impl<'t> Stage<'t> {
-    pub(crate) fn new(host: Host, transcript: &'t mut Transcript) -> Self {
+    pub(crate) fn new(service: Service, transcript: &'t mut Transcript) -> Self {
         Self {
-            host,
+            service,
             clock: Duration::ZERO,
             transcript,
             last_poll: None,
         }
     }
 
-    fn now(&self) -> OffsetDateTime {
-        let since = time::Duration::try_from(self.clock).unwrap_or(time::Duration::MAX);
-        CURTAIN.saturating_add(since)
-    }
-
-    /// Lets time pass until `moment` since the curtain; never back.
+    /// Lets time pass until `moment` since the beginning of the scene. It never goes back.
     pub(crate) fn until(&mut self, moment: Duration) {
         self.clock = self.clock.max(moment);
+        let since = time::Duration::try_from(self.clock).unwrap_or(time::Duration::MAX);
+        self.service.host.now = BEGINNING.saturating_add(since);
     }
 
     pub(crate) fn after(&mut self, pause: Duration) {
-        self.clock = self.clock.saturating_add(pause);
+        self.until(self.clock.saturating_add(pause));
+    }
+
+    /// Plays a part without showing it.
+    pub(crate) fn hidden<T>(&mut self, part: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
+        self.transcript.hide(true);
+        let played = part(self);
+        self.transcript.hide(false);
+        played
     }
 
     // What the device does.
@@ -70,7 +89,7 @@ impl<'t> Stage<'t> {
         expected: &Expected,
     ) -> Result<(Waiting, Prompt)> {
         let (starting, request) = flow.start(self.clock)?;
-        let answer = self.send(Party::Device, &request, expected)?;
+        let answer = self.carry(Party::Device, &request, expected)?;
         let (waiting, prompt) = starting.answer(Ok(answer), self.clock)?;
         self.says(
             Party::Device,
@@ -82,7 +101,7 @@ impl<'t> Stage<'t> {
         Ok((waiting, prompt))
     }
 
-    /// Waits for as long as the poller wants to, polls, feeds the answer in. A device does this until the step is done.
+    /// Waits for as long as the poller wants to, polls, and gives it the answer. A device does this until the step is done.
     pub(crate) fn poll(&mut self, mut waiting: Waiting, expected: &Expected) -> Result<Step> {
         loop {
             match waiting.next(self.clock) {
@@ -92,7 +111,7 @@ impl<'t> Stage<'t> {
                 }
                 Next::Send(sent, request) => {
                     self.last_poll = Some(request.clone());
-                    let answer = self.send(Party::Device, &request, expected)?;
+                    let answer = self.carry(Party::Device, &request, expected)?;
                     return Ok(sent.answer(Ok(answer), self.clock));
                 }
                 Next::Done(outcome) => return Ok(Step::Done(outcome)),
@@ -100,56 +119,136 @@ impl<'t> Stage<'t> {
         }
     }
 
-    /// Sends the last poll once more, behind the poller's back: another process, or a thief with the same code.
-    pub(crate) fn poll_again(
+    /// Sends the last poll once more without telling the poller: another process, or a thief with the same code.
+    pub(crate) fn poll_again(&mut self, who: Party, expected: &Expected) -> Result<Verdict> {
+        let request = self.last_poll.clone().ok_or("nobody has polled yet")?;
+        let answer = self.carry(who, &request, expected)?;
+        Ok(client::verdict(&answer))
+    }
+
+    /// Sends a refresh token for new tokens (RFC 6749, section 6). The client is public: its id is all of its authentication.
+    pub(crate) fn refresh(
         &mut self,
         who: Party,
+        client_id: &str,
+        token: &str,
         expected: &Expected,
-    ) -> Result<client::Verdict> {
-        let request = self.last_poll.clone().ok_or("nobody has polled yet")?;
-        let answer = self.send(who, &request, expected)?;
+    ) -> Result<Verdict> {
+        let answer = self.try_refresh(who, client_id, token, expected, Network::Delivers)?;
         Ok(client::verdict(&answer))
+    }
+
+    /// The same, but the network loses the response.
+    pub(crate) fn refresh_in_vain(
+        &mut self,
+        who: Party,
+        client_id: &str,
+        token: &str,
+        expected: &Expected,
+    ) -> Result<()> {
+        self.try_refresh(who, client_id, token, expected, Network::LosesTheResponse)?;
+        Ok(())
+    }
+
+    fn try_refresh(
+        &mut self,
+        who: Party,
+        client_id: &str,
+        token: &str,
+        expected: &Expected,
+        network: Network,
+    ) -> Result<Received<String>> {
+        let body = format!("grant_type=refresh_token&refresh_token={token}&client_id={client_id}");
+        self.post(who, "/oauth2/token", &body, expected, network)
+    }
+
+    /// Gives a refresh token back (RFC 7009).
+    pub(crate) fn revoke(
+        &mut self,
+        who: Party,
+        client_id: &str,
+        token: &str,
+        expected: &Expected,
+    ) -> Result<()> {
+        let body = format!("token={token}&token_type_hint=refresh_token&client_id={client_id}");
+        self.post(who, "/oauth2/revoke", &body, expected, Network::Delivers)?;
+        Ok(())
     }
 
     // What goes between them.
 
     /// Carries a request of the client half to the server half, and the response back.
-    fn send(
+    fn carry(
         &mut self,
         who: Party,
         request: &client::Request,
         expected: &Expected,
     ) -> Result<Received<String>> {
-        let path = request.url().strip_prefix(ISSUER).unwrap_or_default();
-        let headers = request.headers();
+        let message = Message {
+            path: request.url().strip_prefix(ISSUER).unwrap_or_default(),
+            headers: request.headers().collect(),
+            body: request.body(),
+        };
+        self.send(who, &message, expected, Network::Delivers)
+    }
+
+    /// The same for a form that was written by hand. None of its values needs an escape.
+    fn post(
+        &mut self,
+        who: Party,
+        path: &str,
+        body: &str,
+        expected: &Expected,
+        network: Network,
+    ) -> Result<Received<String>> {
+        let headers = vec![
+            ("content-type", "application/x-www-form-urlencoded"),
+            ("accept", "application/json"),
+        ];
+        let message = Message {
+            path,
+            headers,
+            body,
+        };
+        self.send(who, &message, expected, network)
+    }
+
+    fn send(
+        &mut self,
+        who: Party,
+        message: &Message<'_>,
+        expected: &Expected,
+        network: Network,
+    ) -> Result<Received<String>> {
+        let path = message.path;
+        let headers = message.headers.iter();
         self.transcript.push(
             self.clock,
             Event::Request {
                 from: who,
                 to: Party::Server,
-                method: request.method(),
+                method: "POST",
                 path: path.to_owned(),
                 headers: headers
-                    .map(|(name, value)| (name, value.to_owned()))
+                    .map(|(name, value)| (*name, String::from(*value)))
                     .collect(),
-                body: request.body().to_owned(),
+                body: message.body.to_owned(),
             },
         );
 
         let header = |wanted| {
-            let headers = request.headers();
-            headers.filter_map(move |(name, value)| (name == wanted).then_some(value))
+            let headers = message.headers.iter();
+            headers.filter_map(move |(name, value)| (*name == wanted).then_some(*value))
         };
-        let incoming = Incoming::new(request.method(), request.body().as_bytes())
+        let request = Request::new("POST", message.body.as_bytes())
             .content_type(header("content-type"))
             .authorization(header("authorization"));
-        let now = self.now();
-        let answered = match path {
-            "/oauth2/device_authorization" => self.host.device_authorization(incoming, SOURCE, now),
-            "/oauth2/token" => self.host.token(incoming, SOURCE, now),
-            _ => return Err(format!("the server has nothing at {path}").into()),
-        };
-        let reply = answered.unwrap_or_else(|refusal| refusal);
+        let reply = match path {
+            "/oauth2/device_authorization" => self.service.device_authorization(request, SOURCE),
+            "/oauth2/token" => self.service.token(request, SOURCE),
+            "/oauth2/revoke" => self.service.revocation(request, SOURCE),
+            _ => Err(format!("the server has nothing at {path}").into()),
+        }?;
 
         let response = reply.response();
         let headers = response.headers();
@@ -164,6 +263,7 @@ impl<'t> Stage<'t> {
                     .collect(),
                 body: response.body().to_owned(),
                 cause: reply.cause().as_str(),
+                lost: network == Network::LosesTheResponse,
             },
         );
         self.check(expected, &reply)?;
@@ -177,13 +277,12 @@ impl<'t> Stage<'t> {
 
     // What the user does.
 
-    /// Types a code into the page, which shows what the device asks for, or why not.
-    pub(crate) fn enter(&mut self, user: &User, typed: &str) -> Answer<Review> {
+    /// Types a code into the page, which shows what the device asks for, or why it does not.
+    pub(crate) fn enter(&mut self, user: &User, typed: &str) -> Result<Answer<Review>> {
         let text = format!("{} submits the code {typed:?}", user.name);
         self.says(Party::User, text);
-        let now = self.now();
-        let entered = self.host.enter(&user.subject, typed, now);
-        self.shows(entered, describe)
+        let entered = self.service.enter(&user.subject, typed)?;
+        Ok(self.shows(entered, describe))
     }
 
     /// Approves some of the scope, or all of it.
@@ -193,26 +292,24 @@ impl<'t> Stage<'t> {
         session: &SessionKey,
         scope: &Scope,
         value: &HostValue,
-    ) -> Answer<()> {
+    ) -> Result<Answer<Session>> {
         self.says(Party::User, format!("{} approves {scope}", user.name));
-        let now = self.now();
-        let host = &mut self.host;
-        let approved = host.approve(&user.subject, session, scope, value, now);
-        self.shows(approved, |()| "approved; go back to your device".to_owned())
+        let consent = Consent::to(scope.clone()).with_value(value.clone());
+        let approved = self.service.approve(&user.subject, session, &consent)?;
+        Ok(self.shows(approved, |_| "approved; go back to your device".to_owned()))
     }
 
     /// Denies.
-    pub(crate) fn deny(&mut self, user: &User, session: &SessionKey) -> Answer<()> {
+    pub(crate) fn deny(&mut self, user: &User, session: &SessionKey) -> Result<Answer<Session>> {
         self.says(Party::User, format!("{} denies", user.name));
-        let now = self.now();
-        let denied = self.host.deny(&user.subject, session, now);
-        self.shows(denied, |()| "denied".to_owned())
+        let denied = self.service.deny(&user.subject, session)?;
+        Ok(self.shows(denied, |_| "denied".to_owned()))
     }
 
     fn shows<T>(&mut self, answer: Answer<T>, page: impl FnOnce(&T) -> String) -> Answer<T> {
         let (text, log) = match &answer {
             Ok(accepted) => (page(accepted), None),
-            Err(refused) => (refused.to_string(), Some(refused.reason())),
+            Err(refused) => (refused.to_string(), Some(reason(*refused))),
         };
         let text = format!("shows: {text}");
         let who = Party::Page;
@@ -259,6 +356,12 @@ impl<'t> Stage<'t> {
         Ok(())
     }
 
+    /// Compares the state of a login.
+    pub(crate) fn expect_login(&mut self, session: &SessionKey, expected: Status) -> Result<()> {
+        let status = self.service.status(session)?;
+        self.expect("the state of the login", &Some(expected), &status)
+    }
+
     /// The step that leads to another poll.
     pub(crate) fn goes_on(&self, step: Step) -> Result<Waiting> {
         match step {
@@ -280,14 +383,14 @@ impl<'t> Stage<'t> {
     /// What the page accepted.
     pub(crate) fn accepted<T>(&mut self, answer: Answer<T>) -> Result<T> {
         self.transcript.checked();
-        answer.map_err(|refused| self.mismatch("the page to accept it", refused.reason()))
+        answer.map_err(|refused| self.mismatch("the page to accept it", reason(refused)))
     }
 
     /// Checks why the page did not accept it.
-    pub(crate) fn refused<T>(&mut self, answer: Answer<T>, reason: &str) -> Result<()> {
+    pub(crate) fn refused<T>(&mut self, answer: &Answer<T>, why: &str) -> Result<()> {
         match answer {
-            Ok(_) => Err(self.mismatch(reason, "the page accepted it")),
-            Err(refused) => self.expect("the refusal", reason, &refused.reason()),
+            Ok(_) => Err(self.mismatch(why, "the page accepted it")),
+            Err(refused) => self.expect("the refusal", why, &*reason(*refused)),
         }
     }
 
@@ -302,13 +405,28 @@ impl<'t> Stage<'t> {
     }
 }
 
+/// The reason for the server's log, which may say more than the page.
+fn reason(refused: PageError) -> String {
+    if let PageError::RateLimited(limited) = refused {
+        return format!("RateLimited, for {} s", limited.seconds());
+    }
+    format!("{refused:?}")
+}
+
 /// What the page shows before the user decides. In HTML, all of it is escaped.
 fn describe(review: &Review) -> String {
-    let origin = review.origin().map_or("nowhere", server::Origin::as_str);
+    let source = review.source();
+    // Whoever knows the id of a public client can ask in its name.
+    let warning = if review.is_public_client() {
+        " Another program may pretend to be this one."
+    } else {
+        ""
+    };
     format!(
-        "{} asks for {}, {} s ago, from {origin}. Does your device show {}?",
-        review.client_id(),
+        "{} asked for {} from {}, {} s ago.{warning} Does your device show {}?",
+        review.client_name().unwrap_or(review.client_id()),
         review.scope(),
+        source.unwrap_or("an unknown address"),
         review.age().as_secs(),
         review.user_code().display(),
     )

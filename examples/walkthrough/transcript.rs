@@ -19,16 +19,18 @@ const DEPTH: usize = 4;
 
 /// What everything is introduced with.
 const PREFACE: &str = "\
-The OAuth 2.0 device grant (RFC 8628), both halves in one process: the clock is simulated, there is no network, and the \
-seed is fixed. Codes, tokens and secrets are shown because this is a demonstration; a real program shows the user code alone. \
-Bodies and headers are one line each on the wire: a long one is broken here, and goes on indented. What stands in (log: …) \
-never travels.";
+Both halves of the OAuth 2.0 device grant (RFC 8628) in one process. The clock is simulated, there is no network, and the \
+random numbers are the same in every run. Codes, tokens and secrets are shown because this is a demonstration; a real program \
+shows the user code alone. A header or a body is sent as one line; a long one is broken here, and goes on indented. What \
+stands in (log: …) is for the log of the server, and is not sent.";
 
 #[derive(Default)]
 pub(crate) struct Transcript {
     entries: Vec<Entry>,
     scene: usize,
     checked: usize,
+    /// Whether what happens is not shown.
+    hidden: bool,
 }
 
 #[derive(Serialize)]
@@ -67,6 +69,9 @@ pub(crate) enum Event {
         body: String,
         /// For the server's log; not on the wire.
         cause: &'static str,
+        /// Whether the network loses it.
+        #[serde(skip_serializing_if = "is_false")]
+        lost: bool,
     },
     Says {
         who: Party,
@@ -132,8 +137,16 @@ impl Transcript {
     }
 
     pub(crate) fn push(&mut self, at: Duration, event: Event) {
+        if self.hidden {
+            return;
+        }
         let scene = self.scene;
         self.entries.push(Entry { scene, at, event });
+    }
+
+    /// Shows nothing of what happens, or all of it again.
+    pub(crate) const fn hide(&mut self, hidden: bool) {
+        self.hidden = hidden;
     }
 
     /// Notes that something was compared with what it should be, and was.
@@ -220,6 +233,7 @@ impl Entry {
                 headers,
                 body,
                 cause,
+                lost,
             } => {
                 head(out, &time, *from, Some(*to))?;
                 let colour = if *status < 400 {
@@ -228,7 +242,8 @@ impl Entry {
                     AnsiColor::Red
                 };
                 let style = colour.on_default().bold();
-                writeln!(out, "{style}{status}{style:#}  {DIM}(log: {cause}){DIM:#}")?;
+                write!(out, "{style}{status}{style:#}  {DIM}(log: {cause}){DIM:#}")?;
+                writeln!(out, "{}", if *lost { "  lost on the way" } else { "" })?;
                 message(out, headers, body, ",")
             }
             Event::Says { who, text, log } => {
@@ -279,6 +294,9 @@ fn message(
             let line = line.trim_end();
             writeln!(out, "{:indent$}{DIM}{line}{DIM:#}", "")?;
         }
+    }
+    if body.is_empty() {
+        return Ok(());
     }
     writeln!(out)?;
     for (depth, line) in broken(body, separator, width) {
@@ -347,6 +365,11 @@ fn broken<'l>(line: &'l str, separator: &str, width: usize) -> Vec<(usize, &'l s
         indent = STEP;
     }
     parts
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes it so")]
+const fn is_false(lost: &bool) -> bool {
+    !*lost
 }
 
 fn millis<S: serde::Serializer>(at: &Duration, serializer: S) -> Result<S::Ok, S::Error> {

@@ -1,4 +1,4 @@
-//! Whatever network and clocks do, an obedient client and the server end in what the user chose, in expiry, or, where an answer was lost or a request came twice, in rejection; one success at most, no `slow_down` without loss, nothing shown.
+//! Whatever network and clocks do, an obedient client and the server end in what the user chose, in expiry, or, where an answer was lost or a request came twice, in rejection; one success at most, no `slow_down` without loss, every refresh answered as table R says, nothing shown.
 //!
 //! An input is a set-up of four bytes and a list of operations, one letter each; some have a parameter, a byte that counts
 //! from the digit `0` on. `fuzz/README.md` has the letters. What is asserted stands in `tests/support/pair.rs`.
@@ -8,11 +8,16 @@ use arbitrary::{Result, Unstructured};
 use crate::pair::{Client, Commit, Dialogue, Granted, Heard, Meddler, Op, Setup, User, play};
 
 pub(crate) fn run(data: &[u8]) {
-    let mut script = Unstructured::new(data);
-    if let Ok(setup) = setup(&mut script) {
-        let turns = turns(&mut script);
-        let _ = play(&Dialogue { setup, turns });
+    if let Ok(dialogue) = dialogue(data) {
+        let _ = play(&dialogue);
     }
+}
+
+fn dialogue(data: &[u8]) -> Result<Dialogue> {
+    let mut script = Unstructured::new(data);
+    let setup = setup(&mut script)?;
+    let turns = turns(&mut script);
+    Ok(Dialogue { setup, turns })
 }
 
 /// A number under `choices`, from one byte.

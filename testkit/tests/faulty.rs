@@ -1,6 +1,11 @@
 //! The embedded store keeps the contract, and a store with any one fault is found out.
 
-#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::wildcard_enum_match_arm,
+    reason = "a panic is how a test fails"
+)]
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;

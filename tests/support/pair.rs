@@ -2,8 +2,9 @@
 //! processes that die, stores that fail, and others who meddle.
 //!
 //! A [`Dialogue`] is a set-up and a list of turns: what happens before the client is asked what is next. Once the turns are at
-//! their end nothing goes wrong any more. [`play`] asserts, at every step and at the end, what must hold: the last section of
-//! the client's tables, and the invariants of both.
+//! their end nothing goes wrong any more. A client that has its tokens before that refreshes them in the turns that are left.
+//! [`play`] asserts, at every step and at the end, what must hold: the last section of the client's tables, table R, and the
+//! invariants of both halves.
 //!
 //! The server's time is in milliseconds after the codes were issued, the client's in milliseconds of its own clock.
 
@@ -20,24 +21,28 @@ use core::fmt::{Debug, Write as _};
 use core::time::Duration;
 
 use device_flow::client::{
-    DeviceFlow, Endpoints, Expiry, Failure, Next, Outcome, Received, Request, Sent, Snapshot, Step,
-    Waiting,
+    DeviceFlow, Endpoints, Failure, Next, Outcome, Received, Request, Sent, Snapshot, Step, Waiting,
 };
-use device_flow::server::{Cause, Reply, Session, Status};
+use device_flow::server::{Cause, Reply, Status, Subject};
 use serde_json::Value;
+use time::OffsetDateTime;
 
-use crate::login::{at, bob};
-use crate::support::{ACCESS_TOKEN, BACKEND, CLI, SECRET, alice};
+use crate::support::{ACCESS_TOKEN, BACKEND, CLI, NOW, SECRET, alice, subject};
+use refresh::Refreshes;
 use server::Server;
 
 pub(crate) use dialogue::{Client, Commit, Dialogue, Granted, Heard, Meddler, Op, Setup, User};
 
 #[path = "pair/dialogue.rs"]
 mod dialogue;
+#[path = "pair/ending.rs"]
+mod ending;
+#[path = "pair/refresh.rs"]
+mod refresh;
 #[path = "pair/server.rs"]
 mod server;
 
-const ASKED: &str = "openid profile";
+const ASKED: &str = "openid profile offline_access";
 
 /// No run takes as many turns.
 const MAX_TURNS: usize = 20_000;
@@ -54,6 +59,10 @@ pub(crate) struct Summary {
     /// The ending that the user chose, if they did.
     pub(crate) chosen: Option<&'static str>,
     pub(crate) slowed_down: bool,
+    /// After a grant with a refresh token.
+    pub(crate) refreshes: Refreshes,
+    /// Whether the login is active in the end.
+    pub(crate) is_active: bool,
 }
 
 /// Plays a dialogue to its end.
@@ -69,8 +78,23 @@ pub(crate) fn transcribe(dialogue: &Dialogue, lines: &mut String) {
 
 fn run(dialogue: &Dialogue, lines: Option<&mut String>) -> Summary {
     let (mut pair, waiting) = Pair::new(dialogue.setup, lines);
-    let outcome = pair.play(waiting, &dialogue.turns);
-    pair.ends_in(&outcome)
+    let (outcome, left) = pair.play(waiting, &dialogue.turns);
+    let mut summary = pair.ends_in(&outcome);
+    if let Outcome::Granted(tokens) = &outcome
+        && let Some(token) = tokens.refresh_token()
+    {
+        summary.refreshes = pair.refreshes(token.to_owned(), left);
+        summary.is_active = pair.server.status() == Some(Status::Active);
+        summary.messages = pair.server.messages;
+    }
+    summary
+}
+
+/// A copy of a request that comes later.
+enum Late {
+    Poll(Request),
+    /// With this token.
+    Refresh(String),
 }
 
 // The pair.
@@ -144,7 +168,9 @@ struct Pair<'l> {
     /// Until when the poller said to wait.
     due: Option<i64>,
     weather: Weather,
-    late: Vec<(u8, Request)>,
+    late: Vec<(u8, Late)>,
+    /// The refresh token that a thief may have copied from the device.
+    copied: Option<String>,
     /// What the client does not know, or knows as a loss, of what it asked.
     lost: bool,
     twice: bool,
@@ -210,6 +236,7 @@ impl<'l> Pair<'l> {
             due: None,
             weather: FAIR,
             late: Vec::new(),
+            copied: None,
             lost: false,
             twice: false,
             unheard: false,
@@ -268,10 +295,11 @@ impl<'l> Pair<'l> {
         self.real + self.stepped
     }
 
-    fn play(&mut self, mut waiting: Waiting, turns: &[Vec<Op>]) -> Outcome {
-        let mut turns = turns.iter();
+    /// Plays until the client is done. Gives the turns that are left.
+    fn play<'t>(&mut self, mut waiting: Waiting, turns: &'t [Vec<Op>]) -> (Outcome, &'t [Vec<Op>]) {
+        let mut left = turns;
         for _ in 0..MAX_TURNS {
-            let turn = turns.next().map_or(&[][..], Vec::as_slice);
+            let turn = left.split_off_first().map_or(&[][..], Vec::as_slice);
             let (same, partly) = self.happens(waiting, turn);
             let now = self.now();
             match same.next(now) {
@@ -294,7 +322,7 @@ impl<'l> Pair<'l> {
                     self.may_send();
                     match self.exchange(sent, &request) {
                         Step::Again(later) => waiting = later,
-                        Step::Done(outcome) => return outcome,
+                        Step::Done(outcome) => return (outcome, left),
                     }
                 }
                 Next::Done(outcome) => {
@@ -303,7 +331,7 @@ impl<'l> Pair<'l> {
                         self.answered > self.deadline || self.floor > self.server.lifetime;
                     let excused = !self.setup.polls_at_the_end || too_late;
                     assert!(self.asked_last || excused, "it ended without a last poll");
-                    return outcome;
+                    return (outcome, left);
                 }
             }
         }
@@ -331,7 +359,7 @@ impl<'l> Pair<'l> {
         let weather = core::mem::replace(&mut self.weather, FAIR);
         let mut reply = None;
         if let Some(turns) = weather.late_copy {
-            self.late.push((turns, request.clone()));
+            self.late.push((turns, Late::Poll(request.clone())));
         }
         self.note(|| "the client polls".into());
         self.pass(weather.delays[0]);
@@ -343,7 +371,7 @@ impl<'l> Pair<'l> {
             choice = self.server.status().filter(|status| match status {
                 Status::Denied => true,
                 Status::Approved => redeemable,
-                Status::Pending | Status::Claimed | Status::Redeemed | Status::Revoked => false,
+                Status::Pending | Status::Claimed | Status::Active | Status::Ended => false,
             });
             let first = self.server.poll(request, weather.commit, now);
             self.unheard |= weather.commit == Commit::UnheardButDone;
@@ -444,21 +472,6 @@ impl<'l> Pair<'l> {
         for &op in turn {
             self.note(|| format!("{op:?}"));
             match op {
-                Op::LoseRequest => self.weather.request_lost = true,
-                Op::LoseAnswer => self.weather.answer_lost = true,
-                Op::GatewayBefore => self.weather.gateway = Some(false),
-                Op::GatewayAfter => self.weather.gateway = Some(true),
-                Op::Twice(heard) => self.weather.twice = Some(heard),
-                Op::LateCopy(turns) => self.weather.late_copy = Some(turns),
-                Op::DelayRequest(delay) => self.weather.delays[0] = delay,
-                Op::DelayAnswer(delay) => self.weather.delays[1] = delay,
-                Op::Dies => self.weather.dies = true,
-                Op::Commits(commit) => self.weather.commit = commit,
-                Op::OtherServer(skew) => {
-                    self.weather.skew = skew;
-                    let [behind, ahead] = self.skews;
-                    self.skews = [behind.min(skew), ahead.max(skew)];
-                }
                 Op::WakesEarly(tenths) => partly = Some(tenths),
                 Op::Margin(margin) => {
                     self.due = None;
@@ -469,27 +482,50 @@ impl<'l> Pair<'l> {
                     self.due = None;
                     waiting = self.resume(&waiting.snapshot(now));
                 }
-                Op::Rate(rate) => {
-                    self.rate = rate;
-                    self.fastest = self.fastest.max(rate);
-                }
-                Op::Suspended(millis) => self.pass(millis),
-                Op::SuspendedClock(millis) => self.real += millis,
-                Op::ClientClockBack(millis) => self.reading -= millis.min(self.reading),
-                Op::ServerClock(step) => {
-                    self.stepped += step;
-                    self.set_back |= step < 0;
-                }
-                Op::Enter(_)
-                | Op::Approve(..)
-                | Op::Deny
-                | Op::Withdraw
-                | Op::Release
-                | Op::Purge
-                | Op::Meddles(_) => self.is_done_to_the_server(op),
+                other => self.befalls(other),
             }
         }
         (waiting, partly)
+    }
+
+    /// What happens to the next exchange, to the clocks or to the server. The rest is of the poller alone.
+    fn befalls(&mut self, op: Op) {
+        match op {
+            Op::WakesEarly(_) | Op::Margin(_) | Op::TakenOver => {}
+            Op::LoseRequest => self.weather.request_lost = true,
+            Op::LoseAnswer => self.weather.answer_lost = true,
+            Op::GatewayBefore => self.weather.gateway = Some(false),
+            Op::GatewayAfter => self.weather.gateway = Some(true),
+            Op::Twice(heard) => self.weather.twice = Some(heard),
+            Op::LateCopy(turns) => self.weather.late_copy = Some(turns),
+            Op::DelayRequest(delay) => self.weather.delays[0] = delay,
+            Op::DelayAnswer(delay) => self.weather.delays[1] = delay,
+            Op::Dies => self.weather.dies = true,
+            Op::Commits(commit) => self.weather.commit = commit,
+            Op::OtherServer(skew) => {
+                self.weather.skew = skew;
+                let [behind, ahead] = self.skews;
+                self.skews = [behind.min(skew), ahead.max(skew)];
+            }
+            Op::Rate(rate) => {
+                self.rate = rate;
+                self.fastest = self.fastest.max(rate);
+            }
+            Op::Suspended(millis) => self.pass(millis),
+            Op::SuspendedClock(millis) => self.real += millis,
+            Op::ClientClockBack(millis) => self.reading -= millis.min(self.reading),
+            Op::ServerClock(step) => {
+                self.stepped += step;
+                self.set_back |= step < 0;
+            }
+            Op::Enter(_)
+            | Op::Approve(..)
+            | Op::Deny
+            | Op::Withdraw
+            | Op::Release
+            | Op::Purge
+            | Op::Meddles(_) => self.is_done_to_the_server(op),
+        }
     }
 
     fn late_copies(&mut self) {
@@ -500,14 +536,26 @@ impl<'l> Pair<'l> {
             }
             self.twice = true;
             let now = self.wall();
-            let reply = self.server.poll(&request, Commit::Heard, now);
-            self.note(|| format!("a late copy; the server says {:?}", reply.cause()));
-            self.shows(&reply);
+            self.note(|| "a late copy".into());
+            match request {
+                Late::Refresh(token) => {
+                    let _ = self.refresh(&token, Commit::Heard, now);
+                }
+                Late::Poll(request) => {
+                    let reply = self.server.poll(&request, Commit::Heard, now);
+                    self.note(|| format!("the server says {:?}", reply.cause()));
+                    self.shows(&reply);
+                }
+            }
         }
     }
 
     fn is_done_to_the_server(&mut self, op: Op) {
         let now = self.wall();
+        if let (Op::Meddles(Meddler::Thief), Some(token)) = (op, self.copied.clone()) {
+            let _ = self.refresh(&token, Commit::Heard, now);
+            return;
+        }
         let of = |user| match user {
             User::Alice => alice(),
             User::Bob => bob(),
@@ -518,21 +566,10 @@ impl<'l> Pair<'l> {
                 let _ = server.enter(&of(user), &self.user_code, now);
             }
             Op::Approve(user, granted) => server.approve(&of(user), granted, now),
-            Op::Deny => {
-                let deny = |session: &Session, _: &_| session.deny(&alice(), at(now)).ok()?;
-                server.decide(&alice(), Status::Denied, now, deny);
-            }
-            Op::Withdraw => {
-                let withdraw = |session: &Session, _: &_| session.withdraw(&alice()).ok()?;
-                server.decide(&alice(), Status::Revoked, now, withdraw);
-            }
-            Op::Release => {
-                let release = |session: &Session, _: &_| session.release(&alice()).ok();
-                server.decide(&alice(), Status::Pending, now, release);
-            }
-            Op::Purge => {
-                let _ = server.store.purge(at(now));
-            }
+            Op::Deny => server.deny(&alice(), now),
+            Op::Withdraw => server.withdraw(&alice(), now),
+            Op::Release => server.release(&alice(), now),
+            Op::Purge => server.purge(now),
             Op::Meddles(Meddler::Thief) => {
                 // As the network would repeat a request: nobody can tell.
                 let (starting, _) = self.flow.start(Duration::ZERO).unwrap();
@@ -551,95 +588,15 @@ impl<'l> Pair<'l> {
             other => unreachable!("{other:?} is of the client or the network"),
         }
     }
+}
 
-    // The end.
+/// The moment so many milliseconds after the codes were issued.
+fn at(millis: i64) -> OffsetDateTime {
+    NOW + time::Duration::milliseconds(millis)
+}
 
-    /// The last section of the client's tables: what the user chose, or expiry, or, where an answer was lost or a request came
-    /// twice, rejection.
-    fn ends_in(&mut self, outcome: &Outcome) -> Summary {
-        self.shows(outcome);
-        self.note(|| format!("the end: {outcome:?}"));
-        let status = self.server.status();
-        let past_deadline = self.held >= self.deadline;
-        let ending = match outcome {
-            Outcome::Granted(tokens) => {
-                assert_eq!(self.told, Some(Cause::Granted));
-                assert_eq!(status, Some(Status::Redeemed));
-                assert_eq!(self.server.successes, 1);
-                assert_eq!(tokens.bearer(), Some(ACCESS_TOKEN));
-                let withheld: &[String] = match tokens.scope() {
-                    Some(ASKED) => &[],
-                    Some("openid") => &["profile".to_owned()],
-                    other => panic!("{other:?} was granted"),
-                };
-                assert_eq!(tokens.withheld(), withheld);
-                "granted"
-            }
-            Outcome::Denied(_) => {
-                assert_eq!(self.told, Some(Cause::Denied));
-                assert_eq!(status, Some(Status::Denied));
-                "denied"
-            }
-            Outcome::Expired(Expiry::ByServer(refusal)) => {
-                match refusal.code() {
-                    Some("expired_token") => {
-                        let expired = [Some(Cause::Expired), Some(Cause::ApprovalExpired)];
-                        assert!(expired.contains(&self.told));
-                    }
-                    Some("invalid_grant") => assert!(past_deadline && !self.lost),
-                    other => panic!("{other:?}"),
-                }
-                "expired by the server"
-            }
-            Outcome::Expired(Expiry::ByClock(_)) => {
-                assert!(past_deadline);
-                // Nobody was told of a decision, or else it were the outcome.
-                let undecided = [
-                    Cause::Pending,
-                    Cause::TooFast,
-                    Cause::StoreFailed,
-                    Cause::OutcomeUnknown,
-                ];
-                assert!(self.told.is_none_or(|told| undecided.contains(&told)));
-                "expired by the clock"
-            }
-            Outcome::Rejected(refusal) => {
-                assert_eq!(refusal.code(), Some("invalid_grant"));
-                assert_eq!(refusal.possibly_redeemed, self.lost);
-                assert!(self.lost || !past_deadline);
-                match status {
-                    // An answer was lost, a request came twice, or the server lost its own word.
-                    Some(Status::Redeemed) => assert!(self.lost || self.twice || self.unheard),
-                    Some(Status::Revoked) | None => {}
-                    other => panic!("rejected while {other:?}"),
-                }
-                "rejected"
-            }
-            other @ (Outcome::Failed(_)
-            | Outcome::Redirected(_)
-            | Outcome::Malformed(_)
-            | Outcome::Cancelled(_)) => panic!("{other:?}"),
-        };
-        // "With one server clock and no loss the server never says slow_down"; with two, as long as the tolerance covers
-        // what they and the client's differ by.
-        let interval = self.server.interval;
-        let tolerance = (interval / 4).max(1000);
-        let [behind, ahead] = self.skews;
-        let covered = interval * 1000 / self.fastest - (ahead - behind) >= interval - tolerance;
-        if covered && !self.lost && !self.twice && !self.set_back {
-            assert!(!self.server.slowed_down, "slowed down without a loss");
-        }
-        Summary {
-            messages: self.server.messages,
-            ending,
-            chosen: status.and_then(|status| match status {
-                Status::Approved | Status::Redeemed => Some("granted"),
-                Status::Denied => Some("denied"),
-                Status::Pending | Status::Claimed | Status::Revoked => None,
-            }),
-            slowed_down: self.server.slowed_down,
-        }
-    }
+fn bob() -> Subject {
+    subject("bob")
 }
 
 fn span(millis: i64) -> Duration {

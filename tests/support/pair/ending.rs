@@ -1,0 +1,104 @@
+//! The ending of a login of a [pair](super): what the client came to, held to what the server has stored.
+
+use device_flow::client::{Expiry, Outcome};
+use device_flow::server::{Cause, Status};
+
+use super::refresh::Refreshes;
+use super::{ASKED, Pair, Summary};
+use crate::support::ACCESS_TOKEN;
+
+impl Pair<'_> {
+    /// The last section of the client's tables: what the user chose, or expiry, or, where an answer was lost or a request came
+    /// twice, rejection.
+    pub(super) fn ends_in(&mut self, outcome: &Outcome) -> Summary {
+        self.shows(outcome);
+        self.note(|| format!("the end: {outcome:?}"));
+        let status = self.server.status();
+        let past_deadline = self.held >= self.deadline;
+        let ending = match outcome {
+            Outcome::Granted(tokens) => {
+                assert_eq!(self.told, Some(Cause::Granted));
+                assert_eq!(status, Some(Status::Active));
+                assert_eq!(self.server.successes, 1);
+                assert_eq!(tokens.bearer(), Some(ACCESS_TOKEN));
+                let withheld: &[&str] = match tokens.scope() {
+                    Some(ASKED) => &[],
+                    Some("openid") => &["profile", "offline_access"],
+                    other => panic!("{other:?} was granted"),
+                };
+                assert_eq!(tokens.withheld(), withheld);
+                // Without `offline_access` there is no refresh token.
+                assert_eq!(tokens.refresh_token().is_some(), withheld.is_empty());
+                "granted"
+            }
+            Outcome::Denied(_) => {
+                assert_eq!(self.told, Some(Cause::Denied));
+                assert_eq!(status, Some(Status::Denied));
+                "denied"
+            }
+            Outcome::Expired(Expiry::ByServer(refusal)) => {
+                match refusal.code() {
+                    Some("expired_token") => {
+                        let expired = [Some(Cause::Expired), Some(Cause::ApprovalExpired)];
+                        assert!(expired.contains(&self.told));
+                    }
+                    Some("invalid_grant") => assert!(past_deadline && !self.lost),
+                    other => panic!("{other:?}"),
+                }
+                "expired by the server"
+            }
+            Outcome::Expired(Expiry::ByClock(_)) => {
+                assert!(past_deadline);
+                // Nobody was told of a decision, or else it were the outcome.
+                let undecided = [
+                    Cause::Pending,
+                    Cause::Repeated,
+                    Cause::TooFast,
+                    Cause::StoreFailed,
+                    Cause::OutcomeUnknown,
+                ];
+                assert!(self.told.is_none_or(|told| undecided.contains(&told)));
+                "expired by the clock"
+            }
+            Outcome::Rejected(refusal) => {
+                assert_eq!(refusal.code(), Some("invalid_grant"));
+                assert_eq!(refusal.possibly_redeemed, self.lost);
+                assert!(self.lost || !past_deadline);
+                // An answer was lost, a request came twice, or the server lost its own word.
+                let is_copied = self.lost || self.twice || self.unheard;
+                match status {
+                    Some(Status::Active) => assert!(is_copied),
+                    Some(Status::Ended) => assert!(is_copied || self.server.withdrawn),
+                    None => {}
+                    other => panic!("rejected while {other:?}"),
+                }
+                "rejected"
+            }
+            other @ (Outcome::Failed(_)
+            | Outcome::Redirected(_)
+            | Outcome::Malformed(_)
+            | Outcome::Cancelled(_)) => panic!("{other:?}"),
+        };
+        // "With one server clock and no loss the server never says slow_down"; with two, as long as the tolerance covers
+        // what they and the client's differ by.
+        let interval = self.server.interval;
+        let tolerance = (interval / 4).max(1000);
+        let [behind, ahead] = self.skews;
+        let covered = interval * 1000 / self.fastest - (ahead - behind) >= interval - tolerance;
+        if covered && !self.lost && !self.twice && !self.set_back {
+            assert!(!self.server.slowed_down, "slowed down without a loss");
+        }
+        Summary {
+            messages: self.server.messages,
+            ending,
+            chosen: status.and_then(|status| match status {
+                Status::Approved | Status::Active => Some("granted"),
+                Status::Denied => Some("denied"),
+                Status::Pending | Status::Claimed | Status::Ended => None,
+            }),
+            slowed_down: self.server.slowed_down,
+            refreshes: Refreshes::default(),
+            is_active: false,
+        }
+    }
+}

@@ -1,0 +1,232 @@
+//! The refreshes of a [pair](super): a device that got its tokens and sends its refresh token, once for each turn that is left.
+//!
+//! The client half has no refreshes yet, so the device is written here: it keeps the last refresh token that it heard of. When it
+//! got no answer, or one that says "later", it sends the same token again.
+
+use core::time::Duration;
+
+use device_flow::server::{Cause, Reply, Status};
+use serde_json::Value;
+
+use super::server::Server;
+use super::{ASKED, Commit, FAIR, Heard, Late, Op, Pair, TIMEOUT, at};
+use crate::support::{ACCESS_TOKEN, refresh_token};
+
+/// How long a refresh token is good for if it is not used.
+pub(crate) const IDLE: Duration = Duration::from_mins(10);
+
+/// For how long one that was replaced may be sent again: the default policy.
+const GRACE: i64 = 30_000;
+
+/// The quota of refreshes of one login, by default: so many at once, then one a minute.
+const BURST: i64 = 20;
+const REFILL: i64 = 60_000;
+
+/// For how long a quota is kept after that.
+const KEPT: i64 = 60_000;
+
+/// How long the device waits before it refreshes, and before it tries again after a 5xx.
+const PAUSE: i64 = 60_000;
+const RETRY: i64 = 5_000;
+
+/// What the refreshes of a login came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Refreshes {
+    /// How many brought new tokens that the device heard of.
+    pub(crate) heard: u64,
+    /// How many were sent again.
+    pub(crate) resent: u64,
+    /// The cause that ended the login for the device.
+    pub(crate) ended: Option<Cause>,
+}
+
+/// What the server must know of the refresh tokens of a login: the tables, written once more.
+#[derive(Clone)]
+pub(super) struct Rotation {
+    /// The one in force. `None` if nobody has heard of it.
+    current: Option<String>,
+    previous: Option<String>,
+    rotated_at: i64,
+    until: i64,
+    /// When everything taken from the quota will have been given back. The earliest moment if nothing is stored.
+    quota: i64,
+}
+
+impl Rotation {
+    /// That of the first refresh token of a login.
+    pub(super) fn first(token: String, now: i64) -> Self {
+        Self {
+            current: Some(token),
+            previous: None,
+            rotated_at: now,
+            until: now + idle(),
+            quota: i64::MIN,
+        }
+    }
+
+    /// A quota is removed a minute after everything was given back.
+    pub(super) const fn purge(&mut self, now: i64) {
+        if self.quota.saturating_add(KEPT) <= now {
+            self.quota = i64::MIN;
+        }
+    }
+
+    /// Takes one from the quota, if there is one left.
+    fn take(&mut self, now: i64) -> bool {
+        let stored = self.quota.clamp(now, now + BURST * REFILL);
+        let is_left = stored - now <= (BURST - 1) * REFILL;
+        if is_left {
+            self.quota = stored + REFILL;
+        }
+        is_left
+    }
+
+    /// Replaces the one that was presented. `None` for a successor that nobody hears of.
+    fn rotate(&mut self, presented: &str, successor: Option<String>, now: i64) {
+        if self.current.as_deref() == Some(presented) {
+            self.previous = Some(presented.to_owned());
+            self.rotated_at = self.rotated_at.max(now);
+        }
+        self.current = successor;
+        self.until = self.rotated_at.max(now) + idle();
+    }
+}
+
+fn idle() -> i64 {
+    i64::try_from(IDLE.as_millis()).unwrap()
+}
+
+impl Server {
+    /// A refresh with a token that this server made: by the device, or by whoever has a copy.
+    fn refresh(&mut self, token: &str, commit: Commit, now: i64) -> Reply {
+        self.messages += 1;
+        let (before, status) = (self.record(), self.status());
+        let reply = self.during(commit, |core, host, own| {
+            host.refresh(core, own, token, at(now))
+        });
+        let mut rotation = self.rotation.take().unwrap();
+        let is_current = rotation.current.as_deref() == Some(token);
+        let is_previous = rotation.previous.as_deref() == Some(token);
+        let is_good = is_current || is_previous && now - rotation.rotated_at < GRACE;
+        // What is to be answered if the write is heard of. Where nothing is written, that does not matter.
+        let (cause, writes) = match status {
+            _ if commit == Commit::Down => (Cause::StoreFailed, false),
+            None => (Cause::UnknownRefreshToken, false),
+            Some(Status::Ended) => (Cause::Ended, false),
+            Some(Status::Active) if now >= rotation.until => (Cause::LoginExpired, true),
+            Some(Status::Active) if !is_good => (Cause::Reuse, true),
+            Some(Status::Active) if !rotation.take(now) => (Cause::RefreshQuotaSpent, false),
+            Some(Status::Active) => (Cause::Refreshed, true),
+            Some(other) => panic!("a refresh token of a session that is {other:?}"),
+        };
+        let is_unheard = writes && commit != Commit::Heard;
+        let expected = if is_unheard {
+            Cause::OutcomeUnknown
+        } else {
+            cause
+        };
+        assert_eq!(reply.cause(), expected, "at {now}");
+        let is_done = writes && matches!(commit, Commit::Heard | Commit::UnheardButDone);
+        if !is_done {
+            assert_eq!(before, self.record(), "a refresh without a write");
+        } else if cause == Cause::Refreshed {
+            let successor = (!is_unheard).then(|| refresh_token(&reply));
+            rotation.rotate(token, successor, now);
+            assert_eq!(self.status(), Some(Status::Active));
+        } else {
+            assert_eq!(self.status(), Some(Status::Ended));
+        }
+        self.rotation = Some(rotation);
+        reply
+    }
+}
+
+impl Pair<'_> {
+    /// Plays the turns that are left; then two more in which nothing goes wrong.
+    pub(super) fn refreshes(&mut self, mut token: String, turns: &[Vec<Op>]) -> Refreshes {
+        let mut played = Refreshes::default();
+        self.secrets.push(token.clone());
+        let mut pause = PAUSE;
+        for turn in turns.iter().map(Vec::as_slice).chain([&[][..]; 2]) {
+            self.copied = Some(token.clone());
+            self.late_copies();
+            for &op in turn {
+                self.note(|| format!("{op:?}"));
+                self.befalls(op);
+            }
+            self.pass(pause);
+            played.resent += u64::from(pause != PAUSE);
+            let Some(reply) = self.exchange_refresh(&token, &mut pause) else {
+                continue;
+            };
+            let body: Value = serde_json::from_str(reply.response().body()).unwrap();
+            match reply.cause() {
+                Cause::Refreshed => {
+                    assert_eq!(body["access_token"], ACCESS_TOKEN);
+                    assert_eq!(body["scope"], ASKED);
+                    token = refresh_token(&reply);
+                    played.heard += 1;
+                }
+                Cause::RefreshQuotaSpent | Cause::StoreFailed | Cause::OutcomeUnknown => {
+                    assert_eq!(body["error"], "temporarily_unavailable");
+                }
+                ended => {
+                    assert_eq!(body["error"], "invalid_grant");
+                    assert_ne!(self.server.status(), Some(Status::Active));
+                    played.ended = Some(ended);
+                    break;
+                }
+            }
+        }
+        self.note(|| format!("the end of the refreshes: {played:?}"));
+        played
+    }
+
+    /// One refresh, in the weather of the turn. Gives the answer, if one arrives, and the time until the next.
+    fn exchange_refresh(&mut self, token: &str, pause: &mut i64) -> Option<Reply> {
+        let weather = core::mem::replace(&mut self.weather, FAIR);
+        if let Some(turns) = weather.late_copy {
+            self.late.push((turns, Late::Refresh(token.to_owned())));
+        }
+        self.pass(weather.delays[0]);
+        let mut reply = None;
+        if !weather.request_lost && weather.gateway != Some(false) {
+            let now = self.wall() + weather.skew;
+            let first = self.refresh(token, weather.commit, now);
+            reply = Some(first);
+            if let Some(heard) = weather.twice {
+                let second = self.refresh(token, Commit::Heard, now);
+                if heard == Heard::Second {
+                    reply = Some(second);
+                }
+            }
+        }
+        if weather.dies || weather.answer_lost || weather.request_lost {
+            self.note(|| "the device hears nothing".into());
+            self.pass(TIMEOUT);
+            *pause = 0;
+            return None;
+        }
+        self.pass(weather.delays[1]);
+        if weather.gateway.is_some() {
+            *pause = RETRY;
+            return None;
+        }
+        *pause = match reply.as_ref().map(Reply::cause) {
+            Some(Cause::StoreFailed | Cause::OutcomeUnknown) => RETRY,
+            _ => PAUSE,
+        };
+        reply
+    }
+
+    /// A request with a refresh token reaches the server.
+    pub(super) fn refresh(&mut self, token: &str, commit: Commit, now: i64) -> Reply {
+        let reply = self.server.refresh(token, commit, now);
+        if reply.cause() == Cause::Refreshed {
+            self.secrets.push(refresh_token(&reply));
+        }
+        self.shows(&reply);
+        self.note(|| format!("to a refresh the server says {:?}", reply.cause()));
+        reply
+    }
+}
