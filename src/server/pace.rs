@@ -106,7 +106,7 @@ pub(super) fn least_gap(interval: u32) -> Duration {
 }
 
 /// The version of the stored record.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// The stored form of a pace.
 #[derive(Serialize, Deserialize)]

@@ -295,8 +295,8 @@ impl PolicyBuilder {
     }
 
     /// Sets for how long a second redemption counts as a request that was repeated on the way, not as a replay that ends the
-    /// login. Default 2 s, or half of the least gap between two polls where that is less, but at least half a second. It must be
-    /// shorter than that gap, so that a device whose code was stolen and redeemed reveals the theft at its next poll.
+    /// login. Default 2 s, or half a second where the least gap between two polls is no longer than that. It must be shorter than
+    /// that gap, so that a device whose code was stolen and redeemed reveals the theft at its next poll.
     pub const fn retry_window(mut self, window: Duration) -> Self {
         self.retry_window = Some(window);
         self
@@ -401,8 +401,11 @@ impl PolicyBuilder {
             return Err(PolicyError::Guessable);
         }
         let gap = least_gap(interval);
-        let usual = RETRY_WINDOW.min(gap.checked_div(2).unwrap_or_default());
-        let usual = usual.max(MIN_RETRY_WINDOW);
+        let usual = if RETRY_WINDOW < gap {
+            RETRY_WINDOW
+        } else {
+            MIN_RETRY_WINDOW
+        };
         let is_too_long = |window: Duration| window >= gap && !window.is_zero();
         if self.retry_window.is_some_and(is_too_long) {
             return Err(PolicyError::RetryWindow);

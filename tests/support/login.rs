@@ -9,18 +9,15 @@
     reason = "a panic is how a test fails"
 )]
 
-use device_flow::memory::Memory;
-use device_flow::scope::Scope;
 use device_flow::server::{
-    Cause, Change, DecisionError, HostValue, Pace, Policy, Polled, Redemption, Registration, Reply,
-    Session, Status, Subject, Written,
+    Cause, Client, Consent, Pace, PageError, Policy, Reply, Server, Session, Status, Subject,
 };
 use serde_json::{Value, json};
 use time::{Duration, OffsetDateTime};
 
 use crate::support::{
-    self, ACCESS_TOKEN, Codes, NOW, alice, assert_refused, assert_reply, cli, error_body, policy,
-    post, subject,
+    ACCESS_TOKEN, Codes, Host, NOW, Question, alice, assert_refused, assert_reply, cli, error_body,
+    policy, server_of, subject,
 };
 
 /// The default lifetime of a code.
@@ -29,8 +26,8 @@ pub(crate) const LIFETIME: i64 = 300_000;
 /// The default retention after the end of a session.
 pub(crate) const RETENTION: i64 = 300_000;
 
-/// Twice the default interval: the grace of an approval.
-pub(crate) const GRACE: i64 = 10_000;
+/// How long an approval can be redeemed at least: the default cap and one interval.
+pub(crate) const REDEEM_TIME: i64 = 65_000;
 
 /// The moment so many milliseconds after [`NOW`].
 pub(crate) fn at(millis: i64) -> OffsetDateTime {
@@ -47,11 +44,11 @@ pub(crate) fn bob() -> Subject {
     subject("bob")
 }
 
-/// A login: a store with one session, its codes, the policy and the client of both.
+/// A login: a host with one session, its codes, the server and the client of both.
 pub(crate) struct Login {
-    pub(crate) policy: Policy,
-    pub(crate) store: Memory,
-    pub(crate) client: Registration,
+    pub(crate) server: Server,
+    pub(crate) host: Host,
+    pub(crate) client: Client,
     pub(crate) codes: Codes,
 }
 
@@ -74,13 +71,13 @@ pub(crate) enum Wrote {
 /// A saved pace: the last accepted poll, the interval in force in seconds, whether it was widened since.
 pub(crate) fn pace(last: i64, interval: u32, widened: bool) -> Wrote {
     let last = stored_at(last);
-    Wrote::Pace(json!({ "v": 1, "last": last, "interval": interval, "widened": widened }))
+    Wrote::Pace(json!({ "v": 2, "last": last, "interval": interval, "widened": widened }))
 }
 
 /// A pace that a store returned.
 pub(crate) fn pace_of(last: i64, interval: u32, widened: bool) -> Pace {
     let last = stored_at(last);
-    let form = json!({ "v": 1, "last": last, "interval": interval, "widened": widened });
+    let form = json!({ "v": 2, "last": last, "interval": interval, "widened": widened });
     serde_json::from_value(form).unwrap()
 }
 
@@ -90,12 +87,18 @@ impl Login {
         Self::of(policy(), cli())
     }
 
-    pub(crate) fn of(policy: Policy, client: Registration) -> Self {
-        let mut store = Memory::new();
-        let codes = support::issue(&mut store, &policy, &client, 1, NOW);
+    pub(crate) fn of(policy: Policy, client: Client) -> Self {
+        Self::asking(policy, client, "openid+profile")
+    }
+
+    /// The same with a scope, form-encoded.
+    pub(crate) fn asking(policy: Policy, client: Client, scope: &str) -> Self {
+        let server = server_of(policy);
+        let mut host = Host::new([client.clone(), crate::support::backend()]);
+        let codes = host.issue_for(&server, &client, 1, scope, NOW);
         Self {
-            policy,
-            store,
+            server,
+            host,
             client,
             codes,
         }
@@ -109,7 +112,7 @@ impl Login {
     }
 
     pub(crate) fn session(&self) -> &Session {
-        &self.store.load(&self.codes.key).unwrap().session
+        self.host.session(&self.codes.key).unwrap()
     }
 
     /// The session in its stored form: all there is to know of it.
@@ -117,76 +120,64 @@ impl Login {
         serde_json::to_value(self.session()).unwrap()
     }
 
+    /// The same, if it is stored.
+    pub(crate) fn form_if_any(&self) -> Option<Value> {
+        let session = self.host.session(&self.codes.key)?;
+        Some(serde_json::to_value(session).unwrap())
+    }
+
     pub(crate) fn status(&self) -> Status {
         self.session().status()
     }
 
     pub(crate) fn pace(&self) -> Option<Pace> {
-        self.store.load(&self.codes.key).unwrap().pace
+        self.host.store.load(&self.codes.key).unwrap().pace
     }
 
     pub(crate) fn set_pace(&mut self, pace: Pace) {
-        self.store.save_pace(&self.codes.key, pace);
+        self.host.store.save_pace(&self.codes.key, pace);
     }
 
-    /// A poll of the client with an honest host: paces saved, an approval redeemed.
+    /// A poll of the client, over the host as it is.
     pub(crate) fn poll(&mut self, now: i64) -> Answer {
         let client = self.client.clone();
         self.poll_as(&client, now)
     }
 
     /// The same by any client. Asserts that the session changes with a guarded write alone.
-    pub(crate) fn poll_as(&mut self, client: &Registration, now: i64) -> Answer {
-        let before = (self.store.load(&self.codes.key).is_some()).then(|| self.form());
-        let stored = self.store.load(&self.codes.key).cloned();
-        let store = &mut self.store;
-        let code = &self.codes.device_code;
-        let own = self.codes.key;
-        let answer = with_poll_of(&self.policy, client, code, |poll| {
-            match poll.decide(stored.as_ref(), at(now)) {
-                Polled::Reply(reply) => Answer {
-                    reply,
-                    wrote: Wrote::Nothing,
-                },
-                Polled::Paced(key, pace, reply) => {
-                    assert_eq!(key, &own);
-                    store.save_pace(key, pace);
-                    let form = serde_json::to_value(pace).unwrap();
-                    Answer {
-                        reply,
-                        wrote: Wrote::Pace(form),
-                    }
-                }
-                Polled::Redeem(redemption) => {
-                    let written = store.change(redemption.change());
-                    Answer {
-                        reply: redemption.settle(written, &support::tokens()).unwrap(),
-                        wrote: Wrote::Session,
-                    }
-                }
-            }
-        });
-        if answer.wrote != Wrote::Session {
-            let after = (self.store.load(&self.codes.key).is_some()).then(|| self.form());
+    pub(crate) fn poll_as(&mut self, client: &Client, now: i64) -> Answer {
+        let code = self.codes.device_code.clone();
+        self.poll_with(client, &code, now)
+    }
+
+    /// A poll of this client with any code.
+    pub(crate) fn poll_with(&mut self, client: &Client, code: &str, now: i64) -> Answer {
+        let before = self.form_if_any();
+        if !self.host.clients.iter().any(|own| own.id() == client.id()) {
+            self.host.clients.push(client.clone());
+        }
+        if let Some(own) = self
+            .host
+            .clients
+            .iter_mut()
+            .find(|own| own.id() == client.id())
+        {
+            *own = client.clone();
+        }
+        let reply = self.host.poll(&self.server, client, code, at(now));
+        let after = self.form_if_any();
+        let is_paced = self.host.count(Question::SavePace) > 0;
+        let wrote = if self.host.count(Question::Change) > 0 {
+            Wrote::Session
+        } else if is_paced {
+            Wrote::Pace(serde_json::to_value(self.pace()).unwrap())
+        } else {
+            Wrote::Nothing
+        };
+        if wrote != Wrote::Session {
             assert_eq!(before, after, "the session changed without a guarded write");
         }
-        answer
-    }
-
-    /// What the core decides on the session as it is stored now, without writing anything.
-    pub(crate) fn decide<T>(&self, now: i64, then: impl FnOnce(Polled<'_>) -> T) -> T {
-        let stored = self.store.load(&self.codes.key).cloned();
-        with_poll_of(
-            &self.policy,
-            &self.client,
-            &self.codes.device_code,
-            |poll| then(poll.decide(stored.as_ref(), at(now))),
-        )
-    }
-
-    /// The redemption that a poll of an approved session leads to.
-    pub(crate) fn redeem<T>(&self, now: i64, then: impl FnOnce(Redemption<'_>) -> T) -> T {
-        self.decide(now, |polled| then(redemption(polled)))
+        Answer { reply, wrote }
     }
 
     /// Alice enters the code.
@@ -195,89 +186,55 @@ impl Login {
     }
 
     pub(crate) fn claim_by(&mut self, user: &Subject, now: i64) {
-        let code = &self.codes.user_code;
-        let _ = support::claim(&mut self.store, &self.policy, user, code, at(now));
+        let code = self.codes.user_code.clone();
+        let review = self.host.claim(&self.server, user, &code, at(now));
+        assert_eq!(review.unwrap().session_key(), &self.codes.key);
     }
 
     /// Alice enters the code and approves all of the scope.
     pub(crate) fn approve(&mut self, now: i64) {
-        support::approve(
-            &mut self.store,
-            &self.policy,
-            &alice(),
-            &self.codes,
-            at(now),
-        );
+        self.host
+            .approve(&self.server, &alice(), &self.codes, at(now));
     }
 
     /// Alice enters the code and denies.
     pub(crate) fn deny(&mut self, now: i64) {
-        support::deny(
-            &mut self.store,
-            &self.policy,
-            &alice(),
-            &self.codes,
-            at(now),
-        );
+        self.host.deny(&self.server, &alice(), &self.codes, at(now));
     }
 
     /// Alice takes her approval back.
     pub(crate) fn withdraw(&mut self) {
-        let change = self.session().withdraw(&alice()).unwrap().unwrap();
-        self.write(&change);
+        self.withdraw_by(&alice(), 0).unwrap();
+    }
+
+    pub(crate) fn withdraw_by(&mut self, user: &Subject, now: i64) -> Result<Session, PageError> {
+        self.host
+            .run(self.server.withdraw(&self.codes.key, user, at(now)))
     }
 
     /// What approving gives, with all of the scope.
-    pub(crate) fn approval_by(
-        &self,
+    pub(crate) fn approve_by(&mut self, user: &Subject, now: i64) -> Result<Session, PageError> {
+        self.consent_by(user, &Consent::to_all(), now)
+    }
+
+    pub(crate) fn consent_by(
+        &mut self,
         user: &Subject,
+        consent: &Consent,
         now: i64,
-    ) -> Result<Option<Change>, DecisionError> {
-        self.approval_of(user, self.session().scope(), now)
+    ) -> Result<Session, PageError> {
+        self.host
+            .run(self.server.approve(&self.codes.key, user, consent, at(now)))
     }
 
-    pub(crate) fn approval_of(
-        &self,
-        user: &Subject,
-        scope: &Scope,
-        now: i64,
-    ) -> Result<Option<Change>, DecisionError> {
-        let value = HostValue::default();
-        self.session()
-            .approve(user, scope, value, &self.policy, at(now))
+    pub(crate) fn deny_by(&mut self, user: &Subject, now: i64) -> Result<Session, PageError> {
+        self.host
+            .run(self.server.deny(&self.codes.key, user, at(now)))
     }
 
-    /// Writes a change that must win, and asserts that the version rises by one.
-    #[track_caller]
-    pub(crate) fn write(&mut self, change: &Change) {
-        let version = self.session().version();
-        assert_eq!(change.expected_version(), version);
-        assert_eq!(self.store.change(change), Written::Won);
-        assert_eq!(self.session().version(), version + 1);
-    }
-}
-
-/// A poll of a client of this policy with any code.
-pub(crate) fn with_poll_of<T>(
-    policy: &Policy,
-    client: &Registration,
-    code: &str,
-    then: impl FnOnce(&mut device_flow::server::Poll<'_>) -> T,
-) -> T {
-    let body = support::poll_body(client.client_id(), code);
-    let header = support::authorization(client);
-    let incoming = post(&body).authorization(header.as_ref());
-    support::with_poll(policy, incoming, Some(client), then).unwrap()
-}
-
-/// The redemption, which must be what the core decided.
-#[track_caller]
-pub(crate) fn redemption(polled: Polled<'_>) -> Redemption<'_> {
-    match polled {
-        Polled::Redeem(redemption) => redemption,
-        Polled::Reply(reply) | Polled::Paced(_, _, reply) => {
-            panic!("no redemption but {:?}", reply.cause())
-        }
+    pub(crate) fn release_by(&mut self, user: &Subject, now: i64) -> Result<Session, PageError> {
+        self.host
+            .run(self.server.release(&self.codes.key, user, at(now)))
     }
 }
 

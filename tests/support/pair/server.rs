@@ -91,7 +91,11 @@ impl Server {
             key: SessionKey::from_bytes([0; 32]),
             interval,
             lifetime: millis(lifetime),
-            retry_window: ((interval - (interval / 4).max(1000)) / 2).clamp(500, 2000),
+            retry_window: if interval - (interval / 4).max(1000) > 2000 {
+                2000
+            } else {
+                500
+            },
             redeemable_until: 0,
             successes: 0,
             slowed_down: false,
