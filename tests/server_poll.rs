@@ -6,6 +6,7 @@
     clippy::unwrap_used,
     clippy::arithmetic_side_effects,
     clippy::indexing_slicing,
+    clippy::wildcard_enum_match_arm,
     reason = "a panic is how a test fails"
 )]
 #[path = "support/login.rs"]

@@ -1,0 +1,960 @@
+//! Table R of the server half, row by row: the refresh and the revocation of a login.
+//!
+//! Defaults: 30 days idle, no absolute end, a grace of 30 s, 20 refreshes at once and then one a minute.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::arithmetic_side_effects,
+    clippy::indexing_slicing,
+    clippy::wildcard_enum_match_arm,
+    reason = "a panic is how a test fails"
+)]
+
+#[path = "support/login.rs"]
+mod login;
+mod support;
+
+use core::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use device_flow::server::{
+    Cause, Client, GrantRefusal, Next, Policy, PolicyError, RateLimit, Reply, Server, ServerKeys,
+    Status,
+};
+use login::{Login, assert_invalid_grant, at, bytes};
+use serde_json::{Value, json};
+use support::{
+    Host, Question, Says, alice, assert_refused, assert_reply, assert_unavailable, backend,
+    builder, cli, error_body, key, policy, refresh_token, scope, server,
+};
+
+const SECOND: i64 = 1000;
+const GRACE: i64 = 30 * SECOND;
+const DAY: i64 = 24 * 3600 * SECOND;
+const IDLE: i64 = 30 * DAY;
+
+/// A client that may ask for offline access.
+fn client() -> Client {
+    cli().allow_scope(scope("openid profile email offline_access"))
+}
+
+/// A login whose device has its tokens, and the first refresh token.
+struct Active {
+    login: Login,
+    first: String,
+}
+
+impl Active {
+    /// Redeemed at 0.
+    fn new() -> Self {
+        Self::of(policy())
+    }
+
+    fn of(policy: Policy) -> Self {
+        Self::asking(policy, "openid+profile+offline_access")
+    }
+
+    fn asking(policy: Policy, scope: &str) -> Self {
+        let mut login = Login::asking(policy, client(), scope);
+        login.approve(0);
+        let granted = login.poll(0).reply;
+        assert_eq!(granted.cause(), Cause::Granted);
+        Self {
+            first: refresh_token(&granted),
+            login,
+        }
+    }
+
+    fn refresh(&mut self, token: &str, now: i64) -> Reply {
+        let client = self.login.client.clone();
+        self.refresh_as(&client, token, now)
+    }
+
+    fn refresh_as(&mut self, client: &Client, token: &str, now: i64) -> Reply {
+        let login = &mut self.login;
+        login.host.clients.retain(|own| own.id() != client.id());
+        login.host.clients.push(client.clone());
+        login.host.refresh(&login.server, client, token, at(now))
+    }
+
+    fn refresh_for(&mut self, token: &str, scope: &str, now: i64) -> Reply {
+        let login = &mut self.login;
+        let body = format!(
+            "{}&scope={scope}",
+            support::refresh_body(login.client.id(), token)
+        );
+        login
+            .host
+            .token(&login.server, &login.client, &body, at(now))
+    }
+
+    /// A refresh that must succeed: the next token.
+    #[track_caller]
+    fn next(&mut self, token: &str, now: i64) -> String {
+        let reply = self.refresh(token, now);
+        assert_eq!(reply.cause(), Cause::Refreshed);
+        refresh_token(&reply)
+    }
+
+    fn revoke(&mut self, token: &str, now: i64) -> Reply {
+        let login = &mut self.login;
+        login
+            .host
+            .revoke(&login.server, &login.client, token, at(now))
+    }
+
+    fn status(&self) -> Status {
+        self.login.status()
+    }
+
+    fn wrote(&self) -> bool {
+        self.login.host.count(Question::Change) > 0
+    }
+
+    fn looked_up(&self) -> bool {
+        self.login.host.count(Question::Load) > 0
+    }
+
+    /// Runs what must change nothing that is stored.
+    #[track_caller]
+    fn unchanged<T>(&mut self, what: impl FnOnce(&mut Self) -> T) -> T {
+        let had = self.login.form();
+        let result = what(self);
+        assert_eq!(self.login.form(), had);
+        result
+    }
+
+    fn octets(&self) -> Vec<u8> {
+        URL_SAFE_NO_PAD.decode(&self.first).unwrap()
+    }
+}
+
+/// Asserts the one `invalid_grant` of every refresh.
+#[track_caller]
+fn assert_invalid(reply: &Reply, cause: Cause) {
+    assert_refused(
+        reply,
+        cause,
+        "invalid_grant",
+        "the refresh token is not valid",
+    );
+}
+
+#[track_caller]
+fn assert_done(reply: &Reply, cause: Cause) {
+    assert_reply(reply, cause, 200, &[], "");
+}
+
+// The token.
+
+#[test]
+fn r_a_redemption_yields_an_opaque_token_of_107_characters_and_the_record_holds_no_part_of_it() {
+    let active = Active::new();
+    assert_eq!(active.first.len(), 107);
+    let octets = active.octets();
+    assert_eq!(&octets[..32], active.login.codes.key.as_bytes());
+    let form = active.login.form().to_string();
+    assert!(!form.contains(&active.first));
+    assert!(!form.contains(&URL_SAFE_NO_PAD.encode(&octets[32..64])));
+}
+
+#[test]
+fn r_only_offline_access_yields_a_refresh_token() {
+    let mut login = Login::asking(policy(), client(), "openid+profile");
+    login.approve(0);
+    let reply = login.poll(0).reply;
+    assert_eq!(reply.cause(), Cause::Granted);
+    assert!(!reply.response().body().contains("refresh_token"));
+    assert_eq!(login.host.count(Question::Draw), 0);
+    assert_eq!(login.form()["state"]["active"]["refresh"], json!(null));
+}
+
+#[test]
+fn r_the_policy_names_the_scope_that_yields_one() {
+    let policy = builder().refresh_scope("email").build().unwrap();
+    let mut active = Active::asking(policy, "openid+email");
+    let first = active.first.clone();
+    let _ = active.next(&first, 1);
+    for wrong in ["", "two tokens", "a\"b"] {
+        let refused = builder().refresh_scope(wrong).build();
+        assert_eq!(refused.unwrap_err(), PolicyError::RefreshScope);
+    }
+}
+
+#[test]
+fn r_a_host_with_refresh_tokens_of_its_own_switches_those_of_the_core_off() {
+    let policy = builder().without_refresh_tokens().build().unwrap();
+    let mut login = Login::asking(policy, client(), "openid+offline_access");
+    login.approve(0);
+    login.host.tokens = support::tokens().refresh_token("of the host").unwrap();
+    let reply = login.poll(0).reply;
+    assert_eq!(refresh_token(&reply), "of the host");
+    let refused = login
+        .host
+        .refresh(&login.server, &client(), "of the host", at(1));
+    assert_refused(
+        &refused,
+        Cause::GrantTypeUnsupported,
+        "unsupported_grant_type",
+        "this grant type is not supported",
+    );
+    // A token of the core is nothing to it either.
+    let token = Active::new().first;
+    let revoked = login.host.revoke(&login.server, &client(), &token, at(1));
+    assert_done(&revoked, Cause::NothingToRevoke);
+}
+
+#[test]
+fn r_lifetimes_and_grace_are_bounded() {
+    let minute = Duration::from_mins(1);
+    let year = Duration::from_hours(366 * 24);
+    for (policy, error) in [
+        (builder().refresh_idle(minute), PolicyError::RefreshLifetime),
+        (
+            builder().refresh_idle(year * 11),
+            PolicyError::RefreshLifetime,
+        ),
+        (
+            builder().refresh_absolute(minute),
+            PolicyError::RefreshLifetime,
+        ),
+        (
+            builder().refresh_grace(minute * 6),
+            PolicyError::RefreshGrace,
+        ),
+    ] {
+        assert_eq!(policy.build().unwrap_err(), error);
+    }
+}
+
+// R1: `refresh_token` absent.
+
+#[test]
+fn r1_a_refresh_without_its_token_is_invalid_request() {
+    let mut active = Active::new();
+    for body in ["", "&refresh_token="] {
+        let body = format!("grant_type=refresh_token&client_id=client_cli{body}");
+        let login = &mut active.login;
+        let reply = login.host.token(&login.server, &client(), &body, at(1));
+        assert_refused(
+            &reply,
+            Cause::RefreshTokenMissing,
+            "invalid_request",
+            "refresh_token is missing",
+        );
+        assert!(login.host.asked.is_empty());
+    }
+}
+
+// R2: of another form, or a tag that is not ours; unknown, purged.
+
+#[test]
+fn r2_a_token_that_this_server_did_not_make_is_refused_without_a_look_up() {
+    let mut active = Active::new();
+    let first = active.first.clone();
+    let octets = active.octets();
+    let mut made_up = vec![
+        "x".to_owned(),
+        first[1..].to_owned(),
+        format!("{first}A"),
+        "A".repeat(107),
+        "A".repeat(16_000),
+        first.replace(['-', '_'], "+").to_lowercase(),
+    ];
+    for place in 0..octets.len() {
+        let mut altered = octets.clone();
+        altered[place] ^= 1;
+        made_up.push(URL_SAFE_NO_PAD.encode(altered));
+    }
+    for token in made_up {
+        active.unchanged(|active| {
+            let reply = active.refresh(&token, 1);
+            assert_invalid(&reply, Cause::MalformedRefreshToken);
+            assert!(!active.looked_up());
+        });
+    }
+    let _ = active.next(&first, 2);
+}
+
+#[test]
+fn r2_a_token_under_another_key_of_the_server_is_not_ours() {
+    let mut active = Active::new();
+    let first = active.first.clone();
+    active.login.server = Server::new(policy(), ServerKeys::new(&key(8)).unwrap());
+    assert_invalid(&active.refresh(&first, 1), Cause::MalformedRefreshToken);
+    // With the key before it, it is; and what comes next is under the current key.
+    let both = ServerKeys::new(&key(8)).unwrap().with_previous(&key(7));
+    active.login.server = Server::new(policy(), both.unwrap());
+    let second = active.next(&first, 1);
+    active.login.server = Server::new(policy(), ServerKeys::new(&key(8)).unwrap());
+    let _ = active.next(&second, 2);
+}
+
+#[test]
+fn r2_a_purged_login_is_unknown() {
+    let mut active = Active::new();
+    let first = active.first.clone();
+    let purge_at = active.login.session().purge_at();
+    assert_eq!(purge_at, at(IDLE + login::RETENTION));
+    assert_eq!(active.login.host.store.purge(purge_at), 1);
+    assert_invalid(&active.refresh(&first, 1), Cause::UnknownRefreshToken);
+}
+
+// R3: of another client.
+
+#[test]
+fn r3_another_client_learns_nothing_and_burns_nothing() {
+    let mut active = Active::new();
+    let first = active.first.clone();
+    let other = backend().allow_scope(scope("openid profile offline_access"));
+    active.unchanged(|active| {
+        let reply = active.refresh_as(&other, &first, 1);
+        assert_invalid(&reply, Cause::ForeignClient);
+        let unknown = active.refresh_as(&other, "x", 1);
+        assert_eq!(bytes(&reply), bytes(&unknown));
+    });
+    let _ = active.next(&first, 2);
+}
+
+// R4: not Active.
+
+#[test]
+fn r4_a_login_that_was_ended_is_not_refreshed() {
+    let mut active = Active::new();
+    let first = active.first.clone();
+    active.login.withdraw_by(&alice(), 1).unwrap();
+    active.unchanged(|active| {
+        assert_invalid(&active.refresh(&first, 2), Cause::Ended);
+        assert!(!active.wrote());
+    });
+}
+
+// R5: past its idle or absolute end.
+
+#[test]
+fn r5_the_idle_end_counts_from_the_last_rotation() {
+    let mut active = Active::new();
+    let first = active.first.clone();
+    let second = active.next(&first, IDLE - 1);
+    let third = active.next(&second, 2 * IDLE - 2);
+    let reply = active.refresh(&third, 3 * IDLE - 2);
+    assert_invalid(&reply, Cause::LoginExpired);
+    assert_eq!(active.status(), Status::Ended);
+}
+
+#[test]
+fn r5_the_absolute_end_counts_from_the_redemption() {
+    let day = Duration::from_hours(24);
+    let policy = builder().refresh_absolute(day).build().unwrap();
+    let mut active = Active::of(policy);
+    let first = active.first.clone();
+    let second = active.next(&first, DAY / 2);
+    let third = active.next(&second, DAY - 1);
+    assert_invalid(&active.refresh(&third, DAY), Cause::LoginExpired);
+    assert_eq!(active.status(), Status::Ended);
+}
+
+#[test]
+fn r5_an_absolute_end_that_was_shortened_holds_for_older_logins() {
+    let mut active = Active::new();
+    let first = active.first.clone();
+    let second = active.next(&first, 2 * DAY);
+    let day = Duration::from_hours(24);
+    active.login.server = support::server_of(builder().refresh_absolute(day).build().unwrap());
+    assert_invalid(&active.refresh(&second, 2 * DAY + 1), Cause::LoginExpired);
+}
+
+// R6: ours, from two rotations ago or more.
+
+#[test]
+fn r6_a_token_from_two_rotations_ago_ends_the_login_even_within_the_grace() {
+    let mut active = Active::new();
+    let first = active.first.clone();
+    let second = active.next(&first, 1);
+    let third = active.next(&second, 2);
+    assert_invalid(&active.refresh(&first, 3), Cause::Reuse);
+    assert_eq!(active.status(), Status::Ended);
+    for token in [first, second, third] {
+        assert_invalid(&active.refresh(&token, 4), Cause::Ended);
+    }
+}
+
+// R7: the one before, within the grace.
+
+#[test]
+fn r7_the_token_before_is_good_within_the_grace() {
+    for moment in [0, 1, GRACE - 1] {
+        let mut active = Active::new();
+        let first = active.first.clone();
+        let lost = active.next(&first, 1000);
+        let kept = active.next(&first, 1000 + moment);
+        assert_ne!(lost, kept, "another successor");
+        let _ = active.next(&kept, 1001 + moment);
+    }
+}
+
+#[test]
+fn r7_the_one_that_was_in_force_becomes_void() {
+    let mut active = Active::new();
+    let first = active.first.clone();
+    let void = active.next(&first, 0);
+    let _ = active.next(&first, 1);
+    assert_invalid(&active.refresh(&void, 2), Cause::Reuse);
+    assert_eq!(active.status(), Status::Ended);
+}
+
+#[test]
+fn r7_the_grace_runs_from_the_first_use_however_often_it_is_sent_again() {
+    let mut active = Active::new();
+    let first = active.first.clone();
+    for turn in 0..3 {
+        let _ = active.next(&first, turn * 10 * SECOND);
+    }
+    assert_invalid(&active.refresh(&first, GRACE), Cause::Reuse);
+}
+
+#[test]
+fn r7_a_clock_that_went_back_keeps_the_grace_and_the_record() {
+    let mut active = Active::new();
+    let first = active.first.clone();
+    let second = active.next(&first, 100 * SECOND);
+    let _ = active.next(&first, 0);
+    // What is stored can still be read, whatever the clock did.
+    let session: device_flow::server::Session =
+        serde_json::from_value(active.login.form()).unwrap();
+    assert_eq!(session.refreshed_at(), Some(at(100 * SECOND)));
+    assert_invalid(&active.refresh(&second, 0), Cause::Reuse);
+}
+
+#[test]
+fn r7_a_thief_and_the_owner_who_both_refresh_end_the_login() {
+    // The thief is first, or the owner is; the loser's next refresh ends it for both.
+    let mut active = Active::new();
+    let stolen = active.first.clone();
+    let thief = active.next(&stolen, 0);
+    let owner = active.next(&stolen, 1);
+    assert_invalid(&active.refresh(&thief, 2), Cause::Reuse);
+    assert_invalid(&active.refresh(&owner, 3), Cause::Ended);
+}
+
+// R8: the one before, after the grace.
+
+#[test]
+fn r8_the_token_before_ends_the_login_after_the_grace() {
+    for moment in [GRACE, GRACE + 1, DAY] {
+        let mut active = Active::new();
+        let first = active.first.clone();
+        let second = active.next(&first, 1000);
+        let reply = active.refresh(&first, 1000 + moment);
+        assert_invalid(&reply, Cause::Reuse);
+        assert!(active.wrote());
+        assert_eq!(active.status(), Status::Ended);
+        assert_invalid(&active.refresh(&second, 1001 + moment), Cause::Ended);
+    }
+}
+
+#[test]
+fn r8_without_a_grace_the_token_before_is_never_good() {
+    let policy = builder().refresh_grace(Duration::ZERO).build().unwrap();
+    let mut active = Active::of(policy);
+    let first = active.first.clone();
+    let _ = active.next(&first, 1);
+    assert_invalid(&active.refresh(&first, 1), Cause::Reuse);
+}
+
+// R9: `scope` asks for more than was granted, or is malformed.
+
+/// > The requested scope MUST NOT include any scope not originally granted by the resource owner (RFC 6749, section 6)
+#[test]
+fn r9_a_wider_or_a_malformed_scope_burns_nothing() {
+    let mut active = Active::new();
+    let first = active.first.clone();
+    for (wrong, cause, description) in [
+        (
+            "openid+email",
+            Cause::ScopeNotAllowed,
+            "nothing of the scope is allowed",
+        ),
+        (
+            "admin",
+            Cause::ScopeNotAllowed,
+            "nothing of the scope is allowed",
+        ),
+        (
+            "openid++profile",
+            Cause::ScopeMalformed,
+            "scope is malformed",
+        ),
+        ("%22", Cause::ScopeMalformed, "scope is malformed"),
+    ] {
+        active.unchanged(|active| {
+            let reply = active.refresh_for(&first, wrong, 1);
+            assert_refused(&reply, cause, "invalid_scope", description);
+        });
+    }
+    let _ = active.next(&first, 2);
+}
+
+#[test]
+fn r9_a_reuse_with_a_wrong_scope_is_a_reuse_all_the_same() {
+    let mut active = Active::new();
+    let first = active.first.clone();
+    let _ = active.next(&first, 0);
+    assert_invalid(&active.refresh_for(&first, "admin", GRACE), Cause::Reuse);
+    assert_eq!(active.status(), Status::Ended);
+}
+
+// R10: the one in force.
+
+#[test]
+fn r10_the_token_in_force_is_rotated_by_one_guarded_write() {
+    let mut active = Active::new();
+    let first = active.first.clone();
+    let version = active.login.session().version();
+    let reply = active.refresh(&first, 5000);
+    let order = [
+        Question::Client,
+        Question::Load,
+        Question::Take,
+        Question::Draw,
+        Question::Mint,
+        Question::Change,
+    ];
+    assert_eq!(active.login.host.asked, order);
+    assert_eq!(
+        active.login.host.minted.last(),
+        Some(&("openid profile offline_access".to_owned(), true))
+    );
+    let second = refresh_token(&reply);
+    assert_ne!(first, second);
+    let body = format!(
+        r#"{{"access_token":"{}","token_type":"Bearer","refresh_token":"{second}","scope":"openid profile offline_access"}}"#,
+        support::ACCESS_TOKEN
+    );
+    assert_reply(&reply, Cause::Refreshed, 200, &[], &body);
+    assert_eq!(active.login.session().version(), version + 1);
+    assert_eq!(active.login.session().refreshed_at(), Some(at(5000)));
+    assert_eq!(active.login.session().redeemed_at(), Some(at(0)));
+    assert_eq!(
+        active.login.session().purge_at(),
+        at(5000 + IDLE + login::RETENTION)
+    );
+    let _ = active.next(&second, 6000);
+}
+
+#[test]
+fn r10_a_narrower_scope_narrows_the_access_token_alone() {
+    let mut active = Active::new();
+    let first = active.first.clone();
+    let reply = active.refresh_for(&first, "openid", 1);
+    assert_eq!(reply.cause(), Cause::Refreshed);
+    assert!(reply.response().body().contains(r#""scope":"openid""#));
+    let second = refresh_token(&reply);
+    let reply = active.refresh(&second, 2);
+    assert!(
+        reply
+            .response()
+            .body()
+            .contains(r#""scope":"openid profile offline_access""#)
+    );
+}
+
+#[test]
+fn r10_what_a_client_lost_is_not_refreshed() {
+    let mut active = Active::new();
+    let first = active.first.clone();
+    let narrowed = cli().allow_scope(scope("openid offline_access"));
+    let reply = active.refresh_as(&narrowed, &first, 1);
+    assert!(
+        reply
+            .response()
+            .body()
+            .contains(r#""scope":"openid offline_access""#)
+    );
+    // To ask for what it lost is to ask for nothing that is allowed.
+    let second = refresh_token(&reply);
+    active.login.client = narrowed;
+    let reply = active.refresh_for(&second, "profile", 2);
+    assert_eq!(reply.cause(), Cause::ScopeNotAllowed);
+    // What was granted is not forgotten.
+    active.login.client = client();
+    let reply = active.refresh(&second, 3);
+    assert!(
+        reply
+            .response()
+            .body()
+            .contains(r#""scope":"openid profile offline_access""#)
+    );
+}
+
+#[test]
+fn r10_a_confidential_client_authenticates_first() {
+    let client = backend().allow_scope(scope("openid offline_access"));
+    let mut login = Login::asking(policy(), client.clone(), "openid+offline_access");
+    login.approve(0);
+    let first = refresh_token(&login.poll_as(&client, 0).reply);
+    let body = support::refresh_body(client.id(), &first);
+    let reply = login
+        .host
+        .run(login.server.token(support::post(&body), "", at(1)));
+    support::assert_invalid_client(&reply, Cause::CredentialMissing);
+    let reply = login.host.refresh(&login.server, &client, &first, at(2));
+    assert_eq!(reply.cause(), Cause::Refreshed);
+}
+
+#[test]
+fn r10_a_client_without_the_device_grant_is_not_refreshed() {
+    let mut active = Active::new();
+    let first = active.first.clone();
+    let method = device_flow::server::ClientAuthMethod::None;
+    let lost = Client::new("client_cli", method)
+        .unwrap()
+        .allow_scope(scope("openid"));
+    active.unchanged(|active| {
+        let reply = active.refresh_as(&lost, &first, 1);
+        assert_eq!(reply.cause(), Cause::GrantNotAllowed);
+    });
+}
+
+// R11: subject or consent is gone, or nothing of the scope is left.
+
+#[test]
+fn r11_a_subject_that_is_gone_ends_the_login() {
+    let mut active = Active::new();
+    let first = active.first.clone();
+    active.login.host.refusal = Some(GrantRefusal::consent_gone());
+    assert_invalid(&active.refresh(&first, 1), Cause::ConsentGone);
+    assert_eq!(active.status(), Status::Ended);
+}
+
+#[test]
+fn r11_a_client_that_lost_all_that_was_granted_ends_the_login() {
+    let mut active = Active::new();
+    let first = active.first.clone();
+    let lost = cli().allow_scope(scope("email"));
+    assert_invalid(&active.refresh_as(&lost, &first, 1), Cause::ConsentGone);
+    assert_eq!(active.status(), Status::Ended);
+}
+
+// R12: minting failed.
+
+#[test]
+fn r12_a_failure_to_mint_is_503_and_the_token_stays_good() {
+    let mut active = Active::new();
+    let first = active.first.clone();
+    active.login.host.refusal = Some(GrantRefusal::failed());
+    active.unchanged(|active| {
+        assert_unavailable(&active.refresh(&first, 1), Cause::MintingFailed);
+    });
+    let error = GrantRefusal::error("use_dpop_nonce", "a nonce is required").unwrap();
+    active.login.host.refusal = Some(error);
+    active.unchanged(|active| {
+        assert_eq!(active.refresh(&first, 1).cause(), Cause::HostCheck);
+    });
+    active.login.host.refusal = None;
+    let _ = active.next(&first, 2);
+}
+
+// R13: the guarded write lost.
+
+#[test]
+fn r13_a_lost_write_is_decided_again_three_times() {
+    for losses in 0..3 {
+        let mut active = Active::new();
+        let first = active.first.clone();
+        active
+            .login
+            .host
+            .says
+            .extend([Says::Conflict].repeat(losses));
+        let _ = active.next(&first, 1);
+        assert_eq!(active.login.host.count(Question::Take), 1, "metered once");
+        assert_eq!(active.login.host.count(Question::Draw), 1);
+    }
+    let mut active = Active::new();
+    let first = active.first.clone();
+    active.login.host.says.extend([Says::Conflict; 3]);
+    active.unchanged(|active| {
+        assert_unavailable(&active.refresh(&first, 1), Cause::Contended);
+    });
+    let _ = active.next(&first, 2);
+}
+
+/// Somebody refreshes with this token before the next guarded write.
+fn rival(active: &mut Active, token: String, policy: fn() -> Policy, times: usize) {
+    active
+        .login
+        .host
+        .meanwhile
+        .push_back(Box::new(move |store| {
+            let mut rival = Host::new([client()]);
+            rival.drawn = 50;
+            core::mem::swap(&mut rival.store, store);
+            let mut token = token;
+            for _ in 0..times {
+                let server = support::server_of(policy());
+                let reply = rival.refresh(&server, &client(), &token, at(1));
+                assert_eq!(reply.cause(), Cause::Refreshed);
+                token = refresh_token(&reply);
+            }
+            core::mem::swap(&mut rival.store, store);
+        }));
+}
+
+#[test]
+fn r13_of_two_refreshes_with_one_token_at_once_both_are_answered_and_one_branch_survives() {
+    let mut active = Active::new();
+    let first = active.first.clone();
+    rival(&mut active, first.clone(), policy, 1);
+    let kept = active.next(&first, 1);
+    let _ = active.next(&kept, 2);
+}
+
+#[test]
+fn r13_losing_a_race_is_never_a_reuse() {
+    // Without a grace, and with a rival that was two rotations faster.
+    let strict = || builder().refresh_grace(Duration::ZERO).build().unwrap();
+    for (policy, times) in [(strict as fn() -> Policy, 1), (policy as fn() -> Policy, 2)] {
+        let mut active = Active::of(policy());
+        let first = active.first.clone();
+        rival(&mut active, first.clone(), policy, times);
+        assert_unavailable(&active.refresh(&first, 1), Cause::Contended);
+        assert_eq!(active.status(), Status::Active, "nothing was ended by it");
+    }
+}
+
+// R14: outcome unknown, store failed.
+
+#[test]
+fn r14_an_unknown_outcome_is_503_and_the_same_token_may_be_sent_again() {
+    for says in [Says::UnknownDone, Says::UnknownNotDone] {
+        let mut active = Active::new();
+        let first = active.first.clone();
+        active.login.host.says.push_back(says);
+        let reply = active.refresh(&first, 1);
+        assert_unavailable(&reply, Cause::OutcomeUnknown);
+        let second = active.next(&first, 5000);
+        let _ = active.next(&second, 6000);
+    }
+}
+
+#[test]
+fn r14_a_host_that_failed_is_503_and_loses_nothing() {
+    for question in [
+        Question::Client,
+        Question::Load,
+        Question::Take,
+        Question::Draw,
+        Question::Change,
+    ] {
+        let mut active = Active::new();
+        let first = active.first.clone();
+        active.login.host.fails = Some(question);
+        active.unchanged(|active| {
+            let reply = active.refresh(&first, 1);
+            assert_eq!(reply.response().status(), 503, "{question:?}");
+        });
+        active.login.host.fails = None;
+        let _ = active.next(&first, 2);
+    }
+}
+
+#[test]
+fn r14_a_store_that_answers_with_another_login_is_503() {
+    let mut active = Active::new();
+    let other = active
+        .login
+        .host
+        .issue(&active.login.server, &client(), 9, at(0));
+    let body = support::refresh_body("client_cli", &active.first);
+    let mut exchange = active.login.server.token(support::post(&body), "", at(1));
+    let client = client();
+    let reply = loop {
+        match exchange.next() {
+            Next::Client(_, ask) => ask.answer(Ok(Some(&client))),
+            Next::Load(_, ask) => ask.answer(Ok(active.login.host.store.load(&other.key))),
+            Next::Done(reply) => break reply,
+            next => panic!("{next:?}"),
+        }
+    };
+    assert_unavailable(&reply, Cause::StoreFailed);
+}
+
+/// "The quota `refreshes` is taken by login before minting."
+#[test]
+fn r10_too_many_refreshes_of_one_login_are_429_and_burn_nothing() {
+    let limit = RateLimit::new(2, Duration::from_mins(1)).unwrap();
+    let mut active = Active::of(builder().refresh_limit(limit).build().unwrap());
+    let first = active.first.clone();
+    let second = active.next(&first, 0);
+    let third = active.next(&second, 0);
+    active.unchanged(|active| {
+        let reply = active.refresh(&third, 1);
+        let body = error_body("temporarily_unavailable", "too many requests");
+        assert_reply(
+            &reply,
+            Cause::RefreshQuotaSpent,
+            429,
+            &[("retry-after", "60")],
+            &body,
+        );
+        assert_eq!(active.login.host.count(Question::Mint), 0);
+    });
+    let _ = active.next(&third, 60 * SECOND);
+}
+
+// C4, and what follows.
+
+#[test]
+fn c4_a_replay_of_the_device_code_ends_the_login_that_was_refreshed() {
+    let mut active = Active::new();
+    let first = active.first.clone();
+    let second = active.next(&first, 1000);
+    let reply = active.login.poll(5000).reply;
+    assert_invalid_grant(&reply, Cause::Replay);
+    assert_eq!(active.status(), Status::Ended);
+    assert_invalid(&active.refresh(&second, 6000), Cause::Ended);
+}
+
+#[test]
+fn u11_a_user_who_signs_a_device_out_ends_its_refreshes() {
+    let mut active = Active::new();
+    let first = active.first.clone();
+    active.login.withdraw_by(&alice(), 1).unwrap();
+    assert_invalid(&active.refresh(&first, 2), Cause::Ended);
+    assert_eq!(
+        active.login.session().purge_at(),
+        at(login::LIFETIME + login::RETENTION)
+    );
+}
+
+// R15 to R18: revocation.
+
+#[test]
+fn r15_a_revocation_without_a_token_is_invalid_request() {
+    let mut active = Active::new();
+    for body in ["client_id=client_cli", "client_id=client_cli&token="] {
+        let login = &mut active.login;
+        let exchange = login.server.revocation(support::post(body), "", at(1));
+        let reply = login.host.run(exchange);
+        assert_refused(
+            &reply,
+            Cause::TokenMissing,
+            "invalid_request",
+            "token is missing",
+        );
+    }
+    let login = &mut active.login;
+    let get = device_flow::server::Request::new("GET", b"");
+    let reply = login.host.run(login.server.revocation(get, "", at(1)));
+    assert_eq!(reply.response().status(), 405);
+    let exchange = login
+        .server
+        .revocation(support::post("token=x&client_id=nobody"), "", at(1));
+    support::assert_invalid_client(&login.host.run(exchange), Cause::UnknownClient);
+}
+
+/// > The authorization server responds with HTTP status code 200 if the token has been revoked successfully or if the client
+/// > submitted an invalid token. (RFC 7009, section 2.2)
+#[test]
+fn r16_a_token_that_is_not_ours_or_of_another_client_is_200_and_nothing_is_done() {
+    let mut active = Active::new();
+    let first = active.first.clone();
+    for token in [
+        "x",
+        "eyJhbGciOiJSUzI1NiJ9.e30.c2ln",
+        &first[1..],
+        &"A".repeat(107),
+    ] {
+        active.unchanged(|active| {
+            assert_done(&active.revoke(token, 1), Cause::NothingToRevoke);
+            assert!(!active.looked_up());
+        });
+    }
+    let other = backend();
+    active.login.host.clients.push(other.clone());
+    active.unchanged(|active| {
+        let login = &mut active.login;
+        let reply = login.host.revoke(&login.server, &other, &first, at(1));
+        assert_done(&reply, Cause::NothingToRevoke);
+    });
+    let purge_at = active.login.session().purge_at();
+    assert_eq!(active.login.host.store.purge(purge_at), 1);
+    assert_done(&active.revoke(&first, 1), Cause::NothingToRevoke);
+}
+
+#[test]
+fn r17_a_token_of_whatever_rotation_ends_the_login() {
+    for rotation in 0..4 {
+        let mut active = Active::new();
+        let mut tokens = vec![active.first.clone()];
+        for turn in 0..3 {
+            let last = tokens.last().unwrap().clone();
+            tokens.push(active.next(&last, turn));
+        }
+        assert_done(&active.revoke(&tokens[rotation], 4), Cause::Revoked);
+        assert_eq!(active.status(), Status::Ended);
+        assert_invalid(&active.refresh(&tokens[3], 5), Cause::Ended);
+        // Again: it is done already.
+        assert_done(&active.revoke(&tokens[3], 6), Cause::NothingToRevoke);
+    }
+}
+
+#[test]
+fn r17_a_hint_changes_nothing() {
+    for hint in ["refresh_token", "access_token", "nonsense"] {
+        let mut active = Active::new();
+        let login = &mut active.login;
+        let body = format!(
+            "token={}&token_type_hint={hint}&client_id=client_cli",
+            active.first
+        );
+        let exchange = login.server.revocation(support::post(&body), "", at(1));
+        assert_done(&login.host.run(exchange), Cause::Revoked);
+    }
+}
+
+#[test]
+fn r18_a_revocation_that_was_not_done_is_503() {
+    let mut active = Active::new();
+    let first = active.first.clone();
+    active.login.host.says.extend([Says::Conflict; 3]);
+    assert_unavailable(&active.revoke(&first, 1), Cause::Contended);
+    active.login.host.says.push_back(Says::UnknownNotDone);
+    assert_unavailable(&active.revoke(&first, 1), Cause::OutcomeUnknown);
+    for question in [Question::Client, Question::Load] {
+        active.login.host.fails = Some(question);
+        assert_unavailable(&active.revoke(&first, 1), Cause::StoreFailed);
+    }
+    active.login.host.fails = None;
+    assert_eq!(active.status(), Status::Active);
+    active.login.host.says.extend([Says::Conflict; 2]);
+    assert_done(&active.revoke(&first, 2), Cause::Revoked);
+}
+
+/// What is stored of a login can be read again, in each of its states.
+#[test]
+fn r_every_state_of_an_active_login_survives_its_store() {
+    let mut active = Active::new();
+    let mut token = active.first.clone();
+    for turn in 0..3 {
+        let form = active.login.form();
+        let session: device_flow::server::Session = serde_json::from_value(form.clone()).unwrap();
+        assert_eq!(serde_json::to_value(&session).unwrap(), form);
+        token = active.next(&token, turn);
+    }
+    for (member, wrong) in [
+        ("until", json!(0)),
+        ("rotated_at", json!(0)),
+        ("current", json!("x")),
+        ("previous", Value::Null),
+        ("extra", json!(1)),
+    ] {
+        let mut form = active.login.form();
+        form["state"]["active"]["refresh"][member] = wrong.clone();
+        let read = serde_json::from_value::<device_flow::server::Session>(form);
+        assert_eq!(read.is_ok(), wrong.is_null(), "{member}");
+    }
+    let _ = server();
+}
