@@ -715,7 +715,8 @@ fn r13_of_two_refreshes_with_one_token_at_once_both_are_answered_and_one_branch_
 fn r13_losing_a_race_is_never_a_reuse() {
     // Without a grace, and with a rival that was two rotations faster.
     let strict = || builder().refresh_grace(Duration::ZERO).build().unwrap();
-    for (policy, times) in [(strict as fn() -> Policy, 1), (policy as fn() -> Policy, 2)] {
+    let cases: [(fn() -> Policy, usize); 2] = [(strict, 1), (policy, 2)];
+    for (policy, times) in cases {
         let mut active = Active::of(policy());
         let first = active.first.clone();
         rival(&mut active, first.clone(), policy, times);
