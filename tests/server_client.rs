@@ -4,6 +4,7 @@
     clippy::unwrap_used,
     clippy::arithmetic_side_effects,
     clippy::indexing_slicing,
+    clippy::wildcard_enum_match_arm,
     reason = "a panic is how a test fails"
 )]
 
@@ -11,18 +12,14 @@ mod support;
 
 use core::time::Duration;
 
-use device_flow::digest::{QuotaKey, SecretDigest};
-use device_flow::memory::Memory;
+use device_flow::digest::SecretDigest;
 use device_flow::scope::Scope;
-use device_flow::server::{
-    Authentication, Cause, Form, Grant, HostVerdict, Incoming, Policy, Presented, Registration,
-    Reply, SecretPlacement, Written,
-};
+use device_flow::server::{Cause, Client, ClientAuthMethod, Found, Next, Reply, Server};
 use proptest::prelude::*;
 use support::{
-    BACKEND, CLI, GRANT, NO_CODE, NOW, SECRET, assert_invalid_client, assert_refused, assert_reply,
-    assert_unavailable, backend, basic, builder, cli, encoded, error_body, escaped, policy, post,
-    refusal,
+    BACKEND, CLI, GRANT, NO_CODE, NOW, Question, SECRET, assert_invalid_client, assert_refused,
+    assert_reply, assert_unavailable, backend, basic, builder, cli, encoded, error_body, escaped,
+    post, server, server_of,
 };
 use time::OffsetDateTime;
 
@@ -49,69 +46,98 @@ fn presenting(way: Way, id: &str, secret: &str) -> (String, Option<String>) {
     }
 }
 
-/// What the host does about the client.
+/// What the host finds.
 #[derive(Clone, Copy)]
 enum Host<'r> {
     /// It looked it up; the core compares.
-    Found(Option<&'r Registration>),
-    /// It verified it by itself.
-    Says(HostVerdict<'r>),
+    Found(Option<&'r Client>),
+    /// It verified by itself that it is this client.
+    Verified(&'r Client),
+    /// It verified by itself that it is not.
+    Refused,
+}
+
+impl Host<'_> {
+    fn host(self) -> support::Host {
+        let mut host = support::Host::new([]);
+        host.found = Some(match self {
+            Self::Found(None) => Found::Unknown,
+            Self::Found(Some(client)) => Found::Registered(client.clone()),
+            Self::Verified(client) => Found::Verified(client.clone()),
+            Self::Refused => Found::Refused,
+        });
+        host
+    }
+}
+
+/// Whether a reply comes from after table B: an unknown code, or codes, or a scope that is missing.
+fn went_on(reply: Reply) -> Result<(), Reply> {
+    let causes = [
+        Cause::UnknownCode,
+        Cause::Issued,
+        Cause::ScopeMissing,
+        Cause::NothingToRevoke,
+    ];
+    if causes.contains(&reply.cause()) {
+        return Ok(());
+    }
+    Err(reply)
 }
 
 /// What both endpoints answer: first the token endpoint, then the device authorization endpoint.
 fn both(
-    policy: &Policy,
+    server: &Server,
     (parameters, header): &(String, Option<String>),
     host: Host<'_>,
 ) -> [Result<(), Reply>; 2] {
     let poll = format!("grant_type={GRANT}&device_code={NO_CODE}&{parameters}");
-    let read = |body| {
-        let incoming = post(body).authorization(header.as_ref());
-        Form::read(incoming, policy).unwrap()
-    };
-    let at_token = read(&poll);
-    let Grant::DeviceCode(request) = at_token.grant().unwrap() else {
-        panic!("another grant");
-    };
-    let at_token = match host {
-        Host::Found(found) => request.authenticate(found).map(|_| ()),
-        Host::Says(verdict) => request.authenticate_by(verdict).map(|_| ()),
-    };
-    let at_device = read(parameters);
-    let request = at_device.device_authorization().unwrap();
-    let at_device = match host {
-        Host::Found(found) => request.authenticate(found).map(|_| ()),
-        Host::Says(verdict) => request.authenticate_by(verdict).map(|_| ()),
-    };
+    let request = |body| post(body).authorization(header.as_ref());
+    let at_token = host.host().run(server.token(request(&poll), SOURCE, NOW));
+    let issuing = server.device_authorization(request(parameters), SOURCE, None, NOW);
+    let at_device = host.host().run(issuing);
+    // The revocation endpoint asks for the same.
+    let token = format!("{parameters}&token=x");
+    let revocation = host
+        .host()
+        .run(server.revocation(request(&token), SOURCE, NOW));
+    let outcomes = [at_token, at_device, revocation].map(went_on);
+    let [at_token, at_device, revocation] = outcomes;
+    let cause = |outcome: &Result<(), Reply>| outcome.as_ref().map_err(Reply::cause).err();
+    assert_eq!(cause(&at_device), cause(&revocation));
     [at_token, at_device]
 }
 
-/// What a grant of the host's own answers, which authenticates its client the same way.
+/// What an endpoint of the host's own answers, which authenticates its client the same way.
 fn at_own_grant(
     (parameters, header): &(String, Option<String>),
     host: Host<'_>,
 ) -> Result<(), Reply> {
-    let (body, policy) = (format!("grant_type=refresh_token&{parameters}"), policy());
-    let form = Form::read(post(&body).authorization(header.as_ref()), &policy).unwrap();
-    let Grant::Other(form) = form.grant().unwrap() else {
-        panic!("the device grant");
+    let (body, server) = (
+        format!("grant_type=authorization_code&{parameters}"),
+        server(),
+    );
+    let request = post(&body).authorization(header.as_ref());
+    let client = host.host().run(server.client(request, SOURCE, NOW))?;
+    let (Host::Found(Some(named)) | Host::Verified(named)) = host else {
+        panic!("nobody");
     };
-    let request = form.client().unwrap();
-    let (client, named) = match host {
-        Host::Found(found) => (request.authenticate(found)?, found.unwrap()),
-        Host::Says(verdict) => match (request.authenticate_by(verdict)?, verdict) {
-            (client, HostVerdict::Authenticated(named)) => (client, named),
-            (_, HostVerdict::Refused) => panic!("nobody"),
-        },
-    };
-    assert_eq!(client.client_id(), named.client_id());
+    assert_eq!(client.client_id(), named.id());
     Ok(())
+}
+
+/// The refusal.
+#[track_caller]
+fn refusal<T>(outcome: Result<T, Reply>) -> Reply {
+    match outcome {
+        Ok(_) => panic!("not refused"),
+        Err(reply) => reply,
+    }
 }
 
 /// Asserts the one 401 at both endpoints, and for a grant of the host's own.
 #[track_caller]
 fn both_answer_401(request: &(String, Option<String>), host: Host<'_>, cause: Cause) {
-    for outcome in both(&policy(), request, host) {
+    for outcome in both(&server(), request, host) {
         assert_invalid_client(&refusal(outcome), cause);
     }
     assert_invalid_client(&refusal(at_own_grant(request, host)), cause);
@@ -120,35 +146,33 @@ fn both_answer_401(request: &(String, Option<String>), host: Host<'_>, cause: Ca
 /// Asserts that both endpoints go on to tables C and D, and that the host has its client.
 #[track_caller]
 fn both_go_on(request: &(String, Option<String>), host: Host<'_>) {
-    for outcome in both(&policy(), request, host) {
+    for outcome in both(&server(), request, host) {
         outcome.unwrap();
     }
     at_own_grant(request, host).unwrap();
 }
 
 /// A client of this method, with the id of [`BACKEND`].
-fn of(authentication: Authentication) -> Registration {
-    Registration::new(BACKEND, authentication)
-        .unwrap()
-        .allow_device_grant()
+fn of(method: ClientAuthMethod) -> Client {
+    Client::new(BACKEND, method).unwrap().allow_device_grant()
 }
 
-fn basic_only() -> Registration {
-    of(Authentication::Secret {
-        digests: [Some(SecretDigest::of(SECRET)), None],
-        placement: SecretPlacement::BasicOnly,
-    })
+fn basic_only() -> Client {
+    of(ClientAuthMethod::SecretBasic([
+        Some(SecretDigest::of(SECRET)),
+        None,
+    ]))
 }
 
 /// One client of every method that is not public.
-fn confidential() -> [Registration; 6] {
+fn confidential() -> [Client; 6] {
     [
         backend(),
         basic_only(),
-        of(Authentication::HostSecret(SecretPlacement::Anywhere)),
-        of(Authentication::HostSecret(SecretPlacement::BasicOnly)),
-        of(Authentication::Assertion),
-        of(Authentication::MutualTls),
+        of(ClientAuthMethod::HostSecret),
+        of(ClientAuthMethod::HostSecretBasic),
+        of(ClientAuthMethod::Assertion),
+        of(ClientAuthMethod::MutualTls),
     ]
 }
 
@@ -156,66 +180,58 @@ fn confidential() -> [Registration; 6] {
 
 const SOURCE: &str = "203.0.113.7";
 
-/// The quota key of a client that presents a secret, from a source.
-fn secret_key(way: Way, id: &str, source: &str) -> Option<QuotaKey> {
-    let policy = policy();
-    let (parameters, header) = presenting(way, id, "wrong");
-    let incoming = post(&parameters).authorization(header.as_ref());
-    let form = Form::read(incoming, &policy).unwrap();
-    let request = form.device_authorization().unwrap();
-    request.secret_quota_key(source)
-}
-
-/// Takes from the quota of wrong secrets, and tells whether that was possible.
-fn charge(store: &mut Memory, policy: &Policy, key: QuotaKey, now: OffsetDateTime) -> bool {
-    let stored = store.load_quota(&key);
-    let taken = policy.secret_limit().take(key, stored, now);
-    taken.is_ok_and(|change| store.change_quota(&change) == Written::Won)
-}
-
-/// What B1 says to a request of the confidential client with this secret.
-fn checked(
-    store: &Memory,
-    policy: &Policy,
+/// One request of the confidential client with this secret, from a source; and what was asked.
+fn presents(
+    host: &mut support::Host,
+    way: Way,
     secret: &str,
+    source: &str,
     now: OffsetDateTime,
-) -> Result<(), Reply> {
-    let (parameters, header) = presenting(Way::Basic, BACKEND, secret);
-    let incoming = post(&parameters).authorization(header.as_ref());
-    let form = Form::read(incoming, policy)?;
-    let request = form.device_authorization()?;
-    let key = request.secret_quota_key(SOURCE).unwrap();
-    request.check_secret_quota(store.load_quota(&key), now)?;
-    request.authenticate(Some(&backend())).map(|_| ())
+) -> Reply {
+    let (server, (parameters, header)) = (server(), presenting(way, BACKEND, secret));
+    let request = post(&parameters).authorization(header.as_ref());
+    host.run(server.device_authorization(request, source, None, now))
+}
+
+/// A host whose quota of wrong secrets for [`SOURCE`] is spent.
+fn spent() -> support::Host {
+    let mut host = support::Host::new([backend()]);
+    // The default: ten at once, then one a minute.
+    for _ in 0..10 {
+        let reply = presents(&mut host, Way::Basic, "wrong", SOURCE, NOW);
+        assert_invalid_client(&reply, Cause::WrongSecret);
+        let asked = [Question::Take, Question::Client, Question::Take];
+        assert_eq!(host.asked, asked, "looked at before, taken from after");
+    }
+    host
+}
+
+#[track_caller]
+fn assert_spent(reply: &Reply, seconds: &str) {
+    let body = error_body("temporarily_unavailable", "too many requests");
+    let retry = [("retry-after", seconds)];
+    assert_reply(reply, Cause::SecretQuotaSpent, 429, &retry, &body);
 }
 
 /// "The authorization server MUST protect any endpoint utilizing it against brute force attacks." (RFC 6749, section 2.3.1)
 #[test]
-fn b1_a_spent_quota_of_wrong_secrets_is_429_right_secret_or_wrong() {
-    let policy = policy();
-    let mut store = Memory::new();
-    let key = secret_key(Way::Basic, BACKEND, SOURCE).unwrap();
-    // The default: ten at once, then one a minute.
-    for _ in 0..10 {
-        let reply = refusal(checked(&store, &policy, "wrong", NOW));
-        assert_invalid_client(&reply, Cause::WrongSecret);
-        assert!(charge(&mut store, &policy, key, NOW));
-    }
-    assert!(!charge(&mut store, &policy, key, NOW));
+fn b1_a_spent_quota_of_wrong_secrets_is_429_right_secret_or_wrong_before_comparing() {
+    let mut host = spent();
     for secret in ["wrong", SECRET] {
-        let reply = refusal(checked(&store, &policy, secret, NOW));
-        let body = error_body("temporarily_unavailable", "too many requests");
-        let retry = [("retry-after", "60")];
-        assert_reply(&reply, Cause::SecretQuotaSpent, 429, &retry, &body);
+        for way in [Way::Basic, Way::Body] {
+            assert_spent(&presents(&mut host, way, secret, SOURCE, NOW), "60");
+            assert_eq!(
+                host.asked,
+                [Question::Take],
+                "the client is not even looked up"
+            );
+        }
     }
 }
 
 #[test]
 fn b1_retry_after_is_in_whole_seconds_rounded_up_and_then_one_try_is_back() {
-    let policy = policy();
-    let mut store = Memory::new();
-    let key = secret_key(Way::Basic, BACKEND, SOURCE).unwrap();
-    while charge(&mut store, &policy, key, NOW) {}
+    let mut host = spent();
     for (after, told) in [
         (0, "60"),
         (1, "60"),
@@ -226,82 +242,120 @@ fn b1_retry_after_is_in_whole_seconds_rounded_up_and_then_one_try_is_back() {
         (59_999, "1"),
     ] {
         let now = NOW + Duration::from_millis(after);
-        let reply = refusal(checked(&store, &policy, SECRET, now));
-        let header = reply.response().header("retry-after");
-        assert_eq!(header, Some(told));
+        assert_spent(&presents(&mut host, Way::Basic, SECRET, SOURCE, now), told);
     }
     let later = NOW + Duration::from_mins(1);
-    checked(&store, &policy, SECRET, later).unwrap();
-    // A right secret pays nothing, and gives nothing back.
-    checked(&store, &policy, SECRET, later).unwrap();
-    assert!(charge(&mut store, &policy, key, later));
-    assert!(!charge(&mut store, &policy, key, later));
-}
-
-#[test]
-fn b1_a_quota_that_was_never_touched_refuses_nobody() {
-    checked(&Memory::new(), &policy(), SECRET, NOW).unwrap();
+    // A right secret takes nothing, and gives nothing back.
+    for _ in 0..3 {
+        let reply = presents(&mut host, Way::Basic, SECRET, SOURCE, later);
+        assert_eq!(reply.cause(), Cause::Issued);
+    }
+    let reply = presents(&mut host, Way::Basic, "wrong", SOURCE, later);
+    assert_eq!(reply.cause(), Cause::WrongSecret);
+    assert_spent(
+        &presents(&mut host, Way::Basic, SECRET, SOURCE, later),
+        "60",
+    );
 }
 
 /// By the client alone, anybody could lock it out; by the source alone, one client could lock out its neighbours.
 #[test]
 fn b1_the_quota_is_keyed_by_client_and_source_together() {
-    let key = secret_key(Way::Basic, BACKEND, SOURCE);
-    assert!(key.is_some());
-    assert_ne!(key, secret_key(Way::Basic, BACKEND, "203.0.113.8"));
-    assert_ne!(key, secret_key(Way::Basic, "client_other", SOURCE));
-    assert_ne!(key, secret_key(Way::Basic, BACKEND, ""));
-    // The place of the secret makes no second quota.
-    assert_eq!(key, secret_key(Way::Body, BACKEND, SOURCE));
-    // Where one ends and the other begins is part of the key.
-    let shifted = secret_key(Way::Basic, "client_backend2", "03.0.113.7");
-    assert_ne!(key, shifted);
-    // Nor is it any other quota of the same source.
-    assert_ne!(key, Some(QuotaKey::guesses_from(SOURCE)));
-    assert_ne!(key, Some(QuotaKey::of_host("secrets", &[BACKEND, SOURCE])));
+    let mut host = spent();
+    for source in ["203.0.113.8", "", "03.0.113.7"] {
+        let reply = presents(&mut host, Way::Basic, SECRET, source, NOW);
+        assert_eq!(reply.cause(), Cause::Issued, "{source:?}");
+    }
+    // Another client from the same source; its id ends where the source of the first begins.
+    for id in ["client_other", "client_backend2"] {
+        let method = ClientAuthMethod::secret(SecretDigest::of(SECRET));
+        host.clients
+            .push(Client::new(id, method).unwrap().allow_device_grant());
+        let (server, (parameters, header)) = (server(), presenting(Way::Basic, id, SECRET));
+        let request = post(&parameters).authorization(header.as_ref());
+        let reply = host.run(server.device_authorization(request, SOURCE, None, NOW));
+        assert_eq!(reply.cause(), Cause::ScopeMissing);
+    }
 }
 
 #[test]
 fn b1_who_presents_no_secret_has_no_quota_of_wrong_secrets() {
-    assert_eq!(secret_key(Way::Nothing, CLI, SOURCE), None);
-    assert_eq!(secret_key(Way::Assertion, BACKEND, SOURCE), None);
+    let mut host = spent();
+    for way in [Way::Nothing, Way::Assertion] {
+        let reply = presents(&mut host, way, "", SOURCE, NOW);
+        assert_eq!(reply.response().status(), 401);
+        assert_eq!(host.asked, [Question::Client]);
+    }
 }
 
-/// The same quota whether or not somebody is registered under this id: a stranger learns nothing.
+/// Whoever made ids up could fill the store; and there is no secret to guess.
 #[test]
-fn b1_an_unknown_client_is_limited_like_a_known_one() {
-    let policy = policy();
-    let mut store = Memory::new();
-    let (parameters, header) = presenting(Way::Body, "client_gone", "wrong");
-    let key = secret_key(Way::Body, "client_gone", SOURCE).unwrap();
-    while charge(&mut store, &policy, key, NOW) {}
-    let incoming = post(&parameters).authorization(header.as_ref());
-    let form = Form::read(incoming, &policy).unwrap();
-    let request = form.device_authorization().unwrap();
-    let reply = refusal(request.check_secret_quota(store.load_quota(&key), NOW));
-    let body = error_body("temporarily_unavailable", "too many requests");
-    let retry = [("retry-after", "60")];
-    assert_reply(&reply, Cause::SecretQuotaSpent, 429, &retry, &body);
+fn b1_a_secret_for_a_client_that_nobody_knows_is_not_counted() {
+    let mut host = support::Host::new([]);
+    for _ in 0..20 {
+        let reply = presents(&mut host, Way::Basic, "wrong", SOURCE, NOW);
+        assert_invalid_client(&reply, Cause::UnknownClient);
+        assert_eq!(host.asked, [Question::Take, Question::Client]);
+    }
+}
+
+/// A host that verifies by itself has a quota, too.
+#[test]
+fn b1_a_secret_that_the_host_refused_is_counted() {
+    let mut host = support::Host::new([]);
+    host.found = Some(Found::Refused);
+    for _ in 0..10 {
+        let reply = presents(&mut host, Way::Basic, "wrong", SOURCE, NOW);
+        assert_invalid_client(&reply, Cause::HostRefused);
+    }
+    assert_spent(&presents(&mut host, Way::Basic, SECRET, SOURCE, NOW), "60");
 }
 
 #[test]
-fn b1_holds_at_the_token_endpoint_too() {
-    let policy = policy();
-    let mut store = Memory::new();
-    let (parameters, header) = presenting(Way::Basic, BACKEND, SECRET);
-    let body = format!("grant_type={GRANT}&device_code={NO_CODE}&{parameters}");
-    let incoming = post(&body).authorization(header.as_ref());
-    let form = Form::read(incoming, &policy).unwrap();
-    let Grant::DeviceCode(request) = form.grant().unwrap() else {
-        panic!("another grant");
+fn b1_holds_at_every_endpoint() {
+    let mut host = spent();
+    let (server, (parameters, header)) = (server(), presenting(Way::Basic, BACKEND, SECRET));
+    let bodies = [
+        format!("grant_type={GRANT}&device_code={NO_CODE}&{parameters}"),
+        format!("grant_type=refresh_token&refresh_token=x&{parameters}"),
+        format!("token=x&{parameters}"),
+    ];
+    let request = |body| post(body).authorization(header.as_ref());
+    for body in &bodies[..2] {
+        assert_spent(&host.run(server.token(request(body), SOURCE, NOW)), "60");
+    }
+    let revocation = server.revocation(request(&bodies[2]), SOURCE, NOW);
+    assert_spent(&host.run(revocation), "60");
+    let own = host.run(server.client(request(&bodies[2]), SOURCE, NOW));
+    assert_spent(&own.unwrap_err(), "60");
+}
+
+/// A quota that cannot be looked at protects nobody: 503. One that cannot be taken from does not change what is said.
+#[test]
+fn b1_a_store_that_failed_is_503_before_the_comparison_and_nothing_after_it() {
+    let mut host = support::Host::new([backend()]);
+    host.fails = Some(Question::Take);
+    let reply = presents(&mut host, Way::Basic, "wrong", SOURCE, NOW);
+    assert_unavailable(&reply, Cause::StoreFailed);
+    assert_eq!(host.asked, [Question::Take]);
+    let server = server();
+    let (parameters, header) = presenting(Way::Basic, BACKEND, "wrong");
+    let request = post(&parameters).authorization(header.as_ref());
+    let mut exchange = server.device_authorization(request, SOURCE, None, NOW);
+    let mut looks = 0;
+    let reply = loop {
+        match exchange.next() {
+            Next::Take(_, ask) if looks == 0 => {
+                looks += 1;
+                ask.answer(Ok(Ok(())));
+            }
+            Next::Take(_, ask) => ask.answer(Err(device_flow::server::Unavailable)),
+            Next::Client(_, ask) => ask.answer(Ok(Some(&backend()))),
+            Next::Done(reply) => break reply,
+            next => panic!("{next:?}"),
+        }
     };
-    let key = request.secret_quota_key(SOURCE).unwrap();
-    assert_eq!(Some(key), secret_key(Way::Basic, BACKEND, SOURCE));
-    while charge(&mut store, &policy, key, NOW) {}
-    let reply = refusal(request.check_secret_quota(store.load_quota(&key), NOW));
-    let body = error_body("temporarily_unavailable", "too many requests");
-    let retry = [("retry-after", "60")];
-    assert_reply(&reply, Cause::SecretQuotaSpent, 429, &retry, &body);
+    assert_invalid_client(&reply, Cause::WrongSecret);
 }
 
 // B2
@@ -335,26 +389,6 @@ fn b2_a_wrong_secret_by_basic_is_invalid_client_with_a_challenge() {
     }
 }
 
-#[test]
-fn b1_what_may_have_been_a_guess_counts_and_nothing_else() {
-    for guessed in [Cause::WrongSecret, Cause::UnknownClient, Cause::HostRefused] {
-        assert!(guessed.is_wrong_secret(), "{guessed}");
-    }
-    for other in [
-        Cause::CredentialMissing,
-        Cause::UnexpectedSecret,
-        Cause::MethodExcluded,
-        Cause::ClientDisabled,
-        Cause::GrantNotAllowed,
-        Cause::SecretQuotaSpent,
-        Cause::StoreFailed,
-        Cause::Pending,
-        Cause::Granted,
-    ] {
-        assert!(!other.is_wrong_secret(), "{other}");
-    }
-}
-
 /// The digest of a secret is not the secret: a leaked store presents nothing.
 #[test]
 fn b2_the_stored_digest_is_no_secret() {
@@ -369,9 +403,10 @@ fn b2_the_stored_digest_is_no_secret() {
 
 #[test]
 fn b2_the_challenge_names_the_policys_realm() {
-    let policy = builder().realm("Example (sign-in), v2").build().unwrap();
+    let policy = builder().realm("Example (sign-in), v2").build();
+    let server = server_of(policy.unwrap());
     let request = presenting(Way::Basic, "client_gone", SECRET);
-    for outcome in both(&policy, &request, Host::Found(None)) {
+    for outcome in both(&server, &request, Host::Found(None)) {
         let reply = refusal(outcome);
         let challenge = [("www-authenticate", r#"Basic realm="Example (sign-in), v2""#)];
         let body = error_body("invalid_client", "client authentication failed");
@@ -411,10 +446,7 @@ fn b2_two_secrets_may_be_active_and_a_third_is_wrong() {
         SecretDigest::of("new secret"),
     );
     for digests in [[Some(old), Some(new)], [Some(new), Some(old)]] {
-        let client = of(Authentication::Secret {
-            digests,
-            placement: SecretPlacement::Anywhere,
-        });
+        let client = of(ClientAuthMethod::Secret(digests));
         for way in [Way::Basic, Way::Body] {
             for right in ["old secret", "new secret"] {
                 both_go_on(&presenting(way, BACKEND, right), Host::Found(Some(&client)));
@@ -425,10 +457,7 @@ fn b2_two_secrets_may_be_active_and_a_third_is_wrong() {
     }
     // After the rotation, wherever the one that is left stands.
     for digests in [[None, Some(new)], [Some(new), None]] {
-        let client = of(Authentication::Secret {
-            digests,
-            placement: SecretPlacement::Anywhere,
-        });
+        let client = of(ClientAuthMethod::Secret(digests));
         let right = presenting(Way::Basic, BACKEND, "new secret");
         both_go_on(&right, Host::Found(Some(&client)));
         let gone = presenting(Way::Basic, BACKEND, "old secret");
@@ -438,10 +467,7 @@ fn b2_two_secrets_may_be_active_and_a_third_is_wrong() {
 
 #[test]
 fn b2_a_client_without_an_active_secret_has_no_right_one() {
-    let client = of(Authentication::Secret {
-        digests: [None, None],
-        placement: SecretPlacement::Anywhere,
-    });
+    let client = of(ClientAuthMethod::Secret([None, None]));
     for secret in [SECRET, "\u{20}", "0"] {
         let request = presenting(Way::Basic, BACKEND, secret);
         both_answer_401(&request, Host::Found(Some(&client)), Cause::WrongSecret);
@@ -500,13 +526,13 @@ fn b4_an_empty_secret_is_none() {
 #[test]
 fn b4_no_verdict_stands_for_a_credential_that_was_not_presented() {
     for authentication in [
-        Authentication::HostSecret(SecretPlacement::Anywhere),
-        Authentication::HostSecret(SecretPlacement::BasicOnly),
-        Authentication::Assertion,
+        ClientAuthMethod::HostSecret,
+        ClientAuthMethod::HostSecretBasic,
+        ClientAuthMethod::Assertion,
     ] {
         let client = of(authentication);
         let request = presenting(Way::Nothing, BACKEND, "");
-        let host = Host::Says(HostVerdict::Authenticated(&client));
+        let host = Host::Verified(&client);
         both_answer_401(&request, host, Cause::CredentialMissing);
     }
 }
@@ -542,14 +568,11 @@ fn b5_a_public_client_without_a_secret_goes_on() {
 
 #[test]
 fn b6_a_client_of_an_assertion_or_mutual_tls_presenting_a_secret_is_invalid_client() {
-    for authentication in [Authentication::Assertion, Authentication::MutualTls] {
+    for authentication in [ClientAuthMethod::Assertion, ClientAuthMethod::MutualTls] {
         let client = of(authentication);
         for way in [Way::Basic, Way::Body] {
             let request = presenting(way, BACKEND, SECRET);
-            for host in [
-                Host::Found(Some(&client)),
-                Host::Says(HostVerdict::Authenticated(&client)),
-            ] {
+            for host in [Host::Found(Some(&client)), Host::Verified(&client)] {
                 both_answer_401(&request, host, Cause::MethodExcluded);
             }
         }
@@ -563,8 +586,8 @@ fn b6_a_client_registered_for_basic_alone_may_not_use_the_body() {
         let request = presenting(Way::Body, BACKEND, secret);
         let client = basic_only();
         both_answer_401(&request, Host::Found(Some(&client)), Cause::MethodExcluded);
-        let client = of(Authentication::HostSecret(SecretPlacement::BasicOnly));
-        let host = Host::Says(HostVerdict::Authenticated(&client));
+        let client = of(ClientAuthMethod::HostSecretBasic);
+        let host = Host::Verified(&client);
         both_answer_401(&request, host, Cause::MethodExcluded);
     }
 }
@@ -575,14 +598,11 @@ fn b6_an_assertion_of_a_client_registered_for_something_else_is_invalid_client()
     for client in [
         backend(),
         basic_only(),
-        of(Authentication::Public),
-        of(Authentication::HostSecret(SecretPlacement::Anywhere)),
-        of(Authentication::MutualTls),
+        of(ClientAuthMethod::None),
+        of(ClientAuthMethod::HostSecret),
+        of(ClientAuthMethod::MutualTls),
     ] {
-        for host in [
-            Host::Found(Some(&client)),
-            Host::Says(HostVerdict::Authenticated(&client)),
-        ] {
+        for host in [Host::Found(Some(&client)), Host::Verified(&client)] {
             both_answer_401(&request, host, Cause::MethodExcluded);
         }
     }
@@ -592,15 +612,9 @@ fn b6_an_assertion_of_a_client_registered_for_something_else_is_invalid_client()
 #[test]
 fn b6_a_registration_alone_authenticates_no_client_that_the_host_verifies() {
     for (authentication, way) in [
-        (
-            Authentication::HostSecret(SecretPlacement::Anywhere),
-            Way::Basic,
-        ),
-        (
-            Authentication::HostSecret(SecretPlacement::Anywhere),
-            Way::Body,
-        ),
-        (Authentication::Assertion, Way::Assertion),
+        (ClientAuthMethod::HostSecret, Way::Basic),
+        (ClientAuthMethod::HostSecret, Way::Body),
+        (ClientAuthMethod::Assertion, Way::Assertion),
     ] {
         let client = of(authentication);
         let request = presenting(way, BACKEND, SECRET);
@@ -610,10 +624,10 @@ fn b6_a_registration_alone_authenticates_no_client_that_the_host_verifies() {
 
 #[test]
 fn b6_the_registered_method_goes_on_with_the_hosts_verdict() {
-    let anywhere = of(Authentication::HostSecret(SecretPlacement::Anywhere));
-    let in_basic = of(Authentication::HostSecret(SecretPlacement::BasicOnly));
-    let assertion = of(Authentication::Assertion);
-    let mutual_tls = of(Authentication::MutualTls);
+    let anywhere = of(ClientAuthMethod::HostSecret);
+    let in_basic = of(ClientAuthMethod::HostSecretBasic);
+    let assertion = of(ClientAuthMethod::Assertion);
+    let mutual_tls = of(ClientAuthMethod::MutualTls);
     for (client, way) in [
         (&anywhere, Way::Basic),
         (&anywhere, Way::Body),
@@ -622,26 +636,19 @@ fn b6_the_registered_method_goes_on_with_the_hosts_verdict() {
         (&mutual_tls, Way::Nothing),
     ] {
         let request = presenting(way, BACKEND, SECRET);
-        both_go_on(&request, Host::Says(HostVerdict::Authenticated(client)));
-        both_answer_401(
-            &request,
-            Host::Says(HostVerdict::Refused),
-            Cause::HostRefused,
-        );
+        both_go_on(&request, Host::Verified(client));
+        both_answer_401(&request, Host::Refused, Cause::HostRefused);
     }
 }
 
 /// The verdict names the client, and the client is the one that the request names.
 #[test]
 fn b6_a_verdict_about_another_client_is_refused() {
-    let other = Registration::new(
-        "client_other",
-        Authentication::HostSecret(SecretPlacement::Anywhere),
-    );
+    let other = Client::new("client_other", ClientAuthMethod::HostSecret);
     let other = other.unwrap().allow_device_grant();
     for way in [Way::Nothing, Way::Basic, Way::Body, Way::Assertion] {
         let request = presenting(way, BACKEND, SECRET);
-        let host = Host::Says(HostVerdict::Authenticated(&other));
+        let host = Host::Verified(&other);
         both_answer_401(&request, host, Cause::HostRefused);
     }
 }
@@ -649,14 +656,10 @@ fn b6_a_verdict_about_another_client_is_refused() {
 /// RFC 7521, section 4.2: the assertion names the client.
 #[test]
 fn b6_an_assertion_without_a_client_id_is_the_client_of_the_verdict() {
-    let client = of(Authentication::Assertion);
+    let client = of(ClientAuthMethod::Assertion);
     let request = ("client_assertion=eyJ.e30.c2ln".to_owned(), None);
-    both_go_on(&request, Host::Says(HostVerdict::Authenticated(&client)));
-    both_answer_401(
-        &request,
-        Host::Says(HostVerdict::Refused),
-        Cause::HostRefused,
-    );
+    both_go_on(&request, Host::Verified(&client));
+    both_answer_401(&request, Host::Refused, Cause::HostRefused);
     // Without a verdict nobody knows whose it is.
     both_answer_401(&request, Host::Found(Some(&client)), Cause::UnknownClient);
     both_answer_401(&request, Host::Found(None), Cause::UnknownClient);
@@ -664,7 +667,7 @@ fn b6_an_assertion_without_a_client_id_is_the_client_of_the_verdict() {
 
 #[test]
 fn b6_a_verdict_is_none_on_a_client_that_the_core_compares_or_that_is_public() {
-    let public = of(Authentication::Public);
+    let public = of(ClientAuthMethod::None);
     for (client, way) in [
         (&backend(), Way::Basic),
         (&backend(), Way::Body),
@@ -674,7 +677,7 @@ fn b6_a_verdict_is_none_on_a_client_that_the_core_compares_or_that_is_public() {
         (&public, Way::Basic),
     ] {
         let request = presenting(way, BACKEND, SECRET);
-        let host = Host::Says(HostVerdict::Authenticated(client));
+        let host = Host::Verified(client);
         both_answer_401(&request, host, Cause::MethodExcluded);
     }
 }
@@ -682,17 +685,21 @@ fn b6_a_verdict_is_none_on_a_client_that_the_core_compares_or_that_is_public() {
 /// The host that verifies a secret gets it as the client presented it, decoded, from either place.
 #[test]
 fn b6_the_host_gets_what_the_client_presented() {
-    let policy = policy();
+    let server = server();
     let secret = "a b+c%&=:";
     for way in [Way::Basic, Way::Body] {
         let (parameters, header) = presenting(way, BACKEND, secret);
-        let incoming = post(&parameters).authorization(header.as_ref());
-        let form = Form::read(incoming, &policy).unwrap();
-        let request = form.device_authorization().unwrap();
-        assert_eq!(request.client_id(), Some(BACKEND));
-        match request.presented() {
-            Presented::Secret(presented) => assert_eq!(presented, secret),
-            Presented::Nothing | Presented::Assertion { .. } => panic!("no secret"),
+        let request = post(&parameters).authorization(header.as_ref());
+        let mut exchange = server.device_authorization(request, SOURCE, None, NOW);
+        if let Next::Take(_, ask) = exchange.next() {
+            ask.answer(Ok(Ok(())));
+        }
+        match exchange.next() {
+            Next::Client(claim, _) => {
+                assert_eq!(claim.client_id(), Some(BACKEND));
+                assert_eq!(claim.secret().as_deref(), Some(secret));
+            }
+            next => panic!("{next:?}"),
         }
     }
 }
@@ -710,9 +717,9 @@ fn b7_a_disabled_client_is_invalid_client_whatever_it_presents() {
         let host = Host::Found(Some(&confidential));
         both_answer_401(&request, host, Cause::ClientDisabled);
     }
-    let assertion = of(Authentication::Assertion).disabled();
+    let assertion = of(ClientAuthMethod::Assertion).disabled();
     let request = presenting(Way::Assertion, BACKEND, "");
-    let host = Host::Says(HostVerdict::Authenticated(&assertion));
+    let host = Host::Verified(&assertion);
     both_answer_401(&request, host, Cause::ClientDisabled);
 }
 
@@ -731,37 +738,40 @@ fn b7_a_deleted_client_is_invalid_client() {
 /// What was issued before does not count: "type, secret, grant and existence may have changed since issuance".
 #[test]
 fn b7_the_registration_as_it_is_now_decides_at_the_poll() {
-    let policy = policy();
-    let mut store = Memory::new();
-    let codes = support::issue(&mut store, &policy, &cli(), 1, NOW);
-    support::approve(&mut store, &policy, &support::alice(), &codes, NOW);
-    let poll = |store: &mut Memory, now: &Registration| {
-        let key = support::poll_body(CLI, &codes.device_code);
-        let outcome = support::with_poll(&policy, post(&key), Some(now), |_| ());
-        (outcome, store.load(&codes.key).unwrap().session.version())
+    let server = server();
+    let mut host = support::Host::new([cli()]);
+    let codes = host.issue(&server, &cli(), 1, NOW);
+    host.approve(&server, &support::alice(), &codes, NOW);
+    let version = host.session(&codes.key).unwrap().version();
+    let body = support::poll_body(CLI, &codes.device_code);
+    let mut poll = |now: Client| {
+        host.clients = vec![now];
+        let reply = host.run(server.token(post(&body), SOURCE, NOW));
+        (reply, host.session(&codes.key).unwrap().version())
     };
-    let version = store.load(&codes.key).unwrap().session.version();
-    let (outcome, after) = poll(&mut store, &cli().disabled());
-    assert_invalid_client(&refusal(outcome), Cause::ClientDisabled);
+    let (reply, after) = poll(cli().disabled());
+    assert_invalid_client(&reply, Cause::ClientDisabled);
     assert_eq!(after, version);
-    let secret = Authentication::secret(SecretDigest::of(SECRET));
-    let confidential = Registration::new(CLI, secret).unwrap().allow_device_grant();
-    let (outcome, _) = poll(&mut store, &confidential);
-    assert_invalid_client(&refusal(outcome), Cause::CredentialMissing);
-    let no_grant = Registration::new(CLI, Authentication::Public).unwrap();
-    let (outcome, _) = poll(&mut store, &no_grant);
-    assert_eq!(refusal(outcome).cause(), Cause::GrantNotAllowed);
+    let secret = ClientAuthMethod::secret(SecretDigest::of(SECRET));
+    let confidential = Client::new(CLI, secret).unwrap().allow_device_grant();
+    let (reply, _) = poll(confidential);
+    assert_invalid_client(&reply, Cause::CredentialMissing);
+    let (reply, after) = poll(Client::new(CLI, ClientAuthMethod::None).unwrap());
+    assert_eq!((reply.cause(), after), (Cause::GrantNotAllowed, version));
     // Nothing was consumed: allowed again, the device gets its tokens.
-    let reply = support::poll(&mut store, &policy, &cli(), &codes.device_code, NOW);
-    assert_eq!(reply.cause(), Cause::Granted);
+    assert_eq!(poll(cli()).0.cause(), Cause::Granted);
 }
 
 // B8
 
-/// The host's to say; what the core gives it for that.
 #[test]
-fn b8_a_host_that_could_not_decide_answers_503() {
-    assert_unavailable(&Reply::store_failed(), Cause::StoreFailed);
+fn b8_a_host_that_could_not_decide_is_answered_503() {
+    let request = presenting(Way::Nothing, CLI, "");
+    let server = server();
+    let mut host = support::Host::new([cli()]);
+    host.fails = Some(Question::Client);
+    let reply = host.run(server.device_authorization(post(&request.0), SOURCE, None, NOW));
+    assert_unavailable(&reply, Cause::StoreFailed);
 }
 
 /// All that anybody may claim to be, for the page where the user decides.
@@ -778,7 +788,7 @@ fn a_client_is_public_where_it_has_no_credential() {
 /// Asserts `unauthorized_client` at both endpoints.
 #[track_caller]
 fn both_answer_unauthorized_client(request: &(String, Option<String>), host: Host<'_>) {
-    for outcome in both(&policy(), request, host) {
+    for outcome in both(&server(), request, host) {
         assert_refused(
             &refusal(outcome),
             Cause::GrantNotAllowed,
@@ -792,26 +802,23 @@ fn both_answer_unauthorized_client(request: &(String, Option<String>), host: Hos
 
 #[test]
 fn b9_an_authenticated_client_without_the_grant_is_unauthorized_client() {
-    let without = |id: &str, authentication| Registration::new(id, authentication).unwrap();
-    let public = without(CLI, Authentication::Public);
+    let without = |id: &str, method| Client::new(id, method).unwrap();
+    let public = without(CLI, ClientAuthMethod::None);
     let request = presenting(Way::Nothing, CLI, "");
     both_answer_unauthorized_client(&request, Host::Found(Some(&public)));
-    let secret = without(BACKEND, Authentication::secret(SecretDigest::of(SECRET)));
+    let secret = without(BACKEND, ClientAuthMethod::secret(SecretDigest::of(SECRET)));
     for way in [Way::Basic, Way::Body] {
         let request = presenting(way, BACKEND, SECRET);
         both_answer_unauthorized_client(&request, Host::Found(Some(&secret)));
     }
     for (authentication, way) in [
-        (
-            Authentication::HostSecret(SecretPlacement::Anywhere),
-            Way::Body,
-        ),
-        (Authentication::Assertion, Way::Assertion),
-        (Authentication::MutualTls, Way::Nothing),
+        (ClientAuthMethod::HostSecret, Way::Body),
+        (ClientAuthMethod::Assertion, Way::Assertion),
+        (ClientAuthMethod::MutualTls, Way::Nothing),
     ] {
         let client = without(BACKEND, authentication);
         let request = presenting(way, BACKEND, SECRET);
-        let host = Host::Says(HostVerdict::Authenticated(&client));
+        let host = Host::Verified(&client);
         both_answer_unauthorized_client(&request, host);
     }
 }
@@ -819,7 +826,7 @@ fn b9_an_authenticated_client_without_the_grant_is_unauthorized_client() {
 /// Scopes are no permission: "nothing is allowed to it that is not said".
 #[test]
 fn b9_the_grant_is_not_allowed_unless_it_is_said() {
-    let client = Registration::new(CLI, Authentication::Public)
+    let client = Client::new(CLI, ClientAuthMethod::None)
         .unwrap()
         .allow_scope(support::scope("openid"))
         .default_scope(Scope::empty());
@@ -829,8 +836,8 @@ fn b9_the_grant_is_not_allowed_unless_it_is_said() {
 
 #[test]
 fn b9_comes_after_b2_to_b7() {
-    let secret = Authentication::secret(SecretDigest::of(SECRET));
-    let confidential = Registration::new(BACKEND, secret).unwrap();
+    let secret = ClientAuthMethod::secret(SecretDigest::of(SECRET));
+    let confidential = Client::new(BACKEND, secret).unwrap();
     for (way, presented, cause) in [
         (Way::Basic, "wrong", Cause::WrongSecret),
         (Way::Body, "wrong", Cause::WrongSecret),
@@ -840,7 +847,7 @@ fn b9_comes_after_b2_to_b7() {
         let request = presenting(way, BACKEND, presented);
         both_answer_401(&request, Host::Found(Some(&confidential)), cause);
     }
-    let public = Registration::new(CLI, Authentication::Public).unwrap();
+    let public = Client::new(CLI, ClientAuthMethod::None).unwrap();
     let request = presenting(Way::Basic, CLI, "x");
     both_answer_401(
         &request,
@@ -873,9 +880,9 @@ fn bytes(reply: &Reply) -> (u16, Vec<(String, String)>, String) {
 
 #[test]
 fn b2_to_b7_and_a11_are_one_response_byte_for_byte() {
-    let policy = policy();
+    let server = server();
     let (public, secret, in_basic) = (cli(), backend(), basic_only());
-    let assertion = of(Authentication::Assertion);
+    let assertion = of(ClientAuthMethod::Assertion);
     let disabled = cli().disabled();
     let refused = [
         (Way::Basic, BACKEND, "x", Host::Found(None)), // B2
@@ -890,25 +897,20 @@ fn b2_to_b7_and_a11_are_one_response_byte_for_byte() {
         (Way::Body, BACKEND, SECRET, Host::Found(Some(&in_basic))), // B6
         (Way::Assertion, BACKEND, "", Host::Found(Some(&secret))), // B6
         (Way::Nothing, CLI, "", Host::Found(Some(&disabled))), // B7
-        (
-            Way::Assertion,
-            BACKEND,
-            "",
-            Host::Says(HostVerdict::Refused),
-        ),
+        (Way::Assertion, BACKEND, "", Host::Refused),
     ];
     let mut replies = Vec::new();
     let mut causes = Vec::new();
     for (way, id, secret, host) in refused {
-        for outcome in both(&policy, &presenting(way, id, secret), host) {
+        for outcome in both(&server, &presenting(way, id, secret), host) {
             let reply = refusal(outcome);
             causes.push(reply.cause());
             replies.push(bytes(&reply));
         }
     }
     let unusable = post("").authorization(Some("Bearer x"));
-    let form = Form::read(unusable, &policy).unwrap();
-    let reply = refusal(form.device_authorization());
+    let unusable = server.device_authorization(unusable, SOURCE, None, NOW);
+    let reply = support::Host::new([]).run(unusable);
     causes.push(reply.cause());
     replies.push(bytes(&reply)); // A11
     for other in &replies {
@@ -934,12 +936,10 @@ fn b2_to_b7_and_a11_are_one_response_byte_for_byte() {
 fn debug_shows_no_secret_of_a_client() {
     let client = backend();
     let (parameters, header) = presenting(Way::Basic, BACKEND, SECRET);
-    let incoming: Incoming<'_> = post(&parameters).authorization(header.as_ref());
-    let policy = policy();
-    let form = Form::read(incoming, &policy).unwrap();
-    let request = form.device_authorization().unwrap();
-    let reply = refusal(request.authenticate(None));
-    let shown = format!("{client:?} {incoming:?} {form:?} {reply:?}");
+    let request = post(&parameters).authorization(header.as_ref());
+    let server = server();
+    let reply = support::Host::new([]).run(server.device_authorization(request, "", None, NOW));
+    let shown = format!("{client:?} {request:?} {server:?} {reply:?}");
     assert!(!shown.contains(SECRET), "{shown}");
     assert!(!shown.contains(&header.unwrap()), "{shown}");
 }
@@ -954,18 +954,17 @@ proptest! {
         presented in "[ab]{1,2}",
         by_basic in any::<bool>(),
     ) {
-        let placement = if in_basic_alone {
-            SecretPlacement::BasicOnly
-        } else {
-            SecretPlacement::Anywhere
-        };
         let digests = [&first, &second].map(|one| one.as_deref().map(SecretDigest::of));
-        let client = of(Authentication::Secret { digests, placement });
+        let client = of(if in_basic_alone {
+            ClientAuthMethod::SecretBasic(digests)
+        } else {
+            ClientAuthMethod::Secret(digests)
+        });
         let way = if by_basic { Way::Basic } else { Way::Body };
         let request = presenting(way, BACKEND, &presented);
         let is_active = [&first, &second].into_iter().flatten().any(|one| *one == presented);
         let may_be_there = by_basic || !in_basic_alone;
-        for outcome in both(&policy(), &request, Host::Found(Some(&client))) {
+        for outcome in both(&server(), &request, Host::Found(Some(&client))) {
             prop_assert_eq!(outcome.is_ok(), is_active && may_be_there);
             if let Err(reply) = outcome {
                 assert_invalid_client(&reply, reply.cause());
@@ -981,12 +980,12 @@ proptest! {
         prop_assume!(id != other);
         let way = [Way::Nothing, Way::Basic, Way::Body][way];
         let request = presenting(way, &id, SECRET);
-        let secret = Authentication::secret(SecretDigest::of(SECRET));
-        for authentication in [Authentication::Public, secret] {
-            let found = Registration::new(other.as_str(), authentication).unwrap();
+        let secret = ClientAuthMethod::secret(SecretDigest::of(SECRET));
+        for authentication in [ClientAuthMethod::None, secret] {
+            let found = Client::new(other.as_str(), authentication).unwrap();
             let found = found.allow_device_grant();
             for host in [Host::Found(None), Host::Found(Some(&found))] {
-                for outcome in both(&policy(), &request, host) {
+                for outcome in both(&server(), &request, host) {
                     assert_invalid_client(&refusal(outcome), Cause::UnknownClient);
                 }
             }
