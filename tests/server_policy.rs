@@ -1,4 +1,4 @@
-//! Table L: what the policy's constructor refuses.
+//! Table L: what the policy's constructor refuses, and the arithmetic of its rate limits.
 
 #![allow(
     clippy::unwrap_used,
@@ -11,10 +11,18 @@ mod support;
 use core::time::Duration;
 
 use device_flow::code::{ShapeError, UserCodeShape};
+use device_flow::digest::QuotaKey;
 use device_flow::memory::Memory;
-use device_flow::server::{Cause, Limit, Policy, PolicyBuilder, PolicyError};
+use device_flow::server::{
+    Cause, Next, PageError, Policy, PolicyBuilder, PolicyError, RateLimit, RateLimited, RateState,
+    Take,
+};
 use proptest::prelude::*;
-use support::{NOW, assert_reply, builder, cli, error_body, issue, policy, post, refusal};
+use support::{
+    BACKEND, Host, NOW, SECRET, SOURCE, alice, assert_reply, basic, builder, cli, error_body,
+    policy, post, server, server_of, subject,
+};
+use time::OffsetDateTime;
 
 const fn secs(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
@@ -75,40 +83,32 @@ fn l1_an_interval_that_is_not_whole_seconds_is_refused() {
     }
 }
 
-/// "the interval MUST be increased by 5 seconds for this and all subsequent requests" (RFC 8628, section 3.5): a server that
-/// widens by less would call its clients too fast for ever.
-#[test]
-fn l1_a_step_under_5_s_is_refused() {
-    for under in [
-        Duration::ZERO,
-        secs(1),
-        secs(4),
-        Duration::from_millis(4_999),
-    ] {
-        refused(roomy().step(under), PolicyError::Step);
-    }
-    for enough in [5, 6, 60, 3600] {
-        accepted(roomy().step(secs(enough)));
-    }
-}
-
 #[test]
 fn l1_a_cap_under_the_interval_is_refused() {
     for (interval, cap) in [(5, 4), (5, 0), (60, 59), (2, 1)] {
         let builder = roomy().interval(secs(interval)).cap(secs(cap));
         refused(builder, PolicyError::Cap);
     }
-    for (interval, cap) in [(5, 5), (60, 60), (1, 1), (5, 6), (5, 3600)] {
+    for (interval, cap) in [(5, 5), (60, 60), (1, 1), (5, 6), (5, 300)] {
         accepted(roomy().interval(secs(interval)).cap(secs(cap)));
     }
 }
 
-/// What is told to a device is whole seconds: `interval` and `Retry-After` have no fractions.
 #[test]
-fn l1_a_step_or_a_cap_that_is_not_whole_seconds_is_refused() {
-    let part = Duration::from_millis(7_500);
-    refused(roomy().step(part), PolicyError::Step);
-    refused(roomy().cap(part), PolicyError::Cap);
+fn l1_a_cap_over_5_minutes_is_refused() {
+    accepted(roomy().cap(secs(300)));
+    accepted(roomy().interval(secs(60)).cap(secs(300)));
+    for over in [secs(301), secs(3600), secs(u64::MAX), Duration::MAX] {
+        refused(roomy().cap(over), PolicyError::Cap);
+    }
+}
+
+/// A device is told whole seconds: `interval` and `Retry-After` have no fractions.
+#[test]
+fn l1_a_cap_that_is_not_whole_seconds_is_refused() {
+    for part in [7_500, 59_999, 299_999] {
+        refused(roomy().cap(Duration::from_millis(part)), PolicyError::Cap);
+    }
 }
 
 // L2
@@ -152,7 +152,6 @@ fn l1_comes_before_l2() {
     ] {
         let with = || roomy().lifetime(lifetime);
         refused(with().interval(secs(0)), PolicyError::Interval);
-        refused(with().step(secs(1)), PolicyError::Step);
         refused(with().cap(secs(1)), PolicyError::Cap);
     }
 }
@@ -324,6 +323,10 @@ fn l3_an_empty_host_is_refused() {
 
 // L4
 
+fn poll_of(client_id: &str) -> String {
+    support::poll_body(client_id, support::NO_CODE)
+}
+
 /// `quoted-string` (RFC 9110, section 5.6.4).
 #[test]
 fn l4_a_realm_outside_printable_ascii_or_with_quote_or_backslash_is_refused() {
@@ -348,8 +351,8 @@ fn l4_every_other_printable_character_may_stand_in_a_realm() {
         .filter(|character| !matches!(character, '"' | '\\'))
         .collect();
     let policy = accepted(roomy().realm(all.as_str()));
-    let outcome = support::with_issuing(&policy, post("client_id=gone"), None, |_| ());
-    let reply = refusal(outcome);
+    let server = server_of(policy);
+    let reply = Host::new([]).run(server.token(post(&poll_of("gone")), SOURCE, NOW));
     let challenge = format!("Basic realm=\"{all}\"");
     let challenge = [("www-authenticate", challenge.as_str())];
     let body = error_body("invalid_client", "client authentication failed");
@@ -494,7 +497,7 @@ fn l6_the_guesses_of_a_lifetime_are_the_burst_and_what_comes_back() {
     // 20^8 / 2^16 = 390,625 guesses times sessions.
     let with = |burst, period, lifetime, outstanding| {
         builder()
-            .guess_limit(Limit::new(burst, secs(period)).unwrap())
+            .guess_limit(RateLimit::new(burst, secs(period)).unwrap())
             .lifetime(secs(lifetime))
             .outstanding(outstanding)
     };
@@ -525,33 +528,89 @@ fn l6_longer_codes_and_wider_alphabets_make_room() {
 /// What the constructor counted is what the limit gives: nobody enters more codes in a lifetime.
 #[test]
 fn l6_the_guess_limit_of_the_policy_gives_ten_guesses_in_a_lifetime() {
-    let policy = policy();
-    let mut store = Memory::new();
-    let key = device_flow::digest::QuotaKey::guesses_from("203.0.113.7");
+    let server = server();
+    let alice = alice();
+    let users: Vec<_> = (0..400).map(|n| subject(&n.to_string())).collect();
+    let mut host = Host::new([]);
+    let mut guess = |user, source, second| {
+        let end = host.run(server.enter("BBBB-BBBB", user, source, NOW + secs(second)));
+        match end.unwrap_err() {
+            PageError::UnknownCode => true,
+            PageError::RateLimited(_) => false,
+            other => panic!("{other}"),
+        }
+    };
+    // By the user, whatever the source; by the source, whatever the user.
+    let mut by_user = |second| guess(&alice, "", second);
     let mut guesses = 0;
     for second in 0..300 {
-        let now = NOW + secs(second);
-        while let Ok(change) = policy.guess_limit().take(key, store.load_quota(&key), now) {
-            let _ = store.change_quota(&change);
+        while by_user(second) {
             guesses += 1;
         }
     }
     // The tenth comes back at the very end.
     assert_eq!(guesses, 9);
-    let end = NOW + secs(300);
-    let stored = store.load_quota(&key);
-    assert!(policy.guess_limit().take(key, stored, end).is_ok());
+    assert!(by_user(300));
+    let mut users = users.iter();
+    let mut by_source = |second| guess(users.next().unwrap(), SOURCE, second);
+    let mut guesses = 0;
+    for second in 0..300 {
+        while by_source(second) {
+            guesses += 1;
+        }
+    }
+    assert_eq!(guesses, 9);
+    assert!(by_source(300));
 }
 
 // L7
 
+/// The interval, and the least gap between two polls: less a second, or less a quarter where that is more.
+const GAPS: [(u64, u64); 6] = [
+    (1, 0),
+    (2, 1_000),
+    (3, 2_000),
+    (4, 3_000),
+    (5, 3_750),
+    (60, 45_000),
+];
+
 #[test]
-fn l7_a_retry_window_over_30_s_is_refused() {
-    for window in [Duration::ZERO, Duration::from_millis(1), secs(10), secs(30)] {
-        accepted(roomy().retry_window(window));
+fn l7_a_retry_window_of_the_least_gap_or_longer_is_refused() {
+    for (interval, gap) in GAPS {
+        let gap = Duration::from_millis(gap);
+        let with = |window| roomy().interval(secs(interval)).retry_window(window);
+        accepted(with(Duration::ZERO));
+        if let Some(shorter) = gap.checked_sub(Duration::from_millis(1)) {
+            accepted(with(shorter));
+        }
+        for over in [
+            gap.max(Duration::from_nanos(1)),
+            gap + Duration::from_millis(1),
+            secs(60),
+            Duration::MAX,
+        ] {
+            refused(with(over), PolicyError::RetryWindow);
+        }
     }
-    for over in [secs(30) + Duration::from_nanos(1), secs(31), Duration::MAX] {
-        refused(roomy().retry_window(over), PolicyError::RetryWindow);
+}
+
+/// 2 s, or half a second where the least gap is no longer than that.
+#[test]
+fn l7_the_default_retry_window_is_shorter_than_the_least_gap_where_there_is_one() {
+    for (interval, gap) in GAPS {
+        let window = if gap > 2_000 { 2_000 } else { 500 };
+        for (after, cause) in [(window - 1, Cause::Duplicate), (window, Cause::Replay)] {
+            let policy = accepted(roomy().interval(secs(interval)));
+            let server = server_of(policy);
+            let mut host = Host::new([cli()]);
+            let codes = host.issue(&server, &cli(), 1, NOW);
+            host.approve(&server, &alice(), &codes, NOW);
+            let poll = |host: &mut Host, now| host.poll(&server, &cli(), &codes.device_code, now);
+            assert_eq!(poll(&mut host, NOW).cause(), Cause::Granted);
+            let again = poll(&mut host, NOW + Duration::from_millis(after));
+            assert_eq!(again.cause(), cause, "an interval of {interval} s");
+        }
     }
 }
 
@@ -568,14 +627,85 @@ fn l7_a_retention_under_a_minute_is_refused() {
 /// However long the retention: nothing overflows, and nothing is purged at once.
 #[test]
 fn l7_the_longest_retention_keeps_a_session_to_the_end_of_time() {
-    let policy = accepted(roomy().retention(Duration::MAX));
-    let mut store = Memory::new();
-    let codes = issue(&mut store, &policy, &cli(), 1, NOW);
-    assert_eq!(store.purge(NOW + DAY * 100_000), 0);
-    assert!(store.load(&codes.key).is_some());
+    let server = server_of(accepted(roomy().retention(Duration::MAX)));
+    let mut host = Host::new([cli()]);
+    let codes = host.issue(&server, &cli(), 1, NOW);
+    assert_eq!(host.store.purge(NOW + DAY * 100_000), 0);
+    assert!(host.session(&codes.key).is_some());
+}
+
+// The refresh tokens (rows R).
+
+#[test]
+fn r_the_scope_that_asks_for_a_refresh_token_is_one_token() {
+    for right in ["offline_access", "email", "a", "urn:x:offline/1"] {
+        accepted(builder().refresh_scope(right));
+    }
+    for wrong in ["", " ", "a b", "a ", " a", "a\"b", "a\\b", "\n", "\u{E9}"] {
+        refused(builder().refresh_scope(wrong), PolicyError::RefreshScope);
+    }
+}
+
+/// Ten minutes to ten years; the absolute end is never, if nobody says.
+#[test]
+fn r_the_lifetimes_of_refresh_tokens_are_from_10_minutes_to_ten_years() {
+    let (shortest, longest) = (secs(600), DAY * 3650);
+    let nano = Duration::from_nanos(1);
+    for inside in [shortest, DAY * 30, longest] {
+        accepted(builder().refresh_idle(inside));
+        accepted(builder().refresh_absolute(inside));
+    }
+    for outside in [
+        Duration::ZERO,
+        shortest - nano,
+        longest + nano,
+        Duration::MAX,
+    ] {
+        refused(
+            builder().refresh_idle(outside),
+            PolicyError::RefreshLifetime,
+        );
+        refused(
+            builder().refresh_absolute(outside),
+            PolicyError::RefreshLifetime,
+        );
+    }
+}
+
+#[test]
+fn r_the_grace_of_refresh_tokens_is_at_most_5_minutes() {
+    for inside in [Duration::ZERO, secs(30), secs(300)] {
+        accepted(builder().refresh_grace(inside));
+    }
+    for over in [secs(300) + Duration::from_nanos(1), Duration::MAX] {
+        refused(builder().refresh_grace(over), PolicyError::RefreshGrace);
+    }
+}
+
+/// Where the core issues none, nothing about them can be wrong.
+#[test]
+fn r_without_refresh_tokens_their_settings_are_not_looked_at() {
+    let all_wrong = |builder: PolicyBuilder| {
+        builder
+            .refresh_scope("")
+            .refresh_idle(Duration::ZERO)
+            .refresh_absolute(Duration::MAX)
+            .refresh_grace(Duration::MAX)
+            .refresh_limit(RateLimit::new(1, DAY).unwrap())
+    };
+    accepted(all_wrong(builder().without_refresh_tokens()));
+    accepted(all_wrong(builder()).without_refresh_tokens());
 }
 
 // Beside the table.
+
+/// Off unless asked for (RFC 8628, section 5.4). The page asks the policy whether it may read a code from its URL.
+#[test]
+fn verification_uri_complete_is_off_unless_asked_for() {
+    assert!(!policy().has_verification_uri_complete());
+    let on = accepted(builder().with_verification_uri_complete());
+    assert!(on.has_verification_uri_complete());
+}
 
 /// The default is 16 KiB (A3); what is longer than two octets can count has no use at these endpoints.
 #[test]
@@ -589,15 +719,165 @@ fn a_body_limit_of_nothing_or_over_65_535_is_refused() {
     }
 }
 
-/// "A `Limit` that would never or always refuse" is none.
+/// A limit that would always or never refuse is a mistake.
 #[test]
 fn a_limit_of_nothing_or_without_a_period_is_refused() {
-    assert!(Limit::new(0, secs(1)).is_err());
-    assert!(Limit::new(1, Duration::ZERO).is_err());
-    assert!(Limit::new(1, Duration::from_micros(999)).is_err());
-    assert!(Limit::new(1, DAY + Duration::from_nanos(1)).is_err());
-    assert!(Limit::new(1, Duration::from_millis(1)).is_ok());
-    assert!(Limit::new(u32::MAX, DAY).is_ok());
+    assert!(RateLimit::new(0, secs(1)).is_err());
+    assert!(RateLimit::new(1, Duration::ZERO).is_err());
+    assert!(RateLimit::new(1, Duration::from_micros(999)).is_err());
+    assert!(RateLimit::new(1, DAY + Duration::from_nanos(1)).is_err());
+    assert!(RateLimit::new(1, Duration::from_millis(1)).is_ok());
+    assert!(RateLimit::new(u32::MAX, DAY).is_ok());
+}
+
+// Rate limits: the generic cell rate algorithm.
+
+/// Of this limit, under a key of the host.
+fn taking(limit: RateLimit, now: OffsetDateTime) -> Take {
+    limit.take(QuotaKey::of_host("test", &[]), now)
+}
+
+fn limit(burst: u32, period: Duration) -> RateLimit {
+    RateLimit::new(burst, period).unwrap()
+}
+
+/// A look whether one is left of this limit, as an exchange asks for it (B1).
+fn looking(limit: RateLimit, now: OffsetDateTime) -> Take {
+    let server = server_of(accepted(builder().secret_limit(limit)));
+    let header = basic(BACKEND, SECRET);
+    let request = post("").authorization(Some(&header));
+    let mut exchange = server.client(request, SOURCE, now);
+    match exchange.next() {
+        Next::Take(take, _) => take,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// The state of a moment after [`NOW`].
+fn state(millis: i64) -> RateState {
+    RateState::from_millis(millis_of(NOW) + millis)
+}
+
+fn millis_of(moment: OffsetDateTime) -> i64 {
+    i64::try_from(moment.unix_timestamp_nanos() / 1_000_000).unwrap()
+}
+
+/// So many at once; then one whenever one was given back.
+#[test]
+fn a_limit_gives_a_burst_at_once_and_then_one_per_period() {
+    let limit = limit(3, secs(10));
+    let mut stored = None;
+    let mut take = |seconds: u64| {
+        let taken = taking(limit, NOW + secs(seconds)).apply(stored);
+        taken.map(|next| stored = next)
+    };
+    for _ in 0..3 {
+        take(0).unwrap();
+    }
+    for (second, wait) in [(0, 10), (1, 9), (9, 1)] {
+        let RateLimited { retry_after, .. } = take(second).unwrap_err();
+        assert_eq!(retry_after, secs(wait));
+    }
+    take(10).unwrap();
+    assert_eq!(take(10).unwrap_err().retry_after, secs(10));
+    // Two periods give two back, a long rest the burst and not more.
+    take(30).unwrap();
+    take(30).unwrap();
+    assert!(take(30).is_err());
+    for _ in 0..3 {
+        take(100_000).unwrap();
+    }
+    assert!(take(100_000).is_err());
+}
+
+/// What is stored is the moment at which everything that was taken is given back.
+#[test]
+fn a_take_stores_when_everything_is_given_back() {
+    let limit = limit(3, secs(10));
+    let take = taking(limit, NOW);
+    assert_eq!(take.apply(None), Ok(Some(state(10_000))));
+    assert_eq!(take.apply(Some(state(-5_000))), Ok(Some(state(10_000))));
+    assert_eq!(take.apply(Some(state(0))), Ok(Some(state(10_000))));
+    assert_eq!(take.apply(Some(state(7_000))), Ok(Some(state(17_000))));
+    assert_eq!(take.apply(Some(state(20_000))), Ok(Some(state(30_000))));
+    let limited = take.apply(Some(state(20_001))).unwrap_err();
+    assert_eq!(limited.retry_after, Duration::from_millis(1));
+    assert_eq!(limited.seconds(), 1);
+}
+
+/// A clock that ran ahead locks nobody out for longer than a full burst takes to be given back.
+#[test]
+fn a_stored_moment_far_ahead_counts_as_a_full_burst() {
+    let limit = limit(3, secs(10));
+    for ahead in [30_000, 30_001, 3_600_000, i64::MAX - millis_of(NOW)] {
+        for take in [taking(limit, NOW), looking(limit, NOW)] {
+            let limited = take.apply(Some(state(ahead))).unwrap_err();
+            assert_eq!(limited.retry_after, secs(10));
+            assert_eq!(take.refused(state(ahead)), limited);
+        }
+    }
+    // After one period one is left, and what is stored comes back to the clock.
+    let later = taking(limit, NOW + secs(1_000));
+    let next = later.apply(Some(state(980_000 + 40_000))).unwrap();
+    assert_eq!(next, Some(state(1_030_000)));
+    // A moment before all time is one long past.
+    let oldest = RateState::from_millis(i64::MIN);
+    assert_eq!(
+        taking(limit, NOW).apply(Some(oldest)),
+        Ok(Some(state(10_000)))
+    );
+}
+
+#[test]
+fn a_look_refuses_like_a_take_and_writes_nothing() {
+    let limit = limit(3, secs(10));
+    let (look, take) = (looking(limit, NOW), taking(limit, NOW));
+    for stored in [None, Some(state(-1)), Some(state(0)), Some(state(20_000))] {
+        assert_eq!(look.apply(stored), Ok(None));
+        assert!(matches!(take.apply(stored), Ok(Some(_))));
+    }
+    for stored in [state(20_001), state(29_000), state(50_000)] {
+        assert_eq!(look.apply(Some(stored)), take.apply(Some(stored)));
+        assert!(look.apply(Some(stored)).is_err());
+    }
+    let mut store = Memory::new();
+    for _ in 0..10 {
+        store.take(&look).unwrap();
+    }
+    for _ in 0..3 {
+        store.take(&limit.take(*look.key(), NOW)).unwrap();
+    }
+    assert!(store.take(&look).is_err());
+}
+
+/// A store that refuses in its own statement says when to come back; if one was given back meanwhile, in a second.
+#[test]
+fn a_refusal_of_the_stores_own_statement_says_when_to_come_back() {
+    let take = taking(limit(3, secs(10)), NOW);
+    for (ahead, wait) in [
+        (25_000, 5_000),
+        (30_000, 10_000),
+        (20_000, 1_000),
+        (0, 1_000),
+    ] {
+        let limited = take.refused(state(ahead));
+        assert_eq!(limited.retry_after, Duration::from_millis(wait));
+    }
+}
+
+/// Not sooner: a request that hung must not find an empty quota.
+#[test]
+fn a_rate_state_may_be_purged_a_minute_after_everything_was_given_back() {
+    assert_eq!(state(1_234).purge_at(), NOW + Duration::from_millis(61_234));
+    let _ = RateState::from_millis(i64::MAX).purge_at();
+    let _ = RateState::from_millis(i64::MIN).purge_at();
+}
+
+#[test]
+fn a_rate_limit_says_when_to_come_back_in_words() {
+    let take = taking(limit(1, secs(90)), NOW);
+    let limited = take.apply(Some(state(88_001))).unwrap_err();
+    assert_eq!(limited.to_string(), "too many attempts; try again in 89 s");
 }
 
 /// Every refusal says what to do, in lower case and without a full stop.
@@ -605,7 +885,6 @@ fn a_limit_of_nothing_or_without_a_period_is_refused() {
 fn every_refusal_reads_as_the_house_style_asks() {
     for error in [
         PolicyError::Interval,
-        PolicyError::Step,
         PolicyError::Cap,
         PolicyError::Lifetime,
         PolicyError::VerificationUri,
@@ -613,6 +892,9 @@ fn every_refusal_reads_as_the_house_style_asks() {
         PolicyError::Guessable,
         PolicyError::RetryWindow,
         PolicyError::Retention,
+        PolicyError::RefreshScope,
+        PolicyError::RefreshLifetime,
+        PolicyError::RefreshGrace,
         PolicyError::MaxBody,
     ] {
         let text = error.to_string();
@@ -626,31 +908,26 @@ proptest! {
     #[test]
     fn the_first_row_that_matches_answers(
         interval in prop_oneof![0..=70_000_u64, any::<u64>()],
-        step in prop_oneof![0..=10_000_u64, any::<u64>()],
-        cap in prop_oneof![0..=90_000_u64, any::<u64>()],
+        cap in prop_oneof![0..=90_000_u64, 290_000..=310_000_u64, any::<u64>()],
         lifetime in prop_oneof![0..=150_000_u64, Just(86_400_000), Just(86_401_000)],
-        window in prop_oneof![0..=40_000_u64, any::<u64>()],
+        window in prop_oneof![0..=5_000_u64, 0..=60_000_u64, any::<u64>()],
         retention in prop_oneof![0..=90_000_u64, any::<u64>()],
         whole in any::<bool>(),
     ) {
         let of = |millis: u64| {
             Duration::from_millis(if whole { millis - millis % 1000 } else { millis })
         };
-        let (interval, step, cap) = (of(interval), of(step), of(cap));
+        let (interval, cap) = (of(interval), of(cap));
         let (lifetime, window, retention) = (of(lifetime), of(window), of(retention));
         let is_whole = |span: Duration| span.subsec_nanos() == 0;
-        // The step and the cap travel as whole seconds of 32 bits.
-        prop_assume!(step.as_secs() <= u32::MAX.into() && cap.as_secs() <= u32::MAX.into());
         let l1 = [
             (!is_whole(interval) || interval < secs(1) || interval > secs(60), PolicyError::Interval),
-            (!is_whole(step) || step < secs(5), PolicyError::Step),
-            (!is_whole(cap) || cap < interval, PolicyError::Cap),
+            (!is_whole(cap) || cap < interval || cap > secs(300), PolicyError::Cap),
         ];
         let broken: Vec<_> = l1.iter().filter(|(is, _)| *is).map(|(_, error)| *error).collect();
         let l2 = !is_whole(lifetime) || lifetime < interval * 2 || lifetime > DAY;
         let outcome = roomy()
             .interval(interval)
-            .step(step)
             .cap(cap)
             .lifetime(lifetime)
             .retry_window(window)
@@ -662,13 +939,79 @@ proptest! {
             prop_assert!(broken.contains(&error), "{:?} instead of {:?}", error, broken);
         } else if l2 {
             prop_assert_eq!(outcome, Err(PolicyError::Lifetime));
-        } else if window > secs(30) {
+        } else if !window.is_zero() && window >= interval - (interval / 4).max(secs(1)) {
             prop_assert_eq!(outcome, Err(PolicyError::RetryWindow));
         } else if retention < secs(60) {
             prop_assert_eq!(outcome, Err(PolicyError::Retention));
         } else {
             prop_assert_eq!(outcome, Ok(()));
         }
+    }
+
+    /// An oracle of the algorithm: a bucket that holds so many periods, loses one with each take, and fills as time passes.
+    #[test]
+    fn a_limit_gives_what_a_bucket_that_fills_with_time_gives(
+        burst in 1..6_u32,
+        period in 1..2_000_u64,
+        gaps in prop::collection::vec(prop_oneof![Just(0_u64), 0..3_000_u64, 0..20_000_u64], 1..60),
+    ) {
+        let limit = limit(burst, Duration::from_millis(period));
+        let full = u64::from(burst) * period;
+        let (mut level, mut now, mut stored) = (full, NOW, None);
+        for gap in gaps {
+            now += Duration::from_millis(gap);
+            level = full.min(level + gap);
+            let look = looking(limit, now).apply(stored);
+            match taking(limit, now).apply(stored) {
+                Ok(next) => {
+                    prop_assert_eq!(look, Ok(None));
+                    prop_assert!(level >= period);
+                    level -= period;
+                    stored = next;
+                    prop_assert_eq!(next.unwrap().millis() - millis_of(now), i64::try_from(full - level).unwrap());
+                }
+                Err(limited) => {
+                    prop_assert_eq!(look, Err(limited));
+                    prop_assert!(level < period);
+                    prop_assert_eq!(limited.retry_after, Duration::from_millis(period - level));
+                    // Exactly then one is left, and not before.
+                    let then = now + limited.retry_after;
+                    prop_assert!(taking(limit, then).apply(stored).is_ok());
+                    prop_assert!(taking(limit, then - Duration::from_millis(1)).apply(stored).is_err());
+                }
+            }
+            // What was purged is what was never written.
+            if let Some(state) = stored {
+                let gone = state.purge_at();
+                prop_assert_eq!(taking(limit, gone).apply(stored), taking(limit, gone).apply(None));
+            }
+        }
+    }
+
+    /// What a script of a store computes from the four numbers is what `apply` says.
+    #[test]
+    fn the_numbers_of_a_take_do_the_arithmetic_of_apply(
+        burst in prop_oneof![1..6_u32, any::<u32>().prop_map(|burst| burst.max(1))],
+        period in prop_oneof![1..100_000_u64, 1..=86_400_000_u64],
+        stored in prop::option::of(prop_oneof![-100_000..600_000_i64, any::<i64>().prop_map(|far| far / 2)]),
+        is_look in any::<bool>(),
+    ) {
+        let limit = limit(burst, Duration::from_millis(period));
+        let take = if is_look { looking(limit, NOW) } else { taking(limit, NOW) };
+        let (now, full) = (take.now_millis(), take.full_millis());
+        let (room, cost) = (take.room_millis(), take.cost_millis());
+        prop_assert_eq!(now, millis_of(NOW));
+        prop_assert_eq!(cost == 0, is_look);
+        let stored = stored.map(state);
+        let at = stored.map_or(now, |state| state.millis().max(now).min(full));
+        let wait = at - now - room;
+        let wanted = if wait > 0 {
+            Err(Duration::from_millis(wait.try_into().unwrap()))
+        } else {
+            Ok((cost > 0).then(|| RateState::from_millis(at + cost)))
+        };
+        let said = take.apply(stored).map_err(|limited| limited.retry_after);
+        prop_assert_eq!(said, wanted);
     }
 
     /// Whatever the texts, the constructor answers.
