@@ -423,7 +423,7 @@ fn d3_without_a_default_it_is_invalid_scope() {
     }
 }
 
-/// "What is allowed of the registration's default; none configured, or nothing of it allowed: invalid_scope."
+/// "What is allowed of the registration's default; none configured, or nothing of it allowed: `invalid_scope`."
 #[test]
 fn d3_of_the_default_the_allowed_part_is_asked_for() {
     let narrowed = cli().default_scope(scope("admin profile openid"));
