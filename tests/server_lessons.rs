@@ -4,13 +4,9 @@
     clippy::unwrap_used,
     clippy::arithmetic_side_effects,
     clippy::indexing_slicing,
+    clippy::wildcard_enum_match_arm,
     reason = "a panic is how a test fails"
 )]
-#![allow(
-    clippy::redundant_closure_for_method_calls,
-    reason = "the method itself is not general over the lifetime of a redemption"
-)]
-
 #[path = "support/login.rs"]
 mod login;
 mod support;
@@ -18,27 +14,23 @@ mod support;
 use core::time::Duration;
 
 use device_flow::code::{Entropy, UserCodeShape};
-use device_flow::memory::Memory;
 use device_flow::server::{
-    Cause, DecisionError, Entered, Entry, HostValue, Polled, Reply, Session, Spent, Status, Stored,
-    Subject, Written, WrongCode,
+    Cause, Client, ClientAuthMethod, GrantRefusal, PageError, Review, Session, Status, Stored,
+    Subject,
 };
 use login::{
     LIFETIME, Login, RETENTION, Wrote, assert_denied, assert_expired, assert_granted,
-    assert_invalid_grant, assert_pending, at, bob, bytes, pace, with_poll_of,
+    assert_invalid_grant, assert_pending, at, bob, bytes, pace,
 };
 use support::{
-    NOW, SECRET, alice, assert_invalid_client, assert_unavailable, backend, builder, cli, keys,
-    policy, poll_body, post, refusal, scope, with_poll,
+    Codes, Host, NOW, Question, SECRET, alice, assert_invalid_client, assert_unavailable, backend,
+    basic, builder, cli, poll_body, post, scope, server, server_of,
 };
 
 /// Whether a user gets anywhere with a code, and with what if not.
-fn enter(login: &Login, user: &Subject, now: i64) -> Result<Entered, WrongCode> {
-    let keys = keys();
-    let mut entry = Entry::new(&login.codes.user_code, user, &keys, &login.policy);
-    let guess = entry.pay(None, at(now)).unwrap();
-    let paid = guess.settle(Written::Won).unwrap();
-    paid.enter(Some(login.session()), at(now))
+fn enter(login: &mut Login, user: &Subject, now: i64) -> Result<Review, PageError> {
+    let code = login.codes.user_code.clone();
+    login.host.claim(&login.server, user, &code, at(now))
 }
 
 /// spring-authorization-server #1556, #1885: an expired code stayed `authorization_pending` for ever.
@@ -64,10 +56,14 @@ fn an_approved_code_expires() {
 fn an_expired_user_code_is_neither_entered_nor_approved() {
     let mut login = Login::new();
     login.claim(LIFETIME - 1);
-    let error = login.approval_by(&alice(), LIFETIME).unwrap_err();
-    assert_eq!(error, DecisionError::Expired);
-    let wrong = enter(&login, &alice(), LIFETIME).unwrap_err();
-    assert_eq!(wrong, WrongCode::Expired);
+    assert_eq!(
+        login.approve_by(&alice(), LIFETIME).unwrap_err(),
+        PageError::Expired
+    );
+    assert_eq!(
+        enter(&mut login, &alice(), LIFETIME).unwrap_err(),
+        PageError::ExpiredCode
+    );
 }
 
 /// ory/hydra #4110: a denial was never written, and the device hung.
@@ -85,17 +81,26 @@ fn a_denial_is_written_and_the_device_is_told() {
 fn denied_is_terminal_also_for_a_page_that_was_left_open() {
     let mut login = Login::new();
     login.claim(0);
-    // The page from before the denial, with its reading of the session.
-    let open = login.session().clone();
-    let change = login.session().deny(&alice(), at(1)).unwrap().unwrap();
-    login.write(&change);
-    let value = HostValue::default();
-    let accept = open.approve(&alice(), open.scope(), value, &login.policy, at(2));
-    let accept = accept.unwrap().unwrap();
-    assert_eq!(login.store.change(&accept), Written::Lost);
-    let error = login.approval_by(&alice(), 2).unwrap_err();
-    assert_eq!(error, DecisionError::Decided);
-    assert_eq!(enter(&login, &alice(), 2).unwrap_err(), WrongCode::Decided);
+    // Accepted on a page from before the denial, which is written in the meantime.
+    let (key, denying) = (login.codes.key, server());
+    login.host.meanwhile.push_back(Box::new(move |store| {
+        let mut rival = Host::new([cli()]);
+        core::mem::swap(&mut rival.store, store);
+        rival.run(denying.deny(&key, &alice(), at(1))).unwrap();
+        core::mem::swap(&mut rival.store, store);
+    }));
+    assert_eq!(
+        login.approve_by(&alice(), 2).unwrap_err(),
+        PageError::Decided
+    );
+    assert_eq!(
+        login.approve_by(&alice(), 2).unwrap_err(),
+        PageError::Decided
+    );
+    assert_eq!(
+        enter(&mut login, &alice(), 2).unwrap_err(),
+        PageError::UsedCode
+    );
     assert_denied(&login.poll(3).reply);
 }
 
@@ -113,40 +118,45 @@ fn a_device_code_is_of_use_to_its_client_alone() {
 #[test]
 fn the_subject_is_in_the_hosts_hands_once_more_before_anything_is_written() {
     let mut login = Login::approved_at(0);
-    let is_locked = |subject: &Subject| subject == &alice();
-    let (reply, change) = login.redeem(1, |redemption| {
-        assert!(is_locked(redemption.approval().subject()));
-        let revocation = redemption.revoke();
-        let change = revocation.change().clone();
-        (revocation.settle(Written::Won).unwrap(), change)
-    });
-    login.write(&change);
+    login.host.refusal = Some(GrantRefusal::consent_gone());
+    let reply = login.poll(1).reply;
+    let order = [Question::Mint, Question::Change];
+    assert!(login.host.asked.ends_with(&order));
     assert_invalid_grant(&reply, Cause::ConsentGone);
-    assert_eq!(login.status(), Status::Revoked);
-    assert_invalid_grant(&login.poll(2).reply, Cause::Revoked);
+    assert_eq!(login.status(), Status::Ended);
+    assert_invalid_grant(&login.poll(2).reply, Cause::Ended);
 }
 
 /// authentik #20828: a confidential client needed no secret at the poll.
 #[test]
-fn a_confidential_client_needs_its_secret_at_the_poll() {
-    let (policy, client) = (policy(), backend());
-    let mut login = Login::of(policy, client);
+fn a_confidential_client_needs_its_secret_at_the_poll_of_an_approved_code() {
+    let mut login = Login::of(support::policy(), backend());
     login.approve(0);
+    let had = login.form();
     let plain = poll_body("client_backend", &login.codes.device_code);
     let wrong = format!("{plain}&client_secret=wrong");
-    for (body, cause) in [
-        (plain.clone(), Cause::CredentialMissing),
-        (wrong, Cause::WrongSecret),
+    for (body, header, cause) in [
+        (&plain, None, Cause::CredentialMissing),
+        (&wrong, None, Cause::WrongSecret),
+        (
+            &plain,
+            Some(basic("client_backend", "")),
+            Cause::CredentialMissing,
+        ),
+        (
+            &plain,
+            Some(basic("client_backend", "wrong")),
+            Cause::WrongSecret,
+        ),
     ] {
-        let polled = with_poll(&login.policy, post(&body), Some(&login.client), |_| ());
-        assert_invalid_client(&refusal(polled), cause);
+        let request = post(body).authorization(header.as_ref());
+        let reply = login.host.run(login.server.token(request, "", at(1)));
+        assert_invalid_client(&reply, cause);
+        assert_eq!(login.form(), had, "nothing was consumed");
     }
     let right = format!("{plain}&client_secret={SECRET}");
-    let polled = with_poll(&login.policy, post(&right), Some(&login.client), |poll| {
-        assert_eq!(poll.session_key(), Some(&login.codes.key));
-    });
-    assert!(polled.is_ok());
-    assert_granted(&login.poll(1).reply, "openid profile");
+    let reply = login.host.run(login.server.token(post(&right), "", at(1)));
+    assert_granted(&reply, "openid profile");
 }
 
 /// better-auth GHSA-cq3f-vc6p-68fh: any signed-in user could approve any code.
@@ -154,16 +164,19 @@ fn a_confidential_client_needs_its_secret_at_the_poll() {
 fn only_the_user_who_entered_the_code_decides() {
     let mut login = Login::new();
     for user in [alice(), bob()] {
-        let error = login.approval_by(&user, 0).unwrap_err();
-        assert_eq!(error, DecisionError::NotYours, "nobody entered it");
+        let error = login.approve_by(&user, 0).unwrap_err();
+        assert_eq!(error, PageError::NotYours, "nobody entered it");
     }
     login.claim(0);
-    let error = login.approval_by(&bob(), 1).unwrap_err();
-    assert_eq!(error, DecisionError::NotYours);
-    let error = login.session().deny(&bob(), at(1)).unwrap_err();
-    assert_eq!(error, DecisionError::NotYours);
-    let wrong = enter(&login, &bob(), 1).unwrap_err();
-    assert_eq!(wrong, WrongCode::ClaimedByAnother);
+    assert_eq!(
+        login.approve_by(&bob(), 1).unwrap_err(),
+        PageError::NotYours
+    );
+    assert_eq!(login.deny_by(&bob(), 1).unwrap_err(), PageError::NotYours);
+    assert_eq!(
+        enter(&mut login, &bob(), 1).unwrap_err(),
+        PageError::ClaimedByAnother
+    );
 }
 
 /// better-auth PR #10135: an error about the scope before the check of who it is leaked the scopes of the victim.
@@ -172,8 +185,9 @@ fn who_it_is_comes_before_what_is_asked() {
     let mut login = Login::new();
     login.claim(0);
     for wanted in ["openid", "openid profile", "admin", ""] {
-        let error = login.approval_of(&bob(), &scope(wanted), 1).unwrap_err();
-        assert_eq!(error, DecisionError::NotYours);
+        let consent = device_flow::server::Consent::to(scope(wanted));
+        let error = login.consent_by(&bob(), &consent, 1).unwrap_err();
+        assert_eq!(error, PageError::NotYours);
     }
 }
 
@@ -181,8 +195,9 @@ fn who_it_is_comes_before_what_is_asked() {
 #[test]
 fn a_failure_to_mint_costs_nobody_a_login() {
     let mut login = Login::approved_at(0);
-    let reply = login.redeem(1, |redemption| redemption.minting_failed());
-    assert_unavailable(&reply, Cause::MintingFailed);
+    login.host.refusal = Some(GrantRefusal::failed());
+    assert_unavailable(&login.poll(1).reply, Cause::MintingFailed);
+    login.host.refusal = None;
     assert_granted(&login.poll(2).reply, "openid profile");
 }
 
@@ -191,55 +206,80 @@ fn a_failure_to_mint_costs_nobody_a_login() {
 fn a_code_gives_tokens_once() {
     let mut login = Login::approved_at(0);
     assert_granted(&login.poll(1).reply, "openid profile");
-    for now in [1, 5001, 60_000, LIFETIME] {
+    for (now, cause) in [
+        (1, Cause::Duplicate),
+        (5001, Cause::Replay),
+        (60_000, Cause::Ended),
+        (LIFETIME, Cause::Ended),
+    ] {
         let reply = login.poll(now).reply;
         assert_eq!(reply.response().status(), 400);
-        assert!(matches!(reply.cause(), Cause::Duplicate | Cause::Replay));
+        assert_eq!(reply.cause(), cause);
     }
 }
 
 /// MAS PR #3656, `OpenArtifacts` PR #62: two concurrent polls both redeemed.
 #[test]
 fn of_two_concurrent_polls_one_redeems() {
-    let mut login = Login::approved_at(0);
-    let read = login.store.load(&login.codes.key).unwrap().clone();
-    let code = login.codes.device_code.clone();
-    let store = &mut login.store;
-    let (policy, client) = (&login.policy, &login.client);
-    // Both read, both mint, then both write.
-    let replies: [Result<Reply, _>; 2] = with_poll_of(policy, client, &code, |one| {
-        with_poll_of(policy, client, &code, |other| {
-            let one = login::redemption(one.decide(Some(&read), at(1)));
-            let other = login::redemption(other.decide(Some(&read), at(1)));
-            let writes = [store.change(one.change()), store.change(other.change())];
-            assert_eq!(writes, [Written::Won, Written::Lost]);
-            [
-                one.settle(writes[0], &support::tokens()),
-                other.settle(writes[1], &support::tokens()),
-            ]
-        })
+    use device_flow::server::{Next, Write};
+
+    let login = Login::approved_at(0);
+    let mut store = login.host.store;
+    let body = poll_body("client_cli", &login.codes.device_code);
+    let mut polls = [(); 2].map(|()| login.server.token(post(&body), "", at(1)));
+    // Both read, then both mint and write.
+    for poll in &mut polls {
+        for _ in 0..3 {
+            match poll.next() {
+                Next::Client(_, ask) => ask.answer(Ok(Some(&login.client))),
+                Next::Load(key, ask) => ask.answer(Ok(store.load(key))),
+                next => panic!("{next:?}"),
+            }
+        }
+    }
+    let writes = polls.each_mut().map(|poll| match poll.next() {
+        Next::Mint(_, change, ask) => {
+            let written = store.change(change);
+            ask.answer(Ok(written), &support::tokens());
+            written
+        }
+        next => panic!("{next:?}"),
     });
-    let [one, other] = replies;
-    assert_granted(&one.unwrap(), "openid profile");
-    assert!(other.is_err(), "nothing to send");
+    assert_eq!(writes, [Write::Committed, Write::Conflict]);
+    let [one, mut other] = polls;
+    let mut host = Host::new([cli()]);
+    assert_granted(&host.run(one), "openid profile");
+    // The other has nothing to send. It reads again.
+    if let Next::Load(key, ask) = other.next() {
+        ask.answer(Ok(store.load(key)));
+    }
+    assert_invalid_grant(&host.run(other), Cause::LostRace);
 }
 
 /// Abblix #459, vouch #266: a poll wrote the whole record back and erased the approval.
 #[test]
 fn a_poll_that_read_before_the_approval_and_writes_after_it_erases_nothing() {
+    use device_flow::server::Next;
+
     let mut login = Login::new();
-    let read = login.store.load(&login.codes.key).unwrap().clone();
-    login.approve(1);
-    let had = login.form();
-    let code = &login.codes.device_code;
-    let saved = with_poll_of(&login.policy, &login.client, code, |poll| {
-        match poll.decide(Some(&read), at(2)) {
-            Polled::Paced(_, pace, _) => pace,
-            Polled::Reply(_) | Polled::Redeem(_) => panic!("it was pending"),
+    let body = poll_body("client_cli", &login.codes.device_code);
+    let server = server();
+    let mut poll = server.token(post(&body), "", at(2));
+    loop {
+        match poll.next() {
+            Next::Client(_, ask) => ask.answer(Ok(Some(&cli()))),
+            Next::Load(key, ask) => ask.answer(Ok(login.host.store.load(key))),
+            Next::SavePace(key, pace) => {
+                let key = *key;
+                login.approve(1);
+                let had = login.form();
+                login.host.store.save_pace(&key, pace);
+                assert_eq!(login.form(), had, "state, version, subject and scope");
+                break;
+            }
+            next => panic!("{next:?}"),
         }
-    });
-    login.set_pace(saved);
-    assert_eq!(login.form(), had, "state, version, subject and scope");
+    }
     assert_granted(&login.poll(3).reply, "openid profile");
 }
 
@@ -289,45 +329,47 @@ fn a_client_whose_clock_is_fast_by_30_percent_is_never_slowed_down() {
 fn slow_down_says_retry_after() {
     let mut login = Login::new();
     let _ = login.poll(0);
-    let reply = login.poll(1).reply;
+    let reply = login.poll(1000).reply;
     let response = reply.response();
     assert_eq!(response.header("retry-after"), Some("10"));
     assert!(response.body().ends_with(r#""interval":10}"#));
     // As does every 503.
-    let reply = Reply::store_failed();
+    login.host.fails = Some(Question::Load);
+    let reply = login.poll(2000).reply;
     assert_eq!(reply.response().header("retry-after"), Some("5"));
 }
 
-/// MAS #5972, #5974; better-auth #6143: codes that cannot be typed, case and dash that matter.
+/// MAS #5972, #5974: codes that cannot be typed, case and dash that matter. Whatever is shown is found in every form that
+/// people type.
 #[test]
-fn a_code_is_typed_in_any_case_with_or_without_dashes() {
-    let login = Login::new();
-    let code = login.codes.user_code.clone();
-    assert!(
-        code.bytes()
-            .all(|own| own == b'-' || b"BCDFGHJKLMNPQRSTVWXZ".contains(&own))
-    );
-    let plain = code.replace('-', "");
-    let (keys, user) = (keys(), alice());
-    for typed in [
-        code.to_lowercase(),
-        plain.clone(),
-        plain.to_lowercase(),
-        code.replace('-', " "),
-        code.replace('-', "\u{2013}"),
-        format!("  {code}\n"),
-    ] {
-        let mut entry = Entry::new(&typed, &user, &keys, &login.policy);
-        let paid = entry.pay(None, NOW).unwrap().settle(Written::Won).unwrap();
-        assert!(paid.enter(Some(login.session()), NOW).is_ok(), "{typed:?}");
+fn every_code_that_is_shown_is_found_however_it_is_typed() {
+    for seed in 0..=255 {
+        let (server, mut issued) = (server(), Host::new([cli()]));
+        let codes = issued.issue(&server, &cli(), seed, NOW);
+        let shown = &codes.user_code;
+        let is_typed = |own| own == b'-' || b"BCDFGHJKLMNPQRSTVWXZ".contains(&own);
+        assert!(shown.bytes().all(is_typed));
+        for typed in [
+            shown.clone(),
+            shown.to_lowercase(),
+            shown.replace('-', ""),
+            shown.replace('-', " "),
+            shown.replace('-', "\u{2013}").to_lowercase(),
+            format!("  {shown}\n"),
+        ] {
+            // A host for each: a guess is taken for each, and this is about reading.
+            let mut host = Host::new([cli()]);
+            let _ = host.store.insert(issued.session(&codes.key).unwrap());
+            let review = host.claim(&server, &alice(), &typed, NOW).unwrap();
+            assert_eq!(*review.session_key(), codes.key);
+        }
     }
 }
 
 /// better-auth #6143: a draw of a byte modulo the alphabet preferred its first letters.
 #[test]
 fn every_letter_of_the_alphabet_is_as_likely_as_any_other() {
-    let policy = policy();
-    let (client, keys) = (cli(), keys());
+    let (server, mut host) = (server(), Host::new([cli()]));
     let mut counts = [0_u32; 26];
     let mut state = 1_u64;
     for _ in 0..4000 {
@@ -339,13 +381,12 @@ fn every_letter_of_the_alphabet_is_as_likely_as_any_other() {
             mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
             chunk.copy_from_slice(&(mixed ^ (mixed >> 31)).to_be_bytes());
         }
+        host.entropy.push_back(Entropy::from(octets));
         let request = post("client_id=client_cli");
-        let body = support::with_issuing(&policy, request, Some(&client), |issuing| {
-            let issuance = issuing.draw(Entropy::from(octets), &keys, NOW).unwrap();
-            let reply = issuance.settle(device_flow::server::Inserted::New).unwrap();
-            serde_json::from_str::<serde_json::Value>(reply.response().body()).unwrap()
-        });
-        let body = body.unwrap();
+        // Each from a source of its own, which has a quota of its own.
+        let source = state.to_string();
+        let reply = host.run(server.device_authorization(request, &source, None, NOW));
+        let body: serde_json::Value = serde_json::from_str(reply.response().body()).unwrap();
         let code = body["user_code"].as_str().unwrap();
         for letter in code.bytes().filter(u8::is_ascii_uppercase) {
             counts[usize::from(letter - b'A')] += 1;
@@ -364,49 +405,50 @@ fn every_letter_of_the_alphabet_is_as_likely_as_any_other() {
 #[test]
 fn a_right_code_costs_a_guess_and_refills_nothing() {
     let mut login = Login::new();
-    let (keys, user) = (keys(), alice());
-    let pay = |store: &mut Memory, typed: &str| -> Result<(), Spent> {
-        let policy = policy();
-        let mut entry = Entry::new(typed, &user, &keys, &policy);
-        let stored = store.load_quota(entry.quota_key());
-        let guess = entry.pay(stored, NOW)?;
-        assert_eq!(store.change_quota(guess.change()), Written::Won);
-        assert!(guess.settle(Written::Won).is_ok());
-        Ok(())
-    };
     for _ in 0..4 {
-        pay(&mut login.store, "BBBB-BBBB").unwrap();
+        let wrong = login.host.claim(&login.server, &alice(), "BBBB-BBBB", NOW);
+        assert_eq!(wrong.unwrap_err(), PageError::UnknownCode);
     }
     // The fifth is right: claimed, approved, redeemed.
     login.approve(0);
     assert_granted(&login.poll(0).reply, "openid profile");
-    assert!(pay(&mut login.store, "BBBB-BBBB").is_err());
+    let spent = login.host.claim(&login.server, &alice(), "BBBB-BBBB", NOW);
+    assert!(matches!(spent.unwrap_err(), PageError::RateLimited(_)));
 }
 
 /// wso2 #21835, Duende `IdentityServer4` #3198: tables grew without clean-up.
 #[test]
-fn every_record_has_a_purge_time() {
+fn every_record_has_a_purge_time_in_every_state() {
     let end = at(LIFETIME + RETENTION);
-    let mut logins = [Login::new(), Login::new(), Login::approved_at(0)];
-    logins[1].deny(0);
-    let _ = logins[2].poll(0);
+    let mut logins = [(); 6].map(|()| Login::new());
+    logins[1].claim(0);
+    logins[2].approve(0);
+    logins[3].deny(0);
+    logins[4].approve(0);
+    let _ = logins[4].poll(0);
+    logins[5].approve(0);
+    logins[5].withdraw();
     for mut login in logins {
         assert_eq!(login.session().purge_at(), end);
-        assert_eq!(login.store.purge(end), 1);
-        assert!(login.store.is_empty());
+        assert_eq!(login.host.store.purge(end), 1);
+        assert!(login.host.store.is_empty());
     }
-    // Quotas too: nothing is left of one that says no more than none.
-    let mut login = Login::new();
-    login.claim(0);
-    let (policy, keys, user) = (policy(), keys(), alice());
-    let entry = Entry::new("", &user, &keys, &policy);
-    let quota = login.store.load_quota(entry.quota_key()).unwrap();
-    let _ = login
-        .store
-        .purge(quota.purge_at() - time::Duration::MILLISECOND);
-    assert!(login.store.load_quota(entry.quota_key()).is_some());
-    let _ = login.store.purge(quota.purge_at());
-    assert!(login.store.load_quota(entry.quota_key()).is_none());
+    // A login that is refreshed is kept for as long as its token is good.
+    let client = cli().allow_scope(scope("openid offline_access"));
+    let mut login = Login::asking(support::policy(), client, "openid+offline_access");
+    login.approve(0);
+    let _ = login.poll(0);
+    let month = 30 * 24 * 3_600_000;
+    assert_eq!(login.session().purge_at(), at(month + RETENTION));
+}
+
+/// Quotas too: nothing is kept of one that says no more than an absent one, but for a minute.
+#[test]
+fn every_quota_has_a_purge_time() {
+    use device_flow::server::RateState;
+
+    let state = RateState::from_millis(login::stored_at(60_000));
+    assert_eq!(state.purge_at(), at(120_000));
 }
 
 /// `IdentityServer4` #2870: a store in the memory of each server of a farm gave `invalid_grant` at random.
@@ -416,33 +458,31 @@ fn servers_that_share_a_store_share_every_login() {
     let mut login = Login::new();
     login.approve(0);
     let stored = serde_json::to_string(login.session()).unwrap();
-    let read: Session = serde_json::from_str(&stored).unwrap();
+    let session: Session = serde_json::from_str(&stored).unwrap();
     let stored = Stored {
         pace: None,
-        session: read,
+        session,
     };
-    let (policy, client) = (policy(), cli());
-    let code = &login.codes.device_code;
-    let (reply, change) = with_poll_of(&policy, &client, code, |poll| {
-        let redemption = login::redemption(poll.decide(Some(&stored), at(1)));
-        let change = redemption.change().clone();
-        (
-            redemption.settle(Written::Won, &support::tokens()).unwrap(),
-            change,
-        )
-    });
+    let mut other = Host::new([cli()]);
+    let _ = other.store.insert(&stored.session);
+    let reply = other.poll(&server(), &cli(), &login.codes.device_code, at(1));
     assert_granted(&reply, "openid profile");
-    // The change of the one server wins on the record of the other.
-    login.write(&change);
-    assert_eq!(login.status(), Status::Redeemed);
+    // One that does not share it knows no code of another, and cannot know better.
+    let mut apart = Host::new([cli()]);
+    let reply = apart.poll(&server(), &cli(), &login.codes.device_code, at(1));
+    assert_invalid_grant(&reply, Cause::UnknownCode);
 }
 
 /// The same report, from the other side: a store that cannot answer is no proof that a code is unknown.
 #[test]
 fn a_store_that_fails_does_not_end_a_login() {
-    let reply = Reply::store_failed();
+    let mut login = Login::approved_at(0);
+    login.host.fails = Some(Question::Load);
+    let reply = login.poll(1).reply;
     assert_eq!(reply.response().status(), 503);
     assert!(!reply.response().body().contains("invalid_grant"));
+    login.host.fails = None;
+    assert_granted(&login.poll(2).reply, "openid profile");
 }
 
 /// fosite's own suite expected `authorization_pending` for a code that had expired an hour ago.
@@ -464,54 +504,61 @@ fn an_hour_after_expiry_a_code_is_not_pending() {
 #[test]
 fn no_error_has_status_200() {
     let mut login = Login::new();
-    let mut replies = vec![login.poll(0).reply, login.poll(1).reply];
+    let mut replies = vec![login.poll(0).reply, login.poll(1000).reply];
     replies.push(login.poll_as(&backend(), 2).reply);
     replies.push(login.poll(LIFETIME).reply);
     let mut denied = Login::new();
     denied.deny(0);
     replies.push(denied.poll(1).reply);
-    replies.push(Reply::store_failed());
-    replies.push(Login::approved_at(0).redeem(1, |redemption| redemption.minting_failed()));
+    let mut failing = Login::approved_at(0);
+    failing.host.refusal = Some(GrantRefusal::failed());
+    replies.push(failing.poll(1).reply);
+    let without = Client::new("client_cli", ClientAuthMethod::None).unwrap();
+    for (body, found) in [
+        ("", None),
+        ("client_id=client_cli&client_id=client_cli", Some(cli())),
+        ("client_id=client_gone", None),
+        ("client_id=client_backend", Some(backend())),
+        ("client_id=client_cli", Some(cli().disabled())),
+        ("client_id=client_cli", Some(without)),
+        ("client_id=client_cli&scope=admin", Some(cli())),
+        ("client_id=client_cli&scope=%22", Some(cli())),
+    ] {
+        let server = server();
+        let exchange = server.device_authorization(post(body), "", None, NOW);
+        replies.push(Host::new(found).run(exchange));
+    }
     for reply in replies {
         assert!(reply.response().status() >= 400);
         assert!(reply.response().body().starts_with(r#"{"error":""#));
     }
 }
 
+/// The body of a response to a request for codes.
+fn issued(policy: device_flow::server::Policy) -> String {
+    let (server, mut host) = (server_of(policy), Host::new([cli()]));
+    let request = post("client_id=client_cli");
+    let reply = host.run(server.device_authorization(request, "", None, NOW));
+    let _ = Codes::of(&reply);
+    bytes(&reply).2
+}
+
 /// oauth2-rs #191, openid-client #478: servers sent numbers as strings.
 #[test]
 fn numbers_are_numbers() {
-    let (policy, client, keys) = (policy(), cli(), keys());
-    let request = post("client_id=client_cli");
-    let reply = support::with_issuing(&policy, request, Some(&client), |issuing| {
-        let issuance = issuing.draw(support::entropy(1), &keys, NOW).unwrap();
-        issuance.settle(device_flow::server::Inserted::New).unwrap()
-    });
-    let (_, _, body) = bytes(&reply.unwrap());
+    let body = issued(support::policy());
     assert!(
         body.ends_with(r#""expires_in":300,"interval":5}"#),
         "{body}"
     );
     let mut login = Login::approved_at(0);
-    let tokens = support::tokens().expires_in(Duration::from_mins(5));
-    let reply = login.redeem(1, |redemption| redemption.settle(Written::Won, &tokens));
-    assert!(
-        reply
-            .unwrap()
-            .response()
-            .body()
-            .contains(r#""expires_in":300"#)
-    );
+    login.host.tokens = support::tokens().expires_in(Duration::from_mins(5));
+    let granted = login.poll(1).reply;
+    assert!(granted.response().body().contains(r#""expires_in":300"#));
     login = Login::new();
     let _ = login.poll(0);
-    assert!(
-        login
-            .poll(1)
-            .reply
-            .response()
-            .body()
-            .contains(r#""interval":10"#)
-    );
+    let slower = login.poll(1000).reply;
+    assert!(slower.response().body().contains(r#""interval":10"#));
 }
 
 /// socket-cli #1507: an interval that the server did not send became a tight loop. This server always sends it.
@@ -521,13 +568,7 @@ fn the_interval_is_always_sent() {
         let policy = builder()
             .interval(Duration::from_secs(interval))
             .cap(Duration::from_mins(1));
-        let (policy, client, keys) = (policy.build().unwrap(), cli(), keys());
-        let request = post("client_id=client_cli");
-        let reply = support::with_issuing(&policy, request, Some(&client), |issuing| {
-            let issuance = issuing.draw(support::entropy(1), &keys, NOW).unwrap();
-            issuance.settle(device_flow::server::Inserted::New).unwrap()
-        });
-        let (_, _, body) = bytes(&reply.unwrap());
+        let body = issued(policy.build().unwrap());
         assert!(
             body.ends_with(&format!(r#","interval":{interval}}}"#)),
             "{body}"
@@ -546,7 +587,12 @@ fn the_interval_of_slow_down_is_above_the_one_told_before() {
         let mut told = interval;
         let _ = login.poll(0);
         for now in 0..3 {
-            if let Some(seconds) = login.poll(now).reply.response().header("retry-after") {
+            if let Some(seconds) = login
+                .poll(1000 + now)
+                .reply
+                .response()
+                .header("retry-after")
+            {
                 let seconds: u64 = seconds.parse().unwrap();
                 assert!(seconds >= told && seconds <= 60);
                 told = seconds;
@@ -559,10 +605,13 @@ fn the_interval_of_slow_down_is_above_the_one_told_before() {
 #[test]
 fn polling_fast_is_slow_down_never_429() {
     let mut login = Login::new();
-    for now in 0..100 {
+    for now in (0..100).map(|turn| turn * 50) {
         let reply = login.poll(now).reply;
         assert_eq!(reply.response().status(), 400);
-        assert!(matches!(reply.cause(), Cause::Pending | Cause::TooFast));
+        assert!(matches!(
+            reply.cause(),
+            Cause::Pending | Cause::Repeated | Cause::TooFast
+        ));
     }
 }
 

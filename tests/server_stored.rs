@@ -13,14 +13,19 @@
 mod login;
 mod support;
 
-use device_flow::server::{Origin, Pace, Quota, QuotaChange, Session, Status, StoredError};
-use login::{GRACE, LIFETIME, Login, RETENTION, assert_granted, at, pace_of, stored_at};
+use device_flow::server::{Pace, RateState, Session, Status};
+use login::{LIFETIME, Login, REDEEM_TIME, RETENTION, assert_granted, at, pace_of, stored_at};
 use serde_json::{Value, json};
-use support::{NOW, alice, policy, post, subject};
+use support::{NOW, alice, cli, post, server};
+
+/// What a host finds in the error of its deserializer.
+const CORRUPT: &str = "the stored form is corrupt: its parts contradict each other";
+const VERSION: &str =
+    "the stored form has an unknown version; another version of this crate wrote it";
 
 /// Every state, with its stored form.
 fn every_state() -> [(Login, Value); 6] {
-    let grant = json!({
+    let approval = json!({
         "subject": "alice",
         "scope": "openid profile",
         "value": [],
@@ -39,13 +44,13 @@ fn every_state() -> [(Login, Value); 6] {
     [
         (Login::new(), json!("pending")),
         (claimed, json!({ "claimed": "alice" })),
-        (Login::approved_at(2000), json!({ "approved": grant })),
+        (Login::approved_at(2000), json!({ "approved": approval })),
         (denied, json!({ "denied": "alice" })),
         (
             redeemed,
-            json!({ "redeemed": { "grant": grant, "at": at } }),
+            json!({ "active": { "approval": approval, "redeemed_at": at, "refresh": null } }),
         ),
-        (revoked, json!({ "revoked": grant })),
+        (revoked, json!({ "ended": approval })),
     ]
 }
 
@@ -62,10 +67,7 @@ fn read(form: &Value) -> Result<Session, serde_json::Error> {
 #[track_caller]
 fn assert_corrupt(form: &Value) {
     let error = read(form).unwrap_err().to_string();
-    assert!(
-        error.starts_with(&StoredError::Corrupt.to_string()),
-        "{error}"
-    );
+    assert!(error.starts_with(CORRUPT), "{error}");
 }
 
 // The session.
@@ -76,16 +78,16 @@ fn a_session_has_this_form_and_no_other() {
     for ((login, state), version) in every_state().into_iter().zip(versions) {
         let session = login.session();
         let wanted = json!({
-            "v": 1,
+            "v": 2,
             "key": session.key().to_string(),
-            "user_key": session.user_key().to_string(),
+            "user_key": session.user_key().map(ToString::to_string),
             "version": version,
             "client_id": "client_cli",
             "scope": "openid profile",
             "issued_at": stored_at(0),
             "expires_at": stored_at(LIFETIME),
             "purge_at": stored_at(LIFETIME + RETENTION),
-            "origin": null,
+            "source": null,
             "state": state,
         });
         assert_eq!(login.form(), wanted);
@@ -118,35 +120,33 @@ fn a_session_that_was_stored_goes_on_where_it_was() {
     let through = |login: &mut Login| {
         let stored = serde_json::to_string(login.session()).unwrap();
         let session: Session = serde_json::from_str(&stored).unwrap();
-        login.store = device_flow::memory::Memory::new();
-        let _ = login.store.insert(&session);
+        login.host.store = device_flow::memory::Memory::new();
+        let _ = login.host.store.insert(&session);
     };
     through(&mut login);
     login.claim(0);
     through(&mut login);
-    let change = login.approval_by(&alice(), LIFETIME - 1).unwrap().unwrap();
-    login.write(&change);
+    login.approve_by(&alice(), LIFETIME - 1).unwrap();
     through(&mut login);
-    assert_granted(&login.poll(LIFETIME - 2 + GRACE).reply, "openid profile");
+    assert_granted(
+        &login.poll(LIFETIME - 2 + REDEEM_TIME).reply,
+        "openid profile",
+    );
     through(&mut login);
-    assert_eq!(login.status(), Status::Redeemed);
+    assert_eq!(login.status(), Status::Active);
     assert_eq!(login.session().version(), 4);
 }
 
 #[test]
-fn a_session_keeps_its_origin_and_the_hosts_value() {
-    let (policy, client) = (policy(), support::cli());
-    let form = device_flow::server::Form::read(post("client_id=client_cli"), &policy).unwrap();
-    let request = form.device_authorization().unwrap();
-    let issuing = request.authenticate(Some(&client)).unwrap();
-    let mut issuing = issuing.with_origin(Origin::new("Zürich, \"curl\""));
-    let issuance = issuing
-        .draw(support::entropy(1), &support::keys(), NOW)
-        .unwrap();
-    let form = serde_json::to_value(issuance.session()).unwrap();
-    assert_eq!(form.get("origin"), Some(&json!("Zürich, \"curl\"")));
-    let session = read(&form).unwrap();
-    assert_eq!(session.origin(), Some(&Origin::new("Zürich, \"curl\"")));
+fn a_session_keeps_its_source() {
+    let (server, mut host) = (server(), support::Host::new([cli()]));
+    let shown = Some("Zürich, \"curl\"");
+    let request = post("client_id=client_cli");
+    let reply = host.run(server.device_authorization(request, "", shown, NOW));
+    let session = host.session(&support::Codes::of(&reply).key).unwrap();
+    let form = serde_json::to_value(session).unwrap();
+    assert_eq!(form.get("source"), Some(&json!("Zürich, \"curl\"")));
+    assert_eq!(read(&form).unwrap().source(), shown);
 }
 
 /// The store holds digests only.
@@ -162,14 +162,11 @@ fn a_stored_session_holds_no_code() {
 
 #[test]
 fn a_session_of_an_unknown_version_is_refused() {
-    for version in [0, 2, 255] {
+    for version in [0, 1, 3, 255] {
         let mut form = approved();
         form["v"] = json!(version);
         let error = read(&form).unwrap_err().to_string();
-        assert!(
-            error.starts_with(&StoredError::Version.to_string()),
-            "{error}"
-        );
+        assert!(error.starts_with(VERSION), "{error}");
     }
     for version in [json!(256), json!(-1), json!("1"), json!(null)] {
         let mut form = approved();
@@ -191,9 +188,9 @@ fn a_grant_with_an_unknown_member_is_refused() {
         let mut form = login.form();
         for place in [
             "/state/approved",
-            "/state/revoked",
-            "/state/redeemed/grant",
-            "/state/redeemed",
+            "/state/ended",
+            "/state/active/approval",
+            "/state/active",
         ] {
             if let Some(grant) = form.pointer_mut(place) {
                 grant["resource"] = json!("https://api.example.com/");
@@ -208,8 +205,8 @@ fn a_grant_with_an_unknown_member_is_refused() {
 fn a_session_without_a_member_is_refused() {
     let form = approved();
     for member in form.as_object().unwrap().keys() {
-        // An absent option counts as none: a session without an origin is whole.
-        if member != "origin" {
+        // An absent option counts as none: a session without a source is whole.
+        if member != "source" {
             let mut form = form.clone();
             form.as_object_mut().unwrap().remove(member);
             assert!(read(&form).is_err(), "{member}");
@@ -248,7 +245,7 @@ fn a_session_with_a_member_of_another_kind_is_refused() {
         ("issued_at", json!("2026-03-21T12:00:00Z")),
         ("expires_at", json!(1.5)),
         ("purge_at", json!(null)),
-        ("origin", json!(1)),
+        ("source", json!(1)),
         ("state", json!("expired")),
         ("state", json!("Pending")),
         ("state", json!("approved")),
@@ -295,6 +292,8 @@ fn a_session_whose_parts_contradict_each_other_is_refused() {
         // More was granted than asked for.
         ("scope", json!("openid")),
         ("scope", json!("")),
+        // The code was not redeemed: it can be found.
+        ("user_key", json!(null)),
     ];
     for (member, value) in cases {
         let mut form = approved();
@@ -306,7 +305,7 @@ fn a_session_whose_parts_contradict_each_other_is_refused() {
 #[test]
 fn a_grant_wider_than_the_request_is_refused_in_every_state_that_has_one() {
     for (login, _) in every_state() {
-        for place in ["/state/approved", "/state/revoked", "/state/redeemed/grant"] {
+        for place in ["/state/approved", "/state/ended", "/state/active/approval"] {
             let mut form = login.form();
             if let Some(grant) = form.pointer_mut(place) {
                 grant["scope"] = json!("openid profile email");
@@ -347,8 +346,8 @@ fn a_session_that_is_purged_before_its_grant_ends_is_refused() {
 fn an_approval_at_or_after_expiry_is_refused() {
     let mut form = approved();
     form["state"]["approved"]["approved_at"] = json!(stored_at(LIFETIME));
-    form["state"]["approved"]["redeemable_until"] = json!(stored_at(LIFETIME + GRACE));
-    form["purge_at"] = json!(stored_at(LIFETIME + GRACE + RETENTION));
+    form["state"]["approved"]["redeemable_until"] = json!(stored_at(LIFETIME + REDEEM_TIME));
+    form["purge_at"] = json!(stored_at(LIFETIME + REDEEM_TIME + RETENTION));
     assert_corrupt(&form);
 }
 
@@ -382,7 +381,7 @@ fn no_form_panics() {
     for end in 0..whole.len() {
         assert!(serde_json::from_str::<Session>(&whole[..end]).is_err());
     }
-    for value in ["null", "1", "[]", "{}", "\"\"", "[[[[", "{\"v\":1}"] {
+    for value in ["null", "1", "[]", "{}", "\"\"", "[[[[", "{\"v\":2}"] {
         assert!(serde_json::from_str::<Session>(value).is_err());
         assert!(serde_json::from_str::<Pace>(value).is_err());
     }
@@ -408,7 +407,7 @@ fn a_pace_has_this_form_and_is_read_as_it_was_written() {
     for (interval, widened) in [(5, false), (10, true), (60, false)] {
         let pace = pace_of(1234, interval, widened);
         let form =
-            json!({ "v": 1, "last": stored_at(1234), "interval": interval, "widened": widened });
+            json!({ "v": 2, "last": stored_at(1234), "interval": interval, "widened": widened });
         assert_eq!(serde_json::to_value(pace).unwrap(), form);
         assert_eq!(
             serde_json::from_str::<Pace>(&form.to_string()).unwrap(),
@@ -424,11 +423,12 @@ fn a_pace_has_this_form_and_is_read_as_it_was_written() {
 
 #[test]
 fn a_pace_that_is_not_known_is_refused() {
-    let form = json!({ "v": 1, "last": stored_at(0), "interval": 5, "widened": false });
+    let form = json!({ "v": 2, "last": stored_at(0), "interval": 5, "widened": false });
     assert!(serde_json::from_value::<Pace>(form.clone()).is_ok());
     let cases = [
         ("v", json!(0)),
-        ("v", json!(2)),
+        ("v", json!(1)),
+        ("v", json!(3)),
         ("interval", json!(0)),
         ("interval", json!(-5)),
         ("interval", json!("5")),
@@ -452,38 +452,35 @@ fn a_pace_that_is_not_known_is_refused() {
         assert!(serde_json::from_value::<Pace>(form).is_err(), "{member}");
     }
     let mut unknown = form.clone();
-    unknown["v"] = json!(2);
+    unknown["v"] = json!(1);
     let error = serde_json::from_value::<Pace>(unknown)
         .unwrap_err()
         .to_string();
-    assert_eq!(error, StoredError::Version.to_string());
+    assert_eq!(error, VERSION);
     let mut corrupt = form;
     corrupt["interval"] = json!(0);
     let error = serde_json::from_value::<Pace>(corrupt)
         .unwrap_err()
         .to_string();
-    assert_eq!(error, StoredError::Corrupt.to_string());
+    assert_eq!(error, CORRUPT);
 }
 
 // The quota.
 
-/// One taken by a user now.
-fn taken() -> QuotaChange {
-    let (policy, keys, user) = (policy(), support::keys(), subject("alice"));
-    let mut entry = device_flow::server::Entry::new("", &user, &keys, &policy);
-    let guess = entry.pay(None, NOW).unwrap();
-    *guess.change()
-}
-
-/// One value and no more: a store may compare and swap it as a number.
+/// One value and no more: a script can do its arithmetic on it.
 #[test]
 fn a_quota_is_one_number_and_is_read_as_it_was_written() {
-    let quota = taken().to();
-    let form = serde_json::to_value(quota).unwrap();
+    let state = RateState::from_millis(stored_at(60_000));
+    let form = serde_json::to_value(state).unwrap();
     assert_eq!(form, json!(stored_at(60_000)));
-    let read: Quota = serde_json::from_value(form).unwrap();
-    assert_eq!(read, quota);
-    assert_eq!(read.purge_at(), at(60_000));
+    let read: RateState = serde_json::from_value(form).unwrap();
+    assert_eq!(read, state);
+    assert_eq!(read.millis(), stored_at(60_000));
+    assert_eq!(
+        read.purge_at(),
+        at(120_000),
+        "a minute after it says nothing more"
+    );
 }
 
 #[test]
@@ -496,7 +493,7 @@ fn a_quota_that_is_no_number_is_refused() {
         json!([1, 2]),
     ] {
         assert!(
-            serde_json::from_value::<Quota>(form.clone()).is_err(),
+            serde_json::from_value::<RateState>(form.clone()).is_err(),
             "{form}"
         );
     }
@@ -504,11 +501,18 @@ fn a_quota_that_is_no_number_is_refused() {
 
 #[test]
 fn a_quota_at_the_ends_of_time_only_saturates() {
+    use device_flow::digest::QuotaKey;
+    use device_flow::server::RateLimit;
+
     for moment in [i64::MIN, i64::MAX] {
-        let quota: Quota = serde_json::from_value(json!(moment)).unwrap();
-        let _ = quota.purge_at();
-        let limit = policy().guess_limit();
-        let spent = limit.check(Some(quota), NOW);
-        assert_eq!(spent.is_err(), moment == i64::MAX, "later, never now");
+        let state: RateState = serde_json::from_value(json!(moment)).unwrap();
+        let _ = state.purge_at();
+        let limit = RateLimit::new(5, core::time::Duration::from_secs(60)).unwrap();
+        let take = limit.take(QuotaKey::of_host("test", &[]), NOW);
+        assert_eq!(
+            take.apply(Some(state)).is_err(),
+            moment == i64::MAX,
+            "later, never now"
+        );
     }
 }
