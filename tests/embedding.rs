@@ -1,124 +1,146 @@
-//! That every step can be held across an await in a handler whose future is `Send`, generic over the store.
+//! That an exchange can be run in a handler whose future is `Send`, generic over the host, and that everything can be shared.
 
-use core::future::{Future, ready};
-
-use device_flow::digest::SessionKey;
-use device_flow::server::{
-    Change, Form, Grant, Incoming, Pace, Policy, Polled, Registration, Reply, Stored, Written,
-};
-use device_flow::wire::tokens::Tokens;
+use device_flow::server::{Cause, Host, PageError, Reply, Request, Review, Server, Subject};
 use time::OffsetDateTime;
 
-/// A store as a host would put it behind a trait.
-trait Store {
-    fn client(&self, id: &str) -> impl Future<Output = Option<Registration>> + Send;
-    fn load(&self, key: &SessionKey) -> impl Future<Output = Option<Stored>> + Send;
-    fn save_pace(&self, key: &SessionKey, pace: Pace) -> impl Future<Output = ()> + Send;
-    fn change(&self, change: &Change) -> impl Future<Output = Written> + Send;
+/// Handlers as a framework wants them: generic over the host, with futures that may move between threads.
+async fn token(server: &Server, host: &impl Host, body: Vec<u8>, now: OffsetDateTime) -> Reply {
+    let types = Some("application/x-www-form-urlencoded");
+    let request = Request::new("POST", &body).content_type(types);
+    server.token(request, "203.0.113.7", now).run(host).await
 }
 
-async fn token<S: Store>(
-    store: &S,
-    policy: &Policy,
-    body: Vec<u8>,
+async fn enter(
+    server: &Server,
+    host: &impl Host,
+    typed: String,
+    user: Subject,
     now: OffsetDateTime,
-) -> Result<Reply, Reply> {
-    let incoming = Incoming::new("POST", &body);
-    let form = Form::read(
-        incoming.content_type(Some("application/x-www-form-urlencoded")),
-        policy,
-    )?;
-    let request = match form.grant()? {
-        Grant::DeviceCode(request) => request,
-        Grant::Other(form) => return Ok(form.unsupported_grant()),
+) -> Result<Review, PageError> {
+    server.enter(&typed, &user, "", now).run(host).await
+}
+
+/// A host of one public client, over a store that is somewhere else.
+mod elsewhere {
+    use core::future::ready;
+
+    use device_flow::code::Entropy;
+    use device_flow::digest::{SessionKey, UserKey};
+    use device_flow::server::{
+        Change, Claim, Client, ClientAuthMethod, Found, Grant, GrantRefusal, Host, Inserted, Pace,
+        RateLimited, Session, Store, Stored, Take, Unavailable, Write,
     };
-    let registration = match request.client_id() {
-        Some(id) => store.client(id).await, // the request is held
-        None => None,
-    };
-    let mut poll = request.authenticate(registration.as_ref())?;
-    loop {
-        let stored = match poll.session_key() {
-            Some(key) => store.load(key).await, // the poll is held
-            None => None,
-        };
-        match poll.decide(stored.as_ref(), now) {
-            Polled::Reply(reply) => return Ok(reply),
-            Polled::Paced(key, pace, reply) => {
-                store.save_pace(key, pace).await; // the reply is held
-                return Ok(reply);
-            }
-            Polled::Redeem(redemption) => {
-                let access_token = ready(redemption.approval().subject().as_str().to_owned()).await;
-                let Ok(tokens) = Tokens::bearer(&access_token) else {
-                    return Ok(redemption.minting_failed());
-                };
-                let written = store.change(redemption.change()).await; // the redemption and its tokens are held
-                if let Ok(reply) = redemption.settle(written, &tokens) {
-                    return Ok(reply);
-                }
-            }
+    use device_flow::wire::tokens::Tokens;
+    use time::OffsetDateTime;
+
+    pub(crate) struct Empty;
+
+    impl Host for Empty {
+        type Client = Client;
+        type Store = Self;
+
+        fn store(&self) -> &Self {
+            self
+        }
+
+        async fn client(&self, claim: Claim<'_>) -> Result<Found<Client>, Unavailable> {
+            let id = ready(claim.client_id()).await.unwrap_or("nobody");
+            let client = Client::new(id, ClientAuthMethod::None)?;
+            Ok(Found::Registered(client.allow_device_grant()))
+        }
+
+        fn entropy(&self) -> Result<Entropy, Unavailable> {
+            Err(Unavailable)
+        }
+
+        async fn mint(&self, grant: Grant<'_>) -> Result<Tokens<'static>, GrantRefusal> {
+            let access_token = ready(grant.subject().as_str().to_owned()).await;
+            Ok(Tokens::bearer(access_token)?)
         }
     }
-}
 
-/// A store without anything in it.
-struct Empty;
+    impl Store for Empty {
+        async fn insert(&self, _: &Session) -> Result<Inserted, Unavailable> {
+            ready(Ok(Inserted::New)).await
+        }
 
-impl Store for Empty {
-    async fn client(&self, id: &str) -> Option<Registration> {
-        use device_flow::server::Authentication;
-        let client = Registration::new(id, Authentication::Public).ok()?;
-        Some(client.allow_device_grant())
-    }
+        async fn load(&self, _: &SessionKey) -> Result<Option<Stored>, Unavailable> {
+            ready(Ok(None)).await
+        }
 
-    async fn load(&self, _: &SessionKey) -> Option<Stored> {
-        None
-    }
+        async fn load_by_user_key(&self, _: &UserKey) -> Result<Option<Stored>, Unavailable> {
+            ready(Ok(None)).await
+        }
 
-    async fn save_pace(&self, _: &SessionKey, _: Pace) {}
+        async fn change(&self, change: Change<'_>) -> Result<Write, Unavailable> {
+            let _ = ready(change.expected_version()).await;
+            Ok(Write::Conflict)
+        }
 
-    async fn change(&self, _: &Change) -> Written {
-        Written::Lost
+        async fn save_pace(&self, _: &SessionKey, _: Pace) {
+            ready(()).await;
+        }
+
+        async fn take(&self, take: Take) -> Result<Result<(), RateLimited>, Unavailable> {
+            let taken = ready(take.apply(None)).await;
+            Ok(taken.map(|_| ()))
+        }
+
+        async fn purge(&self, _: OffsetDateTime) -> Result<usize, Unavailable> {
+            Ok(0)
+        }
     }
 }
 
 #[test]
-fn a_handler_holds_every_step_across_an_await_and_its_future_is_send() {
+fn a_handler_runs_an_exchange_and_its_future_is_send() {
+    use device_flow::server::{Policy, ServerKeys};
+
     fn is_send<F: Future + Send>(future: F) -> F {
         future
     }
+    /// Nothing in it ever waits, so one turn is enough.
+    fn once<T>(future: impl Future<Output = T>) -> T {
+        let mut context = core::task::Context::from_waker(core::task::Waker::noop());
+        match Box::pin(future).as_mut().poll(&mut context) {
+            core::task::Poll::Ready(end) => end,
+            core::task::Poll::Pending => panic!("an empty store does not wait"),
+        }
+    }
     let policy = Policy::builder("https://login.example.com/device").build();
-    let policy = policy.expect("the defaults are a policy");
+    let keys = ServerKeys::new(b"32 octets or more of a generator");
+    let server = Server::new(policy.expect("a policy"), keys.expect("a key"));
     let code = "A".repeat(43);
     let grant = "urn%3Aietf%3Aparams%3Aoauth%3Agrant-type%3Adevice_code";
     let body = format!("grant_type={grant}&device_code={code}&client_id=client_cli");
     let now = OffsetDateTime::UNIX_EPOCH;
-    let future = is_send(token(&Empty, &policy, body.into_bytes(), now));
-    // Nothing in it ever waits, so one turn is enough.
-    let mut context = core::task::Context::from_waker(core::task::Waker::noop());
-    match Box::pin(future).as_mut().poll(&mut context) {
-        core::task::Poll::Ready(Ok(reply) | Err(reply)) => {
-            assert_eq!(reply.cause().as_str(), "unknown_code");
-        }
-        core::task::Poll::Pending => panic!("an empty store does not wait"),
-    }
+    let reply = once(is_send(token(
+        &server,
+        &elsewhere::Empty,
+        body.into_bytes(),
+        now,
+    )));
+    assert_eq!(reply.cause(), Cause::UnknownCode);
+    let user = Subject::new("alice").expect("a name");
+    let typed = "WDJB-MJHT".to_owned();
+    let entered = once(is_send(enter(&server, &elsewhere::Empty, typed, user, now)));
+    assert_eq!(
+        entered.expect_err("nothing is stored"),
+        PageError::UnknownCode
+    );
 }
 
 #[test]
 fn all_values_are_send_and_sync() {
     use device_flow::{client, server};
     fn holds<T: Send + Sync>() {}
-    holds::<Form<'_>>();
-    holds::<server::Unauthenticated<'_, server::Poll<'_>>>();
-    holds::<server::Poll<'_>>();
-    holds::<Polled<'_>>();
-    holds::<server::Issuing<'_>>();
-    holds::<server::Issuance<'_>>();
-    holds::<server::Guess<'_, '_>>();
-    holds::<server::Entered>();
+    holds::<Server>();
+    holds::<server::Exchange<'_, Reply>>();
+    holds::<server::Exchange<'_, Result<Review, PageError>>>();
+    holds::<server::Next<'_, Reply>>();
+    holds::<server::Authenticated<'_>>();
     holds::<server::Session>();
-    holds::<Policy>();
+    holds::<server::Policy>();
     holds::<Reply>();
     holds::<device_flow::memory::Memory>();
     holds::<client::Starting>();

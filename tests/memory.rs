@@ -1,9 +1,10 @@
-//! The store's contract, on the embedded store. Any other store must pass the same sentences.
+//! The embedded store. What every store must do is checked by the test kit; here is what is this one's own.
 
 #![allow(
     clippy::unwrap_used,
     clippy::arithmetic_side_effects,
     clippy::indexing_slicing,
+    clippy::std_instead_of_alloc,
     reason = "a panic is how a test fails"
 )]
 
@@ -11,28 +12,30 @@ mod support;
 
 use core::time::Duration;
 use std::collections::HashMap;
+use std::sync::Mutex;
+use std::thread;
 
+use device_flow::code::Entropy;
 use device_flow::digest::{QuotaKey, SessionKey, UserKey};
 use device_flow::memory::Memory;
 use device_flow::server::{
-    Change, Entered, Entry, HostValue, Inserted, Limit, Pace, Polled, QuotaChange, Session, Status,
-    Written,
+    Cause, Claim, Client, Found, Grant, GrantRefusal, Inserted, PageError, RateLimit, Session,
+    Status, Store as _, Unavailable,
 };
+use device_flow::wire::tokens::Tokens;
 use proptest::prelude::*;
-use support::{
-    CLI, NO_CODE, NOW, alice, approve, claim, cli, entropy_of, issue, keys, policy, poll,
-    poll_body, post, subject, with_issuing, with_poll,
-};
+use support::{Host, NOW, Says, alice, cli, entropy_of, poll_body, post, server, subject};
 use time::OffsetDateTime;
 
 /// A session that is not in any store, with one key per first and one per second argument.
 fn session_of(device: u8, user: u8) -> Session {
-    let body = "client_id=client_cli";
-    let drawn = with_issuing(&policy(), post(body), Some(&cli()), |issuing| {
-        let issuance = issuing.draw(entropy_of(device, user), &keys(), NOW);
-        issuance.unwrap().session().clone()
-    });
-    drawn.unwrap()
+    let mut elsewhere = Host::new([cli()]);
+    elsewhere.entropy.push_back(entropy_of(device, user));
+    let server = server();
+    let request = post("client_id=client_cli");
+    let reply = elsewhere.run(server.device_authorization(request, "", None, NOW));
+    let key = support::Codes::of(&reply).key;
+    elsewhere.session(&key).unwrap().clone()
 }
 
 fn session(seed: u8) -> Session {
@@ -46,85 +49,25 @@ fn store_with(session: &Session) -> Memory {
     store
 }
 
-/// The change by which `user` claims a session as it is stored.
-fn claim_of(session: &Session, seed: u8, user: &str) -> Change {
-    let (keys, policy, user) = (keys(), policy(), subject(user));
-    let typed = user_code(seed);
-    let mut entry = Entry::new(&typed, &user, &keys, &policy);
-    let paid = entry.pay(None, NOW).unwrap().settle(Written::Won).unwrap();
-    match paid.enter(Some(session), NOW).unwrap() {
-        Entered::Claim(claim) => claim.change().clone(),
-        Entered::Review(_) => panic!("claimed before"),
-    }
-}
-
-/// The user code of a seed.
-fn user_code(seed: u8) -> String {
-    let mut elsewhere = Memory::new();
-    issue(&mut elsewhere, &policy(), &cli(), seed, NOW).user_code
-}
-
-/// The pace after a first poll at `now`.
-fn pace_at(session: &Session, now: OffsetDateTime) -> Pace {
-    let mut elsewhere = Memory::new();
-    let seed = (0..=255).find(|&seed| self::session(seed).key() == session.key());
-    let codes = issue(&mut elsewhere, &policy(), &cli(), seed.unwrap(), NOW);
-    let body = poll_body(CLI, &codes.device_code);
-    let pace = with_poll(&policy(), post(&body), Some(&cli()), |poll| {
-        match poll.decide(elsewhere.load(&codes.key), now) {
-            Polled::Paced(_, pace, _) => pace,
-            Polled::Reply(_) | Polled::Redeem(_) => panic!("not paced"),
-        }
-    });
-    pace.unwrap()
-}
-
-/// All that a store has of a session.
-fn stored(store: &Memory, key: &SessionKey) -> Option<(String, Option<Pace>)> {
-    store.load(key).map(|stored| {
-        let session = serde_json::to_string(&stored.session).unwrap();
-        (session, stored.pace)
-    })
-}
-
 fn text(session: &Session) -> String {
     serde_json::to_string(session).unwrap()
 }
 
-// insert
+/// All that a store has of a session.
+fn stored(store: &Memory, key: &SessionKey) -> Option<(String, bool)> {
+    let stored = store.load(key)?;
+    Some((text(&stored.session), stored.pace.is_some()))
+}
 
 #[test]
 fn insert_stores_a_session_under_both_of_its_keys() {
     let session = session(1);
     let store = store_with(&session);
-    assert_eq!(stored(&store, session.key()), Some((text(&session), None)));
-    let by_user = store.load_by_user_key(session.user_key()).unwrap();
+    assert_eq!(stored(&store, session.key()), Some((text(&session), false)));
+    let by_user = store.load_by_user_key(session.user_key().unwrap()).unwrap();
     assert_eq!(by_user.session.key(), session.key());
     assert_eq!(store.len(), 1);
     assert!(!store.is_empty());
-}
-
-#[test]
-fn insert_is_unique_on_the_device_code_and_says_so() {
-    let first = session_of(1, 1);
-    let mut store = store_with(&first);
-    let second = session_of(1, 2);
-    assert_eq!(store.insert(&second), Inserted::DeviceCodeTaken);
-    assert_eq!(stored(&store, first.key()), Some((text(&first), None)));
-    assert!(store.load_by_user_key(second.user_key()).is_none());
-    assert_eq!(store.len(), 1);
-}
-
-#[test]
-fn insert_is_unique_on_the_user_code_and_says_so() {
-    let first = session_of(1, 1);
-    let mut store = store_with(&first);
-    let second = session_of(2, 1);
-    assert_eq!(store.insert(&second), Inserted::UserCodeTaken);
-    assert!(store.load(second.key()).is_none());
-    let by_user = store.load_by_user_key(second.user_key()).unwrap();
-    assert_eq!(by_user.session.key(), first.key());
-    assert_eq!(store.len(), 1);
 }
 
 /// A device code that is drawn twice is the graver of the two (D8).
@@ -134,19 +77,8 @@ fn insert_names_the_device_code_where_both_are_taken() {
     assert_eq!(store.insert(&session_of(2, 2)), Inserted::New);
     assert_eq!(store.insert(&session_of(1, 1)), Inserted::DeviceCodeTaken);
     assert_eq!(store.insert(&session_of(1, 2)), Inserted::DeviceCodeTaken);
+    assert_eq!(store.insert(&session_of(3, 2)), Inserted::UserCodeTaken);
     assert_eq!(store.len(), 2);
-}
-
-#[test]
-fn insert_never_overwrites_a_session_that_has_moved_on() {
-    let first = session(1);
-    let mut store = store_with(&first);
-    assert_eq!(store.change(&claim_of(&first, 1, "alice")), Written::Won);
-    store.save_pace(first.key(), pace_at(&first, NOW));
-    let before = stored(&store, first.key());
-    assert_eq!(store.insert(&first), Inserted::DeviceCodeTaken);
-    assert_eq!(store.insert(&session_of(2, 1)), Inserted::UserCodeTaken);
-    assert_eq!(stored(&store, first.key()), before);
 }
 
 /// Past its purge time but not purged, a session still has its keys.
@@ -154,24 +86,17 @@ fn insert_never_overwrites_a_session_that_has_moved_on() {
 fn insert_takes_no_key_from_a_session_that_awaits_its_purge() {
     let first = session(1);
     let mut store = store_with(&first);
-    let purge_at = first.purge_at();
     assert_eq!(store.insert(&session_of(2, 1)), Inserted::UserCodeTaken);
-    assert_eq!(store.purge(purge_at + Duration::from_millis(1)), 1);
+    assert_eq!(store.purge(first.purge_at()), 1);
     assert_eq!(store.insert(&session_of(2, 1)), Inserted::New);
     assert_eq!(store.insert(&session_of(1, 2)), Inserted::New);
 }
 
-// load
-
 #[test]
-fn load_finds_nothing_under_a_key_that_was_never_inserted() {
-    let store = store_with(&session(1));
-    let other = session(2);
-    assert!(store.load(other.key()).is_none());
-    assert!(store.load_by_user_key(other.user_key()).is_none());
-    // Nor under the key of the other kind.
+fn load_finds_nothing_under_the_key_of_the_other_kind() {
     let first = session(1);
-    let crossed = SessionKey::from_bytes(*first.user_key().as_bytes());
+    let store = store_with(&first);
+    let crossed = SessionKey::from_bytes(*first.user_key().unwrap().as_bytes());
     assert!(store.load(&crossed).is_none());
     let crossed = UserKey::from_bytes(*first.key().as_bytes());
     assert!(store.load_by_user_key(&crossed).is_none());
@@ -201,240 +126,84 @@ fn load_compares_the_whole_of_a_key() {
         assert_eq!(store.insert(session), Inserted::New);
     }
     for session in &sessions {
-        assert_eq!(
-            store.load(session.key()).unwrap().session.key(),
-            session.key()
-        );
-        let by_user = store.load_by_user_key(session.user_key()).unwrap();
+        let found = store.load(session.key()).unwrap();
+        assert_eq!(found.session.key(), session.key());
+        let by_user = store.load_by_user_key(session.user_key().unwrap()).unwrap();
         assert_eq!(by_user.session.key(), session.key());
     }
     assert!(store.load(&SessionKey::from_bytes(ending(99))).is_none());
-    assert!(
-        store
-            .load_by_user_key(&UserKey::from_bytes(ending(99)))
-            .is_none()
-    );
+    let nobodys = UserKey::from_bytes(ending(99));
+    assert!(store.load_by_user_key(&nobodys).is_none());
 }
 
-// change
-
+/// A version that a restored backup has used again does not let a change through that was decided on another state.
 #[test]
-fn change_wins_where_key_and_version_match_and_raises_the_version_by_one() {
-    let session = session(1);
-    let mut store = store_with(&session);
-    let change = claim_of(&session, 1, "alice");
-    assert_eq!(change.expected_version(), session.version());
-    assert_eq!(store.change(&change), Written::Won);
-    let after = &store.load(session.key()).unwrap().session;
-    assert_eq!(after.version(), session.version() + 1);
-    assert_eq!(after.status(), Status::Claimed);
-    assert_eq!(after.claimant(), Some(&alice()));
-    // And so under the other key.
-    let by_user = store.load_by_user_key(session.user_key()).unwrap();
-    assert_eq!(by_user.session.version(), session.version() + 1);
-    // It is what `apply` says.
-    let applied = session.apply(&change).unwrap();
-    assert_eq!(text(after), text(&applied));
-}
-
-#[test]
-fn change_loses_where_the_version_is_another_and_writes_nothing() {
-    let session = session(1);
-    let mut store = store_with(&session);
-    let (first, second) = (claim_of(&session, 1, "alice"), claim_of(&session, 1, "bob"));
-    assert_eq!(store.change(&first), Written::Won);
-    let before = stored(&store, session.key());
-    // The loser of the race, and the winner said twice.
-    assert_eq!(store.change(&second), Written::Lost);
-    assert_eq!(store.change(&first), Written::Lost);
-    assert_eq!(stored(&store, session.key()), before);
-    // A version ahead of the stored one is no better than one behind.
-    let ahead = store.load(session.key()).unwrap().session.clone();
-    let release = ahead.release(&alice()).unwrap();
-    let mut fresh = store_with(&session);
-    assert_eq!(fresh.change(&release), Written::Lost);
-    assert_eq!(stored(&fresh, session.key()), Some((text(&session), None)));
-}
-
-#[test]
-fn change_never_inserts() {
-    let session = session(1);
-    let mut store = Memory::new();
-    assert_eq!(store.change(&claim_of(&session, 1, "alice")), Written::Lost);
-    assert!(store.is_empty());
-    assert!(store.load_by_user_key(session.user_key()).is_none());
-}
-
-#[test]
-fn change_revives_no_session_that_was_purged() {
-    let session = session(1);
-    let mut store = store_with(&session);
-    let change = claim_of(&session, 1, "alice");
-    store.purge(session.purge_at() + Duration::from_millis(1));
-    assert_eq!(store.change(&change), Written::Lost);
-    assert!(store.load(session.key()).is_none());
-    assert!(store.is_empty());
-}
-
-#[test]
-fn change_touches_no_other_session_and_no_pace() {
-    let (one, other) = (session(1), session(2));
-    let mut store = store_with(&one);
-    assert_eq!(store.insert(&other), Inserted::New);
-    let pace = pace_at(&one, NOW);
-    store.save_pace(one.key(), pace);
-    assert_eq!(store.change(&claim_of(&one, 1, "alice")), Written::Won);
-    assert_eq!(store.load(one.key()).unwrap().pace, Some(pace));
-    assert_eq!(stored(&store, other.key()), Some((text(&other), None)));
-}
-
-/// "Rewritten by approve; a store with its own expiry takes it from each guarded write."
-#[test]
-fn change_writes_the_purge_time_along() {
-    let session = session(1);
-    let mut store = store_with(&session);
-    let policy = policy();
-    let late = session.expires_at() - Duration::from_secs(1);
-    claim(&mut store, &policy, &alice(), &user_code(1), late);
-    let claimed = &store.load(session.key()).unwrap().session;
-    let scope = claimed.scope().clone();
-    let approval = claimed.approve(&alice(), &scope, HostValue::default(), &policy, late);
-    let change = approval.unwrap().unwrap();
-    // In the last second: two intervals to redeem, and five minutes.
-    let purge_at = late + Duration::from_secs(10) + Duration::from_mins(5);
-    assert_eq!(change.purge_at(), purge_at);
-    assert_eq!(store.change(&change), Written::Won);
-    let after = &store.load(session.key()).unwrap().session;
-    assert_eq!(after.purge_at(), purge_at);
+fn change_is_refused_where_the_version_was_reused_on_another_state() {
+    let (server, mut host) = (server(), Host::new([cli()]));
+    let codes = host.issue(&server, &cli(), 1, NOW);
+    host.claim(&server, &alice(), &codes.user_code, NOW)
+        .unwrap();
+    let version = host.session(&codes.key).unwrap().version();
+    let key = codes.key;
+    // Between the reading and the writing of a decision the session is replaced by one that was denied, at the same version.
+    host.meanwhile.push_back(Box::new(move |store| {
+        let mut form = serde_json::to_value(&store.load(&key).unwrap().session).unwrap();
+        form["state"] = serde_json::json!({ "denied": "alice" });
+        let restored: Session = serde_json::from_value(form).unwrap();
+        *store = Memory::new();
+        assert_eq!(store.insert(&restored), Inserted::New);
+    }));
+    let consent = device_flow::server::Consent::to_all();
+    let approved = host.run(server.approve(&codes.key, &alice(), &consent, NOW));
+    assert_eq!(approved.unwrap_err(), PageError::Decided);
+    let session = host.session(&codes.key).unwrap();
     assert_eq!(
-        store.purge(session.purge_at() + Duration::from_millis(1)),
-        0
+        (session.status(), session.version()),
+        (Status::Denied, version)
     );
-    assert_eq!(store.purge(purge_at + Duration::from_millis(1)), 1);
 }
 
-// save pace
+/// The user code of a redeemed session is free again, and nothing of it is left in the index.
+#[test]
+fn change_forgets_the_user_key_of_a_session_that_was_redeemed() {
+    let (server, mut host) = (server(), Host::new([cli()]));
+    let codes = host.issue(&server, &cli(), 1, NOW);
+    let user_key = *host.session(&codes.key).unwrap().user_key().unwrap();
+    host.approve(&server, &alice(), &codes, NOW);
+    assert!(host.store.load_by_user_key(&user_key).is_some());
+    let reply = host.poll(&server, &cli(), &codes.device_code, NOW);
+    assert_eq!(reply.cause(), Cause::Granted);
+    assert!(host.store.load_by_user_key(&user_key).is_none());
+    assert!(host.session(&codes.key).is_some());
+    let next = session_of(2, 1);
+    assert_eq!(next.user_key(), Some(&user_key));
+    assert_eq!(host.store.insert(&next), Inserted::New);
+    let found = host.store.load_by_user_key(&user_key).unwrap();
+    assert_eq!(found.session.key(), next.key());
+}
 
 #[test]
-fn save_pace_keeps_the_last_pace_beside_the_session() {
-    let session = session(1);
-    let mut store = store_with(&session);
-    for second in [0, 5, 10] {
-        let pace = pace_at(&session, NOW + Duration::from_secs(second));
-        store.save_pace(session.key(), pace);
-        let by_user = store.load_by_user_key(session.user_key()).unwrap();
-        assert_eq!(by_user.pace, Some(pace));
-        assert_eq!(store.load(session.key()).unwrap().pace, Some(pace));
+fn change_keeps_the_pace_and_the_other_sessions() {
+    let (server, mut host) = (server(), Host::new([cli()]));
+    let [one, other] = [1, 2].map(|seed| host.issue(&server, &cli(), seed, NOW));
+    let _ = host.poll(&server, &cli(), &one.device_code, NOW);
+    let before = stored(&host.store, &other.key);
+    host.claim(&server, &alice(), &one.user_code, NOW).unwrap();
+    assert!(stored(&host.store, &one.key).unwrap().1);
+    assert_eq!(stored(&host.store, &other.key), before);
+}
+
+#[test]
+fn take_touches_no_other_key() {
+    let limit = RateLimit::new(2, Duration::from_mins(1)).unwrap();
+    let [one, other] =
+        ["one", "other"].map(|who| limit.take(QuotaKey::of_host("test", &[who]), NOW));
+    let mut store = Memory::new();
+    for _ in 0..2 {
+        store.take(&one).unwrap();
     }
-}
-
-/// Abblix #459, vouch #266: a poll wrote the whole record back and erased the approval.
-#[test]
-fn save_pace_never_touches_the_version_or_anything_else_of_the_session() {
-    let session = session(1);
-    let mut store = store_with(&session);
-    let pace = pace_at(&session, NOW);
-    store.save_pace(session.key(), pace);
-    assert_eq!(
-        stored(&store, session.key()),
-        Some((text(&session), Some(pace)))
-    );
-    // So a change made for the reading before still wins, and a pace saved after it takes nothing back.
-    assert_eq!(store.change(&claim_of(&session, 1, "alice")), Written::Won);
-    let claimed = text(&store.load(session.key()).unwrap().session);
-    store.save_pace(session.key(), pace);
-    assert_eq!(stored(&store, session.key()), Some((claimed, Some(pace))));
-}
-
-#[test]
-fn save_pace_never_inserts_or_revives_a_session() {
-    let session = session(1);
-    let pace = pace_at(&session, NOW);
-    let mut store = Memory::new();
-    store.save_pace(session.key(), pace);
-    assert!(store.is_empty());
-    assert!(store.load(session.key()).is_none());
-    let mut store = store_with(&session);
-    store.purge(session.purge_at() + Duration::from_millis(1));
-    store.save_pace(session.key(), pace);
-    assert!(store.is_empty());
-    // What is inserted later has no pace of an earlier life.
-    assert_eq!(store.insert(&session), Inserted::New);
-    assert_eq!(store.load(session.key()).unwrap().pace, None);
-}
-
-#[test]
-fn save_pace_never_extends_a_lifetime() {
-    let session = session(1);
-    let mut store = store_with(&session);
-    let last = session.expires_at() - Duration::from_secs(1);
-    store.save_pace(session.key(), pace_at(&session, last));
-    assert_eq!(
-        store.load(session.key()).unwrap().session.purge_at(),
-        session.purge_at()
-    );
-    assert_eq!(
-        store.purge(session.purge_at() + Duration::from_millis(1)),
-        1
-    );
-}
-
-// change quota
-
-fn limit() -> Limit {
-    Limit::new(2, Duration::from_mins(1)).unwrap()
-}
-
-fn take(store: &Memory, key: QuotaKey, now: OffsetDateTime) -> Option<QuotaChange> {
-    limit().take(key, store.load_quota(&key), now).ok()
-}
-
-#[test]
-fn change_quota_wins_where_the_stored_value_is_the_one_read() {
-    let mut store = Memory::new();
-    let key = QuotaKey::guesses_from("203.0.113.7");
-    assert_eq!(store.load_quota(&key), None);
-    let first = take(&store, key, NOW).unwrap();
-    assert_eq!(first.from(), None);
-    assert_eq!(store.change_quota(&first), Written::Won);
-    assert_eq!(store.load_quota(&key), Some(first.to()));
-    let second = take(&store, key, NOW).unwrap();
-    assert_eq!(second.from(), Some(first.to()));
-    assert_eq!(store.change_quota(&second), Written::Won);
-    assert!(take(&store, key, NOW).is_none());
-}
-
-/// Two requests that read the same value share no token: one of them takes again.
-#[test]
-fn change_quota_loses_where_another_was_written_meanwhile_and_writes_nothing() {
-    let mut store = Memory::new();
-    let key = QuotaKey::guesses_from("203.0.113.7");
-    let (first, parallel) = (take(&store, key, NOW), take(&store, key, NOW));
-    assert_eq!(store.change_quota(&first.unwrap()), Written::Won);
-    let before = store.load_quota(&key);
-    assert_eq!(store.change_quota(&parallel.unwrap()), Written::Lost);
-    assert_eq!(store.load_quota(&key), before);
-    let (second, parallel) = (take(&store, key, NOW), take(&store, key, NOW));
-    assert_eq!(store.change_quota(&second.unwrap()), Written::Won);
-    let before = store.load_quota(&key);
-    assert_eq!(store.change_quota(&parallel.unwrap()), Written::Lost);
-    assert_eq!(store.load_quota(&key), before);
-}
-
-#[test]
-fn change_quota_touches_no_other_key() {
-    let mut store = Memory::new();
-    let one = QuotaKey::guesses_from("203.0.113.7");
-    let other = QuotaKey::guesses_from("203.0.113.8");
-    let change = take(&store, one, NOW).unwrap();
-    assert_eq!(store.change_quota(&change), Written::Won);
-    assert_eq!(store.load_quota(&other), None);
-    // A change of a value that is gone loses.
-    let next = take(&store, one, NOW).unwrap();
-    store.purge(change.to().purge_at() + Duration::from_millis(1));
-    assert_eq!(store.load_quota(&one), None);
-    assert_eq!(store.change_quota(&next), Written::Lost);
-    assert_eq!(store.load_quota(&one), None);
+    assert_eq!(store.take(&one).unwrap_err().seconds(), 60);
+    store.take(&other).unwrap();
 }
 
 #[test]
@@ -449,71 +218,8 @@ fn a_quota_of_the_hosts_own_has_a_key_of_its_own() {
         key("sign-in", &["ann"]),
         key("sign-in", &["ann", "net", ""]),
         key("sign-inann", &["net"]),
-        QuotaKey::guesses_from("ann"),
     ];
     assert!(!others.contains(&sign_in));
-}
-
-// purge
-
-#[test]
-fn purge_removes_only_what_is_past_its_purge_time() {
-    let policy = policy();
-    let mut store = Memory::new();
-    let minutes = |count| Duration::from_mins(count);
-    for (seed, later) in [(1, 0), (2, 1), (3, 2)] {
-        issue(&mut store, &policy, &cli(), seed, NOW + minutes(later));
-    }
-    // Five minutes to live and five to keep.
-    let end = |later: u64| NOW + minutes(10 + later);
-    let moment = Duration::from_millis(1);
-    assert_eq!(store.purge(NOW), 0);
-    assert_eq!(store.purge(end(0) - moment), 0);
-    assert_eq!(store.len(), 3);
-    assert_eq!(store.purge(end(0) + moment), 1);
-    assert!(store.load(session(1).key()).is_none());
-    assert!(store.load(session(2).key()).is_some());
-    assert_eq!(store.purge(end(1) - moment), 0);
-    assert_eq!(store.purge(end(2) + moment), 2);
-    assert!(store.is_empty());
-}
-
-/// An expired session is still answered: `expired_token` until its purge time.
-#[test]
-fn purge_keeps_a_session_that_has_expired_until_its_purge_time() {
-    let policy = policy();
-    let mut store = Memory::new();
-    let codes = issue(&mut store, &policy, &cli(), 1, NOW);
-    let late = NOW + Duration::from_mins(9);
-    assert_eq!(store.purge(late), 0);
-    let reply = poll(&mut store, &policy, &cli(), &codes.device_code, late);
-    assert_eq!(reply.cause(), device_flow::server::Cause::Expired);
-}
-
-#[test]
-fn purge_takes_the_user_keys_along() {
-    let one = session_of(1, 1);
-    let mut store = store_with(&one);
-    let later = with_issuing(
-        &policy(),
-        post("client_id=client_cli"),
-        Some(&cli()),
-        |issuing| {
-            let now = NOW + Duration::from_mins(1);
-            let issuance = issuing.draw(entropy_of(2, 2), &keys(), now).unwrap();
-            issuance.session().clone()
-        },
-    );
-    let later = later.unwrap();
-    assert_eq!(store.insert(&later), Inserted::New);
-    assert_eq!(store.purge(one.purge_at() + Duration::from_millis(1)), 1);
-    assert!(store.load_by_user_key(one.user_key()).is_none());
-    assert!(store.load_by_user_key(later.user_key()).is_some());
-    // The code is free again, for another session.
-    let next = session_of(3, 1);
-    assert_eq!(store.insert(&next), Inserted::New);
-    let by_user = store.load_by_user_key(one.user_key()).unwrap();
-    assert_eq!(by_user.session.key(), next.key());
 }
 
 /// wso2 #21835, Duende IS4 #3198: tables grew. The index of the user codes is one of them; only `Debug` shows it.
@@ -521,44 +227,31 @@ fn purge_takes_the_user_keys_along() {
 fn purge_leaves_nothing_behind() {
     let session = session(1);
     let mut store = store_with(&session);
-    let change = take(&store, QuotaKey::guesses_from("203.0.113.7"), NOW);
-    assert_eq!(store.change_quota(&change.unwrap()), Written::Won);
+    let limit = RateLimit::new(2, Duration::from_mins(1)).unwrap();
+    store
+        .take(&limit.take(QuotaKey::of_host("test", &[]), NOW))
+        .unwrap();
     let empty = format!("{:?}", Memory::new());
     assert_ne!(format!("{store:?}"), empty);
-    store.purge(session.purge_at() + Duration::from_millis(1));
+    assert_eq!(
+        store.purge(session.purge_at() - Duration::from_millis(1)),
+        0
+    );
+    assert_eq!(store.purge(session.purge_at()), 1);
     assert_eq!(format!("{store:?}"), empty);
 }
 
+/// A minute after it says no more than an absent one, and not sooner: a request that hung must not find an empty one.
 #[test]
-fn purge_leaves_what_it_keeps_as_it_was() {
-    let policy = policy();
+fn purge_keeps_a_quota_for_a_minute_after_it_was_given_back() {
+    let limit = RateLimit::new(1, Duration::from_mins(1)).unwrap();
+    let take = limit.take(QuotaKey::of_host("test", &[]), NOW);
     let mut store = Memory::new();
-    let gone = issue(&mut store, &policy, &cli(), 1, NOW);
-    let now = NOW + Duration::from_mins(8);
-    let kept = issue(&mut store, &policy, &cli(), 2, now);
-    let reply = poll(&mut store, &policy, &cli(), &kept.device_code, now);
-    assert_eq!(reply.cause(), device_flow::server::Cause::Pending);
-    approve(&mut store, &policy, &alice(), &kept, now);
-    let before = stored(&store, &kept.key);
-    assert!(before.as_ref().unwrap().1.is_some());
-    assert_eq!(store.purge(NOW + Duration::from_mins(11)), 1);
-    assert!(store.load(&gone.key).is_none());
-    assert_eq!(stored(&store, &kept.key), before);
-}
-
-/// From its purge time on a quota says no more than none.
-#[test]
-fn purge_removes_quotas_that_are_full_again_and_keeps_the_others() {
-    let mut store = Memory::new();
-    let key = QuotaKey::guesses_from("203.0.113.7");
-    let change = take(&store, key, NOW).unwrap();
-    assert_eq!(store.change_quota(&change), Written::Won);
-    let end = NOW + Duration::from_mins(1);
-    assert_eq!(change.to().purge_at(), end);
-    assert_eq!(store.purge(end - Duration::from_millis(1)), 0);
-    assert_eq!(store.load_quota(&key), Some(change.to()));
-    assert_eq!(store.purge(end + Duration::from_millis(1)), 0);
-    assert_eq!(store.load_quota(&key), None);
+    store.take(&take).unwrap();
+    store.purge(NOW + Duration::from_mins(2) - Duration::from_millis(1));
+    assert!(store.take(&take).is_err());
+    store.purge(NOW + Duration::from_mins(2));
+    assert!(store.take(&take).is_ok());
 }
 
 #[test]
@@ -567,38 +260,203 @@ fn an_empty_store_has_nothing_and_purges_nothing() {
     assert!(store.is_empty());
     assert_eq!(store.len(), 0);
     assert_eq!(store.purge(NOW), 0);
-    let body = poll_body(CLI, NO_CODE);
-    let looked_up = with_poll(&policy(), post(&body), Some(&cli()), |poll| {
-        store.load(poll.session_key().unwrap()).is_some()
-    });
-    assert!(!looked_up.unwrap());
 }
 
-/// One operation of a store, on a few sessions and at a few moments.
+// Shared by threads.
+
+/// A host of one client over a store that threads share.
+struct Shared {
+    client: Client,
+    store: Mutex<Memory>,
+    drawn: Mutex<u8>,
+}
+
+impl device_flow::server::Host for Shared {
+    type Client = Client;
+    type Store = Mutex<Memory>;
+
+    fn store(&self) -> &Self::Store {
+        &self.store
+    }
+
+    async fn client(&self, claim: Claim<'_>) -> Result<Found<Client>, Unavailable> {
+        let is_known = claim.client_id() == Some(self.client.id());
+        Ok(is_known.then(|| self.client.clone()).into())
+    }
+
+    fn entropy(&self) -> Result<Entropy, Unavailable> {
+        let mut drawn = self.drawn.lock().unwrap();
+        *drawn += 1;
+        Ok(support::entropy(*drawn))
+    }
+
+    async fn mint(&self, grant: Grant<'_>) -> Result<Tokens<'static>, GrantRefusal> {
+        thread::yield_now();
+        Ok(Tokens::bearer(grant.subject().as_str().to_owned())?)
+    }
+}
+
+impl Shared {
+    fn new() -> Self {
+        Self {
+            client: cli().allow_scope(support::scope("openid offline_access")),
+            store: Mutex::default(),
+            drawn: Mutex::new(0),
+        }
+    }
+
+    /// The causes of the same request by sixteen threads at once.
+    fn at_once<T: Send>(&self, request: impl Fn(&Self) -> T + Sync) -> Vec<T> {
+        let barrier = std::sync::Barrier::new(16);
+        thread::scope(|scope| {
+            let workers: Vec<_> = (0..16)
+                .map(|_| {
+                    scope.spawn(|| {
+                        barrier.wait();
+                        request(self)
+                    })
+                })
+                .collect();
+            let workers = workers.into_iter();
+            workers.map(|worker| worker.join().unwrap()).collect()
+        })
+    }
+}
+
+#[test]
+fn of_sixteen_threads_that_poll_an_approved_code_one_gets_tokens() {
+    for _ in 0..50 {
+        let (server, shared) = (server(), Shared::new());
+        let request = post("client_id=client_cli&scope=openid+offline_access");
+        let issuing = server.device_authorization(request, "", None, NOW);
+        let codes = support::Codes::of(&issuing.run_blocking(&shared).unwrap());
+        let user = alice();
+        let entered = server.enter(&codes.user_code, &user, "", NOW);
+        entered.run_blocking(&shared).unwrap().unwrap();
+        let consent = device_flow::server::Consent::to_all();
+        let approving = server.approve(&codes.key, &user, &consent, NOW);
+        approving.run_blocking(&shared).unwrap().unwrap();
+        let body = poll_body("client_cli", &codes.device_code);
+        let causes = shared.at_once(|shared| {
+            let exchange = server.token(post(&body), "", NOW);
+            exchange.run_blocking(shared).unwrap().cause()
+        });
+        let granted = causes.iter().filter(|cause| **cause == Cause::Granted);
+        assert_eq!(granted.count(), 1, "{causes:?}");
+        let others = [Cause::Granted, Cause::LostRace, Cause::Duplicate];
+        assert!(
+            causes.iter().all(|cause| others.contains(cause)),
+            "{causes:?}"
+        );
+    }
+}
+
+#[test]
+fn sixteen_guesses_at_once_take_exactly_the_burst() {
+    for _ in 0..50 {
+        let (server, shared) = (server(), Shared::new());
+        let user = subject("alice");
+        let ends = shared.at_once(|shared| {
+            let exchange = server.enter("BBBB-BBBB", &user, "", NOW);
+            exchange.run_blocking(shared).unwrap().unwrap_err()
+        });
+        let looked_up = ends.iter().filter(|end| **end == PageError::UnknownCode);
+        assert_eq!(looked_up.count(), 5);
+    }
+}
+
+#[test]
+fn a_lock_that_was_poisoned_still_serves() {
+    let shared = Shared::new();
+    let poisoned = thread::scope(|scope| {
+        let worker = scope.spawn(|| {
+            let _held = shared.store.lock().unwrap();
+            panic!("with the lock held");
+        });
+        worker.join()
+    });
+    assert!(poisoned.is_err());
+    let server = server();
+    let request = post("client_id=client_cli&scope=openid");
+    let issuing = server.device_authorization(request, "", None, NOW);
+    assert_eq!(
+        issuing.run_blocking(&shared).unwrap().cause(),
+        Cause::Issued
+    );
+    let purged = core::pin::pin!(shared.store.purge(NOW));
+    assert!(matches!(poll_once(purged), Some(Ok(0))));
+}
+
+/// A host whose method waits for something is told so, instead of being waited for without an end.
+#[test]
+fn a_blocking_run_does_not_wait() {
+    struct Waiting(Shared);
+    impl device_flow::server::Host for Waiting {
+        type Client = Client;
+        type Store = Mutex<Memory>;
+
+        fn store(&self) -> &Self::Store {
+            &self.0.store
+        }
+
+        async fn client(&self, _: Claim<'_>) -> Result<Found<Client>, Unavailable> {
+            core::future::pending().await
+        }
+
+        fn entropy(&self) -> Result<Entropy, Unavailable> {
+            Err(Unavailable)
+        }
+
+        async fn mint(&self, _: Grant<'_>) -> Result<Tokens<'static>, GrantRefusal> {
+            Err(GrantRefusal::failed())
+        }
+    }
+    let server = server();
+    let request = post("client_id=client_cli&scope=openid");
+    let issuing = server.device_authorization(request, "", None, NOW);
+    assert!(issuing.run_blocking(&Waiting(Shared::new())).is_none());
+}
+
+fn poll_once<T>(future: core::pin::Pin<&mut impl Future<Output = T>>) -> Option<T> {
+    let mut context = core::task::Context::from_waker(core::task::Waker::noop());
+    match future.poll(&mut context) {
+        core::task::Poll::Ready(answer) => Some(answer),
+        core::task::Poll::Pending => None,
+    }
+}
+
+/// One operation on a few sessions and at a few moments.
 #[derive(Clone, Debug)]
 enum Operation {
     Insert(u8, u8),
-    /// A change for the session of this device code, made for this version.
-    Change(u8, u64),
-    SavePace(u8),
+    /// The session of this device code is claimed, or released if it was.
+    Turn(u8),
+    /// The same, and the store says that somebody else was faster, three times.
+    Lose(u8),
+    Poll(u8),
     Purge(u64),
 }
 
 fn operations() -> impl Strategy<Value = Vec<Operation>> {
     let one = prop_oneof![
         4 => (0..4_u8, 0..4_u8).prop_map(|(device, user)| Operation::Insert(device, user)),
-        4 => (0..4_u8, 1..4_u64).prop_map(|(device, version)| Operation::Change(device, version)),
-        2 => (0..4_u8).prop_map(Operation::SavePace),
+        4 => (0..4_u8).prop_map(Operation::Turn),
+        1 => (0..4_u8).prop_map(Operation::Lose),
+        2 => (0..4_u8).prop_map(Operation::Poll),
         1 => (0..12_u64).prop_map(Operation::Purge),
     ];
     prop::collection::vec(one, 0..40)
 }
 
-/// The same session at another version, as a reader may have it in hand.
-fn at_version(session: &Session, version: u64) -> Session {
-    let mut form: serde_json::Value = serde_json::from_str(&text(session)).unwrap();
-    form["version"] = version.into();
-    serde_json::from_value(form).unwrap()
+/// The code that entropy of this seed yields for a user.
+fn user_code(user: u8) -> String {
+    let (server, mut elsewhere) = (server(), Host::new([cli()]));
+    elsewhere.issue(&server, &cli(), user, NOW).user_code
+}
+
+fn device_code(device: u8) -> String {
+    let (server, mut elsewhere) = (server(), Host::new([cli()]));
+    elsewhere.issue(&server, &cli(), device, NOW).device_code
 }
 
 proptest! {
@@ -607,9 +465,12 @@ proptest! {
     /// A reference model: a list of rows, each a device code, a user code, a version, whether there is a pace.
     #[test]
     fn the_store_does_what_a_list_of_rows_does(operations in operations()) {
-        let mut store = Memory::new();
+        let server = server();
+        let mut host = Host::new([cli()]);
         let mut rows: HashMap<u8, (u8, u64, bool)> = HashMap::new();
-        for operation in operations {
+        for (moment, operation) in operations.into_iter().enumerate() {
+            // Users of their own, so that no quota is spent.
+            let now: OffsetDateTime = NOW + Duration::from_millis(u64::try_from(moment).unwrap());
             match operation {
                 Operation::Insert(device, user) => {
                     let wanted = if rows.contains_key(&device) {
@@ -620,26 +481,32 @@ proptest! {
                         rows.insert(device, (user, 1, false));
                         Inserted::New
                     };
-                    prop_assert_eq!(store.insert(&session_of(device, user)), wanted);
+                    prop_assert_eq!(host.store.insert(&session_of(device, user)), wanted);
                 }
-                Operation::Change(device, version) => {
-                    // The user code plays no part in a change: it is made from a reading with any.
-                    let reading = at_version(&session_of(device, device), version);
-                    let change = claim_of(&reading, device, "alice");
-                    let wanted = match rows.get_mut(&device) {
-                        Some(row) if row.1 == version => {
-                            row.1 += 1;
-                            Written::Won
-                        }
-                        Some(_) | None => Written::Lost,
+                Operation::Turn(device) | Operation::Lose(device) => {
+                    let loses = matches!(operation, Operation::Lose(_));
+                    let Some(row) = rows.get_mut(&device) else { continue };
+                    if loses {
+                        host.says.extend([Says::Conflict; 3]);
+                    }
+                    let key = *session(device).key();
+                    let claimed = host.session(&key).unwrap().claimant().cloned();
+                    let user = claimed.clone().unwrap_or_else(|| subject(&moment.to_string()));
+                    let is_done = if claimed.is_some() {
+                        host.run(server.release(&key, &user, now)).is_ok()
+                    } else {
+                        host.claim(&server, &user, &user_code(row.0), now).is_ok()
                     };
-                    prop_assert_eq!(store.change(&change), wanted);
+                    prop_assert_eq!(is_done, !loses);
+                    row.1 += u64::from(is_done);
+                    host.says.clear();
                 }
-                Operation::SavePace(device) => {
-                    let session = session(device);
-                    store.save_pace(session.key(), pace_at(&session, NOW));
+                Operation::Poll(device) => {
+                    let reply = host.poll(&server, &cli(), &device_code(device), now);
                     if let Some(row) = rows.get_mut(&device) {
                         row.2 = true;
+                    } else {
+                        prop_assert_eq!(reply.cause(), Cause::UnknownCode);
                     }
                 }
                 Operation::Purge(minutes) => {
@@ -649,25 +516,22 @@ proptest! {
                     if minutes >= 10 {
                         rows.clear();
                     }
-                    prop_assert_eq!(store.purge(now), wanted);
+                    prop_assert_eq!(host.store.purge(now), wanted);
                 }
             }
-            prop_assert_eq!(store.len(), rows.len());
+            prop_assert_eq!(host.store.len(), rows.len());
             for device in 0..4 {
-                let stored = store.load(session(device).key());
+                let stored = host.store.load(session(device).key());
                 let row = rows.get(&device);
                 let found = stored.map(|one| (one.session.version(), one.pace.is_some()));
                 prop_assert_eq!(found, row.map(|row| (row.1, row.2)));
-                if let Some(row) = row {
-                    let user_key = *session(row.0).user_key();
-                    let by_user = store.load_by_user_key(&user_key).unwrap();
-                    let key = *session(device).key();
-                    prop_assert_eq!(*by_user.session.key(), key);
-                }
             }
             for user in 0..4 {
-                let is_stored = store.load_by_user_key(session(user).user_key()).is_some();
-                prop_assert_eq!(is_stored, rows.values().any(|row| row.0 == user));
+                let key = session(user);
+                let found = host.store.load_by_user_key(key.user_key().unwrap());
+                let owner = rows.iter().find(|(_, row)| row.0 == user);
+                let owner = owner.map(|(device, _)| *session(*device).key());
+                prop_assert_eq!(found.map(|stored| *stored.session.key()), owner);
             }
         }
     }
