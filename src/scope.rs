@@ -150,14 +150,20 @@ fn pick(text: &str, wanted: impl Fn(&str) -> bool) -> Option<Scope> {
     if all || kept == 0 {
         return (kept != 0).then(|| Scope(text.into()));
     }
-    let mut text = String::from(text);
-    text.retain(|character| {
+    // No longer than the text that was checked, so that the scope is the only allocation.
+    let mut room = [0; MAX_BYTES];
+    let mut length = 0_usize;
+    for octet in text.bytes() {
         // A space belongs to the token after it.
-        if character == ' ' {
+        if octet == b' ' {
             kept >>= 1;
         }
-        kept & 1 == 1
-    });
+        if kept & 1 == 1 {
+            *room.get_mut(length)? = octet;
+            length = length.checked_add(1)?;
+        }
+    }
+    let text = core::str::from_utf8(room.get(..length)?).ok()?;
     Some(Scope(text.trim_start().into()))
 }
 

@@ -1,4 +1,4 @@
-//! What is allocated between `Form::read` and the last byte of the response: nothing while a device waits and nothing for
+//! What is allocated between the first question of an exchange and the last byte of the response: nothing while a device waits and nothing for
 //! refusing a client without `Basic`, little for the rest.
 //!
 //! Counted by the thread, with the allocator of `allocation-counter`. The store's own work is its own, where it says so.
@@ -20,14 +20,14 @@ use core::time::Duration;
 use allocation_counter::measure;
 use device_flow::digest::SecretDigest;
 use device_flow::server::{
-    Authentication, Cause, Entered, Entry, Form, Grant, Incoming, Limit, Policy, Polled, Quota,
-    Registration, Reply, SecretPlacement, Subject, Written, WrongCode,
+    Cause, Client, ClientAuthMethod, Exchange, Finish, GrantRefusal, Inserted, Next, PageError,
+    RateLimit, RateLimited, RateState, Reply, Request, Server, Stored, Take, Unavailable, Write,
 };
 use device_flow::wire::tokens::Tokens;
-use login::{LIFETIME, Login, at, bob, pace_of, stored_at, with_poll_of};
+use login::{LIFETIME, Login, at, bob, pace_of, stored_at};
 use support::{
-    BACKEND, CLI, FORM, GRANT, NO_CODE, NOW, SECRET, alice, backend, builder, cli, encoded, keys,
-    policy, poll_body, post, scope,
+    BACKEND, CLI, FORM, GRANT, NO_CODE, NOW, SECRET, alice, backend, builder, cli, encoded, policy,
+    poll_body, post, refresh_token, scope, server, server_of,
 };
 
 /// Reads the response as a host does that writes it to a socket.
@@ -48,36 +48,85 @@ fn count<T>(what: impl FnOnce() -> T) -> (u64, T) {
     (info.count_total, given.unwrap())
 }
 
-/// The cause and the allocations of a poll on what the store has, up to the bytes of the response.
-fn poll(
-    login: &Login,
-    incoming: Incoming<'_>,
-    found: Option<&Registration>,
-    now: i64,
-) -> (u64, Cause) {
-    let now = at(now);
-    let steps = || -> Result<Cause, Reply> {
-        let form = Form::read(incoming, &login.policy)?;
-        let request = match form.grant()? {
-            Grant::DeviceCode(request) => request,
-            Grant::Other(form) => return Err(form.unsupported_grant()),
-        };
-        black_box(request.client_id());
-        let mut poll = request.authenticate(found)?;
-        let stored = poll.session_key().and_then(|key| login.store.load(key));
-        match poll.decide(stored, now) {
-            Polled::Reply(reply) => Err(reply),
-            Polled::Paced(_, pace, reply) => {
-                black_box(pace);
-                Err(reply)
-            }
-            Polled::Redeem(redemption) => Err(redemption.minting_failed()),
+/// A host that allocates nothing: it has one client and one session, and writes nothing.
+struct Bare<'h> {
+    client: Option<&'h Client>,
+    stored: Option<&'h Stored>,
+    /// What the quotas say.
+    taken: Result<(), RateLimited>,
+    /// What the store says to a guarded write.
+    written: Result<Write, Unavailable>,
+    entropy: [u8; 48],
+    tokens: &'h Tokens<'h>,
+    refusal: Option<GrantRefusal>,
+}
+
+impl<'h> Bare<'h> {
+    fn new(client: Option<&'h Client>, stored: Option<&'h Stored>, tokens: &'h Tokens<'h>) -> Self {
+        let mut entropy = [7; 48];
+        entropy[0] = 1;
+        entropy[47] = 1;
+        Self {
+            client,
+            stored,
+            taken: Ok(()),
+            written: Ok(Write::Committed),
+            entropy,
+            tokens,
+            refusal: None,
         }
-    };
-    count(|| match steps() {
-        Ok(cause) => cause,
-        Err(reply) => send(&reply),
-    })
+    }
+
+    fn run<'r, T: Finish<'r>>(&self, mut exchange: Exchange<'r, T>) -> T {
+        loop {
+            match exchange.next() {
+                Next::Client(claim, ask) => {
+                    black_box(claim.client_id());
+                    ask.answer(Ok(self.client));
+                }
+                Next::Take(take, ask) => {
+                    black_box(take.key());
+                    ask.answer(Ok(self.taken));
+                }
+                Next::Load(_, ask) => ask.answer(Ok(self.stored)),
+                Next::LoadByUserKey(key, ask) => {
+                    let is_it = |stored: &&Stored| stored.session.user_key() == Some(key);
+                    ask.answer(Ok(self.stored.filter(is_it)));
+                }
+                Next::Draw(ask) => ask.answer(Ok(self.entropy.into())),
+                Next::Insert(session, ask) => {
+                    black_box(session);
+                    ask.answer(Ok(Inserted::New));
+                }
+                Next::Mint(grant, change, ask) => {
+                    black_box((grant.scope().as_str().len(), change.expected_version()));
+                    match self.refusal {
+                        Some(refusal) => ask.refuse(refusal),
+                        None => ask.answer(self.written, self.tokens),
+                    }
+                }
+                Next::Change(change, ask) => {
+                    black_box(change.expected_version());
+                    ask.answer(self.written);
+                }
+                Next::SavePace(_, pace) => {
+                    black_box(pace);
+                }
+                Next::Done(end) => return end,
+            }
+        }
+    }
+}
+
+/// The cause and the allocations of a poll on what the store has, up to the bytes of the response.
+fn poll(login: &Login, request: Request<'_>, found: Option<&Client>, now: i64) -> (u64, Cause) {
+    let tokens = support::tokens();
+    let bare = Bare::new(found, login.host.store.load(&login.codes.key), &tokens);
+    poll_over(&bare, &login.server, request, now)
+}
+
+fn poll_over(bare: &Bare<'_>, server: &Server, request: Request<'_>, now: i64) -> (u64, Cause) {
+    count(|| send(&bare.run(server.token(request, "192.0.2.7", at(now)))))
 }
 
 /// Asserts that a poll of the public client with the code of the login has this cause, and allocates nothing.
@@ -102,7 +151,7 @@ fn a_pending_poll_allocates_nothing() {
     // The store's own saving of a pace, too.
     let key = login.codes.key;
     let saved = pace_of(20_000, 5, false);
-    let (allocations, ()) = count(|| login.store.save_pace(&key, saved));
+    let (allocations, ()) = count(|| login.host.store.save_pace(&key, saved));
     assert_eq!(allocations, 0);
 }
 
@@ -138,13 +187,14 @@ fn a_pending_poll_with_a_secret_in_the_body_allocates_nothing() {
 fn slow_down_allocates_nothing() {
     let mut login = Login::new();
     login.set_pace(pace_of(0, 5, false));
-    assert_nothing(&login, 1, Cause::TooFast); // C12
+    assert_nothing(&login, 1, Cause::Repeated); // C20
+    assert_nothing(&login, 1000, Cause::TooFast); // C12
     login.set_pace(pace_of(0, 10, true));
-    assert_nothing(&login, 1, Cause::TooFast); // C13
+    assert_nothing(&login, 1000, Cause::TooFast); // C13
     // At every interval that the policy comes to.
     for interval in (5..=60).step_by(5) {
         login.set_pace(pace_of(0, interval, false));
-        assert_nothing(&login, 1, Cause::TooFast);
+        assert_nothing(&login, 1000, Cause::TooFast);
     }
 }
 
@@ -152,10 +202,9 @@ fn slow_down_allocates_nothing() {
 fn a_refused_poll_allocates_nothing() {
     let login = Login::new();
     assert_nothing(&login, LIFETIME, Cause::Expired); // C7
-    let foreign = Registration::new("client_other", Authentication::Public);
+    let foreign = Client::new("client_other", ClientAuthMethod::None);
     let foreign = foreign.unwrap().allow_device_grant();
     for (client, code, cause) in [
-        (&login.client, NO_CODE, Cause::UnknownCode),
         (&login.client, "short", Cause::MalformedCode),
         (
             &foreign,
@@ -163,57 +212,52 @@ fn a_refused_poll_allocates_nothing() {
             Cause::ForeignClient,
         ),
     ] {
-        let body = poll_body(client.client_id(), code);
+        let body = poll_body(client.id(), code);
         let counted = poll(&login, post(&body), Some(client), 0);
         assert_eq!(counted, (0, cause));
     }
+    let tokens = support::tokens();
+    let nothing = Bare::new(Some(&login.client), None, &tokens);
+    let body = poll_body(CLI, NO_CODE);
+    let counted = poll_over(&nothing, &login.server, post(&body), 0);
+    assert_eq!(counted, (0, Cause::UnknownCode)); // C2
     let mut denied = Login::new();
     denied.deny(0);
     assert_nothing(&denied, 1, Cause::Denied); // C6
     let mut revoked = Login::approved_at(0);
     revoked.withdraw();
-    assert_nothing(&revoked, 1, Cause::Revoked); // C5
+    assert_nothing(&revoked, 1, Cause::Ended); // C5
     let mut redeemed = Login::approved_at(0);
     let _ = redeemed.poll(0);
     assert_nothing(&redeemed, 1, Cause::Duplicate); // C4
-    assert_nothing(&redeemed, 60_000, Cause::Replay);
     let approved = Login::approved_at(0);
     assert_nothing(&approved, LIFETIME, Cause::ApprovalExpired); // C8
 }
 
+/// The next state of a session is prepared, twice at most: the box that it is in, and what is shared of it.
 #[test]
-fn a_redemption_that_comes_to_nothing_answers_without_an_allocation() {
+fn a_redemption_that_comes_to_nothing_takes_two_allocations_at_most() {
     let login = Login::approved_at(0);
-    let stored = login.store.load(&login.codes.key).unwrap();
-    let (code, client) = (&login.codes.device_code, &login.client);
-    let tokens = support::tokens();
-    let unknown = login.redeem(1, |redemption| {
-        count(|| send(&redemption.settle(Written::Unknown, &tokens).unwrap()))
-    });
-    assert_eq!(unknown, (0, Cause::OutcomeUnknown)); // C19
-    let failed = login.redeem(1, |redemption| count(|| send(&redemption.minting_failed())));
-    assert_eq!(failed, (0, Cause::MintingFailed)); // C16
-    let three_losses = with_poll_of(&login.policy, client, code, |poll| {
-        for _ in 0..3 {
-            let redemption = login::redemption(poll.decide(Some(stored), at(1)));
-            assert!(redemption.settle(Written::Lost, &tokens).is_err());
-        }
-        count(|| match poll.decide(Some(stored), at(1)) {
-            Polled::Reply(reply) => send(&reply),
-            Polled::Paced(..) | Polled::Redeem(_) => panic!("a fourth attempt"),
-        })
-    });
-    assert_eq!(three_losses, (0, Cause::LostRace)); // C18
-    let revoked = login.redeem(1, |redemption| {
-        count(|| {
-            let revocation = redemption.revoke();
-            let _ = black_box(revocation.change());
-            send(&revocation.settle(Written::Won).unwrap())
-        })
-    });
-    assert_eq!(revoked, (0, Cause::ConsentGone)); // C15
-    let failed = count(|| send(&Reply::store_failed()));
-    assert_eq!(failed, (0, Cause::StoreFailed)); // C1
+    let stored = login.host.store.load(&login.codes.key);
+    let (body, tokens) = (poll_body(CLI, &login.codes.device_code), support::tokens());
+    let with = |change: fn(&mut Bare<'_>)| {
+        let mut bare = Bare::new(Some(&login.client), stored, &tokens);
+        change(&mut bare);
+        poll_over(&bare, &login.server, post(&body), 1)
+    };
+    let unknown = with(|bare| bare.written = Err(Unavailable));
+    assert_eq!(unknown, (2, Cause::OutcomeUnknown)); // C19
+    let failed = with(|bare| bare.refusal = Some(GrantRefusal::failed()));
+    assert_eq!(failed, (2, Cause::MintingFailed)); // C16
+    let three_losses = with(|bare| bare.written = Ok(Write::Conflict));
+    assert_eq!(three_losses, (6, Cause::Contended)); // C18, each of them
+    let gone = with(|bare| bare.refusal = Some(GrantRefusal::consent_gone()));
+    assert_eq!(gone, (3, Cause::ConsentGone)); // C15
+    let mut redeemed = Login::approved_at(0);
+    let _ = redeemed.poll(0);
+    let body = poll_body(CLI, &redeemed.codes.device_code);
+    let counted = poll(&redeemed, post(&body), Some(&redeemed.client), 60_000);
+    assert_eq!(counted, (1, Cause::Replay)); // C4
 }
 
 // The form (A) and the client (B).
@@ -224,11 +268,11 @@ fn a_refused_form_allocates_nothing() {
     let code = NO_CODE;
     let large = format!("a={}", "b".repeat(16 * 1024));
     let many = "a&".repeat(65);
-    let form = |body| Incoming::new("POST", body).content_type(Some(FORM));
-    let get = Incoming::new("GET", b"").content_type(Some(FORM));
-    let no_type = Incoming::new("POST", b"");
-    let json = Incoming::new("POST", b"{}").content_type(Some("application/json"));
-    let twice = Incoming::new("POST", b"").content_type([FORM, FORM]);
+    let form = |body| Request::new("POST", body).content_type(Some(FORM));
+    let get = Request::new("GET", b"").content_type(Some(FORM));
+    let no_type = Request::new("POST", b"");
+    let json = Request::new("POST", b"{}").content_type(Some("application/json"));
+    let twice = Request::new("POST", b"").content_type([FORM, FORM]);
     let several = format!(
         "{}&client_secret=a&client_assertion=b",
         poll_body(CLI, code)
@@ -275,13 +319,10 @@ fn an_id_or_a_secret_refused_for_its_characters_allocates_nothing() {
 fn a_refused_client_without_basic_allocates_nothing() {
     let login = Login::new();
     let digest = SecretDigest::of(SECRET);
-    let basic_only = Authentication::Secret {
-        digests: [Some(digest), None],
-        placement: SecretPlacement::BasicOnly,
-    };
-    let basic_only = Registration::new(BACKEND, basic_only).unwrap();
-    let asserts = Registration::new(BACKEND, Authentication::Assertion).unwrap();
-    let no_grant = Registration::new(CLI, Authentication::Public).unwrap();
+    let basic_only = ClientAuthMethod::SecretBasic([Some(digest), None]);
+    let basic_only = Client::new(BACKEND, basic_only).unwrap();
+    let asserts = Client::new(BACKEND, ClientAuthMethod::Assertion).unwrap();
+    let no_grant = Client::new(CLI, ClientAuthMethod::None).unwrap();
     let public = poll_body(CLI, NO_CODE);
     let with_secret = format!("{public}&client_secret={SECRET}");
     let confidential = poll_body(BACKEND, NO_CODE);
@@ -305,137 +346,98 @@ fn a_refused_client_without_basic_allocates_nothing() {
     }
 }
 
-/// A quota of which nothing is left.
-fn spent() -> Quota {
-    serde_json::from_value(serde_json::json!(stored_at(3_600_000))).unwrap()
+/// What a quota says of which nothing is left.
+fn spent() -> RateLimited {
+    let limit = RateLimit::new(1, Duration::from_mins(1)).unwrap();
+    let take: Take = limit.take(device_flow::digest::QuotaKey::of_host("test", &[]), NOW);
+    take.apply(Some(RateState::from_millis(stored_at(3_600_000))))
+        .unwrap_err()
 }
 
 #[test]
 fn a_spent_quota_allocates_nothing() {
-    let (policy, quota) = (policy(), spent());
+    let (server, tokens, client) = (server(), support::tokens(), cli());
+    let mut bare = Bare::new(Some(&client), None, &tokens);
+    bare.taken = Err(spent());
     // B1
     let body = format!("{}&client_secret=wrong", poll_body(BACKEND, NO_CODE));
-    let counted = count(|| {
-        let form = Form::read(post(&body), &policy).unwrap();
-        let Grant::DeviceCode(request) = form.grant().unwrap() else {
-            panic!("another grant")
-        };
-        black_box(request.secret_quota_key("192.0.2.7"));
-        send(&request.check_secret_quota(Some(quota), NOW).unwrap_err())
-    });
+    let counted = poll_over(&bare, &server, post(&body), 0);
     assert_eq!(counted, (0, Cause::SecretQuotaSpent));
     // D2
-    let client = cli();
-    let counted = count(|| {
-        let form = Form::read(post("client_id=client_cli"), &policy).unwrap();
-        let request = form.device_authorization().unwrap();
-        let issuing = request.authenticate(Some(&client)).unwrap();
-        let key = issuing.quota_key("192.0.2.7");
-        let spent = policy.issuing_limit().take(key, Some(quota), NOW);
-        send(&Reply::issuing_quota_spent(spent.unwrap_err()))
-    });
+    let request = post("client_id=client_cli");
+    let counted = count(|| send(&bare.run(server.device_authorization(request, "", None, NOW))));
     assert_eq!(counted, (0, Cause::IssuingQuotaSpent));
 }
 
 /// Where the characters of an id are escaped, they are read into a string of their own.
 #[test]
 fn an_id_with_escapes_costs_two_allocations_at_most() {
-    let client = Registration::new("https://app.example.com/", Authentication::Public);
-    let login = Login::of(policy(), cli());
+    let client = Client::new("https://app.example.com/", ClientAuthMethod::None);
     let client = client.unwrap().allow_device_grant();
-    let body = poll_body(&encoded(client.client_id()), NO_CODE);
-    let (allocations, cause) = poll(&login, post(&body), Some(&client), 0);
+    let body = poll_body(&encoded(client.id()), NO_CODE);
+    let tokens = support::tokens();
+    let bare = Bare::new(Some(&client), None, &tokens);
+    let (allocations, cause) = poll_over(&bare, &server(), post(&body), 0);
     assert_eq!(cause, Cause::UnknownCode);
     assert!(allocations <= 2, "{allocations}");
 }
 
 // The page.
 
+/// A code that was typed is boxed with its keys; a review has its client and its session besides.
 #[test]
-fn entering_a_code_allocates_nothing_but_a_claim() {
-    let (policy, keys, user) = (policy(), keys().with_previous(support::key(9)), alice());
+fn entering_a_code_takes_few_allocations() {
+    let (server, user, client, tokens) = (server(), alice(), cli(), support::tokens());
     let mut claimed = Login::new();
     claimed.claim(0);
     let mut others = Login::new();
     others.claim_by(&bob(), 0);
-    let expired = Login::new();
+    let fresh = Login::new();
     let decided = Login::approved_at(0);
     let right = claimed.codes.user_code.clone();
     let spaced = right.to_lowercase().replace('-', " \u{2013} ");
     let cases = [
-        (&claimed, right.as_str(), 1, None),
-        (&claimed, &spaced, 1, None),
-        (&claimed, "BBBB-BBBB", 1, Some(WrongCode::Unknown)),
-        (&claimed, "not a code", 1, Some(WrongCode::Malformed)),
-        (&others, &right, 1, Some(WrongCode::ClaimedByAnother)),
-        (&expired, &right, LIFETIME, Some(WrongCode::Expired)),
-        (&decided, &right, 1, Some(WrongCode::Decided)),
+        (&claimed, right.as_str(), 1, None, 3),
+        (&claimed, &spaced, 1, None, 3),
+        (&fresh, &right, 1, None, 5), // the name and its sharing
+        (&claimed, "BBBB-BBBB", 1, Some(PageError::UnknownCode), 1),
+        (&claimed, "not a code", 1, Some(PageError::MalformedCode), 0),
+        (&others, &right, 1, Some(PageError::ClaimedByAnother), 1),
+        (&fresh, &right, LIFETIME, Some(PageError::ExpiredCode), 1),
+        (&decided, &right, 1, Some(PageError::UsedCode), 1),
     ];
-    for (login, typed, now, wanted) in cases {
-        let counted = count(|| {
-            let mut entry = Entry::new(typed, &user, &keys, &policy);
-            let quota = login.store.load_quota(entry.quota_key());
-            let guess = entry.pay(quota, at(now)).unwrap();
-            let _ = black_box(guess.change());
-            let paid = guess.settle(Written::Won).unwrap();
-            let mut user_keys = paid.user_keys();
-            let stored = user_keys.find_map(|key| login.store.load_by_user_key(&key));
-            match paid.enter(stored.map(|stored| &stored.session), at(now)) {
-                Ok(Entered::Review(review)) => {
-                    black_box((review.client_id().len(), review.scope().as_str().len()));
-                    black_box((review.age(), review.user_code().canonical().len()));
-                    None
-                }
-                Ok(Entered::Claim(_)) => panic!("nobody had claimed it"),
-                Err(wrong) => Some(wrong),
-            }
+    for (login, typed, now, wanted, most) in cases {
+        let stored = login.host.store.load(&login.codes.key);
+        let bare = Bare::new(Some(&client), stored, &tokens);
+        let (allocations, error) = count(|| {
+            let entered = bare.run(server.enter(typed, &user, "", at(now)));
+            entered.as_ref().err().copied()
         });
-        assert_eq!(counted, (0, wanted));
+        assert_eq!(error, wanted);
+        assert!(
+            allocations <= most,
+            "{allocations} for {typed:?}, {wanted:?}"
+        );
     }
 }
 
 #[test]
-fn a_spent_guess_allocates_nothing() {
-    let (policy, keys, user) = (policy(), keys(), alice());
-    let quota = spent();
-    let (allocations, refused) = count(|| {
-        let mut entry = Entry::new("BBBB-BBBB", &user, &keys, &policy);
-        entry.pay(Some(quota), NOW).is_err()
-    });
-    assert_eq!((allocations, refused), (0, true));
-}
-
-#[test]
-fn a_first_claim_allocates_its_claimant() {
-    let login = Login::new();
-    let (policy, keys) = (policy(), keys());
-    let user = Subject::new("alice").unwrap();
-    let mut entry = Entry::new(&login.codes.user_code, &user, &keys, &policy);
-    let paid = entry.pay(None, NOW).unwrap().settle(Written::Won).unwrap();
-    let (allocations, claimed) = count(|| {
-        let entered = paid.enter(Some(login.session()), NOW).unwrap();
-        matches!(entered, Entered::Claim(_))
-    });
-    assert!(claimed);
-    assert!(allocations <= 2, "{allocations}: the name and its sharing");
+fn a_spent_guess_allocates_no_more_than_the_code_that_was_typed() {
+    let (server, user, tokens) = (server(), alice(), support::tokens());
+    let mut bare = Bare::new(None, None, &tokens);
+    bare.taken = Err(spent());
+    let (allocations, is_refused) =
+        count(|| bare.run(server.enter("BBBB-BBBB", &user, "", NOW)).is_err());
+    assert!(is_refused && allocations <= 1, "{allocations}");
 }
 
 // Issuing.
 
 /// The allocations of a request for codes, with an insert that costs nothing.
-fn issue(policy: &Policy, client: &Registration, body: &str) -> (u64, Cause) {
-    let keys = keys();
-    count(|| {
-        let form = Form::read(post(body), policy).unwrap();
-        let request = form.device_authorization().unwrap();
-        let mut issuing = request.authenticate(Some(client)).unwrap();
-        let issuance = match issuing.draw(support::entropy(1), &keys, NOW) {
-            Ok(issuance) => issuance,
-            Err(reply) => return send(&reply),
-        };
-        black_box(issuance.session());
-        send(&issuance.settle(device_flow::server::Inserted::New).unwrap())
-    })
+fn issue(server: &Server, client: &Client, body: &str) -> (u64, Cause) {
+    let tokens = support::tokens();
+    let bare = Bare::new(Some(client), None, &tokens);
+    count(|| send(&bare.run(server.device_authorization(post(body), "", None, NOW))))
 }
 
 #[test]
@@ -443,6 +445,7 @@ fn issuing_takes_three_allocations_at_most() {
     let client = cli();
     let complete = builder().with_verification_uri_complete().build().unwrap();
     for policy in [policy(), complete] {
+        let server = server_of(policy);
         for body in [
             "client_id=client_cli",                                // the default
             "client_id=client_cli&scope=openid",                   // one of three
@@ -451,7 +454,7 @@ fn issuing_takes_three_allocations_at_most() {
             "client_id=client_cli&scope=openid+profile",           // a part
             "client_id=client_cli&scope=email+admin+openid",       // a part, in another order
         ] {
-            let (allocations, cause) = issue(&policy, &client, body);
+            let (allocations, cause) = issue(&server, &client, body);
             assert_eq!(cause, Cause::Issued);
             assert!(allocations <= 3, "{allocations} for {body}");
         }
@@ -460,69 +463,105 @@ fn issuing_takes_three_allocations_at_most() {
 
 #[test]
 fn a_request_for_codes_of_which_nothing_is_allowed_allocates_nothing() {
-    let (policy, client) = (policy(), cli());
+    let (server, client) = (server(), cli());
     for asked in ["admin", "admin+root", "admin%20root"] {
         let body = format!("client_id=client_cli&scope={asked}");
-        let counted = issue(&policy, &client, &body);
+        let counted = issue(&server, &client, &body);
         assert_eq!(counted, (0, Cause::ScopeNotAllowed), "{asked}"); // D4
     }
 }
 
 #[test]
 fn a_refused_request_for_codes_allocates_nothing() {
-    let policy = policy();
-    let no_default = Registration::new(CLI, Authentication::Public).unwrap();
+    let server = server();
+    let no_default = Client::new(CLI, ClientAuthMethod::None).unwrap();
     let no_default = no_default.allow_device_grant().allow_scope(scope("openid"));
     for (body, cause) in [
         ("client_id=client_cli", Cause::ScopeMissing), // D3
         ("client_id=client_cli&scope=a\"b", Cause::ScopeMalformed), // D4
     ] {
-        assert_eq!(issue(&policy, &no_default, body), (0, cause));
+        assert_eq!(issue(&server, &no_default, body), (0, cause));
     }
-    let (client, keys) = (cli(), keys());
-    let form = Form::read(post("client_id=client_cli"), &policy).unwrap();
-    let request = form.device_authorization().unwrap();
-    let mut issuing = request.authenticate(Some(&client)).unwrap();
-    let counted = count(|| match issuing.draw([0; 48].into(), &keys, NOW) {
-        Ok(_) => panic!("blank entropy"),
-        Err(reply) => send(&reply),
-    });
+    let (client, tokens) = (cli(), support::tokens());
+    let mut bare = Bare::new(Some(&client), None, &tokens);
+    bare.entropy = [0; 48];
+    let request = post("client_id=client_cli");
+    let counted = count(|| send(&bare.run(server.device_authorization(request, "", None, NOW))));
     assert_eq!(counted, (0, Cause::EntropyBroken)); // D8
 }
 
 // Success.
 
+/// The next state of the session (two), and the body of the response.
 #[test]
-fn a_success_takes_three_allocations_beyond_its_tokens() {
-    let login = Login::approved_at(0);
-    let refresh = "8xLOxBtZp8".repeat(8);
+fn a_success_and_a_refresh_take_three_allocations_beyond_their_tokens() {
+    let client = cli().allow_scope(scope("openid profile offline_access"));
     let access = "eyJhbGciOiJSUzI1NiJ9.".repeat(50);
-    let member = serde_json::json!("org_01");
-    let with_members = Tokens::bearer(&access)
-        .and_then(|tokens| tokens.refresh_token(&refresh))
-        .and_then(|tokens| tokens.id_token(&access))
+    let with_members = Tokens::bearer(&*access)
+        .and_then(|tokens| tokens.id_token(&*access))
         .unwrap()
         .expires_in(Duration::from_mins(5));
-    let members = with_members.clone().member("organization_id", &member);
-    let client = &login.client;
-    let body = poll_body(CLI, &login.codes.device_code);
-    for tokens in [support::tokens(), with_members, members.unwrap()] {
-        let counted = count(|| {
-            let form = Form::read(post(&body), &login.policy).unwrap();
-            let Grant::DeviceCode(request) = form.grant().unwrap() else {
-                panic!("another grant")
-            };
-            let mut poll = request.authenticate(Some(client)).unwrap();
-            let stored = poll.session_key().and_then(|key| login.store.load(key));
-            let redemption = login::redemption(poll.decide(stored, at(1)));
-            black_box(redemption.approval().scope().as_str().len());
-            let _ = black_box(redemption.change());
-            send(&redemption.settle(Written::Won, &tokens).unwrap())
-        });
-        let (allocations, cause) = counted;
-        assert_eq!(cause, Cause::Granted);
-        assert!(allocations <= 3, "{allocations}");
+    let members = with_members
+        .clone()
+        .member("organization_id", serde_json::json!("org_01"));
+    // The name of a member is escaped in a string of its own.
+    for (tokens, more) in [
+        (support::tokens(), 0),
+        (with_members, 0),
+        (members.unwrap(), 1),
+    ] {
+        for asked in ["openid+profile", "openid+offline_access"] {
+            let mut login = Login::asking(policy(), client.clone(), asked);
+            login.approve(0);
+            let bare = Bare::new(
+                Some(&client),
+                login.host.store.load(&login.codes.key),
+                &tokens,
+            );
+            let body = poll_body(CLI, &login.codes.device_code);
+            let counted = poll_over(&bare, &login.server, post(&body), 1);
+            assert_eq!(counted, (3 + more, Cause::Granted), "{asked}");
+        }
+        let mut login = Login::asking(policy(), client.clone(), "openid+offline_access");
+        login.approve(0);
+        let token = refresh_token(&login.poll(0).reply);
+        let bare = Bare::new(
+            Some(&client),
+            login.host.store.load(&login.codes.key),
+            &tokens,
+        );
+        let body = support::refresh_body(CLI, &token);
+        let counted = poll_over(&bare, &login.server, post(&body), 1);
+        assert_eq!(counted, (3 + more, Cause::Refreshed));
     }
+}
+
+#[test]
+fn a_refused_refresh_allocates_nothing_unless_it_ends_the_login() {
+    let client = cli().allow_scope(scope("openid offline_access"));
+    let mut login = Login::asking(policy(), client.clone(), "openid+offline_access");
+    login.approve(0);
+    let token = refresh_token(&login.poll(0).reply);
+    let tokens = support::tokens();
+    for (token, cause) in [
+        ("x", Cause::MalformedRefreshToken),
+        (&*"A".repeat(107), Cause::MalformedRefreshToken),
+        (&*token, Cause::UnknownRefreshToken),
+    ] {
+        let bare = Bare::new(Some(&client), None, &tokens);
+        let body = support::refresh_body(CLI, token);
+        let counted = poll_over(&bare, &login.server, post(&body), 1);
+        assert_eq!(counted, (0, cause));
+    }
+    login.withdraw();
+    let bare = Bare::new(
+        Some(&client),
+        login.host.store.load(&login.codes.key),
+        &tokens,
+    );
+    let body = support::refresh_body(CLI, &token);
+    let counted = poll_over(&bare, &login.server, post(&body), 1);
+    assert_eq!(counted, (0, Cause::Ended));
 }
 
 /// The counter counts: else every other test here would hold of anything.
@@ -538,7 +577,4 @@ fn the_counter_counts() {
         black_box(grows)
     });
     assert_eq!(grown, 2, "growing counts again");
-    let limit = Limit::new(1, Duration::from_secs(1)).unwrap();
-    let (none, ()) = count(|| limit.check(None, NOW).unwrap());
-    assert_eq!(none, 0);
 }

@@ -76,6 +76,7 @@ fn went_on(reply: Reply) -> Result<(), Reply> {
         Cause::UnknownCode,
         Cause::Issued,
         Cause::ScopeMissing,
+        Cause::MalformedRefreshToken,
         Cause::NothingToRevoke,
     ];
     if causes.contains(&reply.cause()) {
@@ -95,14 +96,19 @@ fn both(
     let at_token = host.host().run(server.token(request(&poll), SOURCE, NOW));
     let issuing = server.device_authorization(request(parameters), SOURCE, None, NOW);
     let at_device = host.host().run(issuing);
-    // The revocation endpoint asks for the same.
+    // A refresh and a revocation ask for the same.
+    let refresh = format!("grant_type=refresh_token&refresh_token=x&{parameters}");
+    let refresh = host
+        .host()
+        .run(server.token(request(&refresh), SOURCE, NOW));
     let token = format!("{parameters}&token=x");
     let revocation = host
         .host()
         .run(server.revocation(request(&token), SOURCE, NOW));
-    let outcomes = [at_token, at_device, revocation].map(went_on);
-    let [at_token, at_device, revocation] = outcomes;
+    let outcomes = [at_token, at_device, refresh, revocation].map(went_on);
+    let [at_token, at_device, refresh, revocation] = outcomes;
     let cause = |outcome: &Result<(), Reply>| outcome.as_ref().map_err(Reply::cause).err();
+    assert_eq!(cause(&at_token), cause(&refresh));
     assert_eq!(cause(&at_device), cause(&revocation));
     [at_token, at_device]
 }
@@ -266,14 +272,20 @@ fn b1_the_quota_is_keyed_by_client_and_source_together() {
         let reply = presents(&mut host, Way::Basic, SECRET, source, NOW);
         assert_eq!(reply.cause(), Cause::Issued, "{source:?}");
     }
-    // Another client from the same source; its id ends where the source of the first begins.
-    for id in ["client_other", "client_backend2"] {
+    // Another client from the same source, and one whose id goes on into the source: where one ends and the other begins is
+    // part of the key.
+    for (id, source) in [
+        ("client_other", SOURCE),
+        ("client_backend2", SOURCE),
+        ("client_backend2", "03.0.113.7"),
+        ("client_backen", "d203.0.113.7"),
+    ] {
         let method = ClientAuthMethod::secret(SecretDigest::of(SECRET));
-        host.clients
-            .push(Client::new(id, method).unwrap().allow_device_grant());
+        let client = Client::new(id, method).unwrap().allow_device_grant();
+        host.clients.push(client);
         let (server, (parameters, header)) = (server(), presenting(Way::Basic, id, SECRET));
         let request = post(&parameters).authorization(header.as_ref());
-        let reply = host.run(server.device_authorization(request, SOURCE, None, NOW));
+        let reply = host.run(server.device_authorization(request, source, None, NOW));
         assert_eq!(reply.cause(), Cause::ScopeMissing);
     }
 }
@@ -311,23 +323,79 @@ fn b1_a_secret_that_the_host_refused_is_counted() {
     assert_spent(&presents(&mut host, Way::Basic, SECRET, SOURCE, NOW), "60");
 }
 
+/// Neither what cannot have been a guess, nor what did not have to be one.
 #[test]
-fn b1_holds_at_every_endpoint() {
-    let mut host = spent();
-    let (server, (parameters, header)) = (server(), presenting(Way::Basic, BACKEND, SECRET));
-    let bodies = [
-        format!("grant_type={GRANT}&device_code={NO_CODE}&{parameters}"),
-        format!("grant_type=refresh_token&refresh_token=x&{parameters}"),
-        format!("token=x&{parameters}"),
-    ];
-    let request = |body| post(body).authorization(header.as_ref());
-    for body in &bodies[..2] {
-        assert_spent(&host.run(server.token(request(body), SOURCE, NOW)), "60");
+fn b1_what_was_no_guess_is_not_counted() {
+    let method = ClientAuthMethod::secret(SecretDigest::of(SECRET));
+    let without_grant = Client::new(BACKEND, method).unwrap();
+    for (way, secret, client, cause) in [
+        (Way::Nothing, "", backend(), Cause::CredentialMissing),
+        (Way::Basic, "", backend(), Cause::CredentialMissing),
+        (
+            Way::Basic,
+            "wrong",
+            of(ClientAuthMethod::None),
+            Cause::UnexpectedSecret,
+        ),
+        (Way::Body, "wrong", basic_only(), Cause::MethodExcluded),
+        (
+            Way::Basic,
+            "wrong",
+            of(ClientAuthMethod::MutualTls),
+            Cause::MethodExcluded,
+        ),
+        (
+            Way::Basic,
+            SECRET,
+            backend().disabled(),
+            Cause::ClientDisabled,
+        ),
+        (Way::Basic, SECRET, without_grant, Cause::GrantNotAllowed),
+    ] {
+        let mut host = support::Host::new([client]);
+        for _ in 0..20 {
+            let reply = presents(&mut host, way, secret, SOURCE, NOW);
+            assert_eq!(reply.cause(), cause);
+            assert_eq!(host.asked.last(), Some(&Question::Client));
+        }
     }
-    let revocation = server.revocation(request(&bodies[2]), SOURCE, NOW);
-    assert_spent(&host.run(revocation), "60");
-    let own = host.run(server.client(request(&bodies[2]), SOURCE, NOW));
-    assert_spent(&own.unwrap_err(), "60");
+    // An assertion is verified, not guessed.
+    let mut host = Host::Refused.host();
+    for _ in 0..20 {
+        let reply = presents(&mut host, Way::Assertion, "", SOURCE, NOW);
+        assert_eq!(reply.cause(), Cause::HostRefused);
+        assert_eq!(host.asked, [Question::Client]);
+    }
+}
+
+/// What every endpoint says to the confidential client with this secret.
+fn everywhere(host: &mut support::Host, secret: &str) -> [Reply; 5] {
+    let (server, (parameters, header)) = (server(), presenting(Way::Basic, BACKEND, secret));
+    let poll = format!("grant_type={GRANT}&device_code={NO_CODE}&{parameters}");
+    let refresh = format!("grant_type=refresh_token&refresh_token=x&{parameters}");
+    let token = format!("token=x&{parameters}");
+    let request = |body| post(body).authorization(header.as_ref());
+    [
+        host.run(server.device_authorization(request(&parameters), SOURCE, None, NOW)),
+        host.run(server.token(request(&poll), SOURCE, NOW)),
+        host.run(server.token(request(&refresh), SOURCE, NOW)),
+        host.run(server.revocation(request(&token), SOURCE, NOW)),
+        host.run(server.client(request(&token), SOURCE, NOW))
+            .unwrap_err(),
+    ]
+}
+
+#[test]
+fn b1_holds_at_every_endpoint_and_they_share_one_quota() {
+    let mut host = support::Host::new([backend()]);
+    for _ in 0..2 {
+        for reply in everywhere(&mut host, "wrong") {
+            assert_invalid_client(&reply, Cause::WrongSecret);
+        }
+    }
+    for reply in everywhere(&mut host, SECRET) {
+        assert_spent(&reply, "60");
+    }
 }
 
 /// A quota that cannot be looked at protects nobody: 503. One that cannot be taken from does not change what is said.
@@ -766,12 +834,15 @@ fn b7_the_registration_as_it_is_now_decides_at_the_poll() {
 
 #[test]
 fn b8_a_host_that_could_not_decide_is_answered_503() {
-    let request = presenting(Way::Nothing, CLI, "");
-    let server = server();
-    let mut host = support::Host::new([cli()]);
+    let mut host = support::Host::new([backend()]);
     host.fails = Some(Question::Client);
-    let reply = host.run(server.device_authorization(post(&request.0), SOURCE, None, NOW));
-    assert_unavailable(&reply, Cause::StoreFailed);
+    for secret in [SECRET, "wrong", ""] {
+        for reply in everywhere(&mut host, secret) {
+            assert_unavailable(&reply, Cause::StoreFailed);
+            // Nobody knows whether it was wrong.
+            assert_eq!(host.asked.last(), Some(&Question::Client));
+        }
+    }
 }
 
 /// All that anybody may claim to be, for the page where the user decides.

@@ -16,10 +16,11 @@ use core::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use device_flow::code::{Entropy, UserCodeShape};
+use device_flow::digest::{QuotaKey, SecretDigest};
 use device_flow::scope::Scope;
 use device_flow::server::{
-    Cause, Client, ClientAuthMethod, Found, Inserted, Policy, RateLimited, Reply, Server,
-    ServerKeys, Session, Status,
+    Cause, Client, ClientAuthMethod, Exchange, Finish, Found, Inserted, Next, Policy, RateLimit,
+    RateState, Reply, Server, ServerKeys, Session, Status,
 };
 use proptest::prelude::*;
 use support::{
@@ -300,34 +301,70 @@ fn d2_the_quota_is_client_wide_for_an_authenticated_client() {
     assert_eq!(left(&mut host, &backend(), "203.0.113.8", NOW).0, 0);
 }
 
-/// The quotas of issuing, of wrong secrets and of guesses do not spend each other.
+/// The key of each quota that an exchange asks for, in order, at a host that finds this client.
+fn keys_of<'r, T: Finish<'r>>(mut exchange: Exchange<'r, T>, client: &Client) -> Vec<QuotaKey> {
+    let mut keys = Vec::new();
+    loop {
+        match exchange.next() {
+            Next::Take(take, ask) => {
+                keys.push(*take.key());
+                ask.answer(Ok(Ok(())));
+            }
+            Next::Client(_, ask) => ask.answer(Ok(Some(client))),
+            Next::LoadByUserKey(_, ask) => ask.answer(Ok(None)),
+            _ => return keys,
+        }
+    }
+}
+
+/// The quotas of issuing, of wrong secrets, of guesses and of the host do not spend each other, whatever they are called.
 #[test]
-fn d2_the_quota_is_that_of_nothing_else() {
-    let mut host = Host::new([backend()]);
-    assert_eq!(left(&mut host, &backend(), SOURCE, NOW).0, 20);
+fn d2_the_key_is_that_of_no_other_quota() {
     let server = server();
-    let header = basic(BACKEND, "wrong");
-    let request = post("scope=openid").authorization(Some(&header));
-    let reply = host.run(server.device_authorization(request, SOURCE, None, NOW));
-    assert_eq!(reply.cause(), Cause::WrongSecret);
-    let user = support::subject(BACKEND);
-    let entered = host.run(server.enter("", &user, SOURCE, NOW));
-    assert_eq!(
-        entered.unwrap_err(),
-        device_flow::server::PageError::MalformedCode
-    );
-    assert!(
-        host.store
-            .take(
-                &device_flow::server::RateLimit::new(1, Duration::from_secs(1))
-                    .unwrap()
-                    .take(
-                        device_flow::digest::QuotaKey::of_host("issuing", &[BACKEND, SOURCE]),
-                        NOW
-                    )
-            )
-            .is_ok()
-    );
+    let mut keys = Vec::new();
+    let names = ["client_cli", "client_cli2", "203.0.113.7", "03.0.113.7", ""];
+    for source in names {
+        for id in names.into_iter().filter(|id| !id.is_empty()) {
+            let secret = ClientAuthMethod::secret(SecretDigest::of(SECRET));
+            let of = |method| {
+                let client = Client::new(id, method).unwrap().allow_device_grant();
+                client.default_scope(Scope::empty())
+            };
+            let header = basic(id, SECRET);
+            let request = post("").authorization(Some(&header));
+            let exchange = server.device_authorization(request, source, None, NOW);
+            let of_secret = keys_of(exchange, &of(secret));
+            let [looked, issued] = of_secret[..] else {
+                panic!("{} quotas", of_secret.len());
+            };
+            keys.push(looked);
+            if source.is_empty() {
+                keys.push(issued); // client-wide
+            }
+            let header = basic(id, "");
+            let request = post("").authorization(Some(&header));
+            let exchange = server.device_authorization(request, source, None, NOW);
+            let of_public = keys_of(exchange, &of(ClientAuthMethod::None));
+            assert_eq!(of_public.len(), 1);
+            if !source.is_empty() {
+                keys.extend(of_public);
+            }
+            let user = support::subject(id);
+            let guesses = keys_of(server.enter("BBBB-BBBB", &user, source, NOW), &cli());
+            assert_eq!(guesses.len(), if source.is_empty() { 1 } else { 2 });
+            let is_first_user = id == names[0];
+            let is_first_source = source == names[0];
+            keys.extend(guesses.first().filter(|_| is_first_source));
+            keys.extend(guesses.get(1).filter(|_| is_first_user));
+            for what in ["issuing", "i", "s"] {
+                keys.push(QuotaKey::of_host(what, &[id, source]));
+            }
+        }
+    }
+    let count = keys.len();
+    keys.sort_unstable();
+    keys.dedup();
+    assert_eq!(keys.len(), count);
 }
 
 #[test]
@@ -348,37 +385,50 @@ fn d2_a_spent_issuing_quota_is_429_with_retry_after_and_nothing_is_drawn() {
 #[test]
 fn d2_a_request_refused_for_its_scope_takes_nothing_from_the_quota() {
     let mut host = Host::new([cli()]);
-    for scope in ["scope=admin", "scope=%22"] {
+    let without = Client::new(CLI, ClientAuthMethod::None).unwrap();
+    let without = without.allow_device_grant();
+    for (client, scope, cause) in [
+        (cli(), "scope=admin", Cause::ScopeNotAllowed),
+        (cli(), "scope=%22", Cause::ScopeMalformed),
+        (without, "", Cause::ScopeMissing),
+    ] {
+        host.clients = vec![client];
         for _ in 0..30 {
             let reply = asks(&mut host, &server(), &cli(), scope, []);
-            assert!(matches!(
-                reply.cause(),
-                Cause::ScopeNotAllowed | Cause::ScopeMalformed
-            ));
+            assert_eq!(reply.cause(), cause);
             assert_eq!(host.asked, [Question::Client]);
         }
     }
+    host.clients = vec![cli()];
     assert_eq!(left(&mut host, &cli(), SOURCE, NOW).0, 20);
 }
 
 /// However long or short the wait: whole seconds, one at least, and nothing overflows.
 #[test]
 fn d2_retry_after_is_whole_seconds_rounded_up() {
-    use device_flow::digest::QuotaKey;
-    use device_flow::server::{RateLimit, RateState};
-
     let limit = RateLimit::new(1, Duration::from_hours(24)).unwrap();
     let take = limit.take(QuotaKey::of_host("test", &[]), NOW);
     for (wait, told) in [
-        (Duration::ZERO, 1),
-        (Duration::from_nanos(1), 1),
-        (Duration::from_millis(1_001), 2),
-        (Duration::from_hours(24), 86_400),
-        (Duration::MAX, u32::MAX),
+        (Duration::ZERO, "1"),
+        (Duration::from_nanos(1), "1"),
+        (Duration::from_millis(1_001), "2"),
+        (Duration::from_hours(24), "86400"),
+        (Duration::MAX, "4294967295"),
     ] {
-        let mut limited: RateLimited = take.refused(RateState::from_millis(i64::MAX));
+        let mut limited = take.refused(RateState::from_millis(i64::MAX));
         limited.retry_after = wait;
-        assert_eq!(limited.seconds(), told);
+        let server = server();
+        let request = post("client_id=client_cli");
+        let mut exchange = server.device_authorization(request, SOURCE, None, NOW);
+        let reply = loop {
+            match exchange.next() {
+                Next::Client(_, ask) => ask.answer(Ok(Some(&cli()))),
+                Next::Take(_, ask) => ask.answer(Ok(Err(limited))),
+                Next::Done(reply) => break reply,
+                next => panic!("{next:?}"),
+            }
+        };
+        assert_spent(&reply, told);
     }
 }
 
@@ -827,6 +877,14 @@ fn the_control_and_format_characters_of_a_source_are_replaced() {
     assert!(!many.chars().any(char::is_control));
 }
 
+#[test]
+fn without_a_source_the_review_has_none() {
+    let (server, mut host) = (server(), Host::new([cli()]));
+    let codes = host.issue(&server, &cli(), 1, NOW);
+    let review = host.claim(&server, &alice(), &codes.user_code, NOW);
+    assert_eq!(review.unwrap().source(), None);
+}
+
 /// Invariant 11.
 #[test]
 fn debug_shows_no_code() {
@@ -834,7 +892,6 @@ fn debug_shows_no_code() {
     let mut shown = format!("{:?} {server:?}", entropy(1));
     let mut exchange = server.device_authorization(post("client_id=client_cli"), "", None, NOW);
     let reply = loop {
-        use device_flow::server::Next;
         write!(shown, "{exchange:?}").unwrap();
         let next = exchange.next();
         write!(shown, "{next:?}").unwrap();

@@ -88,10 +88,7 @@ fn decided() -> [(Status, Login); 4] {
         match status {
             Status::Approved => login.approve(0),
             Status::Denied => login.deny(0),
-            Status::Active => {
-                login.approve(0);
-                assert_granted(&login.poll(0).reply, "openid profile");
-            }
+            Status::Active => login = active_login(),
             Status::Ended => {
                 login.approve(0);
                 login.withdraw();
@@ -167,6 +164,52 @@ fn u1_guesses_are_counted_by_source_too_where_there_is_one() {
 }
 
 #[test]
+fn u1_the_quota_of_the_user_is_taken_from_before_that_of_the_source() {
+    let mut login = Login::new();
+    let code = login.codes.user_code.clone();
+    let from = |login: &mut Login, user: &Subject, typed: &str| {
+        let entry = login.server.enter(typed, user, "192.0.2.7", at(0));
+        login.host.run(entry)
+    };
+    assert_eq!(guesses_left(&mut login, &bob(), 0), 5);
+    for _ in 0..6 {
+        assert_spent(from(&mut login, &bob(), &code), 60_000);
+        assert_eq!(login.host.asked, [Question::Take], "the source is spared");
+    }
+    for user in ["u1", "u2", "u3", "u4", "u5"] {
+        let error = from(&mut login, &subject(user), "").unwrap_err();
+        assert_eq!(error, PageError::MalformedCode);
+    }
+    // The source is spent: the user's guess is, too.
+    assert_spent(from(&mut login, &alice(), &code), 60_000);
+    assert_eq!(login.host.asked, [Question::Take; 2]);
+    assert_eq!(guesses_left(&mut login, &alice(), 0), 4);
+}
+
+/// Two requests that are served at the same moment, with one guess left.
+#[test]
+fn u1_two_parallel_guesses_do_not_share_one_unit() {
+    use device_flow::server::Next;
+
+    let mut login = Login::new();
+    let code = login.codes.user_code.clone();
+    for _ in 0..4 {
+        let _ = enter(&mut login, &alice(), "", 0);
+    }
+    let user = alice();
+    let mut entries = [0; 2].map(|_| login.server.enter(&code, &user, "", at(0)));
+    for entry in &mut entries {
+        match entry.next() {
+            Next::Take(take, ask) => ask.answer(Ok(login.host.store.take(&take))),
+            next => panic!("{next:?}"),
+        }
+    }
+    let [first, second] = entries.map(|entry| login.host.run(entry));
+    assert!(first.is_ok());
+    assert_spent(second, 60_000);
+}
+
+#[test]
 fn u1_a_success_gives_no_guess_back() {
     let mut login = Login::new();
     let code = login.codes.user_code.clone();
@@ -194,19 +237,70 @@ fn u1_u4_u7_a_host_that_failed_is_unavailable_and_changes_nothing() {
         login.host.fails = None;
         assert!(enter(&mut login, &alice(), &code, 1).is_ok());
     }
-    for question in [Question::Load, Question::Client, Question::Change] {
-        let mut login = Login::new();
-        login.claim(0);
-        login.host.fails = Some(question);
-        unchanged(&mut login, |login| {
-            assert_eq!(
-                login.approve_by(&alice(), 1).unwrap_err(),
-                PageError::Unavailable
-            );
-        });
-        login.host.fails = None;
-        assert!(login.approve_by(&alice(), 2).is_ok());
+    // What a user decides: from a session in this state, with these questions.
+    let deeds: [(&[Question], Make, Decide); 5] = [
+        (&[Question::Client], claimed_login, |login| {
+            login.approve_by(&alice(), 1)
+        }),
+        (&[], claimed_login, |login| login.deny_by(&alice(), 1)),
+        (&[], claimed_login, |login| login.release_by(&alice(), 1)),
+        (
+            &[],
+            || Login::approved_at(0),
+            |login| login.withdraw_by(&alice(), 1),
+        ),
+        (&[], active_login, |login| login.withdraw_by(&alice(), 1)),
+    ];
+    for (more, login, decide) in deeds {
+        for question in [Question::Load, Question::Change].iter().chain(more) {
+            let mut login = login();
+            login.host.fails = Some(*question);
+            unchanged(&mut login, |login| {
+                let error = decide(login).unwrap_err();
+                assert_eq!(error, PageError::Unavailable, "{question:?}");
+                assert_eq!(login.host.asked.last(), Some(question));
+            });
+            login.host.fails = None;
+            assert!(decide(&mut login).is_ok());
+        }
     }
+}
+
+type Make = fn() -> Login;
+type Decide = fn(&mut Login) -> Result<Session, PageError>;
+
+/// Claimed by Alice.
+fn claimed_login() -> Login {
+    let mut login = Login::new();
+    login.claim(0);
+    login
+}
+
+/// Approved by Alice, and its device has its tokens.
+fn active_login() -> Login {
+    let mut login = Login::approved_at(0);
+    assert_granted(&login.poll(0).reply, "openid profile");
+    login
+}
+
+/// A store that answers with another session than the one asked for.
+#[test]
+fn u5_another_session_than_the_one_asked_for_is_a_fault_of_the_store() {
+    use device_flow::server::Next;
+
+    let mut login = claimed_login();
+    let other = device_flow::digest::SessionKey::from_bytes([9; 32]);
+    let user = alice();
+    let mut exchange = login.server.deny(&other, &user, at(1));
+    let error = loop {
+        match exchange.next() {
+            Next::Load(_, ask) => ask.answer(Ok(login.host.store.load(&login.codes.key))),
+            Next::Done(end) => break end.unwrap_err(),
+            next => panic!("{next:?}"),
+        }
+    };
+    assert_eq!(error, PageError::Unavailable);
+    assert!(login.deny_by(&alice(), 2).is_ok());
 }
 
 // U2: none, purged, malformed, over 64 bytes.
@@ -320,7 +414,11 @@ fn u3_a_decided_code_is_wrong_for_everybody_and_costs_a_guess() {
         }
         // Before and after expiry.
         assert_wrong(enter(&mut login, &bob(), &code, LIFETIME + 1), reason);
-        assert_eq!(guesses_left(&mut login, &bob(), LIFETIME + 1), 4, "{status:?}");
+        assert_eq!(
+            guesses_left(&mut login, &bob(), LIFETIME + 1),
+            4,
+            "{status:?}"
+        );
     }
 }
 
@@ -380,28 +478,58 @@ fn u3_a_code_claimed_by_another_user_is_wrong_and_costs_a_guess() {
 /// Lesson: after a change of the server's key two sessions answered to one code, and the other device got the tokens.
 #[test]
 fn u13_a_code_that_two_sessions_have_under_two_keys_opens_neither() {
+    let (mut host, rotated, codes, other) = one_code_twice();
+    let forms = |host: &Host| {
+        [&codes.key, &other.key].map(|key| serde_json::to_string(&host.session(key)).unwrap())
+    };
+    let had = forms(&host);
+    let outcome = host.claim(&rotated, &alice(), &codes.user_code, NOW);
+    assert_wrong(outcome, PageError::AmbiguousCode);
+    let order = [
+        Question::Take,
+        Question::LoadByUserKey,
+        Question::LoadByUserKey,
+    ];
+    assert_eq!(host.asked, order, "a guess, and nothing is written");
+    assert_eq!(forms(&host), had);
+}
+
+/// A session is in the way of another until it is purged, or its code is redeemed.
+#[test]
+fn u13_one_of_two_sessions_that_is_gone_is_not_in_the_way() {
+    for is_older in [true, false] {
+        let (mut host, rotated, codes, other) = one_code_twice();
+        let (gone, left) = if is_older {
+            (&codes, &other)
+        } else {
+            (&other, &codes)
+        };
+        // Each was claimed while the other could not be found.
+        let keys = ServerKeys::new(&key(if is_older { 7 } else { 8 })).unwrap();
+        let alone = Server::new(policy(), keys);
+        host.approve(&alone, &bob(), gone, NOW);
+        let outcome = host.claim(&rotated, &alice(), &left.user_code, NOW);
+        assert_wrong(outcome, PageError::AmbiguousCode);
+        let granted = host.poll(&rotated, &cli(), &gone.device_code, NOW);
+        assert_eq!(granted.cause(), Cause::Granted);
+        let review = host.claim(&rotated, &alice(), &left.user_code, NOW);
+        assert_eq!(review.unwrap().session_key(), &left.key);
+    }
+}
+
+/// Two sessions with one user code: one was issued before the server's key was changed, one after it.
+fn one_code_twice() -> (Host, Server, support::Codes, support::Codes) {
     let mut host = Host::new([cli()]);
-    let old = server();
-    let codes = host.issue(&old, &cli(), 1, NOW);
+    let codes = host.issue(&server(), &cli(), 1, NOW);
     let rotated = rotated();
-    // The same user code, another device code, after the key was changed.
+    // The same user code, another device code.
     host.entropy.push_front(support::entropy_of(2, 1));
     let request = support::post("client_id=client_cli&scope=openid+profile");
     let reply = host.run(rotated.device_authorization(request, "", None, NOW));
     let other = support::Codes::of(&reply);
     assert_eq!(codes.user_code, other.user_code);
     assert_ne!(codes.key, other.key);
-    let had =
-        [&codes.key, &other.key].map(|key| serde_json::to_string(&host.session(key)).unwrap());
-    let error = host
-        .claim(&rotated, &alice(), &codes.user_code, NOW)
-        .unwrap_err();
-    assert_eq!(error, PageError::AmbiguousCode);
-    assert!(error.is_wrong_code());
-    assert_eq!(error.to_string(), PageError::UnknownCode.to_string());
-    let has =
-        [&codes.key, &other.key].map(|key| serde_json::to_string(&host.session(key)).unwrap());
-    assert_eq!(had, has);
+    (host, rotated, codes, other)
 }
 
 /// A server whose key was changed.
@@ -428,6 +556,7 @@ fn u14_a_code_of_a_client_that_is_gone_is_not_entered_and_costs_a_guess() {
             assert_eq!(error, PageError::ClientGone);
             assert!(!error.is_wrong_code());
             assert_eq!(error.to_string(), "this application can no longer sign in");
+            assert!(!claimed(login));
         });
         assert_eq!(guesses_left(&mut login, &alice(), 1), 4);
     }
@@ -444,9 +573,37 @@ fn u14_a_client_that_is_gone_is_not_approved_but_can_be_denied() {
                 login.approve_by(&alice(), 1).unwrap_err(),
                 PageError::ClientGone
             );
+            assert_eq!(login.host.asked, [Question::Load, Question::Client]);
         });
         assert_eq!(login.deny_by(&alice(), 2).unwrap().status(), Status::Denied);
     }
+}
+
+/// Entering again shows the session anew, to a claimant, too.
+#[test]
+fn u14_a_claimant_is_shown_nothing_more_once_the_client_is_gone() {
+    for clients in clients_that_are_gone() {
+        let mut login = claimed_login();
+        let code = login.codes.user_code.clone();
+        login.host.clients = clients;
+        unchanged(&mut login, |login| {
+            let error = enter(login, &alice(), &code, 1).unwrap_err();
+            assert_eq!(error, PageError::ClientGone);
+        });
+    }
+}
+
+/// A code that is wrong for another reason is told so: the client is not asked for.
+#[test]
+fn u14_a_wrong_code_says_nothing_about_its_client() {
+    let mut login = claimed_login();
+    let code = login.codes.user_code.clone();
+    login.host.clients.clear();
+    assert_wrong(
+        enter(&mut login, &bob(), &code, 1),
+        PageError::ClaimedByAnother,
+    );
+    assert_eq!(login.host.asked, [Question::Take, Question::LoadByUserKey]);
 }
 
 /// A registry that answers with another client than the one asked for.
@@ -462,6 +619,13 @@ fn u14_another_client_is_not_the_one_of_the_session() {
     login.host.found = Some(Found::Refused);
     let error = enter(&mut login, &alice(), &code, 1).unwrap_err();
     assert_eq!(error, PageError::ClientGone);
+    assert_eq!(login.status(), Status::Pending);
+    login.host.found = None;
+    login.claim(1);
+    login.host.found = Some(Found::Registered(support::backend()));
+    let error = login.approve_by(&alice(), 2).unwrap_err();
+    assert_eq!(error, PageError::ClientGone);
+    assert_eq!(login.status(), Status::Claimed);
 }
 
 // U4: Pending, unclaimed or claimed by this user.
@@ -522,6 +686,16 @@ fn u4_the_review_shows_client_scopes_age_source_and_the_code_to_compare() {
 }
 
 #[test]
+fn u4_the_review_says_whether_anybody_can_claim_to_be_the_client() {
+    let mut login = Login::of(policy(), support::backend());
+    let code = login.codes.user_code.clone();
+    let review = enter(&mut login, &alice(), &code, 0).unwrap();
+    assert!(!review.is_public_client());
+    assert_eq!(review.client_id(), "client_backend");
+    assert_eq!(review.client_name(), None);
+}
+
+#[test]
 fn u4_the_review_shows_the_source_cut_and_without_control_and_format_characters() {
     let server = server();
     let mut host = Host::new([cli()]);
@@ -567,6 +741,12 @@ fn u4_a_claim_is_tried_three_times() {
         let code = login.codes.user_code.clone();
         login.host.says.extend([Says::Conflict].repeat(losses));
         assert!(enter(&mut login, &alice(), &code, 0).is_ok());
+        // The session and its client are looked up anew; the guess is not taken again.
+        let mut wanted = vec![Question::Take];
+        for _ in 0..=losses {
+            wanted.extend([Question::LoadByUserKey, Question::Client, Question::Change]);
+        }
+        assert_eq!(login.host.asked, wanted);
     }
     let mut login = Login::new();
     let code = login.codes.user_code.clone();
@@ -790,11 +970,15 @@ fn u7_a_decision_that_lost_its_write_is_tried_three_times() {
         login.approve_by(&alice(), 1).unwrap_err(),
         PageError::Unavailable
     );
-    login.host.says.push_back(Says::UnknownDone);
-    assert_eq!(
-        login.approve_by(&alice(), 1).unwrap_err(),
-        PageError::Unavailable
-    );
+    assert_eq!(login.host.count(Question::Change), 3);
+    for says in [Says::UnknownNotDone, Says::UnknownDone] {
+        assert_eq!(login.status(), Status::Claimed);
+        login.host.says.push_back(says);
+        assert_eq!(
+            login.approve_by(&alice(), 1).unwrap_err(),
+            PageError::Unavailable
+        );
+    }
     // It was done: the same again is a success.
     assert!(login.approve_by(&alice(), 2).is_ok());
     assert_eq!(login.host.count(Question::Change), 0);
@@ -921,10 +1105,18 @@ fn u10_another_scope_is_another_decision_and_another_order_is_not() {
             let error = login.consent_by(&alice(), &consent, 1).unwrap_err();
             assert_eq!(error, PageError::Decided);
         }
-        let reordered = Consent::to(scope("profile openid"));
-        let again = login.consent_by(&alice(), &reordered, 1);
-        assert_stands(login, &again);
     });
+    for mut login in [login, active_login()] {
+        unchanged(&mut login, |login| {
+            let reordered = Consent::to(scope("profile openid"));
+            let again = login.consent_by(&alice(), &reordered, 1);
+            assert_stands(login, &again);
+            assert_eq!(login.host.asked, [Question::Load]);
+            let other = Consent::to(scope("openid"));
+            let error = login.consent_by(&alice(), &other, 1).unwrap_err();
+            assert_eq!(error, PageError::Decided);
+        });
+    }
 }
 
 // U11: withdraw by the subject, Approved or Active.
@@ -947,12 +1139,45 @@ fn u11_withdrawing_is_a_guarded_write_and_the_device_gets_nothing() {
 
 #[test]
 fn u11_withdrawing_ends_a_login_whose_device_has_its_tokens() {
-    let mut login = Login::approved_at(0);
-    let _ = login.poll(1);
-    assert_eq!(login.status(), Status::Active);
-    let ended = login.withdraw_by(&alice(), 2).unwrap();
-    assert_eq!(ended.status(), Status::Ended);
-    assert_eq!(ended.granted(), Some(&scope("openid profile")));
+    // Before the code's own end, and long after it: the record is kept for the retention.
+    for (now, end) in [(2, LIFETIME), (10 * LIFETIME, 10 * LIFETIME)] {
+        let mut login = active_login();
+        let mut wanted = login.form();
+        let ended = login.withdraw_by(&alice(), now).unwrap();
+        assert_eq!(login.host.asked, [Question::Load, Question::Change]);
+        let approval = wanted["state"]["active"]["approval"].take();
+        wanted["state"] = json!({ "ended": approval });
+        wanted["version"] = json!(5);
+        wanted["purge_at"] = json!(login::stored_at(end + RETENTION));
+        assert_eq!(login.form(), wanted);
+        assert_eq!(serde_json::to_value(&ended).unwrap(), wanted);
+        assert_eq!(ended.granted(), Some(&scope("openid profile")));
+        // The device is told that its code is not valid.
+        assert_invalid_grant(&login.poll(now + 1).reply, Cause::Ended);
+        let again = login.withdraw_by(&alice(), now + 2);
+        assert_stands(&login, &again);
+    }
+}
+
+#[test]
+fn u11_a_withdrawal_that_lost_its_write_is_tried_three_times() {
+    for losses in 0..3 {
+        let mut login = active_login();
+        login.host.says.extend([Says::Conflict].repeat(losses));
+        assert!(login.withdraw_by(&alice(), 1).is_ok());
+        assert_eq!(login.host.count(Question::Change), losses + 1);
+    }
+    let mut login = active_login();
+    login.host.says.extend([Says::Conflict; 3]);
+    unchanged(&mut login, |login| {
+        let error = login.withdraw_by(&alice(), 1).unwrap_err();
+        assert_eq!(error, PageError::Unavailable);
+    });
+    login.host.says.push_back(Says::UnknownDone);
+    let error = login.withdraw_by(&alice(), 1).unwrap_err();
+    assert_eq!(error, PageError::Unavailable);
+    let again = login.withdraw_by(&alice(), 2);
+    assert_stands(&login, &again);
 }
 
 #[test]

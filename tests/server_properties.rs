@@ -19,32 +19,25 @@ mod support;
 #[path = "support/world.rs"]
 mod world;
 
-use core::fmt::Write as _;
 use core::time::Duration;
 
-use device_flow::memory::Memory;
-use device_flow::server::{
-    Cause, Entry, Form, Grant, HostValue, Incoming, Limit, Policy, Subject, Written,
-};
+use device_flow::code::Entropy;
+use device_flow::server::{Cause, Consent, Policy, RateLimit, Request, Subject};
 use login::invalid_grant_bytes;
-use oracle::{Client, Commit, LIFETIME, Page, Polling, Stale, Typed, User, Verdict};
+use oracle::{
+    ASKED, Client, Commit, How, LIFETIME, Page, Part, Registered, Stale, Token, Typed, User,
+    Verdict,
+};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
 use proptest::strategy::ValueTree as _;
 use proptest::test_runner::TestRunner;
 use serde_json::json;
-use support::{ACCESS_TOKEN, SECRET, alice, backend, builder, cli, keys, policy};
-use world::{Clock, Event, Op, Outcome, World, play, subject, transcript};
+use support::{ACCESS_TOKEN, Host, SECRET, SOURCE, alice, backend, builder, cli, error_body, server};
+use world::{Asked, Clock, Event, Op, Outcome, World, play, subject, transcript};
 
 // The operations, drawn at random.
-
-fn stale() -> impl Strategy<Value = Stale> {
-    prop_oneof![
-        3 => Just(Stale { reads: 0, age: 0 }),
-        1 => (1_u8..=4, 1_u8..=6).prop_map(|(reads, age)| Stale { reads, age }),
-    ]
-}
 
 fn clock() -> impl Strategy<Value = Clock> {
     let edge = || -1_i64..=1;
@@ -53,69 +46,127 @@ fn clock() -> impl Strategy<Value = Clock> {
         4 => edge().prop_map(Clock::PollDue),
         2 => edge().prop_map(Clock::WholeInterval),
         1 => edge().prop_map(Clock::LastAcceptedPoll),
+        2 => edge().prop_map(Clock::EndOfRepetition),
         2 => edge().prop_map(Clock::Expiry),
         1 => (-4001_i64..=1).prop_map(Clock::Expiry),
-        3 => edge().prop_map(Clock::EndOfGrace),
+        2 => edge().prop_map(Clock::EndOfRedeemTime),
         2 => edge().prop_map(Clock::EndOfRetryWindow),
         1 => edge().prop_map(Clock::PurgeTime),
+        4 => edge().prop_map(Clock::EndOfGrace),
+        2 => edge().prop_map(Clock::IdleEnd),
+        1 => edge().prop_map(Clock::AbsoluteEnd),
     ]
 }
 
-fn polling() -> impl Strategy<Value = Polling> {
-    let by = prop_oneof![7 => Just(Client::Own), 1 => Just(Client::Foreign)];
+fn how() -> impl Strategy<Value = How> {
     let verdict = prop_oneof![
-        5 => Just(Verdict::Mints),
+        12 => Just(Verdict::Mints),
         1 => Just(Verdict::CheckFails),
         1 => Just(Verdict::ConsentGone),
         1 => Just(Verdict::MintingFails),
     ];
     let commit = prop_oneof![
-        6 => Just(Commit::Heard),
+        8 => Just(Commit::Heard),
         1 => Just(Commit::UnheardButDone),
         1 => Just(Commit::UnheardAndNotDone),
     ];
+    let stale = prop_oneof![
+        3 => Just(Stale::FRESH),
+        1 => (1_u8..=4, 1_u8..=6).prop_map(|(reads, age)| Stale { reads, age }),
+    ];
+    let rivals = prop_oneof![9 => Just(0_u8), 1 => 1_u8..=5];
+    let down = prop_oneof![
+        16 => Just(None),
+        1 => select(vec![Part::Registry, Part::Quotas, Part::Sessions, Part::Generator]).prop_map(Some),
+    ];
     let saves_pace = prop_oneof![7 => Just(true), 1 => Just(false)];
-    (by, verdict, commit, stale(), saves_pace).prop_map(
-        |(by, verdict, commit, stale, saves_pace)| Polling {
-            by,
-            verdict,
-            commit,
-            stale,
-            saves_pace,
-        },
-    )
+    let how = (verdict, commit, stale, rivals, down, saves_pace);
+    how.prop_map(|(verdict, commit, stale, rivals, down, saves_pace)| How {
+        verdict,
+        commit,
+        stale,
+        rivals,
+        down,
+        saves_pace,
+    })
+}
+
+fn token() -> impl Strategy<Value = Token> {
+    prop_oneof![
+        8 => Just(Token::Sent(0)),
+        4 => Just(Token::Sent(1)),
+        2 => (2_u8..5).prop_map(Token::Sent),
+        1 => Just(Token::OfAnotherLogin),
+        1 => Just(Token::Forged),
+        1 => Just(Token::Malformed),
+    ]
+}
+
+fn registered() -> impl Strategy<Value = Registered> {
+    prop_oneof![
+        4 => Just(Registered::For(ASKED)),
+        4 => select(vec!["openid", "profile offline_access", "email", "offline_access openid"])
+            .prop_map(Registered::For),
+        1 => Just(Registered::WithoutDeviceGrant),
+        1 => Just(Registered::Disabled),
+        1 => Just(Registered::Removed),
+    ]
 }
 
 fn op() -> impl Strategy<Value = Op> {
     let user = || prop_oneof![3 => Just(User::Alice), 1 => Just(User::Bob)];
+    let by = || prop_oneof![9 => Just(Client::Own), 1 => Just(Client::Foreign)];
     let typed =
         prop_oneof![6 => Just(Typed::Right), 1 => Just(Typed::Wrong), 1 => Just(Typed::Malformed)];
-    let rivals = prop_oneof![5 => Just(0_u8), 1 => 1_u8..=3];
     let scope = prop_oneof![
-        4 => Just("openid profile"),
-        1 => select(vec!["openid", "profile", "profile openid", "openid admin", ""]),
+        6 => Just(ASKED),
+        1 => Just("openid offline_access"),
+        1 => select(vec!["openid", "offline_access profile openid", "openid admin", ""]),
+    ];
+    let narrowed = prop_oneof![
+        6 => Just(None),
+        2 => select(vec!["openid", "offline_access openid", "profile", ASKED]).prop_map(Some),
+        1 => select(vec!["openid admin", "profile  openid", "open\"id"]).prop_map(Some),
     ];
     prop_oneof![
-        8 => clock().prop_map(Op::Clock),
-        8 => polling().prop_map(Op::Poll),
-        4 => (user(), typed, rivals, stale())
-            .prop_map(|(by, typed, rivals, stale)| Op::Enter { by, typed, rivals, stale }),
-        3 => (user(), scope, stale()).prop_map(|(user, scope, stale)| Op::Approve(user, scope, stale)),
-        1 => (user(), stale()).prop_map(|(user, stale)| Op::Deny(user, stale)),
-        1 => (user(), stale()).prop_map(|(user, stale)| Op::Withdraw(user, stale)),
-        1 => (user(), stale()).prop_map(|(user, stale)| Op::Release(user, stale)),
+        12 => clock().prop_map(Op::Clock),
+        8 => (by(), how()).prop_map(|(by, how)| Op::Poll(by, how)),
+        12 => (by(), token(), narrowed, how())
+            .prop_map(|(by, token, scope, how)| Op::Refresh(by, token, scope, how)),
+        1 => (by(), token(), how()).prop_map(|(by, token, how)| Op::Revoke(by, token, how)),
+        4 => (user(), typed, how()).prop_map(|(by, typed, how)| Op::Enter(by, typed, how)),
+        3 => (user(), scope, how()).prop_map(|(user, scope, how)| Op::Approve(user, scope, how)),
+        1 => (user(), how()).prop_map(|(user, how)| Op::Deny(user, how)),
+        1 => (user(), how()).prop_map(|(user, how)| Op::Withdraw(user, how)),
+        1 => (user(), how()).prop_map(|(user, how)| Op::Release(user, how)),
+        1 => registered().prop_map(Op::Register),
         1 => Just(Op::Purge),
         1 => Just(Op::LosePace),
     ]
 }
 
+/// The shortest way to the tokens.
+const TO_TOKENS: [Op; 4] = [
+    Op::Poll(Client::Own, How::WELL),
+    Op::Enter(User::Alice, Typed::Right, How::WELL),
+    Op::Approve(User::Alice, ASKED, How::WELL),
+    Op::Poll(Client::Own, How::WELL),
+];
+
+/// Any operations; half of the lists begin with the way to the tokens.
 fn ops() -> impl Strategy<Value = Vec<Op>> {
-    vec(op(), 1..40)
+    (any::<bool>(), vec(op(), 1..40)).prop_map(|(has_tokens, ops)| {
+        let first = if has_tokens { &TO_TOKENS[..] } else { &[] };
+        [first, &ops].concat()
+    })
 }
 
 // The invariants.
 
-const TERMINAL: [&str; 3] = ["denied", "redeemed", "revoked"];
+const TERMINAL: [&str; 2] = ["denied", "ended"];
+
+/// The rows that are decided before anything is loaded.
+const BEFORE_LOADING: [&str; 4] = ["B2", "B7", "B9", "B8 C1 R14"];
 
 fn config(cases: u32) -> ProptestConfig {
     ProptestConfig {
@@ -127,7 +178,7 @@ fn config(cases: u32) -> ProptestConfig {
 }
 
 proptest! {
-    #![proptest_config(config(1024))]
+    #![proptest_config(config(1536))]
 
     /// Answer by answer and record by record.
     #[test]
@@ -144,22 +195,36 @@ proptest! {
 fn the_operations_reach_every_row() {
     let mut runner = TestRunner::deterministic();
     let mut missing: Vec<&str> = vec![
+        "B2",
+        "B7",
+        "B8 C1 R14",
+        "B9",
         "C2",
-        "C3",
+        "C3 R3",
         "C4 Duplicate",
         "C4 Replay",
-        "C5",
+        "C5 R4",
         "C6",
         "C7",
         "C8",
         "C9 C10 C11",
         "C12 C13",
         "C14",
-        "C15",
-        "C16",
+        "C15 R11",
+        "C16 R12",
         "C17",
         "C18",
-        "C19",
+        "C18 R13 R18 503",
+        "C19 R14",
+        "C20",
+        "R2",
+        "R5",
+        "R6 R8",
+        "R7 R10",
+        "R9",
+        "R quota",
+        "R16",
+        "R17",
         "U1",
         "U2",
         "U2 malformed",
@@ -169,25 +234,22 @@ fn the_operations_reach_every_row() {
         "U4",
         "U5",
         "U6",
-        "U7 U9 U11 U12",
+        "U7 U9 U10 U11 U12",
         "U8",
         "U10",
-        "U10 again",
-        "U11 redeemed",
         "U11 undecided",
-        "C18 503",
+        "U14",
+        "unavailable",
     ];
     for _ in 0..2000 {
         let ops = ops().new_tree(&mut runner).unwrap().current();
         for event in transcript(&ops) {
             let row = match event.outcome {
                 Outcome::Quiet => continue,
-                Outcome::Poll { told, .. } if told.row == "C18" && told.status == 503 => "C18 503",
-                Outcome::Poll { told, .. } => told.row,
-                Outcome::Page(Page::Refused(_)) => "U1",
+                Outcome::Reply { told, .. } => told.row,
+                Outcome::Page(Page::RateLimited(_)) => "U1",
                 Outcome::Page(Page::Review) => "U4",
-                Outcome::Page(Page::Done) => "U7 U9 U11 U12",
-                Outcome::Page(Page::StandsAlready) => "U10 again",
+                Outcome::Page(Page::Done) => "U7 U9 U10 U11 U12",
                 Outcome::Page(Page::WrongCode(row) | Page::Error(row)) => row,
             };
             missing.retain(|missing| *missing != row);
@@ -199,7 +261,7 @@ fn the_operations_reach_every_row() {
 proptest! {
     #![proptest_config(config(128))]
 
-    /// At most one success per session, over every interleaving of polls, decisions, withdrawals and purges.
+    /// At most one success per code, over every interleaving of polls, decisions, withdrawals and purges.
     #[test]
     fn invariant_1_at_most_one_success(ops in ops()) {
         let events = transcript(&ops);
@@ -217,18 +279,23 @@ proptest! {
         }
     }
 
-    /// A stored terminal state and its answer never change until purge.
+    /// A stored terminal state and its answer never change until purge. A login that is active ends, or stays.
     #[test]
     fn invariant_3_a_terminal_state_and_its_answer_stand_until_purge(ops in ops()) {
         for event in transcript(&ops) {
             let state = event.before.state();
+            if state == "active" {
+                prop_assert!(matches!(event.after.state(), "active" | "ended" | ""));
+            }
             if !TERMINAL.contains(&state) {
                 continue;
             }
             if !event.after.session.is_null() {
                 prop_assert_eq!(&event.before.session, &event.after.session);
             }
-            if let Some((told, Client::Own, true)) = event.poll() {
+            if let Some((told, Client::Own, true)) = event.poll()
+                && !BEFORE_LOADING.contains(&told.row)
+            {
                 let wanted = if state == "denied" { "access_denied" } else { "invalid_grant" };
                 prop_assert_eq!(told.error.as_deref(), Some(wanted));
                 prop_assert_eq!(told.status, 400);
@@ -239,20 +306,19 @@ proptest! {
     /// As long as no pace is lost, the interval never falls, never passes the cap, and starts at the advertised value.
     #[test]
     fn invariant_4_the_interval_starts_as_advertised_and_never_falls(ops in ops()) {
-        let lossless: Vec<_> = ops.into_iter().filter_map(|op| match op {
+        let lossless = ops.into_iter().filter_map(|op| match op {
             Op::LosePace => None,
-            Op::Poll(polling) => Some(Op::Poll(Polling {
-                stale: Stale { reads: 0, age: 0 },
+            Op::Poll(by, how) => Some(Op::Poll(by, How {
+                stale: Stale::FRESH,
                 saves_pace: true,
-                ..polling
+                ..how
             })),
-            Op::Clock(_) | Op::Enter { .. } | Op::Approve(..) | Op::Deny(..) | Op::Withdraw(..)
-            | Op::Release(..) | Op::Purge => Some(op),
-        }).collect();
-        let mut told_so_far = 2;
-        for event in transcript(&lossless) {
+            _ => Some(op),
+        });
+        let mut told_so_far = 3;
+        for event in transcript(&lossless.collect::<Vec<_>>()) {
             if event.before.pace.is_null() && !event.after.pace.is_null() {
-                prop_assert_eq!(&event.after.pace["interval"], &json!(2));
+                prop_assert_eq!(&event.after.pace["interval"], &json!(3));
             }
             for interval in [
                 event.after.pace["interval"].as_i64(),
@@ -264,31 +330,44 @@ proptest! {
         }
     }
 
-    /// A poll never changes subject, scope, claimant or decision.
+    /// A poll never changes subject, scope, claimant or decision. A refresh and a revocation do not, either.
     #[test]
     fn invariant_6_a_poll_decides_nothing(ops in ops()) {
         for event in transcript(&ops) {
-            if event.poll().is_none() {
+            let Some((asked, ..)) = event.reply() else {
                 continue;
-            }
+            };
             let (before, after) = (&event.before, &event.after);
             prop_assert_eq!(before.fixed(), after.fixed());
             prop_assert_eq!(before.claimant(), after.claimant());
             if before.session != after.session {
-                prop_assert_eq!(before.state(), "approved");
-                prop_assert!(matches!(after.state(), "redeemed" | "revoked"));
-                prop_assert_eq!(before.grant(), after.grant());
+                prop_assert!(match asked {
+                    Asked::Poll => matches!(before.state(), "approved" | "active"),
+                    Asked::Refresh | Asked::Revoke => before.state() == "active",
+                });
+                prop_assert!(matches!(after.state(), "active" | "ended"));
+                prop_assert_eq!(before.approval(), after.approval());
             }
         }
     }
 
-    /// A foreign client changes nothing and learns nothing: C2 and C3 are byte-identical.
+    /// A foreign client changes nothing and learns nothing: C2 and C3 are byte-identical, and so are R2 and R3.
     #[test]
     fn invariant_7_a_foreign_client_changes_and_learns_nothing(ops in ops()) {
         for event in transcript(&ops) {
-            if let Outcome::Poll { bytes, by: Client::Foreign, .. } = &event.outcome {
-                prop_assert_eq!(bytes, &invalid_grant_bytes());
+            if let Outcome::Reply { asked, told, bytes, by: Client::Foreign, .. } = &event.outcome {
                 prop_assert_eq!(&event.before, &event.after);
+                let mut wanted = invalid_grant_bytes();
+                if *asked == Asked::Refresh {
+                    wanted.2 = error_body("invalid_grant", "the refresh token is not valid");
+                }
+                if told.status == 503 {
+                    prop_assert_eq!(told.row, "B8 C1 R14");
+                } else if *asked == Asked::Revoke {
+                    prop_assert_eq!((bytes.0, &*bytes.2), (200, ""));
+                } else {
+                    prop_assert_eq!(bytes, &wanted);
+                }
             }
         }
     }
@@ -306,7 +385,7 @@ proptest! {
                 prop_assert_eq!(&event.before.session, &event.after.session);
             }
             let rejected = told.error.as_deref() == Some("slow_down");
-            if rejected && rejected_before && fresh {
+            if rejected && rejected_before && fresh || told.row == "C20" {
                 prop_assert_eq!(&event.before.pace, &event.after.pace);
             }
             // Rejected, and the rejection was saved: the pace says so.
@@ -325,9 +404,10 @@ proptest! {
         let events = transcript(&ops);
         for (op, event) in ops.iter().zip(&events) {
             let by = match op {
-                Op::Enter { by, .. } | Op::Approve(by, ..) | Op::Deny(by, _)
+                Op::Enter(by, ..) | Op::Approve(by, ..) | Op::Deny(by, _)
                 | Op::Withdraw(by, _) | Op::Release(by, _) => Some(subject(*by)),
-                Op::Clock(_) | Op::Poll(_) | Op::Purge | Op::LosePace => None,
+                Op::Clock(_) | Op::Poll(..) | Op::Refresh(..) | Op::Revoke(..) | Op::Register(_)
+                | Op::Purge | Op::LosePace => None,
             };
             if event.before.session == event.after.session || event.after.session.is_null() {
                 continue;
@@ -341,8 +421,9 @@ proptest! {
                     claimant = None;
                 }
                 "approved" | "denied" => prop_assert_eq!(by, claimant.as_deref()),
-                // By the claimant, or by the host at a poll.
-                "redeemed" | "revoked" => prop_assert!(by.is_none() || by == claimant.as_deref()),
+                "active" => prop_assert_eq!(by, None),
+                // By the claimant, or at a request of a client.
+                "ended" => prop_assert!(by.is_none() || by == claimant.as_deref()),
                 other => panic!("{other} is no state"),
             }
             prop_assert_eq!(event.after.claimant(), claimant.as_deref());
@@ -360,15 +441,18 @@ proptest! {
         let mut world = World::new();
         world.shown = Some(String::new());
         let _ = play(&mut world, &ops);
-        let shown = world.shown.take().unwrap();
+        let shown = world.shown.take().unwrap().to_lowercase();
         let codes = &world.codes;
-        for secret in [&codes.device_code, &codes.user_code, &codes.user_code.replace('-', ""), ACCESS_TOKEN] {
-            prop_assert!(!shown.contains(secret));
-            prop_assert!(!shown.to_lowercase().contains(&secret.to_lowercase()));
+        let codes = [&codes.device_code, &codes.user_code, &codes.user_code.replace('-', "")];
+        let codes = codes.into_iter().map(String::as_str);
+        // Of a refresh token, what comes after the key of the session, which may be logged: 32 octets of 80.
+        let tokens = world.sent.iter().map(|token| &token[43..]);
+        for secret in codes.chain(tokens).chain([ACCESS_TOKEN]) {
+            prop_assert!(!shown.contains(&secret.to_lowercase()));
         }
     }
 
-    /// No input of any kind panics: any bytes as body, header and media type, through every step that they reach.
+    /// No input of any kind panics: any bytes as body, header and media type, at every endpoint.
     #[test]
     fn invariant_11_no_request_panics(
         method in prop_oneof![9 => Just("POST".to_owned()), 1 => any::<String>()],
@@ -377,66 +461,197 @@ proptest! {
         body in body(),
         now in any::<i64>(),
     ) {
-        let policy = policy();
-        let clients = [cli(), backend()];
-        let incoming = Incoming::new(&method, &body)
+        let server = server();
+        let mut host = Host::new([cli(), backend()]);
+        let request = Request::new(&method, &body)
             .content_type(&media)
             .authorization(headers.iter().map(String::as_bytes));
         let now = moment(now);
-        let mut shown = format!("{incoming:?}");
-        if let Ok(form) = Form::read(incoming, &policy) {
-            write!(shown, "{form:?}").unwrap();
-            if let Ok(Grant::DeviceCode(request)) = form.grant() {
-                write!(shown, "{request:?} {:?}", request.presented()).unwrap();
-                let known = clients.iter().find(|own| Some(own.client_id()) == request.client_id());
-                if let Ok(mut poll) = request.authenticate(known) {
-                    write!(shown, "{poll:?}").unwrap();
-                    let polled = poll.decide(None, now);
-                    write!(shown, "{polled:?}").unwrap();
-                }
-            }
-            if let Ok(request) = form.device_authorization() {
-                let known = clients.iter().find(|own| Some(own.client_id()) == request.client_id());
-                if let Ok(mut issuing) = request.authenticate(known) {
-                    write!(shown, "{issuing:?}").unwrap();
-                    if let Ok(issuance) = issuing.draw(support::entropy(5), &keys(), now) {
-                        write!(shown, "{issuance:?}").unwrap();
-                    }
-                }
-            }
-        }
-        prop_assert!(!shown.contains(SECRET));
+        let replies = [
+            host.run(server.token(request, SOURCE, now)),
+            host.run(server.device_authorization(request, SOURCE, None, now)),
+            host.run(server.revocation(request, SOURCE, now)),
+        ];
+        let client = host.run(server.client(request, SOURCE, now));
+        prop_assert!(!format!("{request:?} {replies:?} {client:?}").contains(SECRET));
     }
 
     /// No code that a user types panics.
     #[test]
     fn invariant_11_no_entry_panics(typed in any::<String>(), now in any::<i64>()) {
-        let (policy, keys, user) = (policy(), keys(), alice());
-        let mut entry = Entry::new(&typed, &user, &keys, &policy);
-        let guess = entry.pay(None, moment(now)).unwrap();
-        let paid = guess.settle(Written::Won).unwrap();
-        prop_assert!(paid.user_keys().count() <= 1);
-        prop_assert!(paid.enter(None, moment(now)).is_err());
+        let mut host = Host::new([cli()]);
+        let entered = host.run(server().enter(&typed, &alice(), &typed, moment(now)));
+        prop_assert!(entered.is_err_and(|error| error.is_wrong_code()));
     }
 
     /// No reading of the clock panics, and none makes an expired code pending.
     #[test]
-    fn invariant_11_no_clock_reading_panics(issued in any::<i64>(), now in any::<i64>(), decided in any::<i64>()) {
-        let (policy, client) = (policy(), cli());
-        let mut store = Memory::new();
-        let codes = support::issue(&mut store, &policy, &client, 1, moment(issued));
-        let reply = support::poll(&mut store, &policy, &client, &codes.device_code, moment(now));
-        let late = i128::from(now) - i128::from(issued) >= i128::from(LIFETIME);
+    fn invariant_11_no_clock_reading_panics(readings in any::<[i64; 6]>()) {
+        let [issued, polled, entered, decided, redeemed, refreshed] = readings;
+        let (server, user) = (server(), alice());
+        let client = cli().allow_scope(ASKED.parse().unwrap());
+        let mut host = Host::new([client.clone()]);
+        let codes = host.issue_for(&server, &client, 1, "openid+offline_access", moment(issued));
+        let reply = host.poll(&server, &client, &codes.device_code, moment(polled));
+        let late = i128::from(polled) - i128::from(issued) >= i128::from(LIFETIME);
         if late && reply.cause() == Cause::Pending {
             // At the end of the calendar the lifetime is cut, never prolonged.
-            prop_assert!(moment(now) < store.load(&codes.key).unwrap().session.expires_at());
+            prop_assert!(moment(polled) < host.session(&codes.key).unwrap().expires_at());
         }
-        let session = &store.load(&codes.key).unwrap().session;
-        let user = alice();
-        let _ = session.approve(&user, session.scope(), HostValue::default(), &policy, moment(decided));
-        let _ = session.deny(&user, moment(decided));
-        let _ = store.purge(moment(decided));
+        let entered = moment(entered);
+        let _ = host.claim(&server, &user, &codes.user_code, entered);
+        let consent = Consent::to_all();
+        let _ = host.run(server.approve(&codes.key, &user, &consent, moment(decided)));
+        let reply = host.poll(&server, &client, &codes.device_code, moment(redeemed));
+        if reply.cause() == Cause::Granted {
+            let token = support::refresh_token(&reply);
+            let _ = host.refresh(&server, &client, &token, moment(refreshed));
+            let _ = host.refresh(&server, &client, &token, moment(issued));
+            let _ = host.revoke(&server, &client, &token, moment(polled));
+        }
+        let _ = host.run(server.deny(&codes.key, &user, moment(decided)));
+        let _ = host.run(server.withdraw(&codes.key, &user, moment(decided)));
+        let _ = host.store.purge(moment(decided));
     }
+
+    // The invariants of the refresh.
+
+    /// No refresh and no other success after the end, purged or not.
+    #[test]
+    fn refresh_1_no_tokens_after_the_end(ops in ops()) {
+        let mut is_over = false;
+        for event in transcript(&ops) {
+            is_over |= TERMINAL.contains(&event.before.state());
+            let Some((asked, told, by, _)) = event.reply() else {
+                continue;
+            };
+            let grants = told.status == 200 && asked != Asked::Revoke;
+            prop_assert!(!grants || !is_over && by == Client::Own);
+            if grants && asked == Asked::Refresh {
+                prop_assert_eq!((event.before.state(), event.after.state()), ("active", "active"));
+                let (before, after) = (event.before.rotation(), event.after.rotation());
+                prop_assert_ne!(&before["current"], &after["current"]);
+            }
+        }
+    }
+
+    /// Of all the refresh tokens that were ever sent, one at most is good after a quiet moment longer than the grace.
+    #[test]
+    fn refresh_2_after_the_grace_one_token_is_good_at_most(ops in ops()) {
+        let ops = [&ops[..], &[Op::Register(Registered::For(ASKED))]].concat();
+        let events = transcript(&ops);
+        let last = events.iter().map(|event| event.now).max().unwrap_or(0);
+        // By then all quotas are full again, too.
+        let quiet = last + oracle::GRACE + oracle::REFRESHES.0 * oracle::REFRESHES.1;
+        let mut good = 0;
+        for ago in 0..5 {
+            let mut world = World::new();
+            let _ = play(&mut world, &ops);
+            let refresh = Op::Refresh(Client::Own, Token::Sent(ago), None, How::WELL);
+            let Outcome::Reply { told, .. } = world.play(refresh, quiet) else {
+                panic!("a refresh has an answer")
+            };
+            good += usize::from(told.status == 200);
+        }
+        prop_assert!(good <= 1);
+    }
+
+    /// A thief who has the token of the owner and uses it, as the owner does, ends the login: whoever of them succeeded first
+    /// holds a token that is void, and the next use of that is the end.
+    #[test]
+    fn refresh_3_a_thief_and_the_owner_who_both_refresh_end_the_login(
+        turns in vec((any::<bool>(), prop_oneof![0..2 * oracle::GRACE, select(vec![0, 1, oracle::GRACE - 1, oracle::GRACE])]), 1..12),
+    ) {
+        let mut world = World::new();
+        let _ = play(&mut world, &TO_TOKENS);
+        // Of each: the place of its token among those that were sent, and how often it was answered.
+        let (mut held, mut answered) = ([0, 0], [0, 0]);
+        let mut loser = None;
+        let mut now = 0;
+        for (who, gap) in turns {
+            now += gap;
+            let who = usize::from(who);
+            let ago = u8::try_from(world.sent.len() - 1 - held[who]).unwrap();
+            let refresh = Op::Refresh(Client::Own, Token::Sent(ago), None, How::WELL);
+            let Outcome::Reply { told, .. } = world.play(refresh, now) else {
+                panic!("a refresh has an answer")
+            };
+            if told.status == 429 {
+                continue;
+            }
+            if told.status == 200 {
+                prop_assert_ne!(loser, Some(who));
+                held[who] = world.sent.len() - 1;
+                if answered[who] == 0 && answered[1 - who] > 0 {
+                    loser = Some(1 - who);
+                }
+            } else {
+                prop_assert!(is_over(&mut world, now));
+            }
+            answered[who] += 1;
+        }
+        prop_assert!(answered.iter().any(|times| *times < 2) || is_over(&mut world, now));
+    }
+
+    /// A refresh whose answer was lost, whatever became of it at the server, may be sent again within the grace: that never ends
+    /// the login.
+    #[test]
+    fn refresh_4_a_lost_answer_that_is_sent_again_within_the_grace_ends_nothing(
+        rounds in vec((vec(how(), 0..3), 0_u8..3, 1_u8..4, 0..oracle::GRACE), 1..6),
+    ) {
+        let mut world = World::new();
+        let _ = play(&mut world, &TO_TOKENS);
+        // What is read later is no older than the redemption.
+        let _ = [0; 4].map(|past| world.play(Op::Clock(Clock::By(past)), 0));
+        let mut now = 0;
+        for (lost, reads, age, gap) in rounds {
+            let held = world.sent.len();
+            let first = now;
+            let last = How { stale: Stale { reads, age }, ..How::WELL };
+            let hows = lost.into_iter().filter(|how| how.verdict != Verdict::ConsentGone && how.rivals == 0);
+            let hows: Vec<_> = hows.chain([last]).collect();
+            let steps = i64::try_from(hows.len()).unwrap();
+            for (step, how) in (1..).zip(hows) {
+                let ago = u8::try_from(world.sent.len() - held).unwrap();
+                let how = How { stale: Stale { reads: how.stale.reads.min(2), age: how.stale.age.min(3) }, ..how };
+                let refresh = Op::Refresh(Client::Own, Token::Sent(ago), None, how);
+                let Outcome::Reply { told, .. } = world.play(refresh, now) else {
+                    panic!("a refresh has an answer")
+                };
+                prop_assert_ne!(told.error.as_deref(), Some("invalid_grant"));
+                if step == steps {
+                    prop_assert_eq!(told.status, 200);
+                } else {
+                    now = first + gap * step / steps;
+                }
+            }
+            now += oracle::REFRESHES.0 * oracle::REFRESHES.1;
+        }
+    }
+
+    /// A revocation that was answered well has ended the login.
+    #[test]
+    fn refresh_5_a_revoked_login_is_over(ops in ops()) {
+        let events = transcript(&ops);
+        let mut any_sent = false;
+        for (op, event) in ops.iter().zip(&events) {
+            if let Op::Revoke(Client::Own, Token::Sent(0), _) = op
+                && let Some((_, told, _, true)) = event.reply()
+                && told.status == 200
+            {
+                prop_assert!(!any_sent || matches!(event.after.state(), "ended" | ""));
+            }
+            any_sent |= event.reply().is_some_and(|(_, told, ..)| told.has_refresh_token);
+        }
+    }
+}
+
+/// Whether a poll with the code finds the login ended.
+fn is_over(world: &mut World, now: i64) -> bool {
+    let Outcome::Reply { told, .. } = world.play(Op::Poll(Client::Own, How::WELL), now) else {
+        panic!("a poll has an answer")
+    };
+    told.row == "C5 R4"
 }
 
 /// Any moment that the type at the border can tell: the number is folded into its range.
@@ -465,14 +680,14 @@ fn body() -> impl Strategy<Value = Vec<u8>> {
     let name = prop_oneof![
         6 => select(vec![
             "grant_type", "device_code", "client_id", "client_secret", "scope", "client_assertion",
-            "client_assertion_type", "resource", "%67rant_type",
+            "client_assertion_type", "resource", "%67rant_type", "refresh_token", "token",
         ]).prop_map(str::to_owned),
         1 => "[a-z%&=+]{0,8}",
     ];
     let value = prop_oneof![
         4 => select(vec![
             support::GRANT, "urn:ietf:params:oauth:grant-type:device_code", support::CLI,
-            support::BACKEND, SECRET, support::NO_CODE, "openid+profile", "",
+            support::BACKEND, SECRET, support::NO_CODE, "openid+profile", "", "refresh_token",
         ]).prop_map(str::to_owned),
         1 => "[ -~é]{0,50}",
     ];
@@ -488,7 +703,7 @@ fn body() -> impl Strategy<Value = Vec<u8>> {
 /// Polls at the moments that `gap` gives after the interval told, and hands each answer on.
 fn device(policy: Policy, mut gap: impl FnMut(u64) -> u64, mut told: impl FnMut(u64, Cause)) {
     let mut login = login::Login::of(policy, cli());
-    let mut interval = login.policy.interval().as_secs();
+    let mut interval = login.server.policy().interval().as_secs();
     let mut now = gap(0);
     for _ in 0..300 {
         let reply = login.poll(i64::try_from(now).unwrap()).reply;
@@ -502,14 +717,13 @@ fn device(policy: Policy, mut gap: impl FnMut(u64) -> u64, mut told: impl FnMut(
 
 /// Any policy that paces, with the longest lifetime, and its cap in milliseconds.
 fn pacing() -> impl Strategy<Value = (Policy, u64)> {
-    (1_u64..=60, 5_u64..=20, 0_u64..=60).prop_map(|(interval, step, room)| {
+    (1_u64..=60, 0_u64..=240).prop_map(|(interval, room)| {
         let cap = interval + room;
         let policy = builder()
             .interval(Duration::from_secs(interval))
-            .step(Duration::from_secs(step))
             .cap(Duration::from_secs(cap))
             .lifetime(Duration::from_hours(24))
-            .guess_limit(Limit::new(5, Duration::from_hours(1)).unwrap())
+            .guess_limit(RateLimit::new(5, Duration::from_hours(1)).unwrap())
             .build();
         (policy.unwrap(), cap * 1000)
     })
@@ -548,7 +762,7 @@ proptest! {
         device(policy, |_| gap, |now, cause| {
             if cause == Cause::Pending {
                 last = now;
-            } else if cause == Cause::TooFast {
+            } else if matches!(cause, Cause::TooFast | Cause::Repeated) {
                 assert!(now - last <= cap + gap, "{now} after {last}");
             } else {
                 assert_eq!(cause, Cause::Expired);

@@ -561,7 +561,6 @@ fn r10_a_clock_that_went_back_takes_no_time_from_the_login() {
     let mut active = Active::new();
     let first = active.first.clone();
     let second = active.next(&first, 100 * SECOND);
-    let dbg = active.refresh(&second, -DAY); eprintln!("DBG {:?} {:?}", dbg, active.login.host.asked);
     let third = active.next(&second, 0);
     let wanted = json!({
         "current": digest_of(&third),

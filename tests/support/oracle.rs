@@ -2,8 +2,8 @@
 //!
 //! It knows nothing of the crate under test. Moments are milliseconds after issuance, states are plain data, and each answer
 //! names its row. Interval and cap are chosen so that both halves of the tolerance matter, and so that no number of steps
-//! ends at the cap: 2 s, 7 s, 11 s. All else is the default policy: step 5 s, lifetime 300 s, retention 300 s,
-//! retry window 10 s, five guesses at once and one a minute.
+//! ends at the cap: 3 s, 8 s, 11 s. A refresh token lives as shortly as a policy allows, so that its ends are reached. All else is
+//! the default policy: step 5 s, lifetime 300 s, retention 300 s, grace 30 s, five guesses at once and one a minute.
 
 #![allow(
     clippy::arithmetic_side_effects,
@@ -13,18 +13,31 @@
 
 use core::fmt;
 
-pub(crate) const INTERVAL: i64 = 2000;
+pub(crate) const INTERVAL: i64 = 3000;
 const STEP: i64 = 5000;
 pub(crate) const CAP: i64 = 11_000;
 pub(crate) const LIFETIME: i64 = 300_000;
 const RETENTION: i64 = 300_000;
-const RETRY_WINDOW: i64 = 10_000;
-const GUESSES: i64 = 5;
-const GUESS_PERIOD: i64 = 60_000;
+pub(crate) const RETRY_WINDOW: i64 = 1500;
+pub(crate) const GRACE: i64 = 30_000;
+pub(crate) const IDLE: i64 = 600_000;
+pub(crate) const ABSOLUTE: i64 = 1_500_000;
+/// A poll so soon after an accepted one is the same, repeated on the way (C20).
+const REPEATED: i64 = 1000;
 const ATTEMPTS: u8 = 3;
 
+/// How many may be taken at once from a quota, and the time until one is given back.
+type Limit = (i64, i64);
+const GUESSES: Limit = (5, 60_000);
+pub(crate) const REFRESHES: Limit = (4, 20_000);
+/// A quota that says nothing any more is kept for this long.
+const QUOTA_KEPT: i64 = 60_000;
+
 /// What the device asked for.
-pub(crate) const ASKED: &str = "openid profile";
+pub(crate) const ASKED: &str = "openid profile offline_access";
+
+/// The scope token that asks for a refresh token.
+const OFFLINE: &str = "offline_access";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum User {
@@ -38,7 +51,17 @@ pub(crate) enum Client {
     Foreign,
 }
 
-/// What the host says of a redemption before it writes.
+/// What the registration of the own client says now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Registered {
+    /// It may ask for this.
+    For(&'static str),
+    WithoutDeviceGrant,
+    Disabled,
+    Removed,
+}
+
+/// What the host says of a grant before it writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
     Mints,
@@ -55,6 +78,15 @@ pub(crate) enum Commit {
     UnheardAndNotDone,
 }
 
+/// A part of the host that cannot answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Part {
+    Registry,
+    Quotas,
+    Sessions,
+    Generator,
+}
+
 /// Which of the reads of an operation are of an older copy, and how many operations older.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Stale {
@@ -62,22 +94,55 @@ pub(crate) struct Stale {
     pub(crate) age: u8,
 }
 
-impl fmt::Debug for Stale {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.reads {
-            0 => f.write_str("fresh"),
-            reads => write!(f, "{reads} reads stale by {}", self.age),
-        }
-    }
+impl Stale {
+    pub(crate) const FRESH: Self = Self { reads: 0, age: 0 };
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Polling {
-    pub(crate) by: Client,
+/// How the host behaves during one exchange.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct How {
     pub(crate) verdict: Verdict,
     pub(crate) commit: Commit,
     pub(crate) stale: Stale,
+    /// So many other requests take from the same quota first.
+    pub(crate) rivals: u8,
+    pub(crate) down: Option<Part>,
     pub(crate) saves_pace: bool,
+}
+
+impl How {
+    /// As it should.
+    pub(crate) const WELL: Self = Self {
+        verdict: Verdict::Mints,
+        commit: Commit::Heard,
+        stale: Stale::FRESH,
+        rivals: 0,
+        down: None,
+        saves_pace: true,
+    };
+}
+
+/// What differs from [`How::WELL`].
+impl fmt::Debug for How {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("host")?;
+        if self.verdict != Verdict::Mints {
+            write!(f, " {:?}", self.verdict)?;
+        }
+        if self.commit != Commit::Heard {
+            write!(f, " {:?}", self.commit)?;
+        }
+        if self.stale.reads > 0 {
+            write!(f, " {} reads stale by {}", self.stale.reads, self.stale.age)?;
+        }
+        if self.rivals > 0 {
+            write!(f, " {} rivals", self.rivals)?;
+        }
+        if let Some(part) = self.down {
+            write!(f, " without {part:?}")?;
+        }
+        f.write_str(if self.saves_pace { "" } else { " pace lost" })
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,7 +152,23 @@ pub(crate) enum Typed {
     Malformed,
 }
 
-/// What a poll is told.
+/// A refresh token that somebody presents.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Token {
+    /// One that was sent: the last one, the one before that, and so on. If none was: malformed.
+    Sent(u8),
+    /// Of a login that is not stored.
+    OfAnotherLogin,
+    /// Of the right form, with a tag that the server did not make.
+    Forged,
+    /// Of no form at all.
+    Malformed,
+}
+
+/// The secret of a refresh token: the number of the operation that drew it.
+type Secret = usize;
+
+/// What a client is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Told {
     pub(crate) row: &'static str,
@@ -102,17 +183,18 @@ pub(crate) struct Told {
     pub(crate) since: Option<i64>,
     /// The scope of a success.
     pub(crate) scope: Option<String>,
+    pub(crate) has_refresh_token: bool,
 }
 
 /// What the page is told of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Page {
-    /// U1, with the time to try again where the quota says it.
-    Refused(Option<i64>),
+    /// U1, with the time to try again.
+    RateLimited(i64),
     WrongCode(&'static str),
     Review,
+    /// Whether it is done now, or stood already.
     Done,
-    StandsAlready,
     Error(&'static str),
 }
 
@@ -125,13 +207,28 @@ pub(crate) struct Grant {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Login {
+    pub(crate) grant: Grant,
+    pub(crate) redeemed_at: i64,
+    pub(crate) refresh: Option<Rotation>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Rotation {
+    pub(crate) current: Secret,
+    pub(crate) previous: Option<Secret>,
+    pub(crate) rotated_at: i64,
+    pub(crate) until: i64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum State {
     Pending,
     Claimed(User),
     Approved(Grant),
     Denied(User),
-    Redeemed(Grant, i64),
-    Revoked(Grant),
+    Active(Login),
+    Ended(Grant),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -163,14 +260,19 @@ type Read = (Option<Session>, Option<Pace>);
 pub(crate) struct Oracle {
     pub(crate) session: Option<Session>,
     pub(crate) pace: Option<Pace>,
+    registered: Registered,
+    /// By user. Each quota is the moment at which all is given back.
     guesses: [Option<i64>; 2],
+    refreshes: Option<i64>,
+    /// The refresh tokens that were sent, in order.
+    sent: Vec<Secret>,
     /// What was stored after each operation so far.
     history: Vec<Read>,
 }
 
 enum Written {
-    Won,
-    Lost,
+    Committed,
+    Conflict,
     Unknown,
 }
 
@@ -184,9 +286,16 @@ impl Oracle {
         Self {
             session: session.clone(),
             pace: None,
+            registered: Registered::For(ASKED),
             guesses: [None, None],
+            refreshes: None,
+            sent: Vec::new(),
             history: vec![(session, None)],
         }
+    }
+
+    pub(crate) fn register(&mut self, registered: Registered) {
+        self.registered = registered;
     }
 
     /// To be called after each operation.
@@ -194,62 +303,110 @@ impl Oracle {
         self.history.push((self.session.clone(), self.pace));
     }
 
-    fn read(&self, attempt: u8, stale: Stale) -> Read {
-        if attempt >= stale.reads {
+    /// The number of the operation that is played, which is also the secret that it draws.
+    fn operation(&self) -> usize {
+        self.history.len()
+    }
+
+    fn read(&self, attempt: u8, how: How) -> Read {
+        if attempt >= how.stale.reads {
             return (self.session.clone(), self.pace);
         }
         let newest = self.history.len() - 1;
-        self.history[newest.saturating_sub(stale.age.into())].clone()
+        self.history[newest.saturating_sub(how.stale.age.into())].clone()
     }
 
     /// A guarded write: where the version is still the one that was read; never inserts.
-    fn write(&mut self, version: u64, state: State, commit: Commit) -> Written {
-        let mut written = Written::Lost;
-        if commit == Commit::UnheardAndNotDone {
+    fn write(&mut self, version: u64, state: State, how: How, now: i64) -> Written {
+        let mut written = Written::Conflict;
+        if how.commit == Commit::UnheardAndNotDone {
             return Written::Unknown;
         }
         if let Some(session) = &mut self.session
             && session.version == version
         {
-            if let State::Approved(grant) = &state {
-                session.purge_at = LIFETIME.max(grant.redeemable_until) + RETENTION;
-            }
+            session.purge_at = match &state {
+                State::Approved(grant) => LIFETIME.max(grant.redeemable_until) + RETENTION,
+                State::Active(login) => {
+                    let until = login.refresh.map(|refresh| refresh.until + RETENTION);
+                    until.map_or(session.purge_at, |until| session.purge_at.max(until))
+                }
+                State::Ended(grant) => grant.redeemable_until.max(now) + RETENTION,
+                State::Pending | State::Claimed(_) | State::Denied(_) => session.purge_at,
+            };
             session.state = state;
             session.version += 1;
-            written = Written::Won;
+            written = Written::Committed;
         }
-        match commit {
+        match how.commit {
             Commit::Heard => written,
             Commit::UnheardButDone | Commit::UnheardAndNotDone => Written::Unknown,
         }
     }
 
+    // Table B, where the client has no secret or the right one.
+
+    fn client(&self, by: Client, how: How) -> Option<Told> {
+        let row = match (by, self.registered) {
+            // Whether there is a quota left is asked before a secret is compared.
+            (Client::Foreign, _) if how.down == Some(Part::Quotas) => return Some(down()),
+            _ if how.down == Some(Part::Registry) => return Some(down()),
+            (Client::Foreign, _) | (Client::Own, Registered::For(_)) => return None,
+            (Client::Own, Registered::WithoutDeviceGrant) => {
+                return Some(refused("B9", "unauthorized_client"));
+            }
+            (Client::Own, Registered::Disabled) => "B7",
+            (Client::Own, Registered::Removed) => "B2",
+        };
+        Some(Told {
+            status: 401,
+            ..refused(row, "invalid_client")
+        })
+    }
+
+    /// What of a scope the client may ask for now; none if that is nothing.
+    fn allowed(&self, scope: &str) -> Option<String> {
+        let Registered::For(allowed) = self.registered else {
+            return None;
+        };
+        let kept = |token: &&str| tokens(allowed).any(|allowed| allowed == *token);
+        let kept: Vec<_> = tokens(scope).filter(kept).collect();
+        (!kept.is_empty()).then(|| kept.join(" "))
+    }
+
     // Table C.
 
-    pub(crate) fn poll(&mut self, polling: Polling, now: i64) -> Told {
+    pub(crate) fn poll(&mut self, by: Client, how: How, now: i64) -> Told {
+        if let Some(told) = self.client(by, how) {
+            return told;
+        }
+        let mut lost = "";
         for attempt in 0..ATTEMPTS {
-            let (session, pace) = self.read(attempt, polling.stale);
+            if how.down == Some(Part::Sessions) {
+                return down();
+            }
+            let (session, pace) = self.read(attempt, how);
             let Some(session) = session else {
                 return refused("C2", "invalid_grant");
             };
-            if polling.by == Client::Foreign {
-                return refused("C3", "invalid_grant");
+            if by == Client::Foreign {
+                return refused("C3 R3", "invalid_grant");
             }
+            let mut told = refused("", "invalid_grant");
             let (next, row) = match session.state {
-                State::Redeemed(..) if attempt > 0 => return refused("C18", "invalid_grant"),
-                State::Redeemed(_, at) => {
-                    let since = (now - at).max(0);
-                    let row = if since < RETRY_WINDOW {
-                        "C4 Duplicate"
-                    } else {
-                        "C4 Replay"
-                    };
-                    return Told {
-                        since: Some(since),
-                        ..refused(row, "invalid_grant")
-                    };
+                State::Active(_) if attempt > 0 && lost != "C4 Replay" => {
+                    return refused("C18", "invalid_grant");
                 }
-                State::Revoked(_) => return refused("C5", "invalid_grant"),
+                State::Active(login) => {
+                    let since = (now - login.redeemed_at).max(0);
+                    told.since = Some(since);
+                    if since < RETRY_WINDOW {
+                        let row = "C4 Duplicate";
+                        return Told { row, ..told };
+                    }
+                    (State::Ended(login.grant), "C4 Replay")
+                }
+                State::Ended(_) => return refused("C5 R4", "invalid_grant"),
                 State::Denied(_) => return refused("C6", "access_denied"),
                 State::Pending | State::Claimed(_) if now >= LIFETIME => {
                     return refused("C7", "expired_token");
@@ -257,35 +414,59 @@ impl Oracle {
                 State::Approved(grant) if now >= grant.redeemable_until => {
                     return refused("C8", "expired_token");
                 }
-                State::Pending | State::Claimed(_) => {
-                    return self.wait(pace, polling.saves_pace, now);
-                }
-                State::Approved(grant) => match polling.verdict {
-                    Verdict::CheckFails => return refused("C14", "use_dpop_nonce"),
-                    Verdict::ConsentGone => (State::Revoked(grant), "C15"),
-                    Verdict::MintingFails => return unavailable("C16"),
-                    Verdict::Mints => (State::Redeemed(grant, now), "C17"),
+                State::Pending | State::Claimed(_) => return self.wait(pace, how, now),
+                State::Approved(grant) => match self.allowed(grant.scope) {
+                    None => (State::Ended(grant), "C15 R11"),
+                    Some(scope) => {
+                        let is_refreshable = tokens(&scope).any(|token| token == OFFLINE);
+                        if is_refreshable && how.down == Some(Part::Generator) {
+                            return down();
+                        }
+                        told = granted("C17", &scope, is_refreshable);
+                        match how.verdict {
+                            Verdict::CheckFails => return refused("C14", "use_dpop_nonce"),
+                            Verdict::ConsentGone => {
+                                told = refused("", "invalid_grant");
+                                (State::Ended(grant), "C15 R11")
+                            }
+                            Verdict::MintingFails => return unavailable("C16 R12"),
+                            Verdict::Mints => {
+                                let refresh = is_refreshable.then(|| Rotation {
+                                    current: self.operation(),
+                                    previous: None,
+                                    rotated_at: now,
+                                    until: (now + IDLE).min(now + ABSOLUTE),
+                                });
+                                let login = Login {
+                                    grant,
+                                    redeemed_at: now,
+                                    refresh,
+                                };
+                                (State::Active(login), "C17")
+                            }
+                        }
+                    }
                 },
             };
-            let scope = match &next {
-                State::Redeemed(grant, _) => grant.scope,
-                State::Pending
-                | State::Claimed(_)
-                | State::Approved(_)
-                | State::Denied(_)
-                | State::Revoked(_) => "",
-            };
-            match self.write(session.version, next, polling.commit) {
-                Written::Won if row == "C15" => return refused("C15", "invalid_grant"),
-                Written::Won => return granted(scope),
-                Written::Unknown => return unavailable("C19"),
-                Written::Lost => {}
+            told.row = row;
+            match self.write(session.version, next, how, now) {
+                Written::Committed => return self.send(told),
+                Written::Unknown => return unavailable("C19 R14"),
+                Written::Conflict => lost = row,
             }
         }
-        unavailable("C18")
+        unavailable("C18 R13 R18 503")
     }
 
-    fn wait(&mut self, pace: Option<Pace>, saves: bool, now: i64) -> Told {
+    /// Remembers a refresh token that is sent.
+    fn send(&mut self, told: Told) -> Told {
+        if told.has_refresh_token {
+            self.sent.push(self.operation());
+        }
+        told
+    }
+
+    fn wait(&mut self, pace: Option<Pace>, how: How, now: i64) -> Told {
         let accepted = |interval| Pace {
             last: now,
             interval,
@@ -295,6 +476,9 @@ impl Oracle {
             None => (pending(), Some(accepted(INTERVAL))), // C10
             Some(pace) if now < pace.last => (pending(), Some(accepted(pace.interval))), // C9
             Some(pace) if now >= pace.due() => (pending(), Some(accepted(pace.interval))), // C11
+            Some(pace) if now - pace.last < REPEATED => {
+                (refused("C20", "authorization_pending"), None)
+            }
             Some(pace) if pace.widened || pace.interval >= CAP => (slow_down(pace.interval), None), // C13
             Some(pace) => {
                 let interval = (pace.interval + STEP).min(CAP);
@@ -307,77 +491,253 @@ impl Oracle {
             }
         };
         // Saving never inserts or revives a session.
-        if saves && self.session.is_some() && next.is_some() {
+        if how.saves_pace && self.session.is_some() && next.is_some() {
             self.pace = next;
         }
         told
     }
 
+    // Table R.
+
+    /// Which secret is presented, or why there is none to compare: the row of what is refused without a look-up, or nothing of
+    /// a login that is not stored.
+    fn presented(&self, token: Token) -> Result<Option<Secret>, ()> {
+        match token {
+            Token::Sent(ago) => {
+                let place = self.sent.len().checked_sub(usize::from(ago) + 1);
+                place.map(|place| Some(self.sent[place])).ok_or(())
+            }
+            Token::OfAnotherLogin => Ok(None),
+            Token::Forged | Token::Malformed => Err(()),
+        }
+    }
+
+    pub(crate) fn refresh(
+        &mut self,
+        by: Client,
+        token: Token,
+        scope: Option<&str>,
+        how: How,
+        now: i64,
+    ) -> Told {
+        if let Some(told) = self.client(by, how) {
+            return told;
+        }
+        let Ok(presented) = self.presented(token) else {
+            return refused("R2", "invalid_grant");
+        };
+        let mut lost = "";
+        let mut is_metered = false;
+        for attempt in 0..ATTEMPTS {
+            if how.down == Some(Part::Sessions) {
+                return down();
+            }
+            let (Some(session), Some(presented)) = (self.read(attempt, how).0, presented) else {
+                return refused("R2", "invalid_grant");
+            };
+            if by == Client::Foreign {
+                return refused("C3 R3", "invalid_grant");
+            }
+            let State::Active(
+                login @ Login {
+                    refresh: Some(refresh),
+                    ..
+                },
+            ) = session.state
+            else {
+                return refused("C5 R4", "invalid_grant");
+            };
+            let mut told = refused("", "invalid_grant");
+            let is_over = now >= refresh.until.min(login.redeemed_at + ABSOLUTE);
+            let rotated_at = if presented == refresh.current {
+                Some(refresh.rotated_at.max(now))
+            } else if refresh.previous == Some(presented)
+                && (now - refresh.rotated_at).max(0) < GRACE
+            {
+                Some(refresh.rotated_at)
+            } else {
+                None
+            };
+            let (next, row) = match rotated_at {
+                _ if is_over => (State::Ended(login.grant), "R5"),
+                None if attempt > 0 && lost != "R6 R8" => return unavailable("C18 R13 R18 503"),
+                None => (State::Ended(login.grant), "R6 R8"),
+                Some(rotated_at) => {
+                    let of_grant = |token| tokens(login.grant.scope).any(|own| own == token);
+                    if scope.is_some_and(|scope| !is_scope(scope) || !tokens(scope).all(of_grant)) {
+                        return refused("R9", "invalid_scope");
+                    }
+                    match self.allowed(login.grant.scope) {
+                        None => (State::Ended(login.grant), "C15 R11"),
+                        Some(granted_now) => {
+                            let wanted = scope.unwrap_or(&granted_now);
+                            let Some(scope) = self.allowed(wanted) else {
+                                return refused("R9", "invalid_scope");
+                            };
+                            if !is_metered {
+                                match how.down {
+                                    Some(Part::Quotas) => return down(),
+                                    Some(Part::Registry | Part::Sessions | Part::Generator)
+                                    | None => {}
+                                }
+                                if let Err(over) =
+                                    take(&mut self.refreshes, REFRESHES, how.rivals, now)
+                                {
+                                    return Told {
+                                        status: 429,
+                                        retry_after: Some(over.div_euclid(1000) + i64::from(over % 1000 > 0)),
+                                        ..refused("R quota", "temporarily_unavailable")
+                                    };
+                                }
+                                is_metered = true;
+                            }
+                            if how.down == Some(Part::Generator) {
+                                return down();
+                            }
+                            match how.verdict {
+                                Verdict::CheckFails => return refused("C14", "use_dpop_nonce"),
+                                Verdict::ConsentGone => (State::Ended(login.grant), "C15 R11"),
+                                Verdict::MintingFails => return unavailable("C16 R12"),
+                                Verdict::Mints => {
+                                    told = granted("R7 R10", &scope, true);
+                                    let previous = if presented == refresh.current {
+                                        Some(presented)
+                                    } else {
+                                        refresh.previous
+                                    };
+                                    let idle = rotated_at.max(now) + IDLE;
+                                    let rotation = Rotation {
+                                        current: self.operation(),
+                                        previous,
+                                        rotated_at,
+                                        until: idle.min(login.redeemed_at + ABSOLUTE),
+                                    };
+                                    let login = Login {
+                                        refresh: Some(rotation),
+                                        ..login
+                                    };
+                                    (State::Active(login), "R7 R10")
+                                }
+                            }
+                        }
+                    }
+                }
+            };
+            told.row = row;
+            match self.write(session.version, next, how, now) {
+                Written::Committed => return self.send(told),
+                Written::Unknown => return unavailable("C19 R14"),
+                Written::Conflict => lost = row,
+            }
+        }
+        unavailable("C18 R13 R18 503")
+    }
+
+    pub(crate) fn revoke(&mut self, by: Client, token: Token, how: How, now: i64) -> Told {
+        if let Some(told) = self.client(by, how) {
+            return told;
+        }
+        let Ok(presented) = self.presented(token) else {
+            return done("R16");
+        };
+        for attempt in 0..ATTEMPTS {
+            if how.down == Some(Part::Sessions) {
+                return down();
+            }
+            let (Some(session), Some(_), Client::Own) = (self.read(attempt, how).0, presented, by)
+            else {
+                return done("R16");
+            };
+            let State::Active(Login {
+                grant,
+                refresh: Some(_),
+                ..
+            }) = session.state
+            else {
+                return done("R16");
+            };
+            match self.write(session.version, State::Ended(grant), how, now) {
+                Written::Committed => return done("R17"),
+                Written::Unknown => return unavailable("C19 R14"),
+                Written::Conflict => {}
+            }
+        }
+        unavailable("C18 R13 R18 503")
+    }
+
     // Table U.
 
-    pub(crate) fn enter(
-        &mut self,
-        user: User,
-        typed: Typed,
-        rivals: u8,
-        stale: Stale,
-        now: i64,
-    ) -> Page {
-        // A rival guess of the same user gets in before the write, so many times; each pays for itself.
-        for attempt in 0..=rivals {
-            if attempt == ATTEMPTS {
-                return Page::Refused(None);
-            }
-            let guesses = &mut self.guesses[usize::from(user == User::Bob)];
-            let from = guesses.map_or(now, |until| until.max(now));
-            let over = from - now - (GUESSES - 1) * GUESS_PERIOD;
-            if over > 0 {
-                return Page::Refused(Some(over));
-            }
-            *guesses = Some(from + GUESS_PERIOD);
+    pub(crate) fn enter(&mut self, user: User, typed: Typed, how: How, now: i64) -> Page {
+        if how.down == Some(Part::Quotas) {
+            return Page::Error("unavailable");
         }
-        match typed {
-            Typed::Malformed => return Page::WrongCode("U2 malformed"),
-            Typed::Wrong => return Page::WrongCode("U2"),
-            Typed::Right => {}
+        let guesses = &mut self.guesses[usize::from(user == User::Bob)];
+        if let Err(over) = take(guesses, GUESSES, how.rivals, now) {
+            return Page::RateLimited(over);
         }
-        for attempt in 0..10 {
-            let (Some(session), _) = self.read(attempt, stale) else {
+        if typed == Typed::Malformed {
+            return Page::WrongCode("U2 malformed");
+        }
+        for attempt in 0..ATTEMPTS {
+            if how.down == Some(Part::Sessions) {
+                return Page::Error("unavailable");
+            }
+            let (Some(session), Typed::Right) = (self.read(attempt, how).0, typed) else {
                 return Page::WrongCode("U2");
             };
             match session.state {
-                State::Approved(_) | State::Denied(_) | State::Redeemed(..) | State::Revoked(_) => {
-                    return Page::WrongCode("U3 decided");
-                }
+                // A code that was redeemed finds nothing any more.
+                State::Active(_) | State::Ended(_) => return Page::WrongCode("U2"),
+                State::Approved(_) | State::Denied(_) => return Page::WrongCode("U3 decided"),
                 State::Pending | State::Claimed(_) if now >= LIFETIME => {
                     return Page::WrongCode("U3 expired");
                 }
                 State::Claimed(other) if other != user => return Page::WrongCode("U3 claimed"),
-                State::Claimed(_) => return Page::Review,
-                State::Pending => {
-                    let claim = self.write(session.version, State::Claimed(user), Commit::Heard);
-                    if matches!(claim, Written::Won) {
-                        return Page::Review;
-                    }
-                }
+                State::Pending | State::Claimed(_) => {}
+            }
+            if let Some(error) = self.client_of_session(how) {
+                return error;
+            }
+            if session.state != State::Pending {
+                return Page::Review;
+            }
+            match self.write(session.version, State::Claimed(user), how, now) {
+                Written::Committed => return Page::Review,
+                Written::Unknown => return Page::Error("unavailable"),
+                Written::Conflict => {}
             }
         }
-        unreachable!("a fresh read wins")
+        Page::Error("unavailable")
+    }
+
+    /// U14.
+    fn client_of_session(&self, how: How) -> Option<Page> {
+        if how.down == Some(Part::Registry) {
+            return Some(Page::Error("unavailable"));
+        }
+        match self.registered {
+            Registered::For(_) => None,
+            Registered::WithoutDeviceGrant | Registered::Disabled | Registered::Removed => {
+                Some(Page::Error("U14"))
+            }
+        }
     }
 
     pub(crate) fn approve(
         &mut self,
         user: User,
         scope: &'static str,
-        stale: Stale,
+        how: How,
         now: i64,
     ) -> Page {
-        self.decide(user, stale, |state| match state {
+        let is_same = |grant: &Grant| {
+            let within = |one: &str, other: &str| tokens(one).all(|t| tokens(other).any(|o| o == t));
+            within(grant.scope, scope) && within(scope, grant.scope)
+        };
+        self.decide(user, how, now, |state| match state {
             State::Pending | State::Claimed(_) if now >= LIFETIME => Err("U6"),
             State::Pending | State::Claimed(_) => {
-                let within = scope
-                    .split(' ')
-                    .all(|token| ASKED.split(' ').any(|a| a == token));
+                let within = tokens(scope).all(|token| tokens(ASKED).any(|asked| asked == token));
                 if scope.is_empty() || !within {
                     return Err("U8");
                 }
@@ -385,39 +745,40 @@ impl Oracle {
                     subject: user,
                     scope,
                     approved_at: now,
-                    redeemable_until: LIFETIME.max(now + 2 * INTERVAL),
+                    redeemable_until: LIFETIME.max(now + CAP + INTERVAL),
                 })))
             }
-            State::Approved(grant) | State::Redeemed(grant, _) if grant.scope == scope => Ok(None),
-            State::Approved(_) | State::Redeemed(..) | State::Denied(_) | State::Revoked(_) => {
+            State::Approved(grant) | State::Active(Login { grant, .. }) if is_same(grant) => Ok(None),
+            State::Approved(_) | State::Active(_) | State::Denied(_) | State::Ended(_) => {
                 Err("U10")
             }
         })
     }
 
-    pub(crate) fn deny(&mut self, user: User, stale: Stale, now: i64) -> Page {
-        self.decide(user, stale, |state| match state {
+    pub(crate) fn deny(&mut self, user: User, how: How, now: i64) -> Page {
+        self.decide(user, how, now, |state| match state {
             State::Pending | State::Claimed(_) if now >= LIFETIME => Err("U6"),
             State::Pending | State::Claimed(_) => Ok(Some(State::Denied(user))),
             State::Denied(_) => Ok(None),
-            State::Approved(_) | State::Redeemed(..) | State::Revoked(_) => Err("U10"),
+            State::Approved(_) | State::Active(_) | State::Ended(_) => Err("U10"),
         })
     }
 
-    pub(crate) fn withdraw(&mut self, user: User, stale: Stale) -> Page {
-        self.decide(user, stale, |state| match state {
-            State::Approved(grant) => Ok(Some(State::Revoked(grant.clone()))),
-            State::Revoked(_) => Ok(None),
-            State::Redeemed(..) => Err("U11 redeemed"),
+    pub(crate) fn withdraw(&mut self, user: User, how: How, now: i64) -> Page {
+        self.decide(user, how, now, |state| match state {
+            State::Approved(grant) | State::Active(Login { grant, .. }) => {
+                Ok(Some(State::Ended(grant.clone())))
+            }
+            State::Ended(_) => Ok(None),
             State::Denied(_) => Err("U10"),
             State::Pending | State::Claimed(_) => Err("U11 undecided"),
         })
     }
 
-    pub(crate) fn release(&mut self, user: User, stale: Stale) -> Page {
-        self.decide(user, stale, |state| match state {
+    pub(crate) fn release(&mut self, user: User, how: How, now: i64) -> Page {
+        self.decide(user, how, now, |state| match state {
             State::Pending | State::Claimed(_) => Ok(Some(State::Pending)),
-            State::Approved(_) | State::Redeemed(..) | State::Denied(_) | State::Revoked(_) => {
+            State::Approved(_) | State::Active(_) | State::Denied(_) | State::Ended(_) => {
                 Err("U10")
             }
         })
@@ -427,35 +788,42 @@ impl Oracle {
     fn decide(
         &mut self,
         user: User,
-        stale: Stale,
+        how: How,
+        now: i64,
         event: impl Fn(&State) -> Result<Option<State>, &'static str>,
     ) -> Page {
-        for attempt in 0..10 {
-            let (Some(session), _) = self.read(attempt, stale) else {
-                return Page::Error("gone");
+        for attempt in 0..ATTEMPTS {
+            if how.down == Some(Part::Sessions) {
+                return Page::Error("unavailable");
+            }
+            let (Some(session), _) = self.read(attempt, how) else {
+                return Page::Error("U6");
             };
             let claimant = match &session.state {
                 State::Pending => None,
                 State::Claimed(user) | State::Denied(user) => Some(*user),
-                State::Approved(grant) | State::Redeemed(grant, _) | State::Revoked(grant) => {
-                    Some(grant.subject)
-                }
+                State::Approved(grant)
+                | State::Active(Login { grant, .. })
+                | State::Ended(grant) => Some(grant.subject),
             };
             if claimant != Some(user) {
                 return Page::Error("U5");
             }
-            match event(&session.state) {
+            let next = match event(&session.state) {
                 Err(row) => return Page::Error(row),
-                Ok(None) => return Page::StandsAlready,
-                Ok(Some(next)) => {
-                    let written = self.write(session.version, next, Commit::Heard);
-                    if matches!(written, Written::Won) {
-                        return Page::Done;
-                    }
-                }
+                Ok(None) => return Page::Done,
+                Ok(Some(next)) => next,
+            };
+            if let (State::Approved(_), Some(error)) = (&next, self.client_of_session(how)) {
+                return error;
+            }
+            match self.write(session.version, next, how, now) {
+                Written::Committed => return Page::Done,
+                Written::Unknown => return Page::Error("unavailable"),
+                Written::Conflict => {}
             }
         }
-        unreachable!("a fresh read wins")
+        Page::Error("unavailable")
     }
 
     /// Removes only what is past its purge time.
@@ -464,9 +832,9 @@ impl Oracle {
             self.session = None;
             self.pace = None;
         }
-        for guesses in &mut self.guesses {
-            if guesses.is_some_and(|until| now >= until) {
-                *guesses = None;
+        for quota in self.guesses.iter_mut().chain([&mut self.refreshes]) {
+            if quota.is_some_and(|until| now >= until + QUOTA_KEPT) {
+                *quota = None;
             }
         }
     }
@@ -474,6 +842,37 @@ impl Oracle {
     pub(crate) fn lose_pace(&mut self) {
         self.pace = None;
     }
+}
+
+/// Takes one from a quota after so many others have, or says in how many milliseconds one is left.
+fn take(
+    quota: &mut Option<i64>,
+    (burst, period): Limit,
+    rivals: u8,
+    now: i64,
+) -> Result<(), i64> {
+    let mut taken = Ok(());
+    for _ in 0..=rivals {
+        // A stored moment is never trusted beyond a full burst.
+        let from = quota.map_or(now, |until| until.clamp(now, now + burst * period));
+        let over = from - now - (burst - 1) * period;
+        taken = if over > 0 {
+            Err(over)
+        } else {
+            *quota = Some(from + period);
+            Ok(())
+        };
+    }
+    taken
+}
+
+fn tokens(scope: &str) -> impl Iterator<Item = &str> {
+    scope.split(' ').filter(|token| !token.is_empty())
+}
+
+/// RFC 6749, section 3.3, as far as the operations go.
+fn is_scope(scope: &str) -> bool {
+    !scope.contains(['"', '\\']) && !scope.contains("  ")
 }
 
 fn refused(row: &'static str, error: &'static str) -> Told {
@@ -485,6 +884,7 @@ fn refused(row: &'static str, error: &'static str) -> Told {
         retry_after: None,
         since: None,
         scope: None,
+        has_refresh_token: false,
     }
 }
 
@@ -494,6 +894,11 @@ fn unavailable(row: &'static str) -> Told {
         retry_after: Some(0),
         ..refused(row, "temporarily_unavailable")
     }
+}
+
+/// B8, C1, R14: a part of the host could not answer.
+fn down() -> Told {
+    unavailable("B8 C1 R14")
 }
 
 fn pending() -> Told {
@@ -508,11 +913,18 @@ fn slow_down(interval: i64) -> Told {
     }
 }
 
-fn granted(scope: &str) -> Told {
+fn done(row: &'static str) -> Told {
     Told {
         status: 200,
         error: None,
+        ..refused(row, "")
+    }
+}
+
+fn granted(row: &'static str, scope: &str, has_refresh_token: bool) -> Told {
+    Told {
         scope: Some(scope.to_owned()),
-        ..refused("C17", "")
+        has_refresh_token,
+        ..done(row)
     }
 }

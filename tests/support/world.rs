@@ -1,4 +1,4 @@
-//! The world of the properties: the operations, the crate on its embedded store, a host that behaves as one should, and the
+//! The world of the properties: the operations, the crate on its embedded store, a host that behaves as it is told, and the
 //! oracle beside them.
 
 #![allow(
@@ -12,38 +12,39 @@ use core::fmt::{self, Write as _};
 use core::time::Duration;
 use std::sync::LazyLock;
 
-use device_flow::digest::UserCodeKeys;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use device_flow::code::Entropy;
 use device_flow::memory::Memory;
-use device_flow::scope::Scope;
 use device_flow::server::{
-    Cause, Change, DecisionError, Entered, Entry, HostError, HostValue, Policy, Polled,
-    Registration, Reply, Session, Stored, Subject, Written, WrongCode,
+    Cause, Client as Registration, Consent, Exchange, Finish, GrantRefusal, Next, PageError,
+    RateLimit, Reply, Review, Server, Session, Stored, Subject, Unavailable, Write,
 };
 use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
 
-use crate::login::{self, at, bob, bytes, stored_at};
+use crate::login::{at, bob, bytes, stored_at};
 use crate::oracle::{
-    self, Client, Commit, LIFETIME, Oracle, Page, Polling, Stale, Told, Typed, User, Verdict,
+    self, ASKED, Client, Commit, How, LIFETIME, Oracle, Page, Part, Registered, Told, Token, Typed,
+    User, Verdict,
 };
-use crate::support::{self, Codes, NOW, alice, backend, builder, cli, keys};
+use crate::support::{self, Codes, Host, NOW, SOURCE, alice, backend, builder, scope};
 
 // The operations.
 
 #[derive(Clone, Copy)]
 pub(crate) enum Op {
     Clock(Clock),
-    Poll(Polling),
-    Enter {
-        by: User,
-        typed: Typed,
-        /// Guesses of the same user that get in before the write of this one.
-        rivals: u8,
-        stale: Stale,
-    },
-    Approve(User, &'static str, Stale),
-    Deny(User, Stale),
-    Withdraw(User, Stale),
-    Release(User, Stale),
+    Poll(Client, How),
+    Refresh(Client, Token, Option<&'static str>, How),
+    Revoke(Client, Token, How),
+    Enter(User, Typed, How),
+    Approve(User, &'static str, How),
+    Deny(User, How),
+    Withdraw(User, How),
+    Release(User, How),
+    /// The registration of the own client changes.
+    Register(Registered),
     Purge,
     LosePace,
 }
@@ -53,17 +54,17 @@ impl fmt::Debug for Op {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Clock(clock) => write!(f, "Clock({clock:?})"),
-            Self::Poll(polling) => write!(f, "{polling:?}"),
-            Self::Enter {
-                by,
-                typed,
-                rivals,
-                stale,
-            } => write!(f, "Enter({by:?}, {typed:?}, {rivals} rivals, {stale:?})"),
-            Self::Approve(by, scope, stale) => write!(f, "Approve({by:?}, {scope:?}, {stale:?})"),
-            Self::Deny(by, stale) => write!(f, "Deny({by:?}, {stale:?})"),
-            Self::Withdraw(by, stale) => write!(f, "Withdraw({by:?}, {stale:?})"),
-            Self::Release(by, stale) => write!(f, "Release({by:?}, {stale:?})"),
+            Self::Poll(by, how) => write!(f, "Poll({by:?}, {how:?})"),
+            Self::Refresh(by, token, scope, how) => {
+                write!(f, "Refresh({by:?}, {token:?}, {scope:?}, {how:?})")
+            }
+            Self::Revoke(by, token, how) => write!(f, "Revoke({by:?}, {token:?}, {how:?})"),
+            Self::Enter(by, typed, how) => write!(f, "Enter({by:?}, {typed:?}, {how:?})"),
+            Self::Approve(by, scope, how) => write!(f, "Approve({by:?}, {scope:?}, {how:?})"),
+            Self::Deny(by, how) => write!(f, "Deny({by:?}, {how:?})"),
+            Self::Withdraw(by, how) => write!(f, "Withdraw({by:?}, {how:?})"),
+            Self::Release(by, how) => write!(f, "Release({by:?}, {how:?})"),
+            Self::Register(registered) => write!(f, "Register({registered:?})"),
             Self::Purge => f.write_str("Purge"),
             Self::LosePace => f.write_str("LosePace"),
         }
@@ -81,49 +82,65 @@ pub(crate) enum Clock {
     WholeInterval(i64),
     LastAcceptedPoll(i64),
     Expiry(i64),
-    EndOfGrace(i64),
+    EndOfRedeemTime(i64),
     EndOfRetryWindow(i64),
     PurgeTime(i64),
+    /// A second after the last accepted poll: no repetition any more.
+    EndOfRepetition(i64),
+    EndOfGrace(i64),
+    IdleEnd(i64),
+    AbsoluteEnd(i64),
 }
 
 impl Clock {
     fn from(self, now: i64, oracle: &Oracle) -> i64 {
         let session = oracle.session.as_ref();
-        let (grant, redeemed) = match session.map(|session| &session.state) {
-            Some(oracle::State::Approved(grant) | oracle::State::Revoked(grant)) => {
+        let (grant, login) = match session.map(|session| &session.state) {
+            Some(oracle::State::Approved(grant) | oracle::State::Ended(grant)) => {
                 (Some(grant), None)
             }
-            Some(oracle::State::Redeemed(grant, at)) => (Some(grant), Some(*at)),
+            Some(oracle::State::Active(login)) => (Some(&login.grant), Some(login)),
             Some(oracle::State::Pending | oracle::State::Claimed(_) | oracle::State::Denied(_))
             | None => (None, None),
         };
+        let refresh = login.and_then(|login| login.refresh);
+        let redeemed = login.map(|login| login.redeemed_at);
         let (boundary, past) = match self {
             Self::By(past) => (Some(now), past),
             Self::PollDue(past) => (oracle.pace.map(oracle::Pace::due), past),
             Self::WholeInterval(past) => (oracle.pace.map(|pace| pace.last + pace.interval), past),
             Self::LastAcceptedPoll(past) => (oracle.pace.map(|pace| pace.last), past),
             Self::Expiry(past) => (Some(LIFETIME), past),
-            Self::EndOfGrace(past) => (grant.map(|grant| grant.redeemable_until), past),
-            Self::EndOfRetryWindow(past) => (redeemed.map(|at| at + 10_000), past),
+            Self::EndOfRedeemTime(past) => (grant.map(|grant| grant.redeemable_until), past),
+            Self::EndOfRetryWindow(past) => (redeemed.map(|at| at + oracle::RETRY_WINDOW), past),
             Self::PurgeTime(past) => (session.map(|session| session.purge_at), past),
+            Self::EndOfRepetition(past) => (oracle.pace.map(|pace| pace.last + 1000), past),
+            Self::EndOfGrace(past) => (
+                refresh.map(|refresh| refresh.rotated_at + oracle::GRACE),
+                past,
+            ),
+            Self::IdleEnd(past) => (refresh.map(|refresh| refresh.until), past),
+            Self::AbsoluteEnd(past) => (redeemed.map(|at| at + oracle::ABSOLUTE), past),
         };
         boundary.unwrap_or(now) + past
     }
 }
 
-// The world: the crate, its store, and a host that behaves as one should.
+// The world: the crate, its store, and a host.
 
 pub(crate) struct World {
-    policy: &'static Policy,
-    own: Registration,
+    server: &'static Server,
+    /// The registration of the own client, if there is one now.
+    own: Option<Registration>,
     foreign: Registration,
-    keys: UserCodeKeys,
     sessions: Memory,
     /// Apart, so that a pace can be lost by putting the session alone into a new store.
     quotas: Memory,
     pub(crate) codes: Codes,
     wrong_code: &'static str,
     history: Vec<Option<Stored>>,
+    /// The refresh tokens that were sent, in order.
+    pub(crate) sent: Vec<String>,
     /// Everything that was formatted, where that is asked for.
     pub(crate) shown: Option<String>,
 }
@@ -144,11 +161,20 @@ pub(crate) struct Record {
     pub(crate) pace: Value,
 }
 
+/// Which request of a client was answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Asked {
+    Poll,
+    Refresh,
+    Revoke,
+}
+
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Outcome {
     Quiet,
     Page(Page),
-    Poll {
+    Reply {
+        asked: Asked,
         told: Told,
         bytes: (u16, Vec<(&'static str, String)>, String),
         by: Client,
@@ -156,14 +182,39 @@ pub(crate) enum Outcome {
     },
 }
 
-/// The default but for interval and cap: see the [oracle].
-static POLICY: LazyLock<Policy> = LazyLock::new(|| {
-    let builder = builder().interval(millis(oracle::INTERVAL));
-    builder.cap(millis(oracle::CAP)).build().unwrap()
+/// The default but for what the [oracle] says.
+static SERVER: LazyLock<Server> = LazyLock::new(|| {
+    let (burst, period) = oracle::REFRESHES;
+    let refreshes = RateLimit::new(u32::try_from(burst).unwrap(), millis(period)).unwrap();
+    let builder = builder()
+        .interval(millis(oracle::INTERVAL))
+        .cap(millis(oracle::CAP))
+        .retry_window(millis(oracle::RETRY_WINDOW))
+        .refresh_idle(millis(oracle::IDLE))
+        .refresh_absolute(millis(oracle::ABSOLUTE))
+        .refresh_grace(millis(oracle::GRACE))
+        .refresh_limit(refreshes);
+    support::server_of(builder.build().unwrap())
+});
+
+/// A refresh token of the same server, of a login that is not in the store of the world.
+static TOKEN_OF_ANOTHER_LOGIN: LazyLock<String> = LazyLock::new(|| {
+    let client = own(ASKED);
+    let mut host = Host::new([client.clone()]);
+    let codes = host.issue_for(&SERVER, &client, 2, "openid+offline_access", NOW);
+    host.approve(&SERVER, &alice(), &codes, NOW);
+    support::refresh_token(&host.poll(&SERVER, &client, &codes.device_code, NOW))
 });
 
 fn millis(span: i64) -> Duration {
     Duration::from_millis(u64::try_from(span).unwrap())
+}
+
+/// The own client, which may ask for this.
+fn own(allowed: &str) -> Registration {
+    let method = device_flow::server::ClientAuthMethod::None;
+    let client = Registration::new(support::CLI, method).unwrap();
+    client.allow_device_grant().allow_scope(scope(allowed))
 }
 
 pub(crate) fn subject(user: User) -> Subject {
@@ -173,26 +224,43 @@ pub(crate) fn subject(user: User) -> Subject {
     }
 }
 
+/// What is drawn in an operation, by its number.
+fn drawn(operation: usize) -> [u8; Entropy::OCTETS] {
+    let seed = u8::try_from(operation % 251).unwrap() + 1;
+    let mut octets = [seed; Entropy::OCTETS];
+    for (place, octet) in (0_u8..).zip(&mut octets) {
+        *octet = octet.wrapping_mul(29).wrapping_add(place);
+    }
+    octets
+}
+
+/// The digest of the secret that was drawn in an operation, as a record keeps it.
+fn digest(operation: usize) -> Value {
+    json!(URL_SAFE_NO_PAD.encode(Sha256::digest(&drawn(operation)[..32])))
+}
+
 impl World {
     pub(crate) fn new() -> Self {
-        let (policy, own) = (&*POLICY, cli());
-        let mut sessions = Memory::new();
-        let codes = support::issue(&mut sessions, policy, &own, 1, NOW);
+        let own = own(ASKED);
+        let mut host = Host::new([own.clone()]);
+        let asked = ASKED.replace(' ', "+");
+        let codes = host.issue_for(&SERVER, &own, 1, &asked, NOW);
+        let sessions = host.store;
         let wrong_code = ["BBBBBBBB", "CCCCCCCC"]
             .into_iter()
             .find(|code| *code != codes.user_code.replace('-', ""))
             .unwrap();
         let history = vec![sessions.load(&codes.key).cloned()];
         Self {
-            policy,
-            own,
+            server: &SERVER,
+            own: Some(own),
             foreign: backend(),
-            keys: keys(),
             sessions,
             quotas: Memory::new(),
             codes,
             wrong_code,
             history,
+            sent: Vec::new(),
             shown: None,
         }
     }
@@ -213,12 +281,12 @@ impl World {
         }
     }
 
-    fn read(&self, attempt: u8, stale: Stale) -> Option<Stored> {
-        if attempt >= stale.reads {
+    fn read(&self, attempt: u8, how: How) -> Option<Stored> {
+        if attempt >= how.stale.reads {
             return self.stored().cloned();
         }
         let newest = self.history.len() - 1;
-        self.history[newest.saturating_sub(stale.age.into())].clone()
+        self.history[newest.saturating_sub(how.stale.age.into())].clone()
     }
 
     fn show(&mut self, value: &dyn fmt::Debug) {
@@ -227,41 +295,70 @@ impl World {
         }
     }
 
-    fn play(&mut self, op: Op, now: i64) -> Outcome {
+    pub(crate) fn play(&mut self, op: Op, now: i64) -> Outcome {
         let outcome = match op {
             Op::Clock(_) => Outcome::Quiet,
-            Op::Poll(polling) => {
-                let reply = self.poll(polling, now);
-                self.show(&reply);
-                Outcome::Poll {
-                    told: told(&reply),
-                    bytes: bytes(&reply),
-                    by: polling.by,
-                    fresh: polling.stale.reads == 0,
+            Op::Poll(by, how) => {
+                let code = self.codes.device_code.clone();
+                let body = support::poll_body(self.client(by).id(), &code);
+                self.request(Asked::Poll, by, &body, how, now)
+            }
+            Op::Refresh(by, token, scope, how) => {
+                let token = self.token(token);
+                let mut body = support::refresh_body(self.client(by).id(), &token);
+                if let Some(scope) = scope {
+                    write!(body, "&scope={}", support::encoded(scope)).unwrap();
                 }
+                self.request(Asked::Refresh, by, &body, how, now)
             }
-            Op::Enter {
-                by,
-                typed,
-                rivals,
-                stale,
-            } => Outcome::Page(self.enter(by, typed, rivals, stale, now)),
-            Op::Approve(user, scope, stale) => {
-                let (user, scope): (_, Scope) = (subject(user), scope.parse().unwrap());
-                Outcome::Page(self.decide(stale, |session, policy| {
-                    let value = HostValue::default();
-                    session.approve(&user, &scope, value, policy, at(now))
-                }))
+            Op::Revoke(by, token, how) => {
+                let body = format!("token={}&client_id={}", self.token(token), self.client(by).id());
+                self.request(Asked::Revoke, by, &body, how, now)
             }
-            Op::Deny(user, stale) => Outcome::Page(
-                self.decide(stale, |session, _| session.deny(&subject(user), at(now))),
-            ),
-            Op::Withdraw(user, stale) => {
-                Outcome::Page(self.decide(stale, |session, _| session.withdraw(&subject(user))))
+            Op::Enter(user, typed, how) => {
+                let typed = match typed {
+                    Typed::Right => self.codes.user_code.to_lowercase(),
+                    Typed::Wrong => self.wrong_code.to_owned(),
+                    Typed::Malformed => format!("{}X", self.codes.user_code),
+                };
+                let user = subject(user);
+                let entered: Result<Review, _> =
+                    self.run(self.server.enter(&typed, &user, "", at(now)), how);
+                self.show(&entered);
+                Outcome::Page(page(entered.map(|_| Page::Review)))
             }
-            Op::Release(user, stale) => Outcome::Page(self.decide(stale, |session, _| {
-                session.release(&subject(user)).map(Some)
-            })),
+            Op::Approve(user, scope, how) => {
+                let consent = match scope {
+                    ASKED => Consent::to_all(),
+                    scope => Consent::to(scope.parse().unwrap()),
+                };
+                let (user, key) = (subject(user), self.codes.key);
+                self.decide(self.server.approve(&key, &user, &consent, at(now)), how)
+            }
+            Op::Deny(user, how) => {
+                let (user, key) = (subject(user), self.codes.key);
+                self.decide(self.server.deny(&key, &user, at(now)), how)
+            }
+            Op::Withdraw(user, how) => {
+                let (user, key) = (subject(user), self.codes.key);
+                self.decide(self.server.withdraw(&key, &user, at(now)), how)
+            }
+            Op::Release(user, how) => {
+                let (user, key) = (subject(user), self.codes.key);
+                self.decide(self.server.release(&key, &user, at(now)), how)
+            }
+            Op::Register(registered) => {
+                self.own = match registered {
+                    Registered::For(allowed) => Some(own(allowed)),
+                    Registered::WithoutDeviceGrant => {
+                        let method = device_flow::server::ClientAuthMethod::None;
+                        Some(Registration::new(support::CLI, method).unwrap())
+                    }
+                    Registered::Disabled => Some(own(ASKED).disabled()),
+                    Registered::Removed => None,
+                };
+                Outcome::Quiet
+            }
             Op::Purge => {
                 let _ = self.sessions.purge(at(now));
                 let _ = self.quotas.purge(at(now));
@@ -279,200 +376,221 @@ impl World {
         outcome
     }
 
-    pub(crate) fn poll(&mut self, polling: Polling, now: i64) -> Reply {
-        let client = match polling.by {
-            Client::Own => self.own.clone(),
+    /// Who sends a request, whatever the registry says of it.
+    fn client(&self, by: Client) -> Registration {
+        match by {
+            Client::Own => own(ASKED),
             Client::Foreign => self.foreign.clone(),
-        };
-        let policy = self.policy;
-        let code = self.codes.device_code.clone();
-        login::with_poll_of(policy, &client, &code, |poll| {
-            for attempt in 0..10 {
-                self.show(poll);
-                let stored = self.read(attempt, polling.stale);
-                match poll.decide(stored.as_ref(), at(now)) {
-                    Polled::Reply(reply) => return reply,
-                    Polled::Paced(key, pace, reply) => {
-                        self.show(&pace);
-                        if polling.saves_pace {
-                            self.sessions.save_pace(key, pace);
-                        }
-                        return reply;
-                    }
-                    Polled::Redeem(redemption) => {
-                        self.show(&redemption);
-                        self.show(&redemption.approval());
-                        let settled = match polling.verdict {
-                            Verdict::CheckFails => {
-                                let error = HostError::new("use_dpop_nonce", "").unwrap();
-                                return redemption.refuse(error);
-                            }
-                            Verdict::MintingFails => return redemption.minting_failed(),
-                            Verdict::ConsentGone => {
-                                let revocation = redemption.revoke();
-                                let written = self.write(revocation.change(), polling.commit);
-                                revocation.settle(written)
-                            }
-                            Verdict::Mints => {
-                                let change = redemption.change().clone();
-                                self.show(&change);
-                                let written = self.write(&change, polling.commit);
-                                redemption.settle(written, &support::tokens())
-                            }
-                        };
-                        if let Ok(reply) = settled {
-                            return reply;
-                        }
-                    }
-                }
-            }
-            unreachable!("the core gives up after three losses")
-        })
-    }
-
-    fn write(&mut self, change: &Change, commit: Commit) -> Written {
-        match commit {
-            Commit::Heard => self.sessions.change(change),
-            Commit::UnheardButDone => {
-                let _ = self.sessions.change(change);
-                Written::Unknown
-            }
-            Commit::UnheardAndNotDone => Written::Unknown,
         }
     }
 
-    fn enter(&mut self, by: User, typed: Typed, rivals: u8, stale: Stale, now: i64) -> Page {
-        let typed = match typed {
-            Typed::Right => self.codes.user_code.to_lowercase(),
-            Typed::Wrong => self.wrong_code.to_owned(),
-            Typed::Malformed => format!("{}X", self.codes.user_code),
-        };
-        let user = subject(by);
-        let mut entry = Entry::new(&typed, &user, &self.keys, self.policy);
-        let key = *entry.quota_key();
-        let limit = self.policy.guess_limit();
-        let mut losses = 0;
-        let paid = loop {
-            if let Some(shown) = &mut self.shown {
-                write!(shown, "{entry:?} {entry:#?}").unwrap();
+    fn token(&self, token: Token) -> String {
+        let last = self.sent.last().unwrap_or(&TOKEN_OF_ANOTHER_LOGIN);
+        match token {
+            Token::Sent(ago) => {
+                let place = self.sent.len().checked_sub(usize::from(ago) + 1);
+                place.map_or("none".to_owned(), |place| self.sent[place].clone())
             }
-            let stored = self.quotas.load_quota(&key);
-            let guess = match entry.pay(stored, at(now)) {
-                Ok(guess) => guess,
-                Err(_) if losses == 3 => return Page::Refused(None),
-                Err(spent) => {
-                    let millis = i64::try_from(spent.retry_after.as_millis()).unwrap();
-                    return Page::Refused(Some(millis));
-                }
-            };
-            if losses < rivals {
-                let rival = limit.take(key, stored, at(now)).unwrap();
-                assert_eq!(self.quotas.change_quota(&rival), Written::Won);
+            Token::OfAnotherLogin => TOKEN_OF_ANOTHER_LOGIN.clone(),
+            Token::Forged => {
+                // The last character but one is of the tag alone.
+                let (head, tail) = last.split_at(last.len() - 2);
+                let other = if tail.starts_with('A') { 'B' } else { 'A' };
+                format!("{head}{other}{}", &tail[1..])
             }
-            let written = self.quotas.change_quota(guess.change());
-            match guess.settle(written) {
-                Ok(paid) => break paid,
-                Err(_) => losses += 1,
-            }
-        };
-        for attempt in 0..10 {
-            let stored = self.read(attempt, stale);
-            let stored = stored.filter(|stored| {
-                paid.user_keys()
-                    .any(|key| key == *stored.session.user_key())
-            });
-            match paid.enter(stored.as_ref().map(|stored| &stored.session), at(now)) {
-                Err(WrongCode::Malformed) => return Page::WrongCode("U2 malformed"),
-                Err(WrongCode::Unknown) => return Page::WrongCode("U2"),
-                Err(WrongCode::Expired) => return Page::WrongCode("U3 expired"),
-                Err(WrongCode::Decided) => return Page::WrongCode("U3 decided"),
-                Err(WrongCode::ClaimedByAnother) => return Page::WrongCode("U3 claimed"),
-                Err(other) => panic!("{other:?} is in no table"),
-                Ok(Entered::Review(review)) => {
-                    if let Some(shown) = &mut self.shown {
-                        write!(shown, "{review:?} {review:#?}").unwrap();
-                    }
-                    return Page::Review;
-                }
-                Ok(Entered::Claim(claim)) => {
-                    if let Some(shown) = &mut self.shown {
-                        write!(shown, "{claim:?} {claim:#?}").unwrap();
-                    }
-                    let written = self.sessions.change(claim.change());
-                    if claim.settle(written).is_ok() {
-                        return Page::Review;
-                    }
-                }
-            }
+            Token::Malformed => self.codes.device_code.clone(),
         }
-        unreachable!("a fresh read wins")
+    }
+
+    fn request(&mut self, asked: Asked, by: Client, body: &str, how: How, now: i64) -> Outcome {
+        let header = support::authorization(&self.client(by));
+        let request = support::post(body).authorization(header.as_ref());
+        self.show(&request);
+        let exchange = match asked {
+            Asked::Poll | Asked::Refresh => self.server.token(request, SOURCE, at(now)),
+            Asked::Revoke => self.server.revocation(request, SOURCE, at(now)),
+        };
+        let reply = self.run(exchange, how);
+        // A success holds what is sent to the device, and is as silent.
+        self.show(&reply);
+        let told = told(&reply);
+        if told.has_refresh_token {
+            self.sent.push(support::refresh_token(&reply));
+        }
+        Outcome::Reply {
+            asked,
+            told,
+            bytes: bytes(&reply),
+            by,
+            fresh: how.stale.reads == 0,
+        }
     }
 
     fn decide(
         &mut self,
-        stale: Stale,
-        event: impl Fn(&Session, &Policy) -> Result<Option<Change>, DecisionError>,
-    ) -> Page {
-        for attempt in 0..10 {
-            let Some(stored) = self.read(attempt, stale) else {
-                return Page::Error("gone");
-            };
-            match event(&stored.session, self.policy) {
-                Err(error) => return Page::Error(row_of(error)),
-                Ok(None) => return Page::StandsAlready,
-                Ok(Some(change)) => {
-                    if self.sessions.change(&change) == Written::Won {
-                        return Page::Done;
+        exchange: Exchange<'_, Result<Session, PageError>>,
+        how: How,
+    ) -> Outcome {
+        let decided = self.run(exchange, how);
+        self.show(&decided);
+        Outcome::Page(page(decided.map(|_| Page::Done)))
+    }
+
+    /// Runs an exchange to its end over this host.
+    fn run<'r, T: Finish<'r>>(&mut self, mut exchange: Exchange<'r, T>, how: How) -> T {
+        let mut reads = 0;
+        let part = |part| match how.down {
+            Some(down) if down == part => Err(Unavailable),
+            Some(_) | None => Ok(()),
+        };
+        loop {
+            self.show(&exchange);
+            let next = exchange.next();
+            self.show(&next);
+            match next {
+                Next::Client(claim, ask) => {
+                    self.show(&claim);
+                    let known = [self.own.as_ref(), Some(&self.foreign)];
+                    let mut known = known.into_iter().flatten();
+                    let known = known.find(|known| Some(known.id()) == claim.client_id());
+                    ask.answer(part(Part::Registry).map(|()| known));
+                }
+                Next::Take(take, ask) => {
+                    self.show(&take);
+                    let taken = part(Part::Quotas).map(|()| {
+                        for _ in 0..how.rivals {
+                            let _ = self.quotas.take(&take);
+                        }
+                        self.quotas.take(&take)
+                    });
+                    ask.answer(taken);
+                }
+                Next::Load(key, ask) => {
+                    let stored = self.read(reads, how);
+                    let stored = stored.filter(|stored| stored.session.key() == key);
+                    reads += 1;
+                    ask.answer(part(Part::Sessions).map(|()| stored.as_ref()));
+                }
+                Next::LoadByUserKey(key, ask) => {
+                    let stored = self.read(reads, how);
+                    let stored = stored.filter(|stored| stored.session.user_key() == Some(key));
+                    reads += 1;
+                    ask.answer(part(Part::Sessions).map(|()| stored.as_ref()));
+                }
+                Next::Draw(ask) => {
+                    let entropy = Entropy::from(drawn(self.history.len()));
+                    ask.answer(part(Part::Generator).map(|()| entropy));
+                }
+                Next::Insert(..) => unreachable!("nothing is issued"),
+                Next::Mint(grant, change, ask) => {
+                    self.show(&grant);
+                    match how.verdict {
+                        Verdict::Mints => ask.answer(self.write(change, how), &support::tokens()),
+                        Verdict::CheckFails => {
+                            ask.refuse(GrantRefusal::error("use_dpop_nonce", "").unwrap());
+                        }
+                        Verdict::ConsentGone => ask.refuse(GrantRefusal::consent_gone()),
+                        Verdict::MintingFails => ask.refuse(GrantRefusal::failed()),
                     }
                 }
+                Next::Change(change, ask) => ask.answer(self.write(change, how)),
+                Next::SavePace(key, pace) => {
+                    self.show(&pace);
+                    if how.saves_pace {
+                        self.sessions.save_pace(key, pace);
+                    }
+                }
+                Next::Done(end) => return end,
             }
         }
-        unreachable!("a fresh read wins")
+    }
+
+    fn write(
+        &mut self,
+        change: device_flow::server::Change<'_>,
+        how: How,
+    ) -> Result<Write, Unavailable> {
+        self.show(&change);
+        match how.commit {
+            Commit::Heard => Ok(self.sessions.change(change)),
+            Commit::UnheardButDone => {
+                let _ = self.sessions.change(change);
+                Err(Unavailable)
+            }
+            Commit::UnheardAndNotDone => Err(Unavailable),
+        }
     }
 }
 
-pub(crate) fn row_of(error: DecisionError) -> &'static str {
-    match error {
-        DecisionError::NotYours => "U5",
-        DecisionError::Expired => "U6",
-        DecisionError::Scope => "U8",
-        DecisionError::Decided => "U10",
-        DecisionError::Redeemed => "U11 redeemed",
-        DecisionError::Undecided => "U11 undecided",
-        other => panic!("{other:?} is in no table"),
+fn page(done: Result<Page, PageError>) -> Page {
+    match done {
+        Ok(page) => page,
+        Err(PageError::RateLimited(limited)) => {
+            Page::RateLimited(i64::try_from(limited.retry_after.as_millis()).unwrap())
+        }
+        Err(PageError::MalformedCode) => Page::WrongCode("U2 malformed"),
+        Err(PageError::UnknownCode) => Page::WrongCode("U2"),
+        Err(PageError::ExpiredCode) => Page::WrongCode("U3 expired"),
+        Err(PageError::UsedCode) => Page::WrongCode("U3 decided"),
+        Err(PageError::ClaimedByAnother) => Page::WrongCode("U3 claimed"),
+        Err(PageError::NotYours) => Page::Error("U5"),
+        Err(PageError::Expired) => Page::Error("U6"),
+        Err(PageError::Scope) => Page::Error("U8"),
+        Err(PageError::Decided) => Page::Error("U10"),
+        Err(PageError::Undecided) => Page::Error("U11 undecided"),
+        Err(PageError::ClientGone) => Page::Error("U14"),
+        Err(PageError::Unavailable) => Page::Error("unavailable"),
+        Err(other) => panic!("{other:?} is in no table"),
     }
 }
 
 /// A reply in the words of the oracle.
 #[expect(
     clippy::wildcard_enum_match_arm,
-    reason = "the other causes are not of a poll"
+    reason = "the other causes are of requests that nobody sends here"
 )]
 pub(crate) fn told(reply: &Reply) -> Told {
     let response = reply.response();
-    let body: Value = serde_json::from_str(response.body()).unwrap();
+    let body: Value = match response.body() {
+        "" => Value::Null,
+        body => serde_json::from_str(body).unwrap(),
+    };
     let row = match reply.cause() {
-        Cause::StoreFailed => "C1",
+        Cause::UnknownClient => "B2",
+        Cause::ClientDisabled => "B7",
+        Cause::GrantNotAllowed => "B9",
+        Cause::StoreFailed => "B8 C1 R14",
         Cause::UnknownCode | Cause::MalformedCode => "C2",
-        Cause::ForeignClient => "C3",
+        Cause::ForeignClient => "C3 R3",
         Cause::Duplicate => "C4 Duplicate",
         Cause::Replay => "C4 Replay",
-        Cause::Revoked => "C5",
+        Cause::Ended => "C5 R4",
         Cause::Denied => "C6",
         Cause::Expired => "C7",
         Cause::ApprovalExpired => "C8",
         Cause::Pending => "C9 C10 C11",
+        Cause::Repeated => "C20",
         Cause::TooFast => "C12 C13",
         Cause::HostCheck => "C14",
-        Cause::ConsentGone => "C15",
-        Cause::MintingFailed => "C16",
+        Cause::ConsentGone => "C15 R11",
+        Cause::MintingFailed => "C16 R12",
         Cause::Granted => "C17",
         Cause::LostRace => "C18",
-        Cause::OutcomeUnknown => "C19",
-        other => panic!("{other:?} is in no row of the poll"),
+        Cause::Contended => "C18 R13 R18 503",
+        Cause::OutcomeUnknown => "C19 R14",
+        Cause::MalformedRefreshToken | Cause::UnknownRefreshToken => "R2",
+        Cause::LoginExpired => "R5",
+        Cause::Reuse => "R6 R8",
+        Cause::ScopeMalformed | Cause::ScopeNotAllowed => "R9",
+        Cause::Refreshed => "R7 R10",
+        Cause::RefreshQuotaSpent => "R quota",
+        Cause::NothingToRevoke => "R16",
+        Cause::Revoked => "R17",
+        other => panic!("{other:?} is in no row of these requests"),
     };
     let text = |member: &str| Some(body.get(member)?.as_str()?.to_owned());
-    assert_eq!(body.get("access_token").is_some(), row == "C17");
+    let grants = matches!(row, "C17" | "R7 R10");
+    assert_eq!(body.get("access_token").is_some(), grants);
     Told {
         row,
         status: response.status(),
@@ -489,6 +607,7 @@ pub(crate) fn told(reply: &Reply) -> Told {
             .since_redemption()
             .map(|since| i64::try_from(since.as_millis()).unwrap()),
         scope: text("scope"),
+        has_refresh_token: body.get("refresh_token").is_some(),
     }
 }
 
@@ -513,7 +632,7 @@ pub(crate) fn play(world: &mut World, ops: &[Op]) -> Vec<(Event, Outcome, Record
             outcome,
         };
         let wanted = foretell(&mut oracle, op, now, &event);
-        let record = foretold(&oracle, &event.after);
+        let record = foretold(&oracle, &event);
         events.push((event, wanted, record));
     }
     events
@@ -521,34 +640,28 @@ pub(crate) fn play(world: &mut World, ops: &[Op]) -> Vec<(Event, Outcome, Record
 
 /// What the oracle says of an operation.
 pub(crate) fn foretell(oracle: &mut Oracle, op: Op, now: i64, event: &Event) -> Outcome {
-    let outcome = match op {
-        Op::Clock(_) => Outcome::Quiet,
-        Op::Poll(polling) => {
-            let Outcome::Poll {
-                bytes, by, fresh, ..
-            } = event.outcome.clone()
-            else {
-                panic!("a poll has an answer")
-            };
-            let told = oracle.poll(polling, now);
-            // The bytes are not the oracle's to say.
-            Outcome::Poll {
-                told,
-                bytes,
-                by,
-                fresh,
-            }
+    let reply = |foretold: Told| {
+        let mut outcome = event.outcome.clone();
+        // The bytes are not the oracle's to say.
+        if let Outcome::Reply { told, .. } = &mut outcome {
+            *told = foretold;
         }
-        Op::Enter {
-            by,
-            typed,
-            rivals,
-            stale,
-        } => Outcome::Page(oracle.enter(by, typed, rivals, stale, now)),
-        Op::Approve(user, scope, stale) => Outcome::Page(oracle.approve(user, scope, stale, now)),
-        Op::Deny(user, stale) => Outcome::Page(oracle.deny(user, stale, now)),
-        Op::Withdraw(user, stale) => Outcome::Page(oracle.withdraw(user, stale)),
-        Op::Release(user, stale) => Outcome::Page(oracle.release(user, stale)),
+        outcome
+    };
+    let outcome = match op {
+        Op::Poll(by, how) => reply(oracle.poll(by, how, now)),
+        Op::Refresh(by, token, scope, how) => reply(oracle.refresh(by, token, scope, how, now)),
+        Op::Revoke(by, token, how) => reply(oracle.revoke(by, token, how, now)),
+        Op::Enter(user, typed, how) => Outcome::Page(oracle.enter(user, typed, how, now)),
+        Op::Approve(user, scope, how) => Outcome::Page(oracle.approve(user, scope, how, now)),
+        Op::Deny(user, how) => Outcome::Page(oracle.deny(user, how, now)),
+        Op::Withdraw(user, how) => Outcome::Page(oracle.withdraw(user, how, now)),
+        Op::Release(user, how) => Outcome::Page(oracle.release(user, how, now)),
+        Op::Clock(_) => Outcome::Quiet,
+        Op::Register(registered) => {
+            oracle.register(registered);
+            Outcome::Quiet
+        }
         Op::Purge => {
             oracle.purge(now);
             Outcome::Quiet
@@ -562,8 +675,9 @@ pub(crate) fn foretell(oracle: &mut Oracle, op: Op, now: i64, event: &Event) -> 
     outcome
 }
 
-/// The record that the oracle would have stored, in the stored form. What is fixed at issuance is taken from `stored`.
-pub(crate) fn foretold(oracle: &Oracle, stored: &Record) -> Record {
+/// The record that the oracle would have stored, in the stored form. What is fixed at issuance is taken from what was stored
+/// before.
+pub(crate) fn foretold(oracle: &Oracle, event: &Event) -> Record {
     let sub = |user: User| json!(subject(user).as_str());
     let grant = |grant: &oracle::Grant| {
         json!({
@@ -575,7 +689,7 @@ pub(crate) fn foretold(oracle: &Oracle, stored: &Record) -> Record {
         })
     };
     let session = oracle.session.as_ref().map(|session| {
-        let mut form = stored.session.clone();
+        let mut form = event.before.session.clone();
         form["version"] = json!(session.version);
         form["issued_at"] = json!(stored_at(0));
         form["expires_at"] = json!(stored_at(LIFETIME));
@@ -585,16 +699,32 @@ pub(crate) fn foretold(oracle: &Oracle, stored: &Record) -> Record {
             oracle::State::Claimed(user) => json!({ "claimed": sub(*user) }),
             oracle::State::Approved(own) => json!({ "approved": grant(own) }),
             oracle::State::Denied(user) => json!({ "denied": sub(*user) }),
-            oracle::State::Redeemed(own, at) => {
-                json!({ "redeemed": { "grant": grant(own), "at": stored_at(*at) } })
+            oracle::State::Active(login) => {
+                let refresh = login.refresh.map(|refresh| {
+                    json!({
+                        "current": digest(refresh.current),
+                        "previous": refresh.previous.map(digest),
+                        "rotated_at": stored_at(refresh.rotated_at),
+                        "until": stored_at(refresh.until),
+                    })
+                });
+                json!({ "active": {
+                    "approval": grant(&login.grant),
+                    "redeemed_at": stored_at(login.redeemed_at),
+                    "refresh": refresh,
+                } })
             }
-            oracle::State::Revoked(own) => json!({ "revoked": grant(own) }),
+            oracle::State::Ended(own) => json!({ "ended": grant(own) }),
         };
+        // A code that was redeemed or taken back is not looked up any more.
+        if let oracle::State::Active(_) | oracle::State::Ended(_) = session.state {
+            form["user_key"] = Value::Null;
+        }
         form
     });
     let pace = oracle.pace.map(|pace| {
         json!({
-            "v": 1,
+            "v": 2,
             "last": stored_at(pace.last),
             "interval": pace.interval / 1000,
             "widened": pace.widened,
@@ -615,11 +745,22 @@ pub(crate) fn transcript(ops: &[Op]) -> Vec<Event> {
 // Reading a transcript.
 
 impl Event {
+    /// The answer to a poll.
     pub(crate) fn poll(&self) -> Option<(&Told, Client, bool)> {
+        let (asked, told, by, fresh) = self.reply()?;
+        (asked == Asked::Poll).then_some((told, by, fresh))
+    }
+
+    /// The answer to any request of a client.
+    pub(crate) fn reply(&self) -> Option<(Asked, &Told, Client, bool)> {
         match &self.outcome {
-            Outcome::Poll {
-                told, by, fresh, ..
-            } => Some((told, *by, *fresh)),
+            Outcome::Reply {
+                asked,
+                told,
+                by,
+                fresh,
+                ..
+            } => Some((*asked, told, *by, *fresh)),
             Outcome::Quiet | Outcome::Page(_) => None,
         }
     }
@@ -637,30 +778,33 @@ impl Record {
 
     /// Who claimed or decided.
     pub(crate) fn claimant(&self) -> Option<&str> {
-        let state = &self.session["state"];
         match self.state() {
-            "claimed" | "denied" => state[self.state()].as_str(),
-            "approved" | "revoked" => state[self.state()]["subject"].as_str(),
-            "redeemed" => state["redeemed"]["grant"]["subject"].as_str(),
-            _ => None,
+            name @ ("claimed" | "denied") => self.session["state"][name].as_str(),
+            _ => self.approval()["subject"].as_str(),
         }
     }
 
-    /// The grant, wherever the state has it.
-    pub(crate) fn grant(&self) -> &Value {
+    /// The approval, wherever the state has it.
+    pub(crate) fn approval(&self) -> &Value {
         let state = &self.session["state"];
         match self.state() {
-            "redeemed" => &state["redeemed"]["grant"],
+            "active" => &state["active"]["approval"],
             name => &state[name],
         }
     }
 
-    /// All but state and version: what no poll may change.
+    /// The refresh tokens, where there are some.
+    pub(crate) fn rotation(&self) -> &Value {
+        &self.session["state"]["active"]["refresh"]
+    }
+
+    /// What no request may change: all but state, version, and what follows from the state.
     pub(crate) fn fixed(&self) -> Value {
         let mut fixed = self.session.clone();
         if let Value::Object(members) = &mut fixed {
-            members.remove("state");
-            members.remove("version");
+            for member in ["state", "version", "purge_at", "user_key"] {
+                members.remove(member);
+            }
         }
         fixed
     }

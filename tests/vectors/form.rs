@@ -43,19 +43,30 @@ pub(crate) struct Numbers {
     pub(crate) realm: String,
     pub(crate) lifetime: u64,
     pub(crate) interval: u64,
-    pub(crate) step: u64,
     pub(crate) cap: u64,
     pub(crate) tolerance: u64,
     pub(crate) tolerance_part: u64,
     pub(crate) retry_window: u64,
     pub(crate) retention: u64,
-    pub(crate) grace: u64,
+    pub(crate) redeem_time: u64,
     pub(crate) user_code: Shape,
     pub(crate) max_body: usize,
     pub(crate) max_parameters: usize,
     pub(crate) retry_later: u64,
     pub(crate) wrong_secrets: Rate,
     pub(crate) issuing: Rate,
+    pub(crate) guesses: Option<Rate>,
+    pub(crate) refresh: Option<Refresh>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Refresh {
+    pub(crate) scope: String,
+    pub(crate) idle: u64,
+    pub(crate) absolute: Option<u64>,
+    pub(crate) grace: u64,
+    pub(crate) limit: Rate,
 }
 
 #[derive(Deserialize)]
@@ -75,6 +86,7 @@ pub(crate) struct Rate {
 #[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Client {
+    pub(crate) name: Option<String>,
     pub(crate) method: Method,
     #[serde(default)]
     pub(crate) secrets: Vec<String>,
@@ -121,8 +133,8 @@ pub(crate) enum State {
     Claimed,
     Approved,
     Denied,
-    Redeemed,
-    Revoked,
+    Active,
+    Ended,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
@@ -137,8 +149,12 @@ pub(crate) struct Pace {
 #[serde(deny_unknown_fields)]
 pub(crate) struct Taken {
     pub(crate) limit: Kind,
+    #[serde(default)]
     pub(crate) client_id: String,
+    #[serde(default)]
     pub(crate) source: String,
+    #[serde(default)]
+    pub(crate) user: String,
     pub(crate) times: u32,
     pub(crate) at: i64,
 }
@@ -148,6 +164,8 @@ pub(crate) struct Taken {
 pub(crate) enum Kind {
     WrongSecrets,
     Issuing,
+    GuessesOfUser,
+    GuessesFromSource,
 }
 
 #[derive(Deserialize)]
@@ -169,9 +187,23 @@ pub(crate) struct Step {
     pub(crate) looks_up_session: Option<bool>,
     pub(crate) user: Option<String>,
     pub(crate) does: Option<Deed>,
+    pub(crate) typed: Option<String>,
     pub(crate) scope: Option<String>,
+    pub(crate) review: Option<Map<String, Value>>,
+    pub(crate) refused: Option<Refused>,
+    pub(crate) retry_after: Option<u32>,
+    /// Which one, in the order in which they were issued, from one.
+    pub(crate) session: Option<usize>,
     #[serde(default)]
-    pub(crate) refused: bool,
+    pub(crate) clients: BTreeMap<String, Option<Client>>,
+}
+
+/// That something was refused; or also what the user is told.
+#[derive(Clone, Deserialize)]
+#[serde(untagged)]
+pub(crate) enum Refused {
+    Somehow(bool),
+    Because(String),
 }
 
 #[derive(Clone, Copy, Debug, Deserialize)]
@@ -181,8 +213,10 @@ pub(crate) enum Deed {
     Approve,
     Deny,
     Withdraw,
+    Release,
     Purge,
     LosePace,
+    ChangeKeys,
 }
 
 #[derive(Deserialize)]
@@ -213,6 +247,7 @@ fn post() -> String {
 pub(crate) enum Endpoint {
     Token,
     DeviceAuthorization,
+    Revocation,
 }
 
 #[derive(Default, Deserialize)]
@@ -224,6 +259,7 @@ pub(crate) struct Host {
     pub(crate) refuses: Option<Refusal>,
     pub(crate) consent: Option<Gone>,
     pub(crate) minting: Option<Fails>,
+    pub(crate) entropy: Option<Drawn>,
     pub(crate) tokens: Option<Map<String, Value>>,
 }
 
@@ -239,6 +275,15 @@ pub(crate) enum Finding {
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Fails {
     Fails,
+}
+
+/// What the generator does.
+#[derive(Clone, Copy, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Drawn {
+    Fails,
+    Blank,
+    SameUserCode,
 }
 
 #[derive(Clone, Copy, Deserialize)]
@@ -259,6 +304,7 @@ pub(crate) struct Refusal {
 pub(crate) struct Store {
     pub(crate) load: Option<Load>,
     pub(crate) save_pace: Option<Fails>,
+    pub(crate) take: Option<Fails>,
     pub(crate) change: Vec<Write>,
     pub(crate) insert: Vec<Insert>,
 }
@@ -292,7 +338,10 @@ pub(crate) enum Says {
 pub(crate) enum Meanwhile {
     Redeemed,
     Withdrawn,
+    Released,
     Removed,
+    /// With this refresh token, in the order in which they were issued, from one.
+    Refreshed(usize),
 }
 
 #[derive(Clone, Copy, Deserialize)]
@@ -310,7 +359,8 @@ pub(crate) struct Expected {
     pub(crate) status: u16,
     #[serde(default)]
     pub(crate) headers: BTreeMap<String, String>,
-    pub(crate) body: Map<String, Value>,
+    /// Absent: the body is empty.
+    pub(crate) body: Option<Map<String, Value>>,
     #[serde(default)]
     pub(crate) free: BTreeMap<String, Free>,
     pub(crate) identical: Option<String>,
