@@ -39,10 +39,10 @@ use std::time::Instant;
 
 use ::time::OffsetDateTime;
 use device_flow::client::{DeviceFlow, Endpoints, Next, Outcome, Received, Step, Waiting};
-use device_flow::digest::{QuotaKey, SessionKey, UserKey};
+use device_flow::digest::{SessionKey, UserKey};
 use device_flow::memory::Memory;
 use device_flow::server::{
-    Change, Inserted, Pace, Quota, QuotaChange, Session, Status, Stored, Written,
+    Change, Inserted, Pace, RateLimited, Session, Status, Stored, Take, Write,
 };
 use operations::device::{DEVICE_AUTHORIZATION, TOKEN};
 use operations::host::{Host, Ours, PUBLIC, Request, SCOPE, Store, shape, user};
@@ -137,7 +137,7 @@ impl Row {
         let Fleet {
             host, transitions, ..
         } = fleet;
-        let Counting { store, writes } = host.store;
+        let Counting { store, writes } = host.into_store();
         let freed = allocation_counter::measure(|| drop(store)).bytes_current;
         let (mut poll, mut floor) = (0.0, 0.0);
         allocation_counter::opt_out(|| (poll, floor) = polls(devices));
@@ -346,7 +346,9 @@ impl Fleet {
         };
         let served = at + self.between(TRAVEL);
         let request = Request::new(request.body());
-        self.host.token(request, moment(served), &mut self.out);
+        let random = &mut self.random;
+        let entropy = || random.entropy();
+        self.host.token(request, entropy, moment(served), &mut self.out);
         let answered = served + self.between(TRAVEL);
         let received = Received::new(self.out.status, &self.out.body);
         self.transitions += 2;
@@ -450,14 +452,14 @@ impl Store for Counting {
         self.store.load_by_user_key(key)
     }
 
-    fn change(&mut self, change: &Change) -> Written {
+    fn change(&mut self, change: Change<'_>) -> Write {
         let written = self.store.change(change);
         let stored = self.store.load(change.key());
         match stored.map(|stored| stored.session.status()) {
             Some(Status::Claimed) => self.writes.claims += 1,
             Some(Status::Approved | Status::Denied) => self.writes.decisions += 1,
-            Some(Status::Redeemed) => self.writes.redemptions += 1,
-            Some(Status::Pending | Status::Revoked) | None => panic!("nobody asked for this"),
+            Some(Status::Active) => self.writes.redemptions += 1,
+            Some(Status::Pending | Status::Ended) | None => panic!("nobody asked for this"),
         }
         written
     }
@@ -467,13 +469,9 @@ impl Store for Counting {
         self.store.save_pace(key, pace);
     }
 
-    fn load_quota(&self, key: &QuotaKey) -> Option<Quota> {
-        self.store.load_quota(key)
-    }
-
-    fn change_quota(&mut self, change: &QuotaChange) -> Written {
+    fn take(&mut self, take: &Take) -> Result<(), RateLimited> {
         self.writes.quotas += 1;
-        self.store.change_quota(change)
+        self.store.take(take)
     }
 
     fn purge(&mut self, now: OffsetDateTime) -> usize {

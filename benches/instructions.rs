@@ -79,6 +79,7 @@ operations! {
     pending 5_299
     too_soon 5_376
     success 6_633
+    refresh 6_633
     unknown 5_160
     foreign 5_208
     malformed 794

@@ -15,8 +15,8 @@ use core::time::Duration;
 
 use device_flow::code::{Entropy, UserCodeShape};
 use device_flow::server::{
-    Cause, Client, ClientAuthMethod, GrantRefusal, PageError, Review, Session, Status, Stored,
-    Subject,
+    Cause, Client, ClientAuthMethod, Consent, GrantRefusal, PageError, PolicyError, Review, Server,
+    ServerKeys, Session, Status, Stored, Subject,
 };
 use login::{
     LIFETIME, Login, RETENTION, Wrote, assert_denied, assert_expired, assert_granted,
@@ -24,7 +24,7 @@ use login::{
 };
 use support::{
     Codes, Host, NOW, Question, SECRET, alice, assert_invalid_client, assert_unavailable, backend,
-    basic, builder, cli, poll_body, post, scope, server, server_of,
+    basic, builder, cli, key, poll_body, post, scope, server, server_of,
 };
 
 /// Whether a user gets anywhere with a code, and with what if not.
@@ -185,7 +185,7 @@ fn who_it_is_comes_before_what_is_asked() {
     let mut login = Login::new();
     login.claim(0);
     for wanted in ["openid", "openid profile", "admin", ""] {
-        let consent = device_flow::server::Consent::to(scope(wanted));
+        let consent = Consent::to(scope(wanted));
         let error = login.consent_by(&bob(), &consent, 1).unwrap_err();
         assert_eq!(error, PageError::NotYours);
     }
@@ -401,6 +401,30 @@ fn every_letter_of_the_alphabet_is_as_likely_as_any_other() {
     assert_eq!(counts.iter().sum::<u32>(), 32_000);
 }
 
+/// The same report, exactly: 20² numbers in a row give each character of the two places that move equally often.
+#[test]
+fn no_character_of_a_code_is_likelier_than_another() {
+    let (server, mut host) = (server(), Host::new([cli()]));
+    let mut counts = std::collections::HashMap::new();
+    for number in 1..=400_u128 {
+        let mut octets = [3; Entropy::OCTETS];
+        octets[..16].copy_from_slice(&number.to_be_bytes()); // another device code each time
+        octets[32..].copy_from_slice(&number.to_be_bytes());
+        host.entropy.push_back(Entropy::from(octets));
+        let source = number.to_string(); // and another quota
+        let request = post("client_id=client_cli");
+        let reply = host.run(server.device_authorization(request, &source, None, NOW));
+        let code = Codes::of(&reply).user_code.replace('-', "");
+        for (place, character) in code.chars().enumerate() {
+            *counts.entry((place, character)).or_insert(0) += 1;
+        }
+    }
+    for character in UserCodeShape::CONSONANTS.chars() {
+        let moving = (0..8).filter(|place| counts.get(&(*place, character)) == Some(&20));
+        assert_eq!(moving.count(), 2, "{character}");
+    }
+}
+
 /// Abblix PR #165: a success refilled the guess budget of its source.
 #[test]
 fn a_right_code_costs_a_guess_and_refills_nothing() {
@@ -454,6 +478,8 @@ fn every_quota_has_a_purge_time() {
 /// `IdentityServer4` #2870: a store in the memory of each server of a farm gave `invalid_grant` at random.
 #[test]
 fn servers_that_share_a_store_share_every_login() {
+    use device_flow::server::Next;
+
     // Each server has a policy, a registration and keys of its own; what is stored travels in its stored form.
     let mut login = Login::new();
     login.approve(0);
@@ -463,10 +489,22 @@ fn servers_that_share_a_store_share_every_login() {
         pace: None,
         session,
     };
-    let mut other = Host::new([cli()]);
-    let _ = other.store.insert(&stored.session);
-    let reply = other.poll(&server(), &cli(), &login.codes.device_code, at(1));
+    let (other, body) = (server(), poll_body("client_cli", &login.codes.device_code));
+    let mut poll = other.token(post(&body), "", at(1));
+    let reply = loop {
+        match poll.next() {
+            Next::Client(_, ask) => ask.answer(Ok(Some(&cli()))),
+            Next::Load(_, ask) => ask.answer(Ok(Some(&stored))),
+            // The change of the one server is committed on the record of the other.
+            Next::Mint(_, change, ask) => {
+                ask.answer(Ok(login.host.store.change(change)), &support::tokens());
+            }
+            Next::Done(reply) => break reply,
+            next => panic!("{next:?}"),
+        }
+    };
     assert_granted(&reply, "openid profile");
+    assert_eq!(login.status(), Status::Active);
     // One that does not share it knows no code of another, and cannot know better.
     let mut apart = Host::new([cli()]);
     let reply = apart.poll(&server(), &cli(), &login.codes.device_code, at(1));
@@ -531,6 +569,16 @@ fn no_error_has_status_200() {
     for reply in replies {
         assert!(reply.response().status() >= 400);
         assert!(reply.response().body().starts_with(r#"{"error":""#));
+    }
+}
+
+/// And no success has an error.
+#[test]
+fn a_success_has_no_member_error() {
+    let granted = Login::approved_at(0).poll(1).reply;
+    for body in [issued(support::policy()), bytes(&granted).2] {
+        let body: serde_json::Value = serde_json::from_str(&body).unwrap();
+        assert!(body.get("error").is_none());
     }
 }
 
@@ -622,4 +670,68 @@ fn an_approval_of_the_last_second_is_not_lost() {
     assert_pending(&login.poll(LIFETIME - 2), &pace(LIFETIME - 2, 5, false));
     login.approve(LIFETIME - 1);
     assert_granted(&login.poll(LIFETIME - 2 + 5000).reply, "openid profile");
+}
+
+/// Own review: a retry window longer than the interval hid a stolen code. The victim's next poll was a duplicate, and nobody
+/// was told. Here the device that lost its code to a thief reveals it at its next poll, whatever its interval is.
+#[test]
+fn the_next_poll_of_a_device_whose_code_was_stolen_reveals_the_theft() {
+    for interval in 2..=60 {
+        let policy = builder()
+            .interval(Duration::from_secs(interval))
+            .cap(Duration::from_mins(1));
+        let mut login = Login::of(policy.build().unwrap(), cli());
+        let first = i64::try_from(interval).unwrap();
+        assert_eq!(login.poll(0).reply.cause(), Cause::Pending);
+        // Approved and redeemed by the thief right after the poll; then the device keeps to its interval.
+        login.approve(1);
+        assert_granted(&login.poll(2).reply, "openid profile");
+        let victim = login.poll(first * 1000);
+        assert_eq!(victim.reply.cause(), Cause::Replay, "{interval}");
+        assert_eq!(
+            login.status(),
+            Status::Ended,
+            "the thief's login is over, too"
+        );
+    }
+    // No policy can have it otherwise.
+    for window in [3750, 5000, 10_000] {
+        let policy = builder().retry_window(Duration::from_millis(window));
+        assert_eq!(policy.build().unwrap_err(), PolicyError::RetryWindow);
+    }
+}
+
+/// Own review: after a change of the server's key two sessions answered to one code, and the other device got the tokens.
+#[test]
+fn a_code_that_two_devices_show_after_a_change_of_keys_gives_tokens_to_neither() {
+    let old = Server::new(support::policy(), ServerKeys::new(&key(1)).unwrap());
+    let keys = ServerKeys::new(&key(2)).unwrap();
+    let new = keys.with_previous(&key(1)).unwrap();
+    let new = Server::new(support::policy(), new);
+    let mut host = Host::new([cli()]);
+    let mut devices = Vec::new();
+    for (server, device) in [(&old, 1), (&new, 2)] {
+        host.entropy.push_back(support::entropy_of(device, 9));
+        let request = post("client_id=client_cli");
+        let reply = host.run(server.device_authorization(request, "", None, NOW));
+        devices.push(Codes::of(&reply));
+    }
+    assert_eq!(devices[0].user_code, devices[1].user_code);
+    let typed = &devices[0].user_code;
+    let review = host.claim(&new, &alice(), typed, at(1));
+    assert_eq!(review.unwrap_err(), PageError::AmbiguousCode);
+    let everything = Consent::to_all();
+    for device in &devices {
+        let decided = host.run(new.approve(&device.key, &alice(), &everything, at(2)));
+        assert_eq!(decided.unwrap_err(), PageError::NotYours);
+        let reply = host.poll(&new, &cli(), &device.device_code, at(3));
+        assert_eq!(reply.cause(), Cause::Pending);
+    }
+    // A code that one device alone shows is found under either key.
+    for (server, seed) in [(&old, 3), (&new, 4)] {
+        let codes = host.issue(server, &cli(), seed, NOW);
+        host.approve(&new, &alice(), &codes, at(4));
+        let reply = host.poll(&new, &cli(), &codes.device_code, at(5));
+        assert_granted(&reply, "openid profile");
+    }
 }

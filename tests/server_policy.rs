@@ -805,27 +805,44 @@ fn a_take_stores_when_everything_is_given_back() {
     assert_eq!(limited.seconds(), 1);
 }
 
-/// A clock that ran ahead locks nobody out for longer than a full burst takes to be given back.
+/// A clock that ran ahead locks nobody out: what no agreeing clock can have written leaves one, and is then put right.
 #[test]
-fn a_stored_moment_far_ahead_counts_as_a_full_burst() {
+fn a_stored_moment_far_ahead_is_of_a_clock_that_ran_ahead() {
     let limit = limit(3, secs(10));
-    for ahead in [30_000, 30_001, 3_600_000, i64::MAX - millis_of(NOW)] {
+    // Three of ten seconds, and a minute for clocks that differ.
+    for ahead in [20_001, 30_000, 90_000] {
         for take in [taking(limit, NOW), looking(limit, NOW)] {
             let limited = take.apply(Some(state(ahead))).unwrap_err();
-            assert_eq!(limited.retry_after, secs(10));
+            let wait = Duration::from_millis(u64::try_from(ahead - 20_000).unwrap());
+            assert_eq!(limited.retry_after, wait);
             assert_eq!(take.refused(state(ahead)), limited);
         }
     }
-    // After one period one is left, and what is stored comes back to the clock.
-    let later = taking(limit, NOW + secs(1_000));
-    let next = later.apply(Some(state(980_000 + 40_000))).unwrap();
-    assert_eq!(next, Some(state(1_030_000)));
+    for ahead in [90_001, 3_600_000, i64::MAX - millis_of(NOW)] {
+        assert_eq!(looking(limit, NOW).apply(Some(state(ahead))), Ok(None));
+        let next = taking(limit, NOW).apply(Some(state(ahead)));
+        assert_eq!(next, Ok(Some(state(30_000))));
+    }
     // A moment before all time is one long past.
     let oldest = RateState::from_millis(i64::MIN);
     assert_eq!(
         taking(limit, NOW).apply(Some(oldest)),
         Ok(Some(state(10_000)))
     );
+}
+
+/// The same, over a store: one take while the clock is a day ahead costs nobody a day.
+#[test]
+fn a_clock_that_was_a_day_ahead_costs_nobody_a_day() {
+    let limit = limit(2, secs(60));
+    let mut store = Memory::new();
+    for _ in 0..2 {
+        store.take(&taking(limit, NOW + DAY)).unwrap();
+    }
+    store.take(&taking(limit, NOW)).unwrap();
+    let limited = store.take(&taking(limit, NOW)).unwrap_err();
+    assert_eq!(limited.retry_after, secs(60));
+    store.take(&taking(limit, NOW + secs(60))).unwrap();
 }
 
 #[test]
@@ -998,12 +1015,16 @@ proptest! {
     ) {
         let limit = limit(burst, Duration::from_millis(period));
         let take = if is_look { looking(limit, NOW) } else { taking(limit, NOW) };
-        let (now, full) = (take.now_millis(), take.full_millis());
+        let (now, latest) = (take.now_millis(), take.latest_millis());
         let (room, cost) = (take.room_millis(), take.cost_millis());
         prop_assert_eq!(now, millis_of(NOW));
         prop_assert_eq!(cost == 0, is_look);
         let stored = stored.map(state);
-        let at = stored.map_or(now, |state| state.millis().max(now).min(full));
+        let at = match stored.map(|state| state.millis()) {
+            None => now,
+            Some(at) if at > latest => now + room,
+            Some(at) => at.max(now),
+        };
         let wait = at - now - room;
         let wanted = if wait > 0 {
             Err(Duration::from_millis(wait.try_into().unwrap()))

@@ -944,6 +944,41 @@ fn c18_after_three_losses_the_answer_is_503() {
 }
 
 #[test]
+fn c18_losses_of_c15_and_of_c17_count_together() {
+    use device_flow::server::{Next, Write};
+
+    for refusals in 0..=3 {
+        let login = Login::approved_at(0);
+        let body = support::poll_body(cli().id(), &login.codes.device_code);
+        let mut exchange = login.server.token(support::post(&body), "", at(1));
+        let (mut minted, mut losses) = (0, 0);
+        let reply = loop {
+            match exchange.next() {
+                Next::Client(_, ask) => ask.answer(Ok(Some(&login.client))),
+                Next::Load(key, ask) => ask.answer(Ok(login.host.store.load(key))),
+                Next::Mint(_, _, ask) => {
+                    minted += 1;
+                    if minted <= refusals {
+                        ask.refuse(GrantRefusal::consent_gone());
+                    } else {
+                        losses += 1;
+                        ask.answer(Ok(Write::Conflict), &tokens());
+                    }
+                }
+                Next::Change(_, ask) => {
+                    losses += 1;
+                    ask.answer(Ok(Write::Conflict));
+                }
+                Next::Done(reply) => break reply,
+                next => panic!("{next:?}"),
+            }
+        };
+        assert_eq!((minted, losses), (3, 3), "{refusals}");
+        assert_unavailable(&reply, Cause::Contended);
+    }
+}
+
+#[test]
 fn c18_the_losses_are_those_of_one_request() {
     let mut login = Login::approved_at(0);
     for _ in 0..5 {

@@ -4,7 +4,7 @@
 //! 1. A key is a digest of what is limited and of whom, so that no host counts by too little.
 //! 2. What is stored is the moment at which everything taken will have been given back. Nothing has to run in between.
 //! 3. A store applies a [`Take`] to what it has, in one atomic step. Parallel requests cannot take the same unit twice.
-//! 4. A stored moment is never trusted beyond a full burst, so that a clock that ran ahead locks nobody out for long.
+//! 4. A stored moment that no agreeing clock can have written is not trusted: a clock that ran ahead locks nobody out for long.
 
 use core::time::Duration;
 
@@ -99,11 +99,17 @@ impl Take {
     ///
     /// [`RateLimited`] if nothing is left now. Write nothing then.
     pub fn apply(&self, stored: Option<RateState>) -> Result<Option<RateState>, RateLimited> {
-        let full = self
-            .now
-            .after(self.limit.period.saturating_mul(self.limit.burst));
-        let at = stored.map_or(self.now, |state| state.0.clamp(self.now, full));
-        self.check(at)?;
+        let room = self.room();
+        let at = match stored {
+            None => self.now,
+            // No clock that agrees with this one has written that. One is left, and what is written then is right.
+            Some(RateState(at)) if at > self.latest() => self.now.after(room),
+            Some(RateState(at)) => at.max(self.now),
+        };
+        match at.since(self.now).checked_sub(room) {
+            None | Some(Duration::ZERO) => {}
+            Some(retry_after) => return Err(RateLimited { retry_after }),
+        }
         let taken = self.limit.period.saturating_mul(self.count);
         Ok((self.count > 0).then(|| RateState(at.after(taken))))
     }
@@ -119,30 +125,34 @@ impl Take {
         }
     }
 
-    fn check(&self, at: Timestamp) -> Result<(), RateLimited> {
-        let room = self.room();
-        match at.since(self.now).checked_sub(room) {
-            None | Some(Duration::ZERO) => Ok(()),
-            Some(retry_after) => Err(RateLimited { retry_after }),
-        }
-    }
-
     fn room(&self) -> Duration {
         let others = self.limit.burst.saturating_sub(1);
         self.limit.period.saturating_mul(others)
     }
 
-    /// Returns the clock reading in milliseconds since the Unix epoch: the first of the numbers for a script. The stored value
-    /// is clamped between it and [`Take::full_millis`]. It is refused if it is then more than [`Take::room_millis`] after the
-    /// clock reading. Otherwise [`Take::cost_millis`] is added to it.
+    /// The latest moment that can be stored, where clocks agree within [`DRIFT`].
+    fn latest(&self) -> Timestamp {
+        let all = self.limit.period.saturating_mul(self.limit.burst);
+        self.now.after(all.saturating_add(DRIFT))
+    }
+
+    /// Returns the clock reading in milliseconds since the Unix epoch: the first of the numbers for a script, which does this:
+    ///
+    /// ```text
+    /// at = stored, or now if there is none
+    /// if at > latest: at = now + room        written by a clock that ran ahead
+    /// if at < now:    at = now
+    /// if at > now + room: refuse, and write nothing
+    /// if cost > 0:    store at + cost
+    /// ```
     pub const fn now_millis(&self) -> i64 {
         self.now.millis()
     }
 
-    /// Returns the largest value that the stored moment can have, in milliseconds since the Unix epoch.
-    pub fn full_millis(&self) -> i64 {
-        let all = self.limit.period.saturating_mul(self.limit.burst);
-        self.now.after(all).millis()
+    /// Returns the latest moment that can be stored, in milliseconds since the Unix epoch. A later one is of a clock that ran
+    /// ahead.
+    pub fn latest_millis(&self) -> i64 {
+        self.latest().millis()
     }
 
     /// Returns how far ahead of the clock the stored moment may be, in milliseconds.
@@ -179,6 +189,9 @@ impl RateState {
         self.0.after(KEPT).to_offset()
     }
 }
+
+/// How far the clocks of servers that share a store may be apart.
+const DRIFT: Duration = Duration::from_mins(1);
 
 /// For how long a state is kept that says no more than an absent one.
 const KEPT: Duration = Duration::from_mins(1);

@@ -38,7 +38,8 @@ pub(super) fn decide(fixed: &Fixed<'_>, progress: &mut Progress, stored: Option<
     };
     let now = Timestamp::from(fixed.now);
     let ended = || session.ended(&login.approval, now, fixed.policy.retention);
-    if now >= refresh.until.min(absolute_end(fixed, login)) {
+    // Also where a clock went back behind the last rotation, and the absolute end has been shortened since.
+    if now.max(refresh.rotated_at) >= refresh.until.min(absolute_end(fixed, login)) {
         return progress.change(session, ended(), Cause::LoginExpired); // R5
     }
     let Some(rotated) = rotate(fixed, refresh, now) else {

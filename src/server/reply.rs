@@ -218,7 +218,7 @@ causes! {
     UnknownCode, "unknown_code", Wire::InvalidGrant;
     /// A17: no code has this length.
     MalformedCode, "malformed_code", Wire::InvalidGrant;
-    /// C3, R3, R16: the code or the token was issued to another client. Worth an alarm.
+    /// C3, R3: the code or the token was issued to another client. Worth an alarm.
     ForeignClient, "foreign_client", Wire::InvalidGrant;
     /// C4: the code was redeemed before, [`Reply::since_redemption`] ago. The login has been ended, because somebody else has the
     /// code. Worth an alarm. A host with refresh tokens of its own revokes those of the session.

@@ -97,7 +97,9 @@ impl Set {
             withdrawal: Decision::new(Action::Withdraw, &approval.after, now),
             refresh: Decision::new(Action::Refresh { token }, &redemption.after, now),
             sign_out: Decision::new(Action::Withdraw, &redemption.after, now),
-            spent: take.refused(RateState::from_millis(take.full_millis())),
+            spent: take.refused(RateState::from_millis(
+                take.now_millis() + take.room_millis() + 1000,
+            )),
             take,
             redemption,
             approval,

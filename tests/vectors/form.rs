@@ -317,7 +317,7 @@ pub(crate) enum Load {
     UnknownVersion,
 }
 
-#[derive(Clone, Copy, Deserialize)]
+#[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Write {
     pub(crate) says: Says,
@@ -333,7 +333,7 @@ pub(crate) enum Says {
     Unknown,
 }
 
-#[derive(Clone, Copy, Deserialize)]
+#[derive(Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Meanwhile {
     Redeemed,
@@ -342,6 +342,8 @@ pub(crate) enum Meanwhile {
     Removed,
     /// With this refresh token, in the order in which they were issued, from one.
     Refreshed(usize),
+    /// By this user.
+    Entered(String),
 }
 
 #[derive(Clone, Copy, Deserialize)]
@@ -381,9 +383,10 @@ pub(crate) struct After {
     pub(crate) pace: Option<Pace>,
 }
 
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Wrote {
+    #[default]
     Nothing,
     Pace,
     Session,

@@ -1,247 +1,307 @@
-//! The host of the server's vectors: it does what a step says of it, and else what a host should.
+//! The host of the server's vectors: it answers each question by what a step says of it, and else as a host should.
 
-use std::collections::BTreeMap;
+use core::slice::Iter;
+use core::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use core::time::Duration;
-use device_flow::digest::QuotaKey;
+use device_flow::code::Entropy;
 use device_flow::memory::Memory;
 use device_flow::server::{
-    Change, Form, Grant, HostError, HostVerdict, Incoming, Inserted, Issuing, Limit, Poll, Polled,
-    Registration, Reply, Session, Unauthenticated, Written,
+    Cause, Change, Client, Exchange, Finish, Found, GrantRefusal, Inserted, Next, Reply, Request,
+    Session, Unavailable, Write,
 };
 use device_flow::wire::tokens::Tokens;
 use serde_json::{Map, Value, json};
 use time::OffsetDateTime;
 
-use super::{Done, World, codes, policy};
-use crate::form::{Endpoint, Finding, Insert, Load, Meanwhile, Says, Sent, Step, Write, Wrote};
-use crate::support;
+use super::{Answer, Done, World};
+use crate::form::{
+    self, Drawn, Endpoint, Finding, Insert, Load, Meanwhile, Says, Sent, Step, Store, Wrote,
+};
+use crate::support::{self, Codes};
+
+/// What a step says of the host and of its store, and the moment for what somebody else does meanwhile.
+#[derive(Clone, Copy)]
+pub(super) struct Script<'s> {
+    host: &'s form::Host,
+    store: &'s Store,
+    at: i64,
+    /// The client that is found, whatever the registry says.
+    found: Option<&'s Client>,
+}
+
+impl<'s> From<&'s Step> for Script<'s> {
+    fn from(step: &'s Step) -> Self {
+        Self {
+            host: &step.host,
+            store: &step.store,
+            at: step.at,
+            found: None,
+        }
+    }
+}
 
 impl World<'_> {
-    pub(super) fn serve(&mut self, step: &Step, request: &Sent) -> Done {
-        let mut done = Done {
-            answer: Err(String::new()),
-            wrote: Wrote::Nothing,
-            draws: 0,
-            looked_up_client: false,
-            looked_up_session: false,
-            rivals: false,
-            before: self.record(),
-        };
+    pub(super) fn serve(
+        &mut self,
+        step: &Step,
+        request: &Sent,
+        done: &mut Done,
+    ) -> Result<Answer, String> {
         let body = match &request.body_base64 {
             Some(octets) => STANDARD.decode(octets).unwrap(),
-            None => self.filled_in(&request.body).into_bytes(),
+            None => self.filled_in(step, &request.body).into_bytes(),
         };
         let usual = [self.file.content_type.clone()];
         let types = request.content_type.as_deref().unwrap_or(&usual);
-        // Policy and clients are read while the stores are written.
-        let policy = policy(&self.numbers);
-        let clients = self.clients.clone();
-        done.answer = with_incoming(request, types, &body, |incoming| {
-            let form = match Form::read(incoming, &policy) {
-                Ok(form) => form,
-                Err(reply) => return Ok(reply),
-            };
-            let reply = match request.endpoint {
-                Endpoint::Token => match form.grant() {
-                    Ok(Grant::Other(form)) => {
-                        let asked = form.parameter("grant_type").unwrap_or_default();
-                        if step.host.grants.iter().any(|own| *own == asked) {
-                            return Err(asked.into_owned());
-                        }
-                        Ok(form.unsupported_grant())
-                    }
-                    Ok(Grant::DeviceCode(request)) => self
-                        .knows(step, &clients, request, &mut done)
-                        .map(|poll| self.polled(step, poll, &mut done)),
-                    Err(reply) => Err(reply),
-                },
-                Endpoint::DeviceAuthorization => form
-                    .device_authorization()
-                    .and_then(|request| self.knows(step, &clients, request, &mut done))
-                    .map(|issuing| self.issues(step, issuing, &mut done)),
-            };
-            Ok(reply.unwrap_or_else(|refused| refused))
-        });
-        done
-    }
-
-    /// Table B, for both endpoints.
-    fn knows<'f, T: Next<'f>>(
-        &mut self,
-        step: &Step,
-        clients: &'f BTreeMap<String, Registration>,
-        request: Unauthenticated<'f, T>,
-        done: &mut Done,
-    ) -> Result<T, Reply> {
-        done.looked_up_client = true;
-        if step.host.registry.is_some() {
-            return Err(Reply::store_failed());
-        }
-        let now = self.at(step.at);
-        let key = request.secret_quota_key(step.source.as_deref().unwrap_or_default());
-        if let Some(key) = &key {
-            request.check_secret_quota(self.quotas.load_quota(key), now)?;
-        }
-        let found = request.client_id().and_then(|id| clients.get(id));
-        let next = match &step.host.verdict {
-            Some(Finding::Authenticated(id)) => {
-                T::by_host(request, HostVerdict::Authenticated(&clients[id]))
-            }
-            Some(Finding::Refused) => T::by_host(request, HostVerdict::Refused),
-            None => T::by_core(request, found),
-        };
-        next.inspect_err(|refused| {
-            if let Some(key) = key.filter(|_| refused.cause().is_wrong_secret()) {
-                let limit = self.policy.secret_limit();
-                assert!(spend(&mut self.quotas, key, limit, now).is_ok());
-            }
+        with_request(request, types, &body, |sent| {
+            self.answers(step, request.endpoint, sent, done)
         })
     }
 
-    fn issues(&mut self, step: &Step, mut issuing: Issuing<'_>, done: &mut Done) -> Reply {
-        let now = self.at(step.at);
-        let key = issuing.quota_key(step.source.as_deref().unwrap_or_default());
-        if let Err(spent) = spend(&mut self.quotas, key, self.policy.issuing_limit(), now) {
-            return spent;
-        }
-        let mut says = step.store.insert.iter();
-        loop {
-            let issuance = match issuing.draw(self.entropy(), &support::keys(), now) {
-                Ok(issuance) => issuance,
-                Err(reply) => return reply,
-            };
-            done.draws += 1;
-            let inserted = match says.next() {
-                None | Some(Insert::New) => self.sessions.insert(issuance.session()),
-                Some(Insert::UserCodeTaken) => Inserted::UserCodeTaken,
-                Some(Insert::DeviceCodeTaken) => Inserted::DeviceCodeTaken,
-                Some(Insert::Unknown) => Inserted::Unknown,
-            };
-            let key = *issuance.session().key();
-            if let Ok(reply) = issuance.settle(inserted) {
-                assert!(says.next().is_none(), "the store was asked less often");
-                if inserted == Inserted::New {
-                    self.codes = Some(codes(key, &reply));
-                    done.wrote = Wrote::Session;
-                }
-                return reply;
+    fn answers(
+        &mut self,
+        step: &Step,
+        endpoint: Endpoint,
+        request: Request<'_>,
+        done: &mut Done,
+    ) -> Result<Answer, String> {
+        let (server, now) = (self.server.clone(), self.at(step.at));
+        let source = step.source.as_deref().unwrap_or_default();
+        let codes = self.codes(step).cloned();
+        let exchange = match endpoint {
+            Endpoint::Token => server.token(request, source, now),
+            Endpoint::DeviceAuthorization => {
+                server.device_authorization(request, source, None, now)
             }
+            Endpoint::Revocation => server.revocation(request, source, now),
+        };
+        let reply = self.ask(exchange, codes.as_ref(), step.into(), done);
+        match reply.cause() {
+            Cause::Issued => self.issued.push(Codes::of(&reply)),
+            Cause::Granted | Cause::Refreshed => self.note_refresh_token(&reply)?,
+            Cause::GrantTypeUnsupported => return self.dispatched(step, request, reply),
+            _ => {}
         }
+        Ok(Answer::Reply(reply))
     }
 
-    fn polled(&mut self, step: &Step, mut poll: Poll<'_>, done: &mut Done) -> Reply {
-        let now = self.at(step.at);
-        let key = poll.session_key().copied();
-        done.looked_up_session = key.is_some();
-        let mut says = step.store.change.iter();
-        let minted = step.host.tokens.as_ref().unwrap_or(&self.file.tokens);
-        let reply = loop {
-            let stored = key.and_then(|key| self.sessions.load(&key).cloned());
-            if let Some(load) = step.store.load {
-                unreadable(load, &stored.unwrap().session);
-                return Reply::store_failed();
-            }
-            let settled = match poll.decide(stored.as_ref(), now) {
-                Polled::Reply(reply) => break reply,
-                Polled::Paced(key, pace, reply) => {
-                    if step.store.save_pace.is_none() {
+    /// A grant of the host's own, for which the core authenticates the client alone.
+    fn dispatched(
+        &mut self,
+        step: &Step,
+        request: Request<'_>,
+        reply: Reply,
+    ) -> Result<Answer, String> {
+        let (server, now) = (self.server.clone(), self.at(step.at));
+        let exchange = server.client(request, "", now);
+        let client = self.ask(exchange, None, step.into(), &mut Done::default());
+        let asked = client.ok().and_then(|client| client.parameter("grant_type"));
+        let served = asked.filter(|asked| step.host.grants.iter().any(|own| own == asked));
+        Ok(match served {
+            Some(grant) => Answer::Dispatched(grant.into_owned()),
+            None => Answer::Reply(reply),
+        })
+    }
+
+    /// Runs an exchange over a host and a store that work, for this client.
+    pub(super) fn honestly<'r, T: Finish<'r>>(
+        &mut self,
+        exchange: Exchange<'r, T>,
+        client: &Client,
+    ) -> T {
+        let script = Script {
+            host: &form::Host::default(),
+            store: &Store::default(),
+            at: 0,
+            found: Some(client),
+        };
+        self.ask(exchange, None, script, &mut Done::default())
+    }
+
+    /// Runs an exchange to its end. `codes` are of the session that it is about.
+    pub(super) fn ask<'r, 'c, T: Finish<'r>>(
+        &mut self,
+        mut exchange: Exchange<'r, T>,
+        codes: impl Into<Option<&'c Codes>>,
+        script: Script<'_>,
+        done: &mut Done,
+    ) -> T {
+        let codes = codes.into();
+        let (mut writes, mut inserts) = (script.store.change.iter(), script.store.insert.iter());
+        let end = loop {
+            match exchange.next() {
+                Next::Client(claim, ask) => {
+                    done.looked_up_client = true;
+                    if script.host.registry.is_some() {
+                        ask.answer(Err::<Found<_>, _>(Unavailable));
+                        continue;
+                    }
+                    let known = claim.client_id().and_then(|id| self.clients.get(id));
+                    ask.answer(Ok(match (&script.host.verdict, script.found) {
+                        (Some(Finding::Authenticated(id)), _) => Found::Verified(&self.clients[id]),
+                        (Some(Finding::Refused), _) => Found::Refused,
+                        (None, Some(found)) => Found::Registered(found),
+                        (None, None) => Found::from(known),
+                    }));
+                }
+                Next::Take(take, ask) => ask.answer(match script.store.take {
+                    Some(_) => Err(Unavailable),
+                    None => Ok(self.quotas.take(&take)),
+                }),
+                Next::Load(key, ask) => {
+                    done.looked_up_session = true;
+                    let stored = self.sessions.load(key);
+                    ask.answer(match script.store.load {
+                        Some(load) => Err(unreadable(load, &stored.unwrap().session)),
+                        None => Ok(stored),
+                    });
+                }
+                Next::LoadByUserKey(key, ask) => {
+                    done.looked_up_session = true;
+                    ask.answer(match script.store.load {
+                        Some(_) => Err(Unavailable),
+                        None => Ok(self.sessions.load_by_user_key(key)),
+                    });
+                }
+                Next::Draw(ask) => {
+                    done.draws += 1;
+                    ask.answer(self.draws(script.host.entropy));
+                }
+                Next::Insert(session, ask) => ask.answer(match inserts.next() {
+                    None | Some(Insert::New) => {
+                        done.wrote = Wrote::Session;
+                        Ok(self.sessions.insert(session))
+                    }
+                    Some(Insert::UserCodeTaken) => Ok(Inserted::UserCodeTaken),
+                    Some(Insert::DeviceCodeTaken) => Ok(Inserted::DeviceCodeTaken),
+                    Some(Insert::Unknown) => Err(Unavailable),
+                }),
+                Next::Mint(_, change, ask) => match refusal(script.host) {
+                    Some(refusal) => ask.refuse(refusal),
+                    None => {
+                        let written = self.writes(change, codes, script.at, &mut writes, done);
+                        let minted = script.host.tokens.as_ref().unwrap_or(&self.file.tokens);
+                        ask.answer(written, &tokens(minted));
+                    }
+                },
+                Next::Change(change, ask) => {
+                    ask.answer(self.writes(change, codes, script.at, &mut writes, done));
+                }
+                Next::SavePace(key, pace) => {
+                    if script.store.save_pace.is_none() {
                         self.sessions.save_pace(key, pace);
                         done.wrote = Wrote::Pace;
                     }
-                    break reply;
                 }
-                Polled::Redeem(redemption) => {
-                    if let Some(refusal) = &step.host.refuses {
-                        assert_eq!(refusal.status, 400);
-                        let error = refusal.error.clone().leak();
-                        break redemption.refuse(HostError::new(error, "no").unwrap());
-                    }
-                    if step.host.consent.is_some() {
-                        let revocation = redemption.revoke();
-                        let written = self.writes(says.next(), revocation.change(), now, done);
-                        revocation.settle(written)
-                    } else if step.host.minting.is_some() {
-                        break redemption.minting_failed();
-                    } else {
-                        let written = self.writes(says.next(), redemption.change(), now, done);
-                        redemption.settle(written, &tokens(minted))
-                    }
-                }
-            };
-            if let Ok(reply) = settled {
-                break reply;
+                Next::Done(end) => break end,
             }
         };
-        assert!(says.next().is_none(), "the store was asked less often");
-        reply
+        let is_done = writes.next().is_none() && inserts.next().is_none();
+        assert!(is_done, "the store was asked less often");
+        end
+    }
+
+    /// Other codes with every draw.
+    fn draws(&mut self, drawn: Option<Drawn>) -> Result<Entropy, Unavailable> {
+        self.drawn += 1;
+        match drawn {
+            None => {
+                self.last_user_code = self.drawn;
+                Ok(support::entropy(self.drawn))
+            }
+            Some(Drawn::SameUserCode) => Ok(support::entropy_of(self.drawn, self.last_user_code)),
+            Some(Drawn::Blank) => Ok(Entropy::from([0; Entropy::OCTETS])),
+            Some(Drawn::Fails) => Err(Unavailable),
+        }
     }
 
     fn writes(
         &mut self,
-        says: Option<&Write>,
-        change: &Change,
-        now: OffsetDateTime,
+        change: Change<'_>,
+        codes: Option<&Codes>,
+        at: i64,
+        says: &mut Iter<'_, form::Write>,
         done: &mut Done,
-    ) -> Written {
-        let Some(write) = says else {
+    ) -> Result<Write, Unavailable> {
+        let Some(write) = says.next() else {
             done.wrote = Wrote::Session;
-            return self.sessions.change(change);
+            return Ok(self.sessions.change(change));
         };
-        done.rivals |= write.meanwhile.is_some();
-        match write.meanwhile {
-            None => {}
-            Some(Meanwhile::Removed) => self.sessions = Memory::new(),
-            Some(Meanwhile::Redeemed) => self.is_redeemed(now),
-            Some(Meanwhile::Withdrawn) => {
-                let session = self.session().unwrap();
-                let user = session.claimant().unwrap().clone();
-                let change = session.withdraw(&user).unwrap().unwrap();
-                assert_eq!(self.sessions.change(&change), Written::Won);
-            }
+        if let Some(meanwhile) = &write.meanwhile {
+            done.rivals = true;
+            self.is_faster(meanwhile, codes.unwrap(), self.at(at));
         }
         match write.says {
             Says::Won => {
                 done.wrote = Wrote::Session;
-                self.sessions.change(change)
+                Ok(self.sessions.change(change))
             }
             // Where somebody was faster the guard must see it; else the store lost it for reasons of its own.
-            Says::Lost if write.meanwhile.is_some() => self.sessions.change(change),
-            Says::Lost => Written::Lost,
+            Says::Lost if write.meanwhile.is_some() => Ok(self.sessions.change(change)),
+            Says::Lost => Ok(Write::Conflict),
             Says::Unknown => {
                 if write.written == Some(true) {
                     done.wrote = Wrote::Session;
-                    assert_eq!(self.sessions.change(change), Written::Won);
+                    assert_eq!(self.sessions.change(change), Write::Committed);
                 }
-                Written::Unknown
+                Err(Unavailable)
+            }
+        }
+    }
+
+    /// What somebody else does between a load and a write.
+    fn is_faster(&mut self, meanwhile: &Meanwhile, codes: &Codes, now: OffsetDateTime) {
+        let server = self.server.clone();
+        let session = self.session(codes).unwrap();
+        let client = super::anybody(session.client_id(), session.scope().as_str());
+        let claimant = session.claimant().cloned();
+        match meanwhile {
+            Meanwhile::Removed => self.sessions = Memory::new(),
+            Meanwhile::Redeemed => self.is_redeemed(codes, now),
+            Meanwhile::Refreshed(number) => self.is_refreshed(codes, *number, now),
+            Meanwhile::Withdrawn => {
+                let exchange = server.withdraw(&codes.key, claimant.as_ref().unwrap(), now);
+                let _ = self.honestly(exchange, &client).unwrap();
+            }
+            Meanwhile::Released => {
+                let exchange = server.release(&codes.key, claimant.as_ref().unwrap(), now);
+                let _ = self.honestly(exchange, &client).unwrap();
+            }
+            Meanwhile::Entered(user) => {
+                let user = support::subject(user);
+                let exchange = server.enter(&codes.user_code, &user, "", now);
+                let _ = self.honestly(exchange, &client).unwrap();
             }
         }
     }
 }
 
-pub(super) fn spend(
-    quotas: &mut Memory,
-    key: QuotaKey,
-    limit: Limit,
-    now: OffsetDateTime,
-) -> Result<(), Reply> {
-    let change = limit.take(key, quotas.load_quota(&key), now);
-    let change = change.map_err(Reply::issuing_quota_spent)?;
-    assert_eq!(quotas.change_quota(&change), Written::Won);
-    Ok(())
+/// Why nothing is minted, if a step says so.
+fn refusal(host: &form::Host) -> Option<GrantRefusal> {
+    if let Some(refusal) = &host.refuses {
+        let error = GrantRefusal::error(refusal.error.clone().leak(), "no").unwrap();
+        return Some(match refusal.status {
+            400 => error,
+            401 => error.unauthorized(),
+            other => panic!("a refusal has no status {other}"),
+        });
+    }
+    let is_gone = host.consent.map(|_| GrantRefusal::consent_gone());
+    is_gone.or_else(|| host.minting.map(|_| GrantRefusal::failed()))
 }
 
-/// A stored form that cannot be read must say so when it is read.
-fn unreadable(load: Load, session: &Session) {
+/// A stored form that cannot be read says so when it is read.
+fn unreadable(load: Load, session: &Session) -> Unavailable {
     let mut form = serde_json::to_value(session).unwrap();
     match load {
-        Load::Fails => return,
+        Load::Fails => return Unavailable,
         Load::Corrupt => form["expires_at"] = json!(0),
         Load::UnknownVersion => form["v"] = json!(255),
     }
-    assert!(serde_json::from_value::<Session>(form).is_err());
+    let read: Result<Session, Unavailable> = serde_json::from_value(form).map_err(Into::into);
+    read.unwrap_err()
 }
 
 fn tokens(minted: &Map<String, Value>) -> Tokens<'_> {
@@ -254,66 +314,33 @@ fn tokens(minted: &Map<String, Value>) -> Tokens<'_> {
             "expires_in" => tokens.expires_in(Duration::from_secs(value.as_u64().unwrap())),
             "refresh_token" => tokens.refresh_token(value.as_str().unwrap()).unwrap(),
             "id_token" => tokens.id_token(value.as_str().unwrap()).unwrap(),
-            other => tokens.member(other, value).unwrap(),
+            other => tokens.member(other, value.clone()).unwrap(),
         };
     }
     tokens
 }
 
-/// What an authenticated request becomes, at either endpoint.
-trait Next<'f>: Sized {
-    fn by_core(
-        request: Unauthenticated<'f, Self>,
-        found: Option<&'f Registration>,
-    ) -> Result<Self, Reply>;
-    fn by_host(request: Unauthenticated<'f, Self>, verdict: HostVerdict<'f>)
-    -> Result<Self, Reply>;
-}
-
-macro_rules! next {
-    ($next:ident) => {
-        impl<'f> Next<'f> for $next<'f> {
-            fn by_core(
-                request: Unauthenticated<'f, Self>,
-                found: Option<&'f Registration>,
-            ) -> Result<Self, Reply> {
-                request.authenticate(found)
-            }
-
-            fn by_host(
-                request: Unauthenticated<'f, Self>,
-                verdict: HostVerdict<'f>,
-            ) -> Result<Self, Reply> {
-                request.authenticate_by(verdict)
-            }
-        }
-    };
-}
-
-next!(Poll);
-next!(Issuing);
-
 /// The request as the core takes it. It has no query: that of the vector stays where it is.
 #[cfg(not(feature = "http"))]
-fn with_incoming<T>(
+fn with_request<T>(
     request: &Sent,
     types: &[String],
     body: &[u8],
-    then: impl FnOnce(Incoming<'_>) -> T,
+    then: impl FnOnce(Request<'_>) -> T,
 ) -> T {
-    let incoming = Incoming::new(&request.method, body)
+    let sent = Request::new(&request.method, body)
         .content_type(types)
         .authorization(&request.authorization);
-    then(incoming)
+    then(sent)
 }
 
 /// The same out of the types of `http`, where the query is.
 #[cfg(feature = "http")]
-fn with_incoming<T>(
+fn with_request<T>(
     request: &Sent,
     types: &[String],
     body: &[u8],
-    then: impl FnOnce(Incoming<'_>) -> T,
+    then: impl FnOnce(Request<'_>) -> T,
 ) -> T {
     let query = request.query.as_deref().unwrap_or_default();
     let mut builder = http::Request::builder()
@@ -325,5 +352,5 @@ fn with_incoming<T>(
     for value in &request.authorization {
         builder = builder.header("authorization", value);
     }
-    then(Incoming::from(&builder.body(body.to_vec()).unwrap()))
+    then(Request::from(&builder.body(body.to_vec()).unwrap()))
 }

@@ -1,26 +1,25 @@
 //! Runs the vectors of the server half: a host around the crate that does what a vector says of it.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use core::time::Duration;
 use device_flow::code::UserCodeShape;
-use device_flow::digest::{SecretDigest, SessionKey};
+use device_flow::digest::SecretDigest;
 use device_flow::memory::Memory;
-use device_flow::scope::Scope;
 use device_flow::server::{
-    Authentication, Cause, Entered, Entry, Form, HostValue, Inserted, Limit, Policy, Registration,
-    Reply, SecretPlacement, Session, Written,
+    Cause, Client, ClientAuthMethod, Consent, PageError, Policy, RateLimit, Reply, Review, Server,
+    ServerKeys, Session, Status,
 };
-use serde_json::Value;
+use serde_json::{Map, Value, json};
 use time::OffsetDateTime;
 
 use crate::form::{
-    After, Client, Deed, File, Kind, Method, Numbers, Pace, Rate, Start, State, Step, Taken,
+    self, After, Deed, File, Kind, Method, Numbers, Pace, Rate, Refused, Start, State, Step, Taken,
     Vector, Wrote,
 };
 use crate::response::{Response, is, sent};
 use crate::support::{self, Codes};
-use host::spend;
 
 #[path = "host.rs"]
 mod host;
@@ -32,19 +31,26 @@ pub(crate) fn run(file: &File, vector: &Vector) -> Result<Vec<(String, Response)
     let mut named = Vec::new();
     for (number, step) in (1..).zip(&vector.steps) {
         let says = |fault: String| says(format!("step {number}, at {}: {fault}", step.at));
+        world.register(&step.clients);
+        let mut done = Done {
+            before: world.record(step),
+            ..Done::default()
+        };
         if let Some(request) = &step.request {
-            let done = world.serve(step, request);
-            let response = done.check(file, step).map_err(says)?;
+            let answer = world.serve(step, request, &mut done);
+            let answer = answer.and_then(|answer| answered(&answer, file, step));
+            let response = answer.map_err(says)?;
             if let Some((expected, response)) = step.response.as_ref().zip(response)
                 && let Some(name) = &expected.identical
             {
                 named.push((name.clone(), response));
             }
-            if let Some(after) = &step.after {
-                world.check(after, &done).map_err(says)?;
-            }
         } else {
-            world.happens(step).map_err(says)?;
+            world.happens(step, &mut done).map_err(says)?;
+        }
+        done.check(step).map_err(says)?;
+        if let Some(after) = &step.after {
+            world.check(step, after, &done).map_err(says)?;
         }
     }
     Ok(named)
@@ -53,18 +59,25 @@ pub(crate) fn run(file: &File, vector: &Vector) -> Result<Vec<(String, Response)
 struct World<'v> {
     file: &'v File,
     numbers: Numbers,
-    policy: Policy,
-    clients: BTreeMap<String, Registration>,
+    server: Arc<Server>,
+    /// How often the keys of the server were changed.
+    key_changes: u8,
+    clients: BTreeMap<String, Client>,
     sessions: Memory,
     quotas: Memory,
-    codes: Option<Codes>,
-    /// How often codes were drawn.
+    /// The codes that were issued, in order.
+    issued: Vec<Codes>,
+    /// The refresh tokens that were sent, in order.
+    refresh_tokens: Vec<String>,
+    /// How often the generator was asked.
     drawn: u8,
+    /// The draw that the last user code came from.
+    last_user_code: u8,
 }
 
-/// What was done for a request.
+/// What was done in a step.
+#[derive(Default)]
 struct Done {
-    answer: Result<Reply, String>,
     wrote: Wrote,
     draws: usize,
     looked_up_client: bool,
@@ -72,29 +85,34 @@ struct Done {
     /// Whether somebody else changed the session meanwhile.
     rivals: bool,
     /// What was stored before: session and pace.
-    before: (Option<Value>, Option<Value>),
+    before: Record,
+}
+
+/// The stored forms of a session and of its pace.
+type Record = (Option<Value>, Option<Value>);
+
+/// What a request came to: a response, or a grant type that the host serves itself.
+#[derive(Debug)]
+enum Answer {
+    Reply(Reply),
+    Dispatched(String),
 }
 
 fn span(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
 
-fn scope(text: &str) -> Scope {
-    text.parse().unwrap()
-}
-
 fn policy(numbers: &Numbers) -> Policy {
-    let rate = |rate: &Rate| Limit::new(rate.burst, span(rate.period)).unwrap();
+    let rate = |rate: &Rate| RateLimit::new(rate.burst, span(rate.period)).unwrap();
     // What is no choice of this crate's policy, but is one of its own.
     assert_eq!((numbers.tolerance, numbers.tolerance_part), (1000, 4));
     assert_eq!((numbers.max_parameters, numbers.retry_later), (64, 5));
-    assert_eq!(numbers.grace, 2 * numbers.interval);
+    assert_eq!(numbers.redeem_time, numbers.cap + numbers.interval);
     let shape = UserCodeShape::new(&numbers.user_code.alphabet, numbers.user_code.length);
-    let builder = Policy::builder(&numbers.verification_uri)
+    let mut builder = Policy::builder(&numbers.verification_uri)
         .realm(&numbers.realm)
         .lifetime(span(numbers.lifetime))
         .interval(span(numbers.interval))
-        .step(span(numbers.step))
         .cap(span(numbers.cap))
         .retry_window(span(numbers.retry_window))
         .retention(span(numbers.retention))
@@ -102,44 +120,76 @@ fn policy(numbers: &Numbers) -> Policy {
         .max_body(numbers.max_body)
         .secret_limit(rate(&numbers.wrong_secrets))
         .issuing_limit(rate(&numbers.issuing));
-    let builder = if numbers.verification_uri_complete {
-        builder.with_verification_uri_complete()
-    } else {
-        builder
+    if numbers.verification_uri_complete {
+        builder = builder.with_verification_uri_complete();
+    }
+    if let Some(guesses) = &numbers.guesses {
+        builder = builder.guess_limit(rate(guesses));
+    }
+    let builder = match &numbers.refresh {
+        None => builder.without_refresh_tokens(),
+        Some(refresh) => {
+            let builder = builder
+                .refresh_scope(&refresh.scope)
+                .refresh_idle(span(refresh.idle))
+                .refresh_grace(span(refresh.grace))
+                .refresh_limit(rate(&refresh.limit));
+            match refresh.absolute {
+                Some(absolute) => builder.refresh_absolute(span(absolute)),
+                None => builder,
+            }
+        }
     };
     builder.build().unwrap()
 }
 
-fn registration(id: &str, client: &Client) -> Registration {
-    let placement = match client.method {
-        Method::ClientSecretBasic => SecretPlacement::BasicOnly,
-        Method::None | Method::ClientSecret | Method::PrivateKeyJwt | Method::TlsClientAuth => {
-            SecretPlacement::Anywhere
-        }
+fn server(numbers: &Numbers, key_changes: u8) -> Arc<Server> {
+    let key = |change| support::key(7 + change);
+    let mut keys = ServerKeys::new(&key(key_changes)).unwrap();
+    if let Some(before) = key_changes.checked_sub(1) {
+        keys = keys.with_previous(&key(before)).unwrap();
+    }
+    Arc::new(Server::new(policy(numbers), keys))
+}
+
+fn client(id: &str, form: &form::Client) -> Client {
+    let mut digests = form.secrets.iter().map(|secret| SecretDigest::of(secret));
+    let digests = [digests.next(), digests.next()];
+    let method = match (form.method, form.compared_by_host) {
+        (Method::None, _) => ClientAuthMethod::None,
+        (Method::PrivateKeyJwt, _) => ClientAuthMethod::Assertion,
+        (Method::TlsClientAuth, _) => ClientAuthMethod::MutualTls,
+        (Method::ClientSecret, true) => ClientAuthMethod::HostSecret,
+        (Method::ClientSecret, false) => ClientAuthMethod::Secret(digests),
+        (Method::ClientSecretBasic, true) => ClientAuthMethod::HostSecretBasic,
+        (Method::ClientSecretBasic, false) => ClientAuthMethod::SecretBasic(digests),
     };
-    let authentication = match client.method {
-        Method::None => Authentication::Public,
-        Method::PrivateKeyJwt => Authentication::Assertion,
-        Method::TlsClientAuth => Authentication::MutualTls,
-        Method::ClientSecret | Method::ClientSecretBasic if client.compared_by_host => {
-            Authentication::HostSecret(placement)
-        }
-        Method::ClientSecret | Method::ClientSecretBasic => {
-            let mut digests = client.secrets.iter().map(|secret| SecretDigest::of(secret));
-            let digests = [digests.next(), digests.next()];
-            Authentication::Secret { digests, placement }
-        }
-    };
-    let mut own = Registration::new(id, authentication)
+    let mut client = Client::new(id, method)
         .unwrap()
-        .allow_scope(scope(&client.scope));
-    if client.device_grant {
-        own = own.allow_device_grant();
+        .allow_scope(support::scope(&form.scope));
+    if let Some(name) = &form.name {
+        client = client.named(&**name);
     }
-    if let Some(default) = &client.default_scope {
-        own = own.default_scope(scope(default));
+    if form.device_grant {
+        client = client.allow_device_grant();
     }
-    if client.disabled { own.disabled() } else { own }
+    if let Some(default) = &form.default_scope {
+        client = client.default_scope(support::scope(default));
+    }
+    if form.disabled {
+        client.disabled()
+    } else {
+        client
+    }
+}
+
+/// A public client of this id that may ask for this scope, whatever the registry says.
+fn anybody(id: &str, scope: &str) -> Client {
+    Client::new(id, ClientAuthMethod::None)
+        .unwrap()
+        .allow_device_grant()
+        .allow_scope(support::scope(scope))
+        .default_scope(support::scope(scope))
 }
 
 impl<'v> World<'v> {
@@ -147,26 +197,23 @@ impl<'v> World<'v> {
         let mut numbers = file.policy.clone();
         numbers.extend(vector.policy.clone());
         let numbers: Numbers = serde_json::from_value(Value::Object(numbers)).unwrap();
-        let mut clients = file.clients.clone();
-        for (id, client) in &vector.clients {
-            match client {
-                Some(client) => clients.insert(id.clone(), client.clone()),
-                None => clients.remove(id),
-            };
-        }
-        let clients = clients
-            .iter()
-            .map(|(id, client)| (id.clone(), registration(id, client)));
+        let clients = file.clients.iter();
         let mut world = Self {
             file,
-            policy: policy(&numbers),
+            server: server(&numbers, 0),
             numbers,
-            clients: clients.collect(),
+            key_changes: 0,
+            clients: clients
+                .map(|(id, form)| (id.clone(), client(id, form)))
+                .collect(),
             sessions: Memory::new(),
             quotas: Memory::new(),
-            codes: None,
+            issued: Vec::new(),
+            refresh_tokens: Vec::new(),
             drawn: 0,
+            last_user_code: 0,
         };
+        world.register(&vector.clients);
         if let Some(start) = &vector.session {
             world.set_up(start);
         }
@@ -176,217 +223,266 @@ impl<'v> World<'v> {
         world
     }
 
+    fn register(&mut self, changed: &BTreeMap<String, Option<form::Client>>) {
+        for (id, form) in changed {
+            match form {
+                Some(form) => self.clients.insert(id.clone(), client(id, form)),
+                None => self.clients.remove(id),
+            };
+        }
+    }
+
     fn at(&self, millis: i64) -> OffsetDateTime {
         let nanos = i128::from(self.file.base + millis) * 1_000_000;
         OffsetDateTime::from_unix_timestamp_nanos(nanos).unwrap()
     }
 
-    fn session(&self) -> Option<&Session> {
-        Some(&self.sessions.load(&self.codes.as_ref()?.key)?.session)
+    /// The codes that a step is about: the last that were issued, or those that it names.
+    fn codes(&self, step: &Step) -> Option<&Codes> {
+        match step.session {
+            None => self.issued.last(),
+            Some(number) => Some(&self.issued[number - 1]),
+        }
+    }
+
+    fn session(&self, codes: &Codes) -> Option<&Session> {
+        Some(&self.sessions.load(&codes.key)?.session)
     }
 
     // What is stored at first, reached by the steps that lead to it.
 
     fn set_up(&mut self, start: &Start) {
-        let client = Registration::new(start.client_id.as_str(), Authentication::Public)
-            .unwrap()
-            .allow_device_grant()
-            .allow_scope(scope(&start.scope))
-            .default_scope(scope(&start.scope));
-        let (now, entropy) = (self.at(start.issued_at), self.entropy());
+        let client = anybody(&start.client_id, &start.scope);
         let body = format!("client_id={}", support::encoded(&start.client_id));
-        let issued = support::with_issuing(
-            &self.policy,
-            support::post(&body),
-            Some(&client),
-            |issuing| {
-                let issuance = issuing.draw(entropy, &support::keys(), now).unwrap();
-                let key = *issuance.session().key();
-                let inserted = self.sessions.insert(issuance.session());
-                (key, issuance.settle(inserted).unwrap())
-            },
-        );
-        let (key, reply) = issued.unwrap();
-        self.codes = Some(codes(key, &reply));
-        assert_eq!(
-            self.session().unwrap().expires_at(),
-            self.at(start.expires_at)
-        );
+        let (server, now) = (self.server.clone(), self.at(start.issued_at));
+        let exchange = server.device_authorization(support::post(&body), "", None, now);
+        let reply = self.honestly(exchange, &client);
+        let codes = Codes::of(&reply);
+        self.issued.push(codes.clone());
+        let expires_at = self.session(&codes).unwrap().expires_at();
+        assert_eq!(expires_at, self.at(start.expires_at));
         if let Some(pace) = start.pace {
-            self.reach(pace, &client);
+            self.reach(pace, &codes, &client);
         }
-        let user = start.user.as_deref();
-        match start.state {
-            State::Pending => {}
-            State::Claimed => self
-                .enters(user.unwrap(), start.claimed_at.unwrap())
-                .unwrap(),
-            State::Denied => {
-                let at = start.denied_at.unwrap();
-                self.enters(user.unwrap(), at).unwrap();
-                self.decides(user.unwrap(), Deed::Deny, None, at).unwrap();
+        let user = start.user.as_deref().map(support::subject);
+        let claimed_at = start.claimed_at.or(start.approved_at).or(start.denied_at);
+        if let Some((user, at)) = user.as_ref().zip(claimed_at) {
+            let now = self.at(at);
+            let entry = server.enter(&codes.user_code, user, "", now);
+            self.honestly(entry, &client).unwrap();
+            let consent = match &start.granted {
+                Some(granted) => Consent::to(support::scope(granted)),
+                None => Consent::to_all(),
+            };
+            let decision = match start.state {
+                State::Pending | State::Claimed => None,
+                State::Denied => Some(server.deny(&codes.key, user, now)),
+                State::Approved | State::Active | State::Ended => {
+                    Some(server.approve(&codes.key, user, &consent, now))
+                }
+            };
+            if let Some(decision) = decision {
+                let _ = self.honestly(decision, &client).unwrap();
             }
-            State::Approved | State::Redeemed | State::Revoked => {
-                let (user, at) = (user.unwrap(), start.approved_at.unwrap());
-                self.enters(user, at).unwrap();
-                self.decides(user, Deed::Approve, start.granted.as_deref(), at)
-                    .unwrap();
-                if start.state == State::Revoked {
-                    self.decides(user, Deed::Withdraw, None, at).unwrap();
-                }
-                if start.state == State::Redeemed {
-                    self.is_redeemed(self.at(start.redeemed_at.unwrap()));
-                }
+            if start.state == State::Ended {
+                let withdrawal = server.withdraw(&codes.key, user, now);
+                let _ = self.honestly(withdrawal, &client).unwrap();
             }
         }
-        assert_eq!(self.state(), Some(start.state));
+        if let Some(redeemed_at) = start.redeemed_at {
+            self.is_redeemed(&codes, self.at(redeemed_at));
+        }
+        assert_eq!(self.state(&codes), Some(start.state));
     }
 
     /// Polls until the pace is this one: each widening takes an accepted poll and an early one.
-    fn reach(&mut self, pace: Pace, client: &Registration) {
+    fn reach(&mut self, pace: Pace, codes: &Codes, client: &Client) {
         const HOUR: i64 = 3_600_000;
-        let [first, step, cap] = [self.numbers.interval, self.numbers.step, self.numbers.cap];
-        let widths = core::iter::successors(Some(first), |width| Some(cap.min(width + step)));
+        const STEP: u64 = 5000;
+        let [first, cap] = [self.numbers.interval, self.numbers.cap];
+        let widths = core::iter::successors(Some(first), |width| Some(cap.min(width + STEP)));
         let target = u64::try_from(pace.interval).unwrap();
         let widenings = widths.take_while(|width| *width < target).count();
         let widenings = i64::try_from(widenings).unwrap();
         for ago in (0..widenings).rev() {
             let ago = if pace.widened { ago } else { ago + 1 };
-            self.polls(client, pace.last - ago * HOUR);
-            self.polls(client, pace.last - ago * HOUR + 1);
+            self.polls(codes, client, pace.last - ago * HOUR);
+            self.polls(codes, client, pace.last - ago * HOUR + 1000);
         }
         if !pace.widened {
-            self.polls(client, pace.last);
+            self.polls(codes, client, pace.last);
         }
-        assert_eq!(self.pace(), Some(pace));
+        assert_eq!(pace_of(&self.record_of(codes), self.file.base), Some(pace));
     }
 
     /// One poll of the session, as a host runs it.
-    fn polls(&mut self, client: &Registration, at: i64) {
-        let (now, code) = (
-            self.at(at),
-            self.codes.as_ref().unwrap().device_code.clone(),
-        );
-        let _ = support::poll(&mut self.sessions, &self.policy, client, &code, now);
+    fn polls(&mut self, codes: &Codes, client: &Client, at: i64) {
+        let _ = self.redeems(codes, client, self.at(at));
+    }
+
+    fn redeems(&mut self, codes: &Codes, client: &Client, now: OffsetDateTime) -> Reply {
+        let (server, id) = (self.server.clone(), support::encoded(client.id()));
+        let body = support::poll_body(&id, &codes.device_code);
+        let reply = self.honestly(server.token(support::post(&body), "", now), client);
+        self.note_refresh_token(&reply).unwrap();
+        reply
     }
 
     /// Another poll redeems the session.
-    fn is_redeemed(&mut self, now: OffsetDateTime) {
-        let client = self.session().unwrap().client_id().to_owned();
-        let client = Registration::new(client, Authentication::Public)
-            .unwrap()
-            .allow_device_grant();
-        let code = self.codes.as_ref().unwrap().device_code.clone();
-        let reply = support::poll(&mut self.sessions, &self.policy, &client, &code, now);
+    fn is_redeemed(&mut self, codes: &Codes, now: OffsetDateTime) {
+        let session = self.session(codes).unwrap();
+        let client = anybody(session.client_id(), session.scope().as_str());
+        let reply = self.redeems(codes, &client, now);
         assert_eq!(reply.cause(), Cause::Granted);
     }
 
-    fn take(&mut self, taken: &Taken) {
-        let body = format!(
-            "client_id={}&client_secret=x",
-            support::encoded(&taken.client_id)
-        );
-        let form = Form::read(support::post(&body), &self.policy).unwrap();
-        let request = form.device_authorization().unwrap();
-        let public = Registration::new(taken.client_id.as_str(), Authentication::Public).unwrap();
-        let body = format!("client_id={}", support::encoded(&taken.client_id));
-        let (key, limit) = match taken.limit {
-            Kind::WrongSecrets => {
-                let key = request.secret_quota_key(&taken.source).unwrap();
-                (key, self.policy.secret_limit())
-            }
-            Kind::Issuing => {
-                let public = public.allow_device_grant();
-                let incoming = support::post(&body);
-                let key = support::with_issuing(&self.policy, incoming, Some(&public), |issuing| {
-                    issuing.quota_key(&taken.source)
-                });
-                (key.unwrap(), self.policy.issuing_limit())
-            }
-        };
-        let now = self.at(taken.at);
-        for _ in 0..taken.times {
-            assert!(spend(&mut self.quotas, key, limit, now).is_ok());
-        }
+    /// Another request uses a refresh token.
+    fn is_refreshed(&mut self, codes: &Codes, number: usize, now: OffsetDateTime) {
+        let session = self.session(codes).unwrap();
+        let client = anybody(session.client_id(), session.scope().as_str());
+        let token = &self.refresh_tokens[number - 1];
+        let body = support::refresh_body(&support::encoded(client.id()), token);
+        let server = self.server.clone();
+        let reply = self.honestly(server.token(support::post(&body), "", now), &client);
+        assert_eq!(reply.cause(), Cause::Refreshed);
+        self.note_refresh_token(&reply).unwrap();
     }
 
-    /// Other codes with every draw.
-    fn entropy(&mut self) -> device_flow::code::Entropy {
-        self.drawn += 1;
-        support::entropy(self.drawn)
+    /// Takes from a quota what a request or an entry takes.
+    fn take(&mut self, taken: &Taken) {
+        let (server, now) = (self.server.clone(), self.at(taken.at));
+        let id = support::encoded(&taken.client_id);
+        for time in 0..taken.times {
+            match taken.limit {
+                Kind::WrongSecrets => {
+                    let body = format!("client_id={id}&client_secret=x");
+                    let client = ClientAuthMethod::secret(SecretDigest::of("another"));
+                    let client = Client::new(&*taken.client_id, client).unwrap();
+                    let exchange = server.client(support::post(&body), &taken.source, now);
+                    let reply = self.honestly(exchange, &client).unwrap_err();
+                    assert_eq!(reply.cause(), Cause::WrongSecret);
+                }
+                Kind::Issuing => {
+                    let body = format!("client_id={id}");
+                    let request = support::post(&body);
+                    let exchange = server.device_authorization(request, &taken.source, None, now);
+                    let client = anybody(&taken.client_id, "openid");
+                    let reply = self.honestly(exchange, &client);
+                    assert_eq!(reply.cause(), Cause::Issued);
+                }
+                Kind::GuessesOfUser | Kind::GuessesFromSource => {
+                    let user = match taken.limit {
+                        Kind::GuessesOfUser => taken.user.clone(),
+                        // Others at the same address, whose own quotas are another matter.
+                        _ => format!("somebody {time}"),
+                    };
+                    let user = support::subject(&user);
+                    let entry = server.enter("", &user, &taken.source, now);
+                    let refused = self.honestly(entry, &anybody("nobody", "")).unwrap_err();
+                    assert_eq!(refused, PageError::MalformedCode);
+                }
+            }
+        }
     }
 
     // What others do.
 
-    fn happens(&mut self, step: &Step) -> Result<(), String> {
-        let user = step.user.as_deref().unwrap_or_default();
-        let done = match step.does.ok_or("neither a request nor a deed")? {
-            Deed::Enter => self.enters(user, step.at),
-            deed @ (Deed::Approve | Deed::Deny | Deed::Withdraw) => {
-                self.decides(user, deed, step.scope.as_deref(), step.at)
-            }
+    fn happens(&mut self, step: &Step, done: &mut Done) -> Result<(), String> {
+        let deed = step.does.ok_or("neither a request nor a deed")?;
+        let now = self.at(step.at);
+        match deed {
             Deed::Purge => {
-                let _ = self.sessions.purge(self.at(step.at));
-                Ok(())
+                let _ = self.sessions.purge(now);
             }
             Deed::LosePace => {
-                let session = self.session().unwrap().clone();
+                let codes = self.codes(step).unwrap();
+                let session = self.session(codes).unwrap().clone();
                 self.sessions = Memory::new();
-                assert_eq!(self.sessions.insert(&session), Inserted::New);
-                Ok(())
+                let _ = self.sessions.insert(&session);
             }
-        };
-        match (done, step.refused) {
-            (Ok(()), false) | (Err(_), true) => Ok(()),
-            (Ok(()), true) => Err("it was not refused".into()),
-            (Err(why), false) => Err(format!("it was refused: {why}")),
-        }
-    }
-
-    fn enters(&mut self, user: &str, at: i64) -> Result<(), String> {
-        let (user, keys, now) = (support::subject(user), support::keys(), self.at(at));
-        let typed = &self.codes.as_ref().unwrap().user_code;
-        let mut entry = Entry::new(typed, &user, &keys, &self.policy);
-        let quota = self.quotas.load_quota(entry.quota_key());
-        let guess = entry.pay(quota, now).unwrap();
-        let written = self.quotas.change_quota(guess.change());
-        let paid = guess.settle(written).unwrap();
-        let mut user_keys = paid.user_keys();
-        let found = user_keys.find_map(|key| self.sessions.load_by_user_key(&key));
-        let entered = paid.enter(found.map(|stored| &stored.session), now);
-        if let Entered::Claim(claim) = entered.map_err(|fault| fault.to_string())? {
-            assert_eq!(self.sessions.change(claim.change()), Written::Won);
+            Deed::ChangeKeys => {
+                self.key_changes += 1;
+                self.server = server(&self.numbers, self.key_changes);
+            }
+            Deed::Enter | Deed::Approve | Deed::Deny | Deed::Withdraw | Deed::Release => {
+                let answer = self.acts(step, deed, now, done);
+                return self.acted(step, answer, done);
+            }
         }
         Ok(())
     }
 
-    fn decides(
+    /// A user does something at the page. What there is to review is there after an entry alone.
+    fn acts(
         &mut self,
-        user: &str,
+        step: &Step,
         deed: Deed,
-        granted: Option<&str>,
-        at: i64,
-    ) -> Result<(), String> {
-        let (user, now) = (support::subject(user), self.at(at));
-        let session = self.session().ok_or("there is no session")?;
-        let granted = granted.map_or_else(|| session.scope().clone(), scope);
-        let change = match deed {
-            Deed::Approve => {
-                session.approve(&user, &granted, HostValue::default(), &self.policy, now)
-            }
-            Deed::Deny => session.deny(&user, now),
-            Deed::Withdraw => session.withdraw(&user),
-            Deed::Enter | Deed::Purge | Deed::LosePace => panic!("{deed:?} is no decision"),
+        now: OffsetDateTime,
+        done: &mut Done,
+    ) -> Result<Option<Review>, PageError> {
+        let server = self.server.clone();
+        let user = support::subject(step.user.as_deref().unwrap());
+        let codes = self.codes(step).unwrap().clone();
+        let consent = match &step.scope {
+            Some(scope) => Consent::to(support::scope(scope)),
+            None => Consent::to_all(),
         };
-        let change = change.map_err(|fault| fault.to_string())?;
-        let written = change.map(|change| self.sessions.change(&change));
-        assert!(matches!(written, None | Some(Written::Won)));
-        Ok(())
+        let decision = match deed {
+            Deed::Enter => {
+                let typed = step.typed.as_deref().unwrap_or("{user_code}");
+                let typed = typed.replace("{user_code}", &codes.user_code);
+                let source = step.source.as_deref().unwrap_or_default();
+                let entry = server.enter(&typed, &user, source, now);
+                return self.ask(entry, &codes, step.into(), done).map(Some);
+            }
+            Deed::Approve => server.approve(&codes.key, &user, &consent, now),
+            Deed::Deny => server.deny(&codes.key, &user, now),
+            Deed::Withdraw => server.withdraw(&codes.key, &user, now),
+            Deed::Release => server.release(&codes.key, &user, now),
+            Deed::Purge | Deed::LosePace | Deed::ChangeKeys => panic!("{deed:?} has no user"),
+        };
+        self.ask(decision, &codes, step.into(), done).map(|_| None)
+    }
+
+    fn acted(
+        &self,
+        step: &Step,
+        answer: Result<Option<Review>, PageError>,
+        done: &Done,
+    ) -> Result<(), String> {
+        let refused = answer.as_ref().err().copied();
+        match (refused, &step.refused) {
+            (None, None | Some(Refused::Somehow(false))) => {}
+            (None, Some(_)) => return Err("it was not refused".into()),
+            (Some(why), None | Some(Refused::Somehow(false))) => {
+                return Err(format!("it was refused: {why}"));
+            }
+            (Some(why), Some(expected)) => {
+                if let Refused::Because(expected) = expected {
+                    is("the reason", &reason(why), &&**expected)?;
+                }
+                let retry_after = match why {
+                    PageError::RateLimited(limited) => Some(limited.seconds()),
+                    _ => None,
+                };
+                if step.retry_after.is_some() {
+                    is("when to come back", &retry_after, &step.retry_after)?;
+                }
+                if !done.rivals {
+                    is("what is stored", &self.record(step), &done.before)?;
+                }
+            }
+        }
+        let Some(expected) = &step.review else {
+            return Ok(());
+        };
+        let review = answer.ok().flatten().ok_or("there is no review")?;
+        is("the review", &shown(&review), expected)
     }
 
     /// The placeholders of a body.
-    fn filled_in(&self, body: &str) -> String {
-        let own = self.codes.as_ref();
+    fn filled_in(&self, step: &Step, body: &str) -> String {
+        let own = self.codes(step);
         let code = own.map_or(support::NO_CODE, |codes| &codes.device_code);
         let flip = |c: char| {
             if c.is_ascii_lowercase() {
@@ -396,58 +492,82 @@ impl<'v> World<'v> {
             }
         };
         let flipped: String = code.chars().map(flip).collect();
-        body.replace("{device_code}", code)
+        let mut body = body
+            .replace("{device_code}", code)
             .replace("{unknown_device_code}", support::NO_CODE)
-            .replace("{device_code_in_the_other_case}", &flipped)
+            .replace("{device_code_in_the_other_case}", &flipped);
+        for (number, token) in (1..).zip(&self.refresh_tokens) {
+            // The character in the middle, which is within what the server made up.
+            let (start, end) = token.split_at(token.len() / 2);
+            let other = if end.starts_with('A') { 'B' } else { 'A' };
+            body = body
+                .replace(&format!("{{refresh_token:{number}}}"), token)
+                .replace(
+                    &format!("{{altered_refresh_token:{number}}}"),
+                    &format!("{start}{other}{}", &end[1..]),
+                );
+        }
+        assert!(
+            !body.contains("refresh_token:"),
+            "there is no such token: {body}"
+        );
+        body
+    }
+
+    /// Keeps a refresh token that is sent. It must be another one each time, and of no fewer than 256 bits.
+    fn note_refresh_token(&mut self, reply: &Reply) -> Result<(), String> {
+        let body: Option<Map<String, Value>> = serde_json::from_str(reply.response().body()).ok();
+        let token = body.as_ref().and_then(|body| body.get("refresh_token"));
+        let Some(token) = token.and_then(Value::as_str) else {
+            return Ok(());
+        };
+        let is_of_host = self.numbers.refresh.is_none();
+        let is_new = token.len() >= 43 && !self.refresh_tokens.iter().any(|own| own == token);
+        is("that the refresh token is new", &(is_of_host || is_new), &true)?;
+        self.refresh_tokens.push(token.into());
+        Ok(())
     }
 
     // What is stored afterwards.
 
-    fn record(&self) -> (Option<Value>, Option<Value>) {
-        let stored = self
-            .codes
-            .as_ref()
-            .and_then(|codes| self.sessions.load(&codes.key));
-        let session = stored.map(|stored| serde_json::to_value(&stored.session).unwrap());
-        let pace = stored.and_then(|stored| stored.pace);
-        (
-            session,
-            pace.map(|pace| serde_json::to_value(pace).unwrap()),
-        )
+    fn record(&self, step: &Step) -> Record {
+        self.codes(step)
+            .map(|codes| self.record_of(codes))
+            .unwrap_or_default()
     }
 
-    fn state(&self) -> Option<State> {
-        use device_flow::server::Status;
+    fn record_of(&self, codes: &Codes) -> Record {
+        let Some(stored) = self.sessions.load(&codes.key) else {
+            return Record::default();
+        };
+        let session = serde_json::to_value(&stored.session).unwrap();
+        let pace = stored.pace.map(|pace| serde_json::to_value(pace).unwrap());
+        (Some(session), pace)
+    }
 
-        Some(match self.session()?.status() {
+    fn state(&self, codes: &Codes) -> Option<State> {
+        Some(match self.session(codes)?.status() {
             Status::Pending => State::Pending,
             Status::Claimed => State::Claimed,
             Status::Approved => State::Approved,
             Status::Denied => State::Denied,
-            Status::Redeemed => State::Redeemed,
-            Status::Revoked => State::Revoked,
+            Status::Active => State::Active,
+            Status::Ended => State::Ended,
         })
     }
 
-    fn pace(&self) -> Option<Pace> {
-        let pace = self.record().1?;
-        Some(Pace {
-            last: pace["last"].as_i64().unwrap() - self.file.base,
-            interval: pace["interval"].as_i64().unwrap() * 1000,
-            widened: pace["widened"].as_bool().unwrap(),
-        })
-    }
-
-    fn check(&self, after: &After, done: &Done) -> Result<(), String> {
-        is("state", &self.state(), &after.state)?;
+    fn check(&self, step: &Step, after: &After, done: &Done) -> Result<(), String> {
+        let state = self.codes(step).and_then(|codes| self.state(codes));
+        is("state", &state, &after.state)?;
         is("written", &done.wrote, &after.wrote)?;
+        let (session, pace) = self.record(step);
         if after.pace.is_some() {
-            is("pace", &self.pace(), &after.pace)?;
+            let pace = pace_of(&(None, pace.clone()), self.file.base);
+            is("pace", &pace, &after.pace)?;
         }
         if done.rivals {
             return Ok(());
         }
-        let (session, pace) = self.record();
         let same = match done.wrote {
             Wrote::Nothing => (session, pace) == done.before,
             Wrote::Pace => session == done.before.0,
@@ -457,49 +577,77 @@ impl<'v> World<'v> {
     }
 }
 
-fn codes(key: SessionKey, reply: &Reply) -> Codes {
-    let body: Value = serde_json::from_str(reply.response().body()).unwrap();
-    Codes {
-        device_code: body["device_code"].as_str().unwrap().into(),
-        user_code: body["user_code"].as_str().unwrap().into(),
-        key,
+fn pace_of((_, pace): &Record, base: i64) -> Option<Pace> {
+    let pace = pace.as_ref()?;
+    Some(Pace {
+        last: pace["last"].as_i64().unwrap() - base,
+        interval: pace["interval"].as_i64().unwrap() * 1000,
+        widened: pace["widened"].as_bool().unwrap(),
+    })
+}
+
+/// What the user is shown, as a vector says it.
+fn shown(review: &Review) -> Map<String, Value> {
+    let millis = |span: Duration| u64::try_from(span.as_millis()).unwrap();
+    let shown = json!({
+        "client_id": review.client_id(),
+        "client_name": review.client_name(),
+        "public": review.is_public_client(),
+        "scope": review.scope().as_str(),
+        "age": millis(review.age()),
+        "time_left": millis(review.time_left()),
+    });
+    shown.as_object().unwrap().clone()
+}
+
+/// What the user is told, by a name.
+fn reason(why: PageError) -> &'static str {
+    match why {
+        PageError::RateLimited(_) => "too_many",
+        why if why.is_wrong_code() => "wrong_code",
+        PageError::ClientGone => "client_gone",
+        PageError::NotYours => "not_yours",
+        PageError::Expired => "expired",
+        PageError::Scope => "scope",
+        PageError::Decided => "decided",
+        PageError::Undecided => "undecided",
+        PageError::Unavailable => "unavailable",
+        other => panic!("{other:?} has no name"),
+    }
+}
+
+fn answered(answer: &Answer, file: &File, step: &Step) -> Result<Option<Response>, String> {
+    match (answer, &step.response, &step.dispatched) {
+        (Answer::Reply(reply), Some(expected), None) => {
+            if let Some(revoke) = step.revoke_tokens {
+                let revokes = reply.cause() == Cause::Replay;
+                is("that tokens are revoked", &revokes, &revoke)?;
+            }
+            let response = sent(reply.clone());
+            expected.check(file, &response)?;
+            Ok(Some(response))
+        }
+        (Answer::Dispatched(grant), None, Some(expected)) => {
+            is("the grant that is dispatched", grant, expected)?;
+            Ok(None)
+        }
+        (answer, ..) => Err(format!("it was answered by {answer:?}")),
     }
 }
 
 impl Done {
-    fn check(&self, file: &File, step: &Step) -> Result<Option<Response>, String> {
+    fn check(&self, step: &Step) -> Result<(), String> {
         if let Some(draws) = step.draws {
             is("the number of draws", &self.draws, &draws)?;
         }
         if let Some(looks_up) = step.looks_up_client {
-            is(
-                "that the client is looked up",
-                &self.looked_up_client,
-                &looks_up,
-            )?;
+            let looked_up = &self.looked_up_client;
+            is("that the client is looked up", looked_up, &looks_up)?;
         }
         if let Some(looks_up) = step.looks_up_session {
-            is(
-                "that the session is looked up",
-                &self.looked_up_session,
-                &looks_up,
-            )?;
+            let looked_up = &self.looked_up_session;
+            is("that the session is looked up", looked_up, &looks_up)?;
         }
-        match (&self.answer, &step.response, &step.dispatched) {
-            (Ok(reply), Some(expected), None) => {
-                if let Some(revoke) = step.revoke_tokens {
-                    let revokes = reply.cause() == Cause::Replay;
-                    is("that tokens are revoked", &revokes, &revoke)?;
-                }
-                let response = sent(reply.clone());
-                expected.check(file, &response)?;
-                Ok(Some(response))
-            }
-            (Err(grant), None, Some(expected)) => {
-                is("the grant that is dispatched", grant, expected)?;
-                Ok(None)
-            }
-            (answer, ..) => Err(format!("it was answered by {answer:?}")),
-        }
+        Ok(())
     }
 }

@@ -2,7 +2,7 @@
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
-use device_flow::server::Reply;
+use device_flow::server::{Cause, Reply};
 use serde::Serialize;
 use serde_json::json;
 
@@ -18,8 +18,14 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
-    /// What the core decided.
-    pub(crate) fn of(endpoint: Endpoint, reply: Reply) -> Self {
+    /// What the core decided. That somebody else has a code or a token of a device is worth a look.
+    pub(crate) fn of(endpoint: Endpoint, reply: Reply, source: Source) -> Self {
+        match reply.cause() {
+            Cause::Replay => tracing::warn!(%source, "a redeemed code came back: its login has been ended"),
+            Cause::Reuse => tracing::warn!(%source, "a replaced refresh token came back: its login has been ended"),
+            Cause::ForeignClient => tracing::warn!(%source, "a code or a token of another client was presented"),
+            _ => {}
+        }
         Self {
             endpoint,
             cause: reply.cause().as_str(),
@@ -59,15 +65,13 @@ impl Answer {
         Self::json(endpoint, cause, status, &body)
     }
 
-    /// The same answer for a cause of this server's own.
-    pub(crate) fn because(self, cause: &'static str) -> Self {
-        Self { cause, ..self }
-    }
-
     /// The same answer with a header.
-    pub(crate) fn header(mut self, name: header::HeaderName, value: &'static str) -> Self {
-        let value = HeaderValue::from_static(value);
-        self.response.headers_mut().insert(name, value);
+    pub(crate) fn header(
+        mut self,
+        name: header::HeaderName,
+        value: impl Into<HeaderValue>,
+    ) -> Self {
+        self.response.headers_mut().insert(name, value.into());
         self
     }
 

@@ -8,14 +8,17 @@
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use argon2::password_hash::phc::PasswordHash;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use device_flow::digest::{SecretDigest, UserCodeKey, UserCodeKeys};
+use device_flow::digest::SecretDigest;
 use device_flow::scope::Scope;
-use device_flow::server::{Authentication, Limit, Policy, Registration, SecretPlacement, Subject};
+use device_flow::server::{
+    Client, ClientAuthMethod, InvalidText, Policy, PolicyError, RateLimit, ServerKeys, Subject,
+};
 use serde::Deserialize;
 
 use crate::page::SignInLimits;
@@ -47,8 +50,8 @@ pub struct Config {
     /// The proxies that may say where a request came from.
     #[serde(default)]
     pub trusted_proxies: Vec<IpAddr>,
-    /// The key for the digests of user codes, in base64; none: one that the store keeps.
-    pub user_code_key: Option<Hidden>,
+    /// The key for the digests of user codes and for refresh tokens, in base64. Without one, the store keeps one.
+    pub server_key: Option<Hidden>,
     #[serde(default)]
     pub policy: PolicyNumbers,
     #[serde(default)]
@@ -80,8 +83,8 @@ pub struct PolicyNumbers {
     pub expected_sessions: u64,
     /// Whether a link with the code in it is handed out.
     pub verification_uri_complete: bool,
-    /// Seconds in which a second redemption is a repeated request, not a theft.
-    pub retry_window: u64,
+    /// Seconds in which a second redemption is a repeated request, not a theft. Without it, what the core has.
+    pub retry_window: Option<u64>,
 }
 
 impl Default for PolicyNumbers {
@@ -91,7 +94,7 @@ impl Default for PolicyNumbers {
             lifetime: 300,
             expected_sessions: 10_000,
             verification_uri_complete: false,
-            retry_window: 10,
+            retry_window: None,
         }
     }
 }
@@ -106,6 +109,8 @@ pub struct Quotas {
     pub secrets: Quota,
     /// Codes entered on the page, by user.
     pub guesses: Quota,
+    /// Refreshes, by login.
+    pub refreshes: Quota,
     /// Attempts to sign in, by account and source.
     pub sign_ins: Quota,
     /// Attempts to sign in to any account, by source.
@@ -119,6 +124,7 @@ impl Default for Quotas {
             codes: quota(100, 1),
             secrets: quota(10, 60),
             guesses: quota(10, 60),
+            refreshes: quota(20, 60),
             sign_ins: quota(20, 30),
             sign_ins_by_source: quota(200, 2),
         }
@@ -135,9 +141,9 @@ pub struct Quota {
 }
 
 impl Quota {
-    pub(crate) fn limit(self, name: &'static str) -> Result<Limit, ConfigError> {
+    pub(crate) fn limit(self, name: &'static str) -> Result<RateLimit, ConfigError> {
         let period = Duration::from_secs(self.period);
-        Limit::new(self.burst, period).map_err(|error| ConfigError::Quota(name, error))
+        RateLimit::new(self.burst, period).map_err(|error| ConfigError::Quota(name, error))
     }
 }
 
@@ -149,8 +155,12 @@ pub struct TokenNumbers {
     pub audience: Option<String>,
     /// Seconds.
     pub access_lifetime: u32,
-    /// Seconds since a refresh token was issued.
-    pub refresh_lifetime: u32,
+    /// Seconds for which a refresh token is good if it is not used.
+    pub refresh_idle: u64,
+    /// Seconds after which a login ends however often it is refreshed. Without it, never.
+    pub refresh_absolute: Option<u64>,
+    /// Seconds in which a refresh token that was replaced may be sent again.
+    pub refresh_grace: u64,
 }
 
 impl Default for TokenNumbers {
@@ -158,7 +168,9 @@ impl Default for TokenNumbers {
         Self {
             audience: None,
             access_lifetime: 300,
-            refresh_lifetime: 30 * 24 * 60 * 60,
+            refresh_idle: 30 * 24 * 60 * 60,
+            refresh_absolute: None,
+            refresh_grace: 30,
         }
     }
 }
@@ -289,32 +301,38 @@ impl Config {
 
     /// The policy of an issuer whose page is at `/device`.
     pub(crate) fn policy(&self, issuer: &str) -> Result<Policy, ConfigError> {
-        let numbers = &self.policy;
+        let (numbers, tokens, seconds) = (&self.policy, &self.tokens, Duration::from_secs);
         let mut policy = Policy::builder(format!("{issuer}/device"))
             .realm("device login")
-            .interval(Duration::from_secs(numbers.interval))
-            .lifetime(Duration::from_secs(numbers.lifetime))
+            .interval(seconds(numbers.interval))
+            .lifetime(seconds(numbers.lifetime))
             .outstanding(numbers.expected_sessions)
-            .retry_window(Duration::from_secs(numbers.retry_window))
+            .refresh_idle(seconds(tokens.refresh_idle))
+            .refresh_grace(seconds(tokens.refresh_grace))
             .issuing_limit(self.quotas.codes.limit("codes")?)
             .secret_limit(self.quotas.secrets.limit("secrets")?)
-            .guess_limit(self.quotas.guesses.limit("guesses")?);
+            .guess_limit(self.quotas.guesses.limit("guesses")?)
+            .refresh_limit(self.quotas.refreshes.limit("refreshes")?);
+        if let Some(window) = numbers.retry_window {
+            policy = policy.retry_window(seconds(window));
+        }
+        if let Some(absolute) = tokens.refresh_absolute {
+            policy = policy.refresh_absolute(seconds(absolute));
+        }
         if numbers.verification_uri_complete {
             policy = policy.with_verification_uri_complete();
         }
         Ok(policy.build()?)
     }
 
-    /// The key of the digests of user codes; none where the store keeps it.
-    fn user_code_keys(&self) -> Result<Option<UserCodeKeys>, ConfigError> {
-        let Some(Hidden(text)) = &self.user_code_key else {
+    /// The key of the server. `None` if the store keeps it.
+    fn server_keys(&self) -> Result<Option<ServerKeys>, ConfigError> {
+        let Some(Hidden(text)) = &self.server_key else {
             return Ok(None);
         };
-        let octets = STANDARD
-            .decode(text)
-            .map_err(|_| ConfigError::UserCodeKey)?;
-        let key = UserCodeKey::new(&octets).map_err(|_| ConfigError::UserCodeKey)?;
-        Ok(Some(UserCodeKeys::new(key)))
+        let octets = STANDARD.decode(text).map_err(|_| ConfigError::ServerKey)?;
+        let keys = ServerKeys::new(&octets).map_err(|_| ConfigError::ServerKey)?;
+        Ok(Some(keys))
     }
 
     /// Refuses what cannot be served, before anything listens. The URLs of the stores are looked at when these are opened.
@@ -331,16 +349,16 @@ impl Config {
         Ok(Checked {
             clients: self.clients()?,
             users: self.users()?,
-            user_code_keys: self.user_code_keys()?,
+            server_keys: self.server_keys()?,
             sign_in_limits: SignInLimits::new(&self.quotas)?,
         })
     }
 
     /// The clients, by id.
-    fn clients(&self) -> Result<HashMap<String, Client>, ConfigError> {
+    fn clients(&self) -> Result<HashMap<String, Arc<Client>>, ConfigError> {
         let mut clients = HashMap::new();
         for entry in &self.clients {
-            let client = Client::of(entry)?;
+            let client = Arc::new(client(entry)?);
             if clients.insert(entry.id.clone(), client).is_some() {
                 return Err(ConfigError::Client(entry.id.clone(), "it is there twice"));
             }
@@ -391,12 +409,6 @@ impl Config {
                 DAY,
             ),
             (
-                "tokens.refresh_lifetime",
-                self.tokens.refresh_lifetime.into(),
-                1,
-                3660 * DAY,
-            ),
-            (
                 "page.session_lifetime",
                 self.page.session_lifetime.into(),
                 1,
@@ -444,52 +456,41 @@ fn is_loopback(url: &str) -> bool {
 /// What a configuration that was checked consists of, but for what needs the port or the store.
 pub(crate) struct Checked {
     /// By id.
-    pub(crate) clients: HashMap<String, Client>,
+    pub(crate) clients: HashMap<String, Arc<Client>>,
     pub(crate) users: Vec<User>,
-    /// None where the store keeps the key.
-    pub(crate) user_code_keys: Option<UserCodeKeys>,
+    /// `None` if the store keeps the key.
+    pub(crate) server_keys: Option<ServerKeys>,
     pub(crate) sign_in_limits: SignInLimits,
 }
 
-/// A client: what the core knows of it, and what people know it as.
-pub struct Client {
-    pub(crate) registration: Registration,
-    pub(crate) name: String,
-}
-
-impl Client {
-    pub(crate) fn of(entry: &ClientEntry) -> Result<Self, ConfigError> {
-        let wrong = |what| ConfigError::Client(entry.id.clone(), what);
-        let digests = entry.secret_sha256.iter().map(|text| {
-            unhex(text).ok_or_else(|| wrong("secret_sha256 must be 64 hexadecimal digits"))
-        });
-        let digests = digests.collect::<Result<Vec<_>, _>>()?;
-        let authentication = match *digests.as_slice() {
-            [] => Authentication::Public,
-            [one] => Authentication::secret(one),
-            [one, two] => Authentication::Secret {
-                digests: [Some(one), Some(two)],
-                placement: SecretPlacement::Anywhere,
-            },
-            _ => return Err(wrong("at most two secrets may be active")),
-        };
-        let registration = Registration::new(entry.id.as_str(), authentication)
-            .map_err(|_| wrong("its id must be visible ASCII"))?;
-        let mut registration = registration.allow_scope(entry.scope.clone());
-        if entry.device_grant {
-            registration = registration.allow_device_grant();
-        }
-        if let Some(default) = &entry.default_scope {
-            if !default.is_within(&entry.scope) {
-                return Err(wrong("its default_scope must be within its scope"));
-            }
-            registration = registration.default_scope(default.clone());
-        }
-        Ok(Self {
-            registration,
-            name: entry.name.clone(),
-        })
+/// A client, as the core knows it.
+pub(crate) fn client(entry: &ClientEntry) -> Result<Client, ConfigError> {
+    let wrong = |what| ConfigError::Client(entry.id.clone(), what);
+    let digests = entry.secret_sha256.iter().map(|text| {
+        unhex(text).ok_or_else(|| wrong("secret_sha256 must be 64 hexadecimal digits"))
+    });
+    let digests = digests.collect::<Result<Vec<_>, _>>()?;
+    let method = match *digests.as_slice() {
+        [] => ClientAuthMethod::None,
+        [one] => ClientAuthMethod::secret(one),
+        [one, two] => ClientAuthMethod::Secret([Some(one), Some(two)]),
+        _ => return Err(wrong("at most two secrets may be active")),
+    };
+    let client = Client::new(entry.id.as_str(), method)
+        .map_err(|_| wrong("its id must be visible ASCII"))?;
+    let mut client = client
+        .named(entry.name.as_str())
+        .allow_scope(entry.scope.clone());
+    if entry.device_grant {
+        client = client.allow_device_grant();
     }
+    if let Some(default) = &entry.default_scope {
+        if !default.is_within(&entry.scope) {
+            return Err(wrong("its default_scope must be within its scope"));
+        }
+        client = client.default_scope(default.clone());
+    }
+    Ok(client)
 }
 
 fn unhex(text: &str) -> Option<SecretDigest> {
@@ -544,18 +545,18 @@ pub enum ConfigError {
     Toml(usize, String),
     /// The numbers of the device grant, or the issuer.
     #[error("the policy is refused")]
-    Policy(#[from] device_flow::server::PolicyError),
+    Policy(#[from] PolicyError),
     /// A quota.
     #[error("the quota of {0} is refused")]
-    Quota(&'static str, #[source] device_flow::server::LimitError),
+    Quota(&'static str, #[source] InvalidText),
     /// The issuer.
     #[error(
         "the issuer must be an https URL (http on this machine) without a path, a query or a slash at its end"
     )]
     Issuer,
-    /// The key of the digests of user codes.
-    #[error("user_code_key must be 32 octets or more from a secure generator, in base64")]
-    UserCodeKey,
+    /// The key of the server.
+    #[error("server_key must be 32 octets or more from a secure generator, in base64")]
+    ServerKey,
     /// A client.
     #[error("client {0:?}: {1}")]
     Client(String, &'static str),

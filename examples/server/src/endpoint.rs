@@ -1,52 +1,96 @@
-//! An endpoint of the protocol: the octets of a request in, an answer out, each in its time.
+//! The endpoints of the protocol: the octets of a request in, an answer out, each in its time.
+
+use std::sync::Arc;
 
 use axum::body::{Body, Bytes};
-use axum::http::{Request, StatusCode};
+use axum::extract::State;
+use axum::http::{self, StatusCode, header};
 use axum::response::Response;
-use device_flow::server::{Incoming, Reply};
+use device_flow::server::{Reply, Request};
 use http_body_util::BodyExt as _;
 use tokio::time::{Instant, timeout_at};
 
-use crate::App;
 use crate::answer::Answer;
 use crate::metrics::Endpoint;
 use crate::source::Source;
+use crate::{App, now};
 
-/// Reads the request and sends the answer, within one deadline. What an answer that comes too late still does, nobody is told.
-pub(crate) async fn serve(
+/// `POST /oauth2/device_authorization`: a device asks for codes (RFC 8628, section 3.1).
+pub(crate) async fn device_authorization(
+    State(app): State<Arc<App>>,
+    source: Source,
+    request: http::Request<Body>,
+) -> Response {
+    let (key, shown) = (source.key(), source.to_string());
+    let reply = async |request: Request<'_>| {
+        let exchange = app
+            .server
+            .device_authorization(request, &key, Some(&shown), now());
+        exchange.run(&*app).await
+    };
+    serve(&app, Endpoint::DeviceAuthorization, source, request, reply).await
+}
+
+/// `POST /oauth2/token`: a device polls (RFC 8628, section 3.4), or refreshes its tokens (RFC 6749, section 6).
+pub(crate) async fn token(
+    State(app): State<Arc<App>>,
+    source: Source,
+    request: http::Request<Body>,
+) -> Response {
+    let key = source.key();
+    let reply = async |request: Request<'_>| app.server.token(request, &key, now()).run(&*app).await;
+    serve(&app, Endpoint::Token, source, request, reply).await
+}
+
+/// `POST /oauth2/revoke`: a device gives its tokens back (RFC 7009).
+pub(crate) async fn revocation(
+    State(app): State<Arc<App>>,
+    source: Source,
+    request: http::Request<Body>,
+) -> Response {
+    let key = source.key();
+    let reply = async |request: Request<'_>| {
+        let exchange = app.server.revocation(request, &key, now());
+        exchange.run(&*app).await
+    };
+    serve(&app, Endpoint::Revocation, source, request, reply).await
+}
+
+/// Reads the request and sends the answer, within one deadline. Nobody is told what an exchange that takes longer still does.
+async fn serve(
     app: &App,
     endpoint: Endpoint,
     source: Source,
-    request: Request<Body>,
-    answer: impl AsyncFnOnce(Incoming<'_>) -> Answer,
+    request: http::Request<Body>,
+    reply: impl AsyncFnOnce(Request<'_>) -> Reply,
 ) -> Response {
     let deadline = Instant::now() + app.request_timeout;
-    let read = timeout_at(deadline, read(request, app.policy.max_body())).await;
-    let answer = match read {
-        Ok(Some(request)) => {
-            let answer = timeout_at(deadline, answer(Incoming::from(&request))).await;
-            answer.unwrap_or_else(|_| Answer::of(endpoint, Reply::store_failed()))
-        }
+    let body = timeout_at(deadline, read(request, app.server.policy().max_body())).await;
+    let refused = |cause, status, error| Answer::refused(endpoint, cause, status, error);
+    let answer = match body {
+        Ok(Some(request)) => match timeout_at(deadline, reply(Request::from(&request))).await {
+            Ok(reply) => Answer::of(endpoint, reply, source),
+            Err(_) => {
+                let later = ("temporarily_unavailable", "try again later");
+                refused("timed_out", StatusCode::SERVICE_UNAVAILABLE, later)
+                    .header(header::RETRY_AFTER, crate::RETRY_AFTER)
+            }
+        },
         Ok(None) => {
             let invalid = ("invalid_request", "the body breaks off");
-            Answer::refused(endpoint, "body_broken", StatusCode::BAD_REQUEST, invalid)
+            refused("body_broken", StatusCode::BAD_REQUEST, invalid)
         }
         Err(_) => {
             let invalid = ("invalid_request", "the body did not come in time");
-            Answer::refused(
-                endpoint,
-                "body_too_slow",
-                StatusCode::REQUEST_TIMEOUT,
-                invalid,
-            )
+            refused("body_too_slow", StatusCode::REQUEST_TIMEOUT, invalid)
         }
     };
     answer.send(app, source)
 }
 
-/// Collects a body up to one octet more than `limit`, and no more: the core says that it is too large. None where the peer breaks
-/// off.
-async fn read(request: Request<Body>, limit: usize) -> Option<Request<Vec<u8>>> {
+/// Collects a body up to one octet more than `limit`, and no more: the core says that it is too large. Returns `None` if the
+/// peer breaks off.
+async fn read(request: http::Request<Body>, limit: usize) -> Option<http::Request<Vec<u8>>> {
     let (parts, mut body) = request.into_parts();
     let most = limit.saturating_add(1);
     let mut read = Vec::new();
@@ -59,5 +103,5 @@ async fn read(request: Request<Body>, limit: usize) -> Option<Request<Vec<u8>>> 
             read.extend_from_slice(&Bytes::slice(&data, ..room));
         }
     }
-    Some(Request::from_parts(parts, read))
+    Some(http::Request::from_parts(parts, read))
 }

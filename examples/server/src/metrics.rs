@@ -15,7 +15,6 @@ pub(crate) struct Metrics {
 pub(crate) enum Endpoint {
     DeviceAuthorization,
     Token,
-    Refresh,
     Revocation,
     Userinfo,
     Page,
@@ -26,7 +25,6 @@ impl Endpoint {
         match self {
             Self::DeviceAuthorization => "device_authorization",
             Self::Token => "token",
-            Self::Refresh => "refresh",
             Self::Revocation => "revocation",
             Self::Userinfo => "userinfo",
             Self::Page => "page",

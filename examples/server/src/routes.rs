@@ -26,10 +26,10 @@ pub(crate) fn router(app: Arc<App>) -> Router {
     let protocol = Router::new()
         .route(
             "/oauth2/device_authorization",
-            any(device_authorization::handle),
+            any(endpoint::device_authorization),
         )
-        .route("/oauth2/token", any(token::handle))
-        .route("/oauth2/revoke", any(revocation::handle))
+        .route("/oauth2/token", any(endpoint::token))
+        .route("/oauth2/revoke", any(endpoint::revocation))
         .route(
             "/oauth2/userinfo",
             get(userinfo::handle).post(userinfo::handle),

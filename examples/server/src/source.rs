@@ -10,7 +10,6 @@ use std::sync::Arc;
 use axum::extract::FromRequestParts;
 use axum::http::HeaderValue;
 use axum::http::request::Parts;
-use device_flow::server::Origin;
 
 use crate::App;
 
@@ -47,10 +46,6 @@ impl Source {
         }
     }
 
-    /// What the user is shown.
-    pub(crate) fn origin(self) -> Origin {
-        Origin::new(&self.0.to_string())
-    }
 }
 
 /// The address of a hop, which some proxies write with its port.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::Response;
 use device_flow::scope::Scope;
 use device_flow::server::Subject;
@@ -72,5 +72,8 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
 
 fn refuse(cause: &'static str, status: StatusCode, challenge: &'static str) -> Answer {
     let answer = Answer::json(Endpoint::Userinfo, cause, status, &json!({}));
-    answer.header(header::WWW_AUTHENTICATE, challenge)
+    answer.header(
+        header::WWW_AUTHENTICATE,
+        HeaderValue::from_static(challenge),
+    )
 }
