@@ -348,7 +348,8 @@ impl Fleet {
         let request = Request::new(request.body());
         let random = &mut self.random;
         let entropy = || random.entropy();
-        self.host.token(request, entropy, moment(served), &mut self.out);
+        self.host
+            .token(request, entropy, moment(served), &mut self.out);
         let answered = served + self.between(TRAVEL);
         let received = Received::new(self.out.status, &self.out.body);
         self.transitions += 2;

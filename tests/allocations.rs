@@ -350,7 +350,7 @@ fn a_refused_client_without_basic_allocates_nothing() {
 fn spent() -> RateLimited {
     let limit = RateLimit::new(1, Duration::from_mins(1)).unwrap();
     let take: Take = limit.take(device_flow::digest::QuotaKey::of_host("test", &[]), NOW);
-    take.apply(Some(RateState::from_millis(stored_at(3_600_000))))
+    take.apply(Some(RateState::from_millis(stored_at(60_000))))
         .unwrap_err()
 }
 

@@ -2,11 +2,19 @@
 #![cfg(feature = "http")]
 
 use device_flow::client::{DeviceFlow, Endpoints, Received, Verdict, verdict};
-use device_flow::server::{Form, Incoming, Policy};
+use device_flow::server::{
+    Authenticated, Client, ClientAuthMethod, Exchange, Next, Policy, Reply, Request, Server,
+    ServerKeys,
+};
+use time::OffsetDateTime;
+use time::macros::datetime;
 
-fn policy() -> Policy {
+const NOW: OffsetDateTime = datetime!(2026-03-21 12:00:00 UTC);
+
+fn server() -> Server {
     let policy = Policy::builder("https://login.example.com/device").build();
-    policy.expect("the defaults are a policy")
+    let keys = ServerKeys::new(b"0123456789abcdef0123456789abcdef").expect("long enough");
+    Server::new(policy.expect("the defaults are a policy"), keys)
 }
 
 fn request(content_types: &[&str], body: &str) -> http::Request<String> {
@@ -17,25 +25,64 @@ fn request(content_types: &[&str], body: &str) -> http::Request<String> {
     request.body(body.to_owned()).expect("a request")
 }
 
-#[test]
-fn a_request_is_read_with_every_value_of_its_headers_and_without_its_query() {
-    let form = "application/x-www-form-urlencoded";
-    let policy = policy();
-    let once = request(&[form], "grant_type=password");
-    let read = Form::read(Incoming::from(&once), &policy).expect("a form");
-    assert_eq!(read.parameter("grant_type").as_deref(), Some("password"));
-    assert_eq!(read.parameter("client_id"), None);
-    for wrong in [request(&[form, form], ""), request(&[], "")] {
-        let refused = Form::read(Incoming::from(&wrong), &policy);
-        let reply = refused.expect_err("A2: absent or given twice");
-        assert_eq!(reply.cause().as_str(), "media_type");
+/// Runs an exchange that asks for the client alone.
+fn authenticate<'r>(
+    mut exchange: Exchange<'r, Result<Authenticated<'r>, Reply>>,
+) -> Result<Authenticated<'r>, Reply> {
+    let client = Client::new("cli", ClientAuthMethod::None).expect("a client");
+    if let Next::Client(_, ask) = exchange.next() {
+        ask.answer(Ok(Some(&client)));
+    }
+    match exchange.next() {
+        Next::Done(end) => end,
+        next => panic!("{next:?} after the client"),
     }
 }
 
 #[test]
+fn a_request_is_read_with_every_value_of_its_headers_and_without_its_query() {
+    let form = "application/x-www-form-urlencoded";
+    let server = server();
+    let once = request(&[form], "grant_type=password&client_id=cli");
+    let client = authenticate(server.client(Request::from(&once), "", NOW)).expect("a client");
+    assert_eq!(client.parameter("grant_type").as_deref(), Some("password"));
+    assert_eq!(client.client_id(), "cli");
+    for (wrong, cause) in [
+        (request(&[form], "grant_type=password"), "client_id_missing"),
+        // A2: given twice, or absent.
+        (request(&[form, form], "client_id=cli"), "media_type"),
+        (request(&[], "client_id=cli"), "media_type"),
+    ] {
+        let refused = authenticate(server.client(Request::from(&wrong), "", NOW));
+        assert_eq!(refused.expect_err(cause).cause().as_str(), cause);
+    }
+}
+
+#[test]
+fn each_value_of_the_authorization_header_is_read() {
+    let server = server();
+    let form = "application/x-www-form-urlencoded";
+    let basic = "Basic Y2xpOg=="; // cli, and an empty secret: the same as none
+    let mut once = request(&[form], "");
+    let headers = once.headers_mut();
+    headers.append("authorization", basic.parse().expect("a value"));
+    let client = authenticate(server.client(Request::from(&once), "", NOW));
+    assert_eq!(client.expect("a client").client_id(), "cli");
+    let mut twice = once;
+    let headers = twice.headers_mut();
+    headers.append("authorization", basic.parse().expect("a value"));
+    let refused = authenticate(server.client(Request::from(&twice), "", NOW));
+    let reply = refused.expect_err("A11: given twice");
+    assert_eq!(reply.cause().as_str(), "authorization");
+}
+
+#[test]
 fn a_reply_becomes_a_response_with_all_its_headers() {
-    let policy = policy();
-    let reply = Form::read(Incoming::new("GET", b""), &policy).expect_err("A1");
+    let server = server();
+    let mut exchange = server.token(Request::new("GET", b""), "", NOW);
+    let Next::Done(reply) = exchange.next() else {
+        panic!("A1 needs nothing");
+    };
     let response: http::Response<Vec<u8>> = reply.into();
     assert_eq!(response.status(), 405);
     let headers: Vec<_> = response.headers().iter().collect();

@@ -1,4 +1,4 @@
-//! The server protocol, explored: every interleaving within the bounds that each test states, around the real transitions.
+//! The server protocol, explored: every interleaving within the bounds that each test states, around real exchanges.
 //!
 //! Each machine runs twice over: as the contract has it, where every property must hold in every state; and with one fault in
 //! the host or its store, where the checker must find the counterexample. `cargo test --test model -- --nocapture` prints the
@@ -8,6 +8,7 @@
     clippy::unwrap_used,
     clippy::indexing_slicing,
     clippy::arithmetic_side_effects,
+    clippy::wildcard_enum_match_arm,
     reason = "a panic is how a test fails"
 )]
 #![expect(clippy::std_instead_of_alloc, reason = "a test has std")]
@@ -16,10 +17,9 @@ mod support;
 
 mod model {
     pub(crate) mod guesses;
+    pub(crate) mod login;
     pub(crate) mod lone;
-    pub(crate) mod real;
-    pub(crate) mod steps;
-    pub(crate) mod world;
+    pub(crate) mod replay;
 }
 
 use core::fmt::Debug;
@@ -27,9 +27,12 @@ use core::hash::Hash;
 use std::time::Instant;
 
 use model::guesses::{self, Clock, Guesses};
+use model::login::{
+    CLAIMANT, EXPIRED, EXPIRY, FINAL, FOREIGN, Fault, GRACE, Job, KEPT, Login, Machine, NO_LOSS,
+    ONE_SUCCESS, OVER, PACED, PURGED, Party, REDEEM_TIME, RETENTION, Start, THEFT, TOO_LATE,
+};
 use model::lone::{self, Lone, Rate};
-use model::real::{Client, Decision, EXPIRY, GRACE, RETENTION, User};
-use model::world::{Covered, Fault, Job, Machine, Start};
+use model::replay::Deed;
 use stateright::{Checker, HasDiscoveries, Model};
 
 /// Explores all of it; no property may have a counterexample.
@@ -75,63 +78,105 @@ where
     }
 }
 
-/// Three polls of the device at once, one of them twice, and one of another client, while Alice withdraws and the store
-/// purges. Approved in time or at the last moment; the host may redeem, refuse, revoke, or fail to mint.
+/// Two polls of the device at once, and one of another client, while Alice withdraws and the store purges.
+/// Approved in time or at the last moment; the host may redeem, refuse, revoke, or fail to mint.
 fn redemption() -> Machine {
     Machine {
         start: Start::Approved(&[1_000, EXPIRY - 1]),
         tasks: vec![
-            (Job::Poll(Client::Own), 2),
-            (Job::Poll(Client::Own), 1),
-            (Job::Poll(Client::Own), 1),
-            (Job::Poll(Client::Foreign), 1),
-            (Job::Decide(User::Alice), 1),
-            (Job::Purge, 1),
+            (Job::Poll(Party::Owner), 1),
+            (Job::Poll(Party::Owner), 1),
+            (Job::Poll(Party::Foreign), 1),
+            (Job::Decide("alice"), 1),
         ],
-        moments: vec![2_000, EXPIRY, EXPIRY + GRACE + RETENTION],
-        decisions: vec![Decision::Withdraw],
+        moments: vec![2_000, EXPIRY, EXPIRY + REDEEM_TIME + RETENTION],
+        deeds: vec![Deed::Withdraw],
+        refuses: true,
+        purges: true,
         ..Machine::default()
     }
 }
 
-/// Alice enters twice and Bob once; two pages of Alice and one of Bob decide anything at once, hers one after the other too;
-/// the device polls; the store purges.
+/// Alice and Bob enter; a page of each decides anything at once, hers one after the other too.
 fn decisions() -> Machine {
     Machine {
         tasks: vec![
-            (Job::Enter(User::Alice), 1),
-            (Job::Enter(User::Bob), 1),
-            (Job::Decide(User::Alice), 2),
-            (Job::Decide(User::Bob), 1),
-            (Job::Poll(Client::Own), 1),
-            (Job::Poll(Client::Foreign), 1),
+            (Job::Enter("alice"), 1),
+            (Job::Enter("bob"), 1),
+            (Job::Decide("alice"), 2),
+            (Job::Decide("bob"), 1),
         ],
         moments: vec![1_000, EXPIRY],
-        decisions: vec![
-            Decision::Approve,
-            Decision::ApproveLess,
-            Decision::Deny,
-            Decision::Withdraw,
-            Decision::Release,
+        deeds: vec![
+            Deed::Approve,
+            Deed::ApproveLess,
+            Deed::Deny,
+            Deed::Withdraw,
+            Deed::Release,
         ],
+        mishaps: 0,
         ..Machine::default()
     }
 }
 
-/// Two polls at once, one of them twice, with the paces kept or lost; Alice enters and decides meanwhile; the store purges.
-/// The moments are early and in time after each other, the expiry, and past all.
+/// Two polls at once, with the paces kept or lost; Alice enters and decides meanwhile; the store purges.
 fn pacing() -> Machine {
     Machine {
         tasks: vec![
-            (Job::Poll(Client::Own), 2),
-            (Job::Poll(Client::Own), 1),
-            (Job::Enter(User::Alice), 1),
-            (Job::Decide(User::Alice), 1),
-            (Job::Purge, 1),
+            (Job::Poll(Party::Owner), 1),
+            (Job::Poll(Party::Owner), 1),
+            (Job::Enter("alice"), 1),
+            (Job::Decide("alice"), 1),
         ],
-        moments: vec![1_000, 2_000, EXPIRY, EXPIRY + GRACE + RETENTION],
-        decisions: vec![Decision::Approve, Decision::Deny],
-        keeps_paces: true,
+        moments: vec![1_000, 2_500, EXPIRY, EXPIRY + REDEEM_TIME + RETENTION],
+        deeds: vec![Deed::Approve],
+        purges: true,
+        ..Machine::default()
+    }
+}
+
+/// A device that refreshes three times, one after the other, and a foreign client that tries its token. Answers of the store
+/// and responses are lost.
+fn refreshes() -> Machine {
+    Machine {
+        start: Start::Active,
+        tasks: vec![
+            (Job::Refresh(Party::Owner), 3),
+            (Job::Refresh(Party::Foreign), 1),
+            (Job::Revoke(Party::Foreign), 1),
+        ],
+        moments: vec![5_000, 6_000],
+        mishaps: 2,
+        ..Machine::default()
+    }
+}
+
+/// The owner and a thief refresh, at once and one after the other, within the grace and after it.
+fn theft() -> Machine {
+    Machine {
+        start: Start::Active,
+        tasks: vec![
+            (Job::Refresh(Party::Owner), 2),
+            (Job::Refresh(Party::Thief), 2),
+        ],
+        moments: vec![5_000, 5_000 + GRACE + 1],
+        ..Machine::default()
+    }
+}
+
+/// A device refreshes while its token is revoked, its code is polled again, Alice withdraws, and the host may refuse.
+fn ends() -> Machine {
+    Machine {
+        start: Start::Active,
+        tasks: vec![
+            (Job::Refresh(Party::Owner), 2),
+            (Job::Revoke(Party::Owner), 1),
+            (Job::Poll(Party::Owner), 1),
+            (Job::Decide("alice"), 1),
+        ],
+        moments: vec![5_000],
+        deeds: vec![Deed::Withdraw],
+        refuses: true,
         ..Machine::default()
     }
 }
@@ -147,11 +192,11 @@ fn guesses() -> Guesses {
     }
 }
 
-/// Four guesses over two periods, by clocks that differ by as much.
+/// Four guesses over a period, by clocks that differ by as much.
 fn guesses_at_any_time() -> Guesses {
     Guesses {
         entries: 4,
-        moments: vec![0, 60_000, 120_000],
+        moments: vec![0, 30_000, 60_000],
         purges: false,
         ..guesses()
     }
@@ -186,60 +231,78 @@ fn fixed_rates() -> Lone {
     }
 }
 
-/// What an exploration came upon, one list for polls, entries and decisions each: by less it would have shown little.
-fn assert_covered(machine: &Machine, expected: [&str; 3]) {
-    let mut covered = [const { Vec::new() }; 3];
-    for one in &*machine.covered.lock().unwrap() {
-        match one {
-            Covered::Poll(cause) => covered[0].push(cause.to_string()),
-            Covered::Enter(wrong) => covered[1].push(format!("{wrong:?}")),
-            Covered::Decide(error) => covered[2].push(format!("{error:?}")),
-        }
-    }
-    let covered = covered.map(|mut names| {
-        names.sort();
-        names.join(" ")
-    });
-    assert_eq!(covered, expected);
+/// Explores a login. It must have come upon this: by less it would have shown little.
+fn explore_login(name: &str, machine: Machine, expected: &str) {
+    let covered = machine.covered.clone();
+    explore(name, Login::from(machine));
+    let covered: Vec<_> = covered.lock().unwrap().iter().cloned().collect();
+    assert_eq!(covered.join(" "), expected);
+}
+
+fn refute_login(name: &str, machine: Machine, fault: Fault, properties: &[&'static str]) {
+    let machine = Machine {
+        fault: Some(fault),
+        ..machine
+    };
+    refute(name, || Login::from(machine.clone()), properties);
 }
 
 #[test]
 fn redemptions_race_with_each_other_and_with_a_withdrawal() {
-    let machine = redemption();
-    explore("redemption", machine.clone());
-    let expected = [
-        "approval_expired consent_gone duplicate expired foreign_client granted host_check lost_race minting_failed \
-             outcome_unknown pending replay revoked unknown_code",
-        "",
-        "NotYours Redeemed Undecided",
-    ];
-    assert_covered(&machine, expected);
+    explore_login(
+        "redemption",
+        redemption(),
+        "Expired Unavailable Withdraw approval_expired consent_gone duplicate ended foreign_client \
+         granted lost_race minting_failed outcome_unknown replay unknown_code",
+    );
 }
 
 #[test]
 fn two_users_claim_release_and_decide_at_once() {
-    let machine = decisions();
-    explore("decisions", machine.clone());
-    let expected = [
-        "approval_expired consent_gone denied expired foreign_client granted host_check lost_race minting_failed \
-             outcome_unknown pending revoked",
-        "ClaimedByAnother Decided Expired",
-        "Decided Expired NotYours Redeemed Undecided",
-    ];
-    assert_covered(&machine, expected);
+    explore_login(
+        "decisions",
+        decisions(),
+        "Approve ApproveLess ClaimedByAnother Decided Deny Entered Expired ExpiredCode NotYours Release \
+         Undecided UnknownCode UsedCode Withdraw",
+    );
 }
 
 #[test]
 fn paces_expiry_and_purge_race_with_a_decision() {
-    let machine = pacing();
-    explore("pacing", machine.clone());
-    let expected = [
-        "approval_expired consent_gone denied duplicate expired granted host_check lost_race minting_failed \
-             outcome_unknown pending replay revoked too_fast unknown_code",
-        "Decided Expired Unknown",
-        "Expired NotYours",
-    ];
-    assert_covered(&machine, expected);
+    explore_login(
+        "pacing",
+        pacing(),
+        "Approve Entered Expired ExpiredCode NotYours Unavailable UnknownCode approval_expired duplicate \
+         expired granted lost_race outcome_unknown pending repeated replay too_fast unknown_code",
+    );
+}
+
+#[test]
+fn a_device_keeps_its_login_over_lost_answers() {
+    explore_login(
+        "refreshes",
+        refreshes(),
+        "foreign_client nothing_to_revoke outcome_unknown refreshed",
+    );
+}
+
+#[test]
+fn a_thief_and_an_owner_who_both_refresh_end_the_login() {
+    explore_login(
+        "theft",
+        theft(),
+        "contended ended outcome_unknown refreshed reuse",
+    );
+}
+
+#[test]
+fn refreshes_race_with_revocation_replay_and_withdrawal() {
+    explore_login(
+        "ends",
+        ends(),
+        "Unavailable Withdraw consent_gone contended ended minting_failed nothing_to_revoke \
+         outcome_unknown refreshed replay revoked",
+    );
 }
 
 #[test]
@@ -259,150 +322,121 @@ fn a_lone_device_is_paced_as_promised() {
 
 #[test]
 fn without_the_guard_a_code_is_redeemed_twice_and_decisions_are_overwritten() {
-    let fault = Some(Fault::NoGuard);
-    refute(
+    let fault = Fault::NoGuard;
+    refute_login(
         "redemption without a guard",
-        || Machine {
-            fault,
-            ..redemption()
-        },
-        &[
-            "1: at most one success per session",
-            "1: exactly one of a redemption, a denial and a withdrawal takes effect",
-            "3: a final state and its answer never change until purge",
-        ],
+        redemption(),
+        fault,
+        &[ONE_SUCCESS, FINAL],
     );
-    refute(
+    refute_login(
         "decisions without a guard",
-        || Machine {
-            fault,
-            ..decisions()
-        },
-        &[
-            "3: a final state and its answer never change until purge",
-            "9: nobody but the claimant decides, and the subject is the claimant",
-        ],
+        decisions(),
+        fault,
+        &[FINAL, CLAIMANT],
     );
+    refute_login("ends without a guard", ends(), fault, &[FINAL, OVER]);
+    refute_login("refreshes without a guard", theft(), fault, &[FINAL]);
 }
 
 #[test]
 fn a_commit_of_unknown_outcome_taken_for_won_redeems_a_code_twice() {
-    let fault = Some(Fault::UnknownIsWon);
-    refute(
+    let fault = Fault::UnknownIsWon;
+    refute_login(
         "redemption with unknown outcomes",
-        || Machine {
-            fault,
-            ..redemption()
-        },
-        &[
-            "1: at most one success per session",
-            "1: exactly one of a redemption, a denial and a withdrawal takes effect",
-        ],
+        redemption(),
+        fault,
+        &[ONE_SUCCESS],
     );
+    refute_login(
+        "refreshes with unknown outcomes",
+        refreshes(),
+        fault,
+        &[KEPT],
+    );
+    refute_login("ends with unknown outcomes", ends(), fault, &[OVER]);
 }
 
 #[test]
 fn with_expiry_ignored_an_expired_code_waits_and_is_claimed_and_redeemed() {
-    let fault = Some(Fault::ExpiryIgnored);
-    let expired = "2: no pending and no slow_down at or after the expiry";
-    let too_late = "2: nothing is claimed, decided or redeemed too late";
-    refute(
+    let fault = Fault::ExpiryIgnored;
+    refute_login(
         "pacing at an old time",
-        || Machine { fault, ..pacing() },
-        &[expired, too_late],
+        pacing(),
+        fault,
+        &[EXPIRED, TOO_LATE],
     );
-    refute(
-        "decisions at an old time",
-        || Machine {
-            fault,
-            ..decisions()
-        },
-        &[too_late],
-    );
-    refute(
+    refute_login("decisions at an old time", decisions(), fault, &[TOO_LATE]);
+    refute_login(
         "redemption at an old time",
-        || Machine {
-            fault,
-            ..redemption()
-        },
-        &[too_late],
+        redemption(),
+        fault,
+        &[TOO_LATE],
     );
 }
 
 #[test]
 fn a_pace_that_carries_the_session_erases_a_decision() {
-    let fault = Some(Fault::PaceCarriesTheSession);
-    refute(
-        "pacing with the session",
-        || Machine { fault, ..pacing() },
-        &["6: a poll never changes subject, scope, claimant or decision"],
-    );
+    let fault = Fault::PaceCarriesTheSession;
+    refute_login("pacing with the session", pacing(), fault, &[PACED]);
 }
 
 #[test]
 fn a_pace_that_bumps_the_version_makes_a_decision_lose() {
-    let fault = Some(Fault::PaceBumpsTheVersion);
-    refute(
-        "pacing with the version",
-        || Machine { fault, ..pacing() },
-        &["8: saving a pace makes no other write lose"],
-    );
+    let fault = Fault::PaceBumpsTheVersion;
+    refute_login("pacing with the version", pacing(), fault, &[NO_LOSS]);
 }
 
 #[test]
 fn a_pace_that_inserts_brings_a_purged_session_back() {
-    let fault = Some(Fault::PaceRevives);
-    refute(
-        "pacing that inserts",
-        || Machine { fault, ..pacing() },
-        &["3: a purge removes only what is past its purge time, for good"],
-    );
+    let fault = Fault::PaceRevives;
+    refute_login("pacing that inserts", pacing(), fault, &[PURGED]);
 }
 
 #[test]
 fn a_purge_that_is_early_forgets_what_is_to_be_answered() {
-    let fault = Some(Fault::PurgesEarly);
-    refute(
+    let fault = Fault::PurgesEarly;
+    refute_login(
         "redemption with early purges",
-        || Machine {
-            fault,
-            ..redemption()
-        },
-        &["3: a purge removes only what is past its purge time, for good"],
+        redemption(),
+        fault,
+        &[PURGED],
     );
 }
 
 #[test]
 fn a_host_that_names_the_claimant_lets_anybody_decide() {
-    let fault = Some(Fault::NamesTheClaimant);
-    refute(
-        "decisions by anybody",
-        || Machine {
-            fault,
-            ..decisions()
-        },
-        &["9: nobody but the claimant decides, and the subject is the claimant"],
+    let fault = Fault::NamesTheClaimant;
+    refute_login("decisions by anybody", decisions(), fault, &[CLAIMANT]);
+}
+
+#[test]
+fn a_host_that_takes_every_client_for_the_owner_gives_tokens_to_a_foreign_one() {
+    let fault = Fault::EveryClientIsTheOwner;
+    refute_login("redemption by any client", redemption(), fault, &[FOREIGN]);
+}
+
+#[test]
+fn without_the_grace_a_lost_answer_ends_the_login() {
+    refute_login(
+        "refreshes without grace",
+        refreshes(),
+        Fault::NoGrace,
+        &[KEPT],
     );
 }
 
 #[test]
-fn a_host_that_skips_the_client_gives_tokens_to_a_foreign_one() {
-    let fault = Some(Fault::HostSkipsTheClient);
-    refute(
-        "redemption by any client",
-        || Machine {
-            fault,
-            ..redemption()
-        },
-        &["7: a foreign client changes nothing and learns nothing"],
-    );
+fn with_reuse_ignored_a_theft_stays_unnoticed() {
+    let fault = Fault::ReuseIgnored;
+    refute_login("theft with reuse ignored", theft(), fault, &[OVER, THEFT]);
 }
 
 #[test]
 fn guesses_are_shared_where_their_quota_is_not_guarded_or_forgotten() {
     for fault in [
         guesses::Fault::NoGuard,
-        guesses::Fault::UnknownIsPaid,
+        guesses::Fault::FailedIsTaken,
         guesses::Fault::PurgesEarly,
     ] {
         let fault = Some(fault);
@@ -412,18 +446,6 @@ fn guesses_are_shared_where_their_quota_is_not_guarded_or_forgotten() {
             &[guesses::PAID],
         );
     }
-}
-
-/// Not a fault of a store but the edge of the promise: what a request hangs for, between its reading and its writing and over
-/// a purge, its user gains.
-#[test]
-fn guesses_are_gained_by_requests_that_hang_over_a_purge() {
-    let fault = Some(guesses::Fault::RequestsHang);
-    let hanging = || Guesses {
-        fault,
-        ..guesses_as_time_goes_on()
-    };
-    refute("guesses that hang", hanging, &[guesses::PAID]);
 }
 
 #[test]

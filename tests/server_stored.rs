@@ -499,20 +499,21 @@ fn a_quota_that_is_no_number_is_refused() {
     }
 }
 
+/// A moment that no clock can have written locks nobody out, and gives no more than one.
 #[test]
 fn a_quota_at_the_ends_of_time_only_saturates() {
+    use core::time::Duration;
     use device_flow::digest::QuotaKey;
     use device_flow::server::RateLimit;
 
-    for moment in [i64::MIN, i64::MAX] {
+    let limit = RateLimit::new(5, Duration::from_mins(1)).unwrap();
+    for (moment, minutes) in [(i64::MIN, 1), (i64::MAX, 5)] {
         let state: RateState = serde_json::from_value(json!(moment)).unwrap();
         let _ = state.purge_at();
-        let limit = RateLimit::new(5, core::time::Duration::from_secs(60)).unwrap();
         let take = limit.take(QuotaKey::of_host("test", &[]), NOW);
-        assert_eq!(
-            take.apply(Some(state)).is_err(),
-            moment == i64::MAX,
-            "later, never now"
-        );
+        let next = take.apply(Some(state)).unwrap().unwrap();
+        assert_eq!(next.millis(), stored_at(minutes * 60_000));
+        let is_spent = take.apply(Some(next)).is_err();
+        assert_eq!(is_spent, moment == i64::MAX);
     }
 }

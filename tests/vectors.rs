@@ -56,11 +56,13 @@ fn all_hold<'v, V: 'v>(name: &str, vectors: &'v [V], run: impl Fn(&'v V) -> Resu
     );
 }
 
-const SERVER: [&str; 4] = [
+const SERVER: [&str; 6] = [
     "form.json",
     "authentication.json",
     "poll.json",
     "device_authorization.json",
+    "refresh.json",
+    "page.json",
 ];
 
 const CLIENT: [&str; 2] = ["providers.json", "workos.json"];
@@ -152,6 +154,16 @@ fn the_vectors_of_the_device_authorization_endpoint_hold() {
     serves("device_authorization.json");
 }
 
+#[test]
+fn the_vectors_of_the_refresh_hold() {
+    serves("refresh.json");
+}
+
+#[test]
+fn the_vectors_of_the_page_hold() {
+    serves("page.json");
+}
+
 fn reads(name: &str) {
     let file: client::File = read(name);
     all_hold(name, &file.vectors, |vector| client::run(&file, vector));
@@ -167,7 +179,8 @@ fn the_vectors_of_workos_hold() {
     reads("workos.json");
 }
 
-/// B2 to B7 and A11 are one response, and so is every `invalid_grant` of a poll.
+/// B2 to B7 and A11 are one response, and so are every `invalid_grant` of a poll, every one of a refresh, and every success
+/// of a revocation.
 #[test]
 fn what_must_not_be_told_apart_is_the_same_byte_for_byte() {
     let mut known = BTreeMap::new();
@@ -182,7 +195,12 @@ fn what_must_not_be_told_apart_is_the_same_byte_for_byte() {
     }
     assert_eq!(
         known.into_keys().collect::<Vec<_>>(),
-        ["invalid_client", "invalid_grant"]
+        [
+            "invalid_client",
+            "invalid_grant",
+            "invalid_grant of a refresh",
+            "revocation"
+        ]
     );
 }
 
@@ -196,7 +214,14 @@ fn every_row_of_the_tables_has_a_vector_and_every_vector_a_name_of_its_own() {
             assert!(ids.insert(vector.id.clone()), "{} comes twice", vector.id);
         }
     }
-    let tables = [("A", 17), ("B", 9), ("C", 19), ("D", 8)];
+    let tables = [
+        ("A", 17),
+        ("B", 9),
+        ("C", 20),
+        ("D", 8),
+        ("R", 18),
+        ("U", 14),
+    ];
     let table = |(table, last)| (1..=last).map(move |row: u8| format!("{table}{row}"));
     assert_eq!(rows, tables.into_iter().flat_map(table).collect());
 }
@@ -209,7 +234,14 @@ fn no_vector_of_the_server_holds_for_a_core_that_does_nothing() {
         for vector in &file.vectors {
             let mut answers = 0;
             for step in &vector.steps {
-                answers += usize::from(step.response.is_some() || step.dispatched.is_some());
+                let is_said = [
+                    step.response.is_some(),
+                    step.dispatched.is_some(),
+                    step.after.is_some(),
+                    step.refused.is_some(),
+                    step.review.is_some(),
+                ];
+                answers += usize::from(is_said.contains(&true));
                 let Some(expected) = &step.response else {
                     continue;
                 };

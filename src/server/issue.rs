@@ -74,7 +74,9 @@ pub(super) fn draw(fixed: &Fixed<'_>, progress: &mut Progress, entropy: Entropy)
     let policy = fixed.policy;
     let (device_code, user_code) = entropy.codes(&policy.user_code);
     let source = match fixed.task {
-        Task::DeviceAuthorization(source) => source.map(|shown| Arc::new(RequestSource::new(shown))),
+        Task::DeviceAuthorization(source) => {
+            source.map(|shown| Arc::new(RequestSource::new(shown)))
+        }
         Task::Token
         | Task::Revocation
         | Task::Client

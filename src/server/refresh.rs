@@ -111,16 +111,24 @@ fn scope(
     granted: &Scope,
     allowed: Option<&Scope>,
 ) -> Result<Option<Scope>, Cause> {
-    let still = allowed_now(granted, allowed)?;
-    let Some(requested) = fixed.form.scope() else {
-        return Ok(still);
+    let requested: Option<Scope> = match fixed.form.scope() {
+        None => None,
+        Some(requested) => {
+            let requested = requested.text().ok_or(Cause::ScopeMalformed)?;
+            Some(requested.parse().map_err(|_| Cause::ScopeMalformed)?)
+        }
     };
     // "The requested scope MUST NOT include any scope not originally granted by the resource owner" (RFC 6749, section 6)
-    let requested = requested.text().ok_or(Cause::ScopeMalformed)?;
-    let requested: Scope = requested.parse().map_err(|_| Cause::ScopeMalformed)?;
-    if !requested.is_within(granted) {
+    if requested
+        .as_ref()
+        .is_some_and(|requested| !requested.is_within(granted))
+    {
         return Err(Cause::ScopeNotAllowed);
     }
+    let still = allowed_now(granted, allowed)?;
+    let Some(requested) = requested else {
+        return Ok(still);
+    };
     let part = allowed_now(&requested, still.as_ref().or(Some(granted)));
     let part = part.map_err(|_| Cause::ScopeNotAllowed)?;
     Ok(Some(part.unwrap_or(requested)))

@@ -1,19 +1,22 @@
-//! Parallel guesses by one user: every entry of a code pays before anything is looked up, by a guarded write.
+//! Parallel guesses by one user: every entry of a code takes a guess before anything is looked up, in one atomic operation of
+//! the store.
 //!
-//! Processes read the quota, also an old one, take a guess from it, and write it where it is still the one that they read;
-//! they may crash, or not hear of a commit. In between the store purges. Nothing is looked up but by a guess that was paid.
+//! Processes ask the store to take a guess; they may crash, or not hear whether it was taken. In between the store purges. Nothing
+//! is looked up but by a guess that was taken.
 
 use core::cell::RefCell;
 use core::time::Duration;
-use std::collections::BTreeSet;
+use std::collections::HashMap;
 use std::sync::LazyLock;
 
-use device_flow::digest::UserCodeKeys;
-use device_flow::server::{Entry, Limit, Policy, Quota, QuotaChange, Subject, Written};
+use device_flow::server::{
+    Exchange, Next, PageError, RateLimit, RateLimited, RateState, Review, Server, Subject, Take,
+    Unavailable,
+};
 use stateright::{Model, Property};
 use time::OffsetDateTime;
 
-use crate::model::real::{Memo, Moment, remembered};
+use crate::model::login::Moment;
 use crate::support::{self, NOW};
 
 /// Two guesses at once, then one a minute.
@@ -22,13 +25,13 @@ const PERIOD: Moment = 60_000;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
-    /// The store writes whatever quota is stored meanwhile.
+    /// The store reads and writes a quota in two steps.
     NoGuard,
-    /// The host looks up though it does not know whether the guess was paid.
-    UnknownIsPaid,
+    /// The host looks up though it does not know whether the guess was taken.
+    FailedIsTaken,
     /// The store forgets quotas that still limit.
     PurgesEarly,
-    /// Requests hang between reading the quota and writing it, for as long as they like.
+    /// Requests hang before their guess is taken, for as long as they like.
     RequestsHang,
 }
 
@@ -37,8 +40,8 @@ pub(crate) enum Fault {
 pub(crate) enum Clock {
     /// Every reading is any of the moments.
     Any,
-    /// One clock for all, which goes through the moments. No request hangs from one to the next between its reading and its
-    /// writing: one that had read nothing would write over what was written and purged meanwhile, with an old clock reading.
+    /// One clock for all, which goes through the moments. No request hangs from one to the next between its reading of the clock
+    /// and its guess: after a purge it would take guesses of a time that is over.
     Forward,
 }
 
@@ -58,7 +61,6 @@ type Stored = Option<Moment>;
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct World {
     quota: Stored,
-    past: BTreeSet<Stored>,
     time: usize,
     entries: Vec<Phase>,
     looked_up: i64,
@@ -67,14 +69,11 @@ pub(crate) struct World {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 enum Phase {
-    Loading {
-        losses: u8,
-    },
-    Paying {
-        losses: u8,
-        read: Stored,
-        now: Moment,
-    },
+    Idle,
+    /// It has read the clock, and its guess is under way.
+    Entering(Moment),
+    /// The store has read the quota, and has yet to write it: only where it is not atomic.
+    Taking(Moment, Stored),
     Done,
 }
 
@@ -82,27 +81,36 @@ enum Phase {
 pub(crate) enum Step {
     Tick,
     Purge(Moment),
-    Read(Stored, Moment),
-    Write(Written, bool),
+    Enter(Moment),
+    Read(Stored),
+    Take(Commit),
     Crash,
 }
 
+/// What became of a guess that the store was asked to take.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Commit {
+    Heard,
+    /// It was taken, and nobody heard.
+    Unheard,
+    /// It was not, and nobody heard.
+    Dropped,
+}
+
 pub(crate) const PAID: &str = "U1: no more codes are looked up than the limit allows";
-pub(crate) const REFUSED: &str =
-    "U1: a guess is refused for a spent quota or three lost writes alone";
+pub(crate) const REFUSED: &str = "U1: a guess is refused for a spent quota alone";
 
 struct Fixture {
-    policy: Policy,
+    server: Server,
     user: Subject,
-    keys: UserCodeKeys,
 }
 
 static FIXTURE: LazyLock<Fixture> = LazyLock::new(|| {
-    let limit = Limit::new(2, Duration::from_mins(1)).unwrap();
+    let limit = RateLimit::new(2, Duration::from_mins(1)).unwrap();
+    let policy = support::builder().guess_limit(limit).build().unwrap();
     Fixture {
-        policy: support::builder().guess_limit(limit).build().unwrap(),
+        server: support::server_of(policy),
         user: support::alice(),
-        keys: support::keys(),
     }
 });
 
@@ -110,52 +118,127 @@ fn at(moment: Moment) -> OffsetDateTime {
     NOW + time::Duration::milliseconds(moment)
 }
 
-fn stored(quota: Quota) -> Moment {
-    let millis = serde_json::to_value(quota).unwrap().as_i64().unwrap();
-    millis - NOW.unix_timestamp() * 1000
+fn stored(quota: RateState) -> Moment {
+    quota.millis() - NOW.unix_timestamp() * 1000
 }
 
-fn quota(moment: Moment) -> Quota {
-    let millis = NOW.unix_timestamp() * 1000 + moment;
-    serde_json::from_value(millis.into()).unwrap()
+fn quota(moment: Moment) -> RateState {
+    RateState::from_millis(NOW.unix_timestamp() * 1000 + moment)
 }
 
 thread_local! {
-    static PAID_FROM: Memo<(u8, Stored, Moment), Stored> = RefCell::default();
+    static TAKEN: RefCell<HashMap<(Stored, Moment), Stored>> = RefCell::default();
 }
 
-/// Pays with the real functions after so many losses: the quota to write. What the guess is for each outcome of its write is
-/// asserted; a right code, a wrong one and what is no code must come to the same.
-fn pay(losses: u8, read: Stored, now: Moment) -> Stored {
-    remembered(&PAID_FROM, (losses, read, now), || {
-        let codes = ["WDJB-MJHT", "BBBB-BBBB", "no code"];
-        let [one, other, none] = codes.map(|code| pay_for(code, losses, read, now));
-        assert_eq!(one, other);
-        assert_eq!(one, none);
-        one.map(|change| stored(change.to()))
-    })
-}
-
-fn pay_for(typed: &str, losses: u8, read: Stored, now: Moment) -> Option<QuotaChange> {
-    let Fixture { policy, user, keys } = &*FIXTURE;
-    let paid = |written| {
-        let mut entry = Entry::new(typed, user, keys, policy);
-        for _ in 0..losses {
-            let guess = entry.pay(None, NOW).unwrap();
-            assert!(guess.settle(Written::Lost).is_err());
-        }
-        let guess = entry.pay(read.map(quota), at(now)).ok()?;
-        let change = *guess.change();
-        assert_eq!(change.from(), read.map(quota));
-        assert_eq!(guess.settle(written).is_ok(), written == Written::Won);
-        Some(change)
-    };
-    let outcomes = [Written::Won, Written::Lost, Written::Unknown];
-    let [one, other, unknown] = outcomes.map(paid);
+/// Takes a guess with the real exchange: the quota to write, or none where nothing is left. A right code, a wrong one and what is
+/// no code must come to the same; and what they do for each answer of the store is asserted.
+fn take(read: Stored, now: Moment) -> Stored {
+    if let Some(known) = TAKEN.with_borrow(|known| known.get(&(read, now)).copied()) {
+        return known;
+    }
+    let codes = ["WDJB-MJHT", "BBBB-BBBB", "no code"];
+    let [one, other, none] = codes.map(|code| take_for(code, read, now));
     assert_eq!(one, other);
-    assert_eq!(one, unknown);
+    assert_eq!(one, none);
+    TAKEN.with_borrow_mut(|known| known.insert((read, now), one));
     one
 }
+
+fn take_for(typed: &str, read: Stored, now: Moment) -> Stored {
+    let Fixture { server, user } = &*FIXTURE;
+    let entering = || server.enter(typed, user, "", at(now));
+    let mut exchange = entering();
+    let Next::Take(taking, _) = exchange.next() else {
+        panic!("a guess is taken first")
+    };
+    let applied = taking.apply(read.map(quota));
+    let unheard = answered(entering(), Err(Unavailable));
+    assert_eq!(unheard.unwrap_err(), PageError::Unavailable);
+    match applied {
+        Ok(next) => {
+            let found = answered(entering(), Ok(Ok(())));
+            assert!(found.unwrap_err().is_wrong_code());
+            Some(stored(next.expect("a guess is written")))
+        }
+        Err(limited) => {
+            let refused = answered(entering(), Ok(Err(limited)));
+            assert_eq!(refused.unwrap_err(), PageError::RateLimited(limited));
+            None
+        }
+    }
+}
+
+/// How an entry ends for an answer to its guess. Nothing is looked up unless it was taken.
+fn answered(
+    mut exchange: Exchange<'_, Result<Review, PageError>>,
+    taken: Result<Result<(), RateLimited>, Unavailable>,
+) -> Result<Review, PageError> {
+    let mut asked: Option<Take> = None;
+    loop {
+        match exchange.next() {
+            Next::Take(take, ask) => {
+                assert_eq!(asked.replace(take), None, "one guess is taken");
+                ask.answer(taken);
+            }
+            Next::LoadByUserKey(_, ask) => {
+                assert_eq!(taken, Ok(Ok(())));
+                ask.answer(Ok(None));
+            }
+            Next::Done(end) => return end,
+            next => unreachable!("{next:?} of no session"),
+        }
+    }
+}
+
+impl Guesses {
+    /// The steps of one entry.
+    fn entry(&self, world: &World, place: usize, readings: &[Moment], step: &mut Steps<'_>) {
+        let to = |phase| move |next: &mut World| next.entries[place] = phase;
+        match world.entries[place] {
+            Phase::Done => {}
+            Phase::Idle => {
+                for &now in readings {
+                    step(Step::Enter(now), &to(Phase::Entering(now)));
+                }
+            }
+            Phase::Entering(now) => {
+                step(Step::Crash, &to(Phase::Done));
+                if self.fault == Some(Fault::NoGuard) {
+                    step(
+                        Step::Read(world.quota),
+                        &to(Phase::Taking(now, world.quota)),
+                    );
+                } else {
+                    self.take(world, place, now, world.quota, step);
+                }
+            }
+            Phase::Taking(now, read) => self.take(world, place, now, read, step),
+        }
+    }
+
+    fn take(&self, world: &World, place: usize, now: Moment, read: Stored, step: &mut Steps<'_>) {
+        let taken = take(read, now);
+        let room = PERIOD * (BURST - 1);
+        let spent = world.quota.is_some_and(|quota| quota - now > room);
+        for commit in [Commit::Heard, Commit::Unheard, Commit::Dropped] {
+            let is_looked_up = match commit {
+                Commit::Heard => taken.is_some(),
+                Commit::Unheard | Commit::Dropped => self.fault == Some(Fault::FailedIsTaken),
+            };
+            step(Step::Take(commit), &|next| {
+                if commit != Commit::Dropped && taken.is_some() {
+                    next.quota = taken;
+                }
+                next.looked_up += i64::from(is_looked_up);
+                next.refused_too_early |= taken.is_none() && !spent;
+                next.entries[place] = Phase::Done;
+            });
+        }
+    }
+}
+
+/// Adds a step, with what it changes.
+type Steps<'a> = dyn FnMut(Step, &dyn Fn(&mut World)) + 'a;
 
 impl Model for Guesses {
     type State = World;
@@ -164,9 +247,8 @@ impl Model for Guesses {
     fn init_states(&self) -> Vec<World> {
         vec![World {
             quota: None,
-            past: BTreeSet::from([None]),
             time: 0,
-            entries: vec![Phase::Loading { losses: 0 }; self.entries],
+            entries: vec![Phase::Idle; self.entries],
             looked_up: 0,
             refused_too_early: false,
         }]
@@ -182,7 +264,7 @@ impl Model for Guesses {
         if self.clock == Clock::Forward && world.time + 1 < self.moments.len() {
             let time = world.time + 1;
             let hangs = self.fault == Some(Fault::RequestsHang);
-            let is_over = |phase: &Phase| matches!(phase, Phase::Paying { .. }) && !hangs;
+            let is_over = |phase: &Phase| matches!(phase, Phase::Entering(_)) && !hangs;
             step(Step::Tick, &|next| {
                 next.time = time;
                 for phase in next.entries.iter_mut().filter(|phase| is_over(phase)) {
@@ -202,56 +284,8 @@ impl Model for Guesses {
             }
         }
         for (place, phase) in world.entries.iter().enumerate() {
-            if place > 0 && world.entries[place - 1] == *phase {
-                continue;
-            }
-            match *phase {
-                Phase::Done => {}
-                Phase::Loading { losses } => {
-                    for &read in &world.past {
-                        for &now in readings {
-                            let change = pay(losses, read, now);
-                            let room = PERIOD * (BURST - 1);
-                            let spent = read.is_some_and(|quota| quota - now > room);
-                            let wrong = change.is_some() == (spent || losses >= 3);
-                            let next = match change {
-                                Some(_) => Phase::Paying { losses, read, now },
-                                None => Phase::Done,
-                            };
-                            step(Step::Read(read, now), &|world| {
-                                world.entries[place] = next;
-                                world.refused_too_early |= wrong;
-                            });
-                        }
-                    }
-                }
-                Phase::Paying { losses, read, now } => {
-                    step(Step::Crash, &|next| next.entries[place] = Phase::Done);
-                    let paid = pay(losses, read, now).unwrap();
-                    let allowed = world.quota == read || self.fault == Some(Fault::NoGuard);
-                    let heard = if allowed { Written::Won } else { Written::Lost };
-                    for (written, is_stored) in [
-                        (heard, allowed),
-                        (Written::Unknown, allowed),
-                        (Written::Unknown, false),
-                    ] {
-                        let is_paid = written == Written::Won
-                            || written == Written::Unknown
-                                && self.fault == Some(Fault::UnknownIsPaid);
-                        step(Step::Write(written, is_stored), &|next| {
-                            if is_stored {
-                                next.quota = Some(paid);
-                                next.past.insert(next.quota);
-                            }
-                            next.looked_up += i64::from(is_paid);
-                            next.entries[place] = if is_paid {
-                                Phase::Done
-                            } else {
-                                Phase::Loading { losses: losses + 1 }
-                            };
-                        });
-                    }
-                }
+            if place == 0 || world.entries[place - 1] != *phase {
+                self.entry(world, place, readings, &mut step);
             }
         }
     }

@@ -5,14 +5,15 @@
 
 use core::cell::RefCell;
 use core::time::Duration;
+use std::collections::HashMap;
 use std::sync::LazyLock;
 
-use device_flow::memory::Memory;
-use device_flow::server::{Policy, Polled, Stored};
+use device_flow::server::{Next, Pace, Server, Stored};
+use serde::{Deserialize, Serialize};
 use stateright::{Model, Property};
 
-use crate::model::real::{Memo, Moment, PaceForm, remembered};
-use crate::support::{self, Codes, NOW};
+use crate::model::login::Moment;
+use crate::support::{self, Codes, Host, NOW, SOURCE};
 
 /// Short, so that all of it is explored: the interval is 5 s, the tolerance 1.25 s at first.
 const LIFETIME: u64 = 60;
@@ -72,65 +73,87 @@ pub(crate) const INTERVAL: &str =
 pub(crate) const OBEDIENT: &str = "5: a poll after the interval that was told is never slowed down";
 pub(crate) const FIXED: &str = "5: a fixed rate is accepted within the cap plus one gap";
 
+/// A pace, in its stored form.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub(crate) struct PaceForm {
+    v: u8,
+    last: i64,
+    interval: u32,
+    widened: bool,
+}
+
+fn form_of(pace: Pace) -> PaceForm {
+    serde_json::from_value(serde_json::to_value(pace).unwrap()).unwrap()
+}
+
 struct Fixture {
-    policy: Policy,
+    server: Server,
     codes: Codes,
-    store: Memory,
+    stored: Stored,
 }
 
 static FIXTURE: LazyLock<Fixture> = LazyLock::new(|| {
     let builder = support::builder().lifetime(Duration::from_secs(LIFETIME));
     let policy = builder.cap(Duration::from_secs(20)).build().unwrap();
-    let mut store = Memory::new();
-    let codes = support::issue(&mut store, &policy, &support::cli(), 1, NOW);
+    let server = support::server_of(policy);
+    let mut host = Host::new([support::cli()]);
+    let codes = host.issue(&server, &support::cli(), 1, NOW);
     Fixture {
-        policy,
+        server,
+        stored: host.store.load(&codes.key).unwrap().clone(),
         codes,
-        store,
     }
 });
-
-/// A poll with the real functions: the interval told in `slow_down`, and the pace to save.
-fn poll(pace: Option<PaceForm>, now: Moment) -> Polling {
-    remembered(&POLLS, (pace, now), || decide(pace, now))
-}
 
 /// The interval of `slow_down`, and the pace to save.
 type Polling = (Option<Moment>, Option<PaceForm>);
 
 thread_local! {
-    static POLLS: Memo<(Option<PaceForm>, Moment), Polling> = RefCell::default();
+    static POLLS: RefCell<HashMap<(Option<PaceForm>, Moment), Polling>> = RefCell::default();
+}
+
+/// A poll: the interval told in `slow_down`, and the pace to save.
+fn poll(pace: Option<PaceForm>, now: Moment) -> Polling {
+    POLLS.with_borrow_mut(|known| {
+        *known
+            .entry((pace, now))
+            .or_insert_with(|| decide(pace, now))
+    })
 }
 
 fn decide(pace: Option<PaceForm>, now: Moment) -> Polling {
     let Fixture {
-        policy,
+        server,
         codes,
-        store,
+        stored,
     } = &*FIXTURE;
-    let stored = store.load(&codes.key).unwrap();
     let stored = Stored {
-        pace: pace.map(PaceForm::pace),
+        pace: pace.map(|pace| serde_json::from_value(serde_json::to_value(pace).unwrap()).unwrap()),
         session: stored.session.clone(),
     };
     let client = support::cli();
-    let body = support::poll_body(client.client_id(), &codes.device_code);
-    let polled = support::with_poll(policy, support::post(&body), Some(&client), |poll| {
-        let now = NOW + time::Duration::milliseconds(now);
-        let (reply, saved) = match poll.decide(Some(&stored), now) {
-            Polled::Reply(reply) => (reply, None),
-            Polled::Paced(_, pace, reply) => (reply, Some(PaceForm::of(pace))),
-            Polled::Redeem(_) => unreachable!("nobody approves"),
-        };
-        let body: serde_json::Value = serde_json::from_str(reply.response().body()).unwrap();
-        let told = match body["error"].as_str().unwrap() {
-            "authorization_pending" => None,
-            "slow_down" => Some(body["interval"].as_i64().unwrap() * 1000),
-            error => unreachable!("{error} while pending"),
-        };
-        (told, saved)
-    });
-    polled.unwrap()
+    let body = support::poll_body(client.id(), &codes.device_code);
+    let now = NOW + time::Duration::milliseconds(now);
+    let mut exchange = server.token(support::post(&body), SOURCE, now);
+    let mut saved = None;
+    loop {
+        match exchange.next() {
+            Next::Client(_, ask) => ask.answer(Ok(Some(&client))),
+            Next::Load(_, ask) => ask.answer(Ok(Some(&stored))),
+            Next::SavePace(_, pace) => saved = Some(form_of(pace)),
+            Next::Done(reply) => {
+                let body: serde_json::Value =
+                    serde_json::from_str(reply.response().body()).unwrap();
+                let told = match body["error"].as_str().unwrap() {
+                    "authorization_pending" => None,
+                    "slow_down" => Some(body["interval"].as_i64().unwrap() * 1000),
+                    error => unreachable!("{error} while pending"),
+                };
+                return (told, saved);
+            }
+            _ => unreachable!("a pending poll asks for nothing else"),
+        }
+    }
 }
 
 impl Lone {

@@ -11,7 +11,7 @@
     reason = "a panic is how a test fails"
 )]
 
-use core::fmt;
+use core::{fmt, mem};
 
 pub(crate) const INTERVAL: i64 = 3000;
 const STEP: i64 = 5000;
@@ -30,6 +30,8 @@ const ATTEMPTS: u8 = 3;
 type Limit = (i64, i64);
 const GUESSES: Limit = (5, 60_000);
 pub(crate) const REFRESHES: Limit = (4, 20_000);
+/// By how much clocks that agree may differ.
+const DRIFT: i64 = 60_000;
 /// A quota that says nothing any more is kept for this long.
 const QUOTA_KEPT: i64 = 60_000;
 
@@ -88,7 +90,7 @@ pub(crate) enum Part {
 }
 
 /// Which of the reads of an operation are of an older copy, and how many operations older.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Stale {
     pub(crate) reads: u8,
     pub(crate) age: u8,
@@ -219,6 +221,20 @@ pub(crate) struct Rotation {
     pub(crate) previous: Option<Secret>,
     pub(crate) rotated_at: i64,
     pub(crate) until: i64,
+}
+
+impl Rotation {
+    /// When the token that this secret replaces was first replaced; none if the secret may not be used (R6, R8).
+    fn rotated_at(self, presented: Secret, now: i64) -> Option<i64> {
+        let is_recent = (now - self.rotated_at).max(0) < GRACE;
+        if presented == self.current {
+            Some(self.rotated_at.max(now)) // R10
+        } else if self.previous == Some(presented) && is_recent {
+            Some(self.rotated_at) // R7
+        } else {
+            None
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -549,15 +565,7 @@ impl Oracle {
             };
             let mut told = refused("", "invalid_grant");
             let is_over = now >= refresh.until.min(login.redeemed_at + ABSOLUTE);
-            let rotated_at = if presented == refresh.current {
-                Some(refresh.rotated_at.max(now))
-            } else if refresh.previous == Some(presented)
-                && (now - refresh.rotated_at).max(0) < GRACE
-            {
-                Some(refresh.rotated_at)
-            } else {
-                None
-            };
+            let rotated_at = refresh.rotated_at(presented, now);
             let (next, row) = match rotated_at {
                 _ if is_over => (State::Ended(login.grant), "R5"),
                 None if attempt > 0 && lost != "R6 R8" => return unavailable("C18 R13 R18 503"),
@@ -574,22 +582,10 @@ impl Oracle {
                             let Some(scope) = self.allowed(wanted) else {
                                 return refused("R9", "invalid_scope");
                             };
-                            if !is_metered {
-                                match how.down {
-                                    Some(Part::Quotas) => return down(),
-                                    Some(Part::Registry | Part::Sessions | Part::Generator)
-                                    | None => {}
-                                }
-                                if let Err(over) =
-                                    take(&mut self.refreshes, REFRESHES, how.rivals, now)
-                                {
-                                    return Told {
-                                        status: 429,
-                                        retry_after: Some(over.div_euclid(1000) + i64::from(over % 1000 > 0)),
-                                        ..refused("R quota", "temporarily_unavailable")
-                                    };
-                                }
-                                is_metered = true;
+                            if !mem::replace(&mut is_metered, true)
+                                && let Err(told) = self.meter(how, now)
+                            {
+                                return told;
                             }
                             if how.down == Some(Part::Generator) {
                                 return down();
@@ -600,15 +596,13 @@ impl Oracle {
                                 Verdict::MintingFails => return unavailable("C16 R12"),
                                 Verdict::Mints => {
                                     told = granted("R7 R10", &scope, true);
-                                    let previous = if presented == refresh.current {
-                                        Some(presented)
-                                    } else {
-                                        refresh.previous
-                                    };
                                     let idle = rotated_at.max(now) + IDLE;
+                                    let is_current = presented == refresh.current;
                                     let rotation = Rotation {
                                         current: self.operation(),
-                                        previous,
+                                        previous: is_current
+                                            .then_some(presented)
+                                            .or(refresh.previous),
                                         rotated_at,
                                         until: idle.min(login.redeemed_at + ABSOLUTE),
                                     };
@@ -631,6 +625,18 @@ impl Oracle {
             }
         }
         unavailable("C18 R13 R18 503")
+    }
+
+    /// The quota of the refreshes of this login.
+    fn meter(&mut self, how: How, now: i64) -> Result<(), Told> {
+        if how.down == Some(Part::Quotas) {
+            return Err(down());
+        }
+        take(&mut self.refreshes, REFRESHES, how.rivals, now).map_err(|over| Told {
+            status: 429,
+            retry_after: Some((over + 999).div_euclid(1000)),
+            ..refused("R quota", "temporarily_unavailable")
+        })
     }
 
     pub(crate) fn revoke(&mut self, by: Client, token: Token, how: How, now: i64) -> Told {
@@ -723,15 +729,10 @@ impl Oracle {
         }
     }
 
-    pub(crate) fn approve(
-        &mut self,
-        user: User,
-        scope: &'static str,
-        how: How,
-        now: i64,
-    ) -> Page {
+    pub(crate) fn approve(&mut self, user: User, scope: &'static str, how: How, now: i64) -> Page {
         let is_same = |grant: &Grant| {
-            let within = |one: &str, other: &str| tokens(one).all(|t| tokens(other).any(|o| o == t));
+            let within =
+                |one: &str, other: &str| tokens(one).all(|t| tokens(other).any(|o| o == t));
             within(grant.scope, scope) && within(scope, grant.scope)
         };
         self.decide(user, how, now, |state| match state {
@@ -748,7 +749,9 @@ impl Oracle {
                     redeemable_until: LIFETIME.max(now + CAP + INTERVAL),
                 })))
             }
-            State::Approved(grant) | State::Active(Login { grant, .. }) if is_same(grant) => Ok(None),
+            State::Approved(grant) | State::Active(Login { grant, .. }) if is_same(grant) => {
+                Ok(None)
+            }
             State::Approved(_) | State::Active(_) | State::Denied(_) | State::Ended(_) => {
                 Err("U10")
             }
@@ -845,16 +848,15 @@ impl Oracle {
 }
 
 /// Takes one from a quota after so many others have, or says in how many milliseconds one is left.
-fn take(
-    quota: &mut Option<i64>,
-    (burst, period): Limit,
-    rivals: u8,
-    now: i64,
-) -> Result<(), i64> {
+fn take(quota: &mut Option<i64>, (burst, period): Limit, rivals: u8, now: i64) -> Result<(), i64> {
     let mut taken = Ok(());
     for _ in 0..=rivals {
-        // A stored moment is never trusted beyond a full burst.
-        let from = quota.map_or(now, |until| until.clamp(now, now + burst * period));
+        let from = match *quota {
+            None => now,
+            // A clock that ran ahead wrote that: one is left.
+            Some(until) if until > now + burst * period + DRIFT => now + (burst - 1) * period,
+            Some(until) => until.max(now),
+        };
         let over = from - now - (burst - 1) * period;
         taken = if over > 0 {
             Err(over)

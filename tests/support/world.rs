@@ -25,7 +25,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::login::{at, bob, bytes, stored_at};
 use crate::oracle::{
-    self, ASKED, Client, Commit, How, LIFETIME, Oracle, Page, Part, Registered, Told, Token, Typed,
+    self, ASKED, Client, Commit, How, LIFETIME, Oracle, Page, Part, Registered, Token, Told, Typed,
     User, Verdict,
 };
 use crate::support::{self, Codes, Host, NOW, SOURCE, alice, backend, builder, scope};
@@ -312,7 +312,11 @@ impl World {
                 self.request(Asked::Refresh, by, &body, how, now)
             }
             Op::Revoke(by, token, how) => {
-                let body = format!("token={}&client_id={}", self.token(token), self.client(by).id());
+                let body = format!(
+                    "token={}&client_id={}",
+                    self.token(token),
+                    self.client(by).id()
+                );
                 self.request(Asked::Revoke, by, &body, how, now)
             }
             Op::Enter(user, typed, how) => {
@@ -426,11 +430,7 @@ impl World {
         }
     }
 
-    fn decide(
-        &mut self,
-        exchange: Exchange<'_, Result<Session, PageError>>,
-        how: How,
-    ) -> Outcome {
+    fn decide(&mut self, exchange: Exchange<'_, Result<Session, PageError>>, how: How) -> Outcome {
         let decided = self.run(exchange, how);
         self.show(&decided);
         Outcome::Page(page(decided.map(|_| Page::Done)))

@@ -317,7 +317,7 @@ pub(crate) enum Load {
     UnknownVersion,
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Write {
     pub(crate) says: Says,
@@ -325,9 +325,10 @@ pub(crate) struct Write {
     pub(crate) written: Option<bool>,
 }
 
-#[derive(Clone, Copy, Deserialize)]
+#[derive(Clone, Copy, Default, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Says {
+    #[default]
     Won,
     Lost,
     Unknown,

@@ -15,6 +15,7 @@ use device_flow::wire::tokens::Tokens;
 use serde_json::{Map, Value, json};
 use time::OffsetDateTime;
 
+use super::start::anybody;
 use super::{Answer, Done, World};
 use crate::form::{
     self, Drawn, Endpoint, Finding, Insert, Load, Meanwhile, Says, Sent, Step, Store, Wrote,
@@ -78,31 +79,27 @@ impl World<'_> {
             Endpoint::Revocation => server.revocation(request, source, now),
         };
         let reply = self.ask(exchange, codes.as_ref(), step.into(), done);
-        match reply.cause() {
-            Cause::Issued => self.issued.push(Codes::of(&reply)),
-            Cause::Granted | Cause::Refreshed => self.note_refresh_token(&reply)?,
-            Cause::GrantTypeUnsupported => return self.dispatched(step, request, reply),
-            _ => {}
+        let cause = reply.cause();
+        if cause == Cause::GrantTypeUnsupported {
+            return Ok(self.dispatched(step, request, reply));
         }
+        if cause == Cause::Issued {
+            self.issued.push(Codes::of(&reply));
+        }
+        self.note_refresh_token(&reply)?;
         Ok(Answer::Reply(reply))
     }
 
     /// A grant of the host's own, for which the core authenticates the client alone.
-    fn dispatched(
-        &mut self,
-        step: &Step,
-        request: Request<'_>,
-        reply: Reply,
-    ) -> Result<Answer, String> {
+    fn dispatched(&mut self, step: &Step, request: Request<'_>, reply: Reply) -> Answer {
         let (server, now) = (self.server.clone(), self.at(step.at));
         let exchange = server.client(request, "", now);
-        let client = self.ask(exchange, None, step.into(), &mut Done::default());
-        let asked = client.ok().and_then(|client| client.parameter("grant_type"));
-        let served = asked.filter(|asked| step.host.grants.iter().any(|own| own == asked));
-        Ok(match served {
+        let known = self.ask(exchange, None, step.into(), &mut Done::default());
+        let grant = known.ok().and_then(|known| known.parameter("grant_type"));
+        match grant.filter(|grant| step.host.grants.iter().any(|own| own == grant)) {
             Some(grant) => Answer::Dispatched(grant.into_owned()),
             None => Answer::Reply(reply),
-        })
+        }
     }
 
     /// Runs an exchange over a host and a store that work, for this client.
@@ -146,10 +143,14 @@ impl World<'_> {
                         (None, None) => Found::from(known),
                     }));
                 }
-                Next::Take(take, ask) => ask.answer(match script.store.take {
-                    Some(_) => Err(Unavailable),
-                    None => Ok(self.quotas.take(&take)),
-                }),
+                Next::Take(take, ask) => {
+                    let fails = script.store.take.is_some();
+                    ask.answer(if fails {
+                        Err(Unavailable)
+                    } else {
+                        Ok(self.quotas.take(&take))
+                    });
+                }
                 Next::Load(key, ask) => {
                     done.looked_up_session = true;
                     let stored = self.sessions.load(key);
@@ -178,14 +179,15 @@ impl World<'_> {
                     Some(Insert::DeviceCodeTaken) => Ok(Inserted::DeviceCodeTaken),
                     Some(Insert::Unknown) => Err(Unavailable),
                 }),
-                Next::Mint(_, change, ask) => match refusal(script.host) {
-                    Some(refusal) => ask.refuse(refusal),
-                    None => {
-                        let written = self.writes(change, codes, script.at, &mut writes, done);
-                        let minted = script.host.tokens.as_ref().unwrap_or(&self.file.tokens);
-                        ask.answer(written, &tokens(minted));
+                Next::Mint(_, change, ask) => {
+                    if let Some(refusal) = refusal(script.host) {
+                        ask.refuse(refusal);
+                        continue;
                     }
-                },
+                    let written = self.writes(change, codes, script.at, &mut writes, done);
+                    let minted = script.host.tokens.as_ref().unwrap_or(&self.file.tokens);
+                    ask.answer(written, &tokens(minted));
+                }
                 Next::Change(change, ask) => {
                     ask.answer(self.writes(change, codes, script.at, &mut writes, done));
                 }
@@ -198,8 +200,7 @@ impl World<'_> {
                 Next::Done(end) => break end,
             }
         };
-        let is_done = writes.next().is_none() && inserts.next().is_none();
-        assert!(is_done, "the store was asked less often");
+        done.unasked = writes.len() + inserts.len();
         end
     }
 
@@ -225,29 +226,29 @@ impl World<'_> {
         says: &mut Iter<'_, form::Write>,
         done: &mut Done,
     ) -> Result<Write, Unavailable> {
-        let Some(write) = says.next() else {
-            done.wrote = Wrote::Session;
-            return Ok(self.sessions.change(change));
-        };
+        let honest = form::Write::default();
+        let write = says.next().unwrap_or(&honest);
         if let Some(meanwhile) = &write.meanwhile {
             done.rivals = true;
             self.is_faster(meanwhile, codes.unwrap(), self.at(at));
         }
-        match write.says {
-            Says::Won => {
-                done.wrote = Wrote::Session;
-                Ok(self.sessions.change(change))
-            }
+        let is_done = match write.says {
+            Says::Won => true,
             // Where somebody was faster the guard must see it; else the store lost it for reasons of its own.
-            Says::Lost if write.meanwhile.is_some() => Ok(self.sessions.change(change)),
-            Says::Lost => Ok(Write::Conflict),
-            Says::Unknown => {
-                if write.written == Some(true) {
-                    done.wrote = Wrote::Session;
-                    assert_eq!(self.sessions.change(change), Write::Committed);
-                }
-                Err(Unavailable)
-            }
+            Says::Lost => write.meanwhile.is_some(),
+            Says::Unknown => write.written == Some(true),
+        };
+        let written = if is_done {
+            self.sessions.change(change)
+        } else {
+            Write::Conflict
+        };
+        if written == Write::Committed {
+            done.wrote = Wrote::Session;
+        }
+        match write.says {
+            Says::Won | Says::Lost => Ok(written),
+            Says::Unknown => Err(Unavailable),
         }
     }
 
@@ -255,7 +256,7 @@ impl World<'_> {
     fn is_faster(&mut self, meanwhile: &Meanwhile, codes: &Codes, now: OffsetDateTime) {
         let server = self.server.clone();
         let session = self.session(codes).unwrap();
-        let client = super::anybody(session.client_id(), session.scope().as_str());
+        let client = anybody(session.client_id(), session.scope().as_str());
         let claimant = session.claimant().cloned();
         match meanwhile {
             Meanwhile::Removed => self.sessions = Memory::new(),

@@ -15,14 +15,15 @@ use serde_json::{Map, Value, json};
 use time::OffsetDateTime;
 
 use crate::form::{
-    self, After, Deed, File, Kind, Method, Numbers, Pace, Rate, Refused, Start, State, Step, Taken,
-    Vector, Wrote,
+    self, After, Deed, File, Method, Numbers, Pace, Rate, Refused, State, Step, Vector, Wrote,
 };
 use crate::response::{Response, is, sent};
 use crate::support::{self, Codes};
 
 #[path = "host.rs"]
 mod host;
+#[path = "start.rs"]
+mod start;
 
 /// Runs a vector, and gives the responses that are to be told from no other of their name.
 pub(crate) fn run(file: &File, vector: &Vector) -> Result<Vec<(String, Response)>, String> {
@@ -82,6 +83,8 @@ struct Done {
     draws: usize,
     looked_up_client: bool,
     looked_up_session: bool,
+    /// How much of what the store was to say nobody asked for.
+    unasked: usize,
     /// Whether somebody else changed the session meanwhile.
     rivals: bool,
     /// What was stored before: session and pace.
@@ -183,15 +186,6 @@ fn client(id: &str, form: &form::Client) -> Client {
     }
 }
 
-/// A public client of this id that may ask for this scope, whatever the registry says.
-fn anybody(id: &str, scope: &str) -> Client {
-    Client::new(id, ClientAuthMethod::None)
-        .unwrap()
-        .allow_device_grant()
-        .allow_scope(support::scope(scope))
-        .default_scope(support::scope(scope))
-}
-
 impl<'v> World<'v> {
     fn new(file: &'v File, vector: &'v Vector) -> Self {
         let mut numbers = file.policy.clone();
@@ -249,142 +243,6 @@ impl<'v> World<'v> {
         Some(&self.sessions.load(&codes.key)?.session)
     }
 
-    // What is stored at first, reached by the steps that lead to it.
-
-    fn set_up(&mut self, start: &Start) {
-        let client = anybody(&start.client_id, &start.scope);
-        let body = format!("client_id={}", support::encoded(&start.client_id));
-        let (server, now) = (self.server.clone(), self.at(start.issued_at));
-        let exchange = server.device_authorization(support::post(&body), "", None, now);
-        let reply = self.honestly(exchange, &client);
-        let codes = Codes::of(&reply);
-        self.issued.push(codes.clone());
-        let expires_at = self.session(&codes).unwrap().expires_at();
-        assert_eq!(expires_at, self.at(start.expires_at));
-        if let Some(pace) = start.pace {
-            self.reach(pace, &codes, &client);
-        }
-        let user = start.user.as_deref().map(support::subject);
-        let claimed_at = start.claimed_at.or(start.approved_at).or(start.denied_at);
-        if let Some((user, at)) = user.as_ref().zip(claimed_at) {
-            let now = self.at(at);
-            let entry = server.enter(&codes.user_code, user, "", now);
-            self.honestly(entry, &client).unwrap();
-            let consent = match &start.granted {
-                Some(granted) => Consent::to(support::scope(granted)),
-                None => Consent::to_all(),
-            };
-            let decision = match start.state {
-                State::Pending | State::Claimed => None,
-                State::Denied => Some(server.deny(&codes.key, user, now)),
-                State::Approved | State::Active | State::Ended => {
-                    Some(server.approve(&codes.key, user, &consent, now))
-                }
-            };
-            if let Some(decision) = decision {
-                let _ = self.honestly(decision, &client).unwrap();
-            }
-            if start.state == State::Ended {
-                let withdrawal = server.withdraw(&codes.key, user, now);
-                let _ = self.honestly(withdrawal, &client).unwrap();
-            }
-        }
-        if let Some(redeemed_at) = start.redeemed_at {
-            self.is_redeemed(&codes, self.at(redeemed_at));
-        }
-        assert_eq!(self.state(&codes), Some(start.state));
-    }
-
-    /// Polls until the pace is this one: each widening takes an accepted poll and an early one.
-    fn reach(&mut self, pace: Pace, codes: &Codes, client: &Client) {
-        const HOUR: i64 = 3_600_000;
-        const STEP: u64 = 5000;
-        let [first, cap] = [self.numbers.interval, self.numbers.cap];
-        let widths = core::iter::successors(Some(first), |width| Some(cap.min(width + STEP)));
-        let target = u64::try_from(pace.interval).unwrap();
-        let widenings = widths.take_while(|width| *width < target).count();
-        let widenings = i64::try_from(widenings).unwrap();
-        for ago in (0..widenings).rev() {
-            let ago = if pace.widened { ago } else { ago + 1 };
-            self.polls(codes, client, pace.last - ago * HOUR);
-            self.polls(codes, client, pace.last - ago * HOUR + 1000);
-        }
-        if !pace.widened {
-            self.polls(codes, client, pace.last);
-        }
-        assert_eq!(pace_of(&self.record_of(codes), self.file.base), Some(pace));
-    }
-
-    /// One poll of the session, as a host runs it.
-    fn polls(&mut self, codes: &Codes, client: &Client, at: i64) {
-        let _ = self.redeems(codes, client, self.at(at));
-    }
-
-    fn redeems(&mut self, codes: &Codes, client: &Client, now: OffsetDateTime) -> Reply {
-        let (server, id) = (self.server.clone(), support::encoded(client.id()));
-        let body = support::poll_body(&id, &codes.device_code);
-        let reply = self.honestly(server.token(support::post(&body), "", now), client);
-        self.note_refresh_token(&reply).unwrap();
-        reply
-    }
-
-    /// Another poll redeems the session.
-    fn is_redeemed(&mut self, codes: &Codes, now: OffsetDateTime) {
-        let session = self.session(codes).unwrap();
-        let client = anybody(session.client_id(), session.scope().as_str());
-        let reply = self.redeems(codes, &client, now);
-        assert_eq!(reply.cause(), Cause::Granted);
-    }
-
-    /// Another request uses a refresh token.
-    fn is_refreshed(&mut self, codes: &Codes, number: usize, now: OffsetDateTime) {
-        let session = self.session(codes).unwrap();
-        let client = anybody(session.client_id(), session.scope().as_str());
-        let token = &self.refresh_tokens[number - 1];
-        let body = support::refresh_body(&support::encoded(client.id()), token);
-        let server = self.server.clone();
-        let reply = self.honestly(server.token(support::post(&body), "", now), &client);
-        assert_eq!(reply.cause(), Cause::Refreshed);
-        self.note_refresh_token(&reply).unwrap();
-    }
-
-    /// Takes from a quota what a request or an entry takes.
-    fn take(&mut self, taken: &Taken) {
-        let (server, now) = (self.server.clone(), self.at(taken.at));
-        let id = support::encoded(&taken.client_id);
-        for time in 0..taken.times {
-            match taken.limit {
-                Kind::WrongSecrets => {
-                    let body = format!("client_id={id}&client_secret=x");
-                    let client = ClientAuthMethod::secret(SecretDigest::of("another"));
-                    let client = Client::new(&*taken.client_id, client).unwrap();
-                    let exchange = server.client(support::post(&body), &taken.source, now);
-                    let reply = self.honestly(exchange, &client).unwrap_err();
-                    assert_eq!(reply.cause(), Cause::WrongSecret);
-                }
-                Kind::Issuing => {
-                    let body = format!("client_id={id}");
-                    let request = support::post(&body);
-                    let exchange = server.device_authorization(request, &taken.source, None, now);
-                    let client = anybody(&taken.client_id, "openid");
-                    let reply = self.honestly(exchange, &client);
-                    assert_eq!(reply.cause(), Cause::Issued);
-                }
-                Kind::GuessesOfUser | Kind::GuessesFromSource => {
-                    let user = match taken.limit {
-                        Kind::GuessesOfUser => taken.user.clone(),
-                        // Others at the same address, whose own quotas are another matter.
-                        _ => format!("somebody {time}"),
-                    };
-                    let user = support::subject(&user);
-                    let entry = server.enter("", &user, &taken.source, now);
-                    let refused = self.honestly(entry, &anybody("nobody", "")).unwrap_err();
-                    assert_eq!(refused, PageError::MalformedCode);
-                }
-            }
-        }
-    }
-
     // What others do.
 
     fn happens(&mut self, step: &Step, done: &mut Done) -> Result<(), String> {
@@ -430,7 +288,9 @@ impl<'v> World<'v> {
         let decision = match deed {
             Deed::Enter => {
                 let typed = step.typed.as_deref().unwrap_or("{user_code}");
-                let typed = typed.replace("{user_code}", &codes.user_code);
+                let typed = typed
+                    .replace("{user_code}", &codes.user_code)
+                    .replace("{user_code_in_the_other_case}", &flipped(&codes.user_code));
                 let source = step.source.as_deref().unwrap_or_default();
                 let entry = server.enter(&typed, &user, source, now);
                 return self.ask(entry, &codes, step.into(), done).map(Some);
@@ -461,14 +321,14 @@ impl<'v> World<'v> {
                 if let Refused::Because(expected) = expected {
                     is("the reason", &reason(why), &&**expected)?;
                 }
-                let retry_after = match why {
-                    PageError::RateLimited(limited) => Some(limited.seconds()),
-                    _ => None,
-                };
-                if step.retry_after.is_some() {
-                    is("when to come back", &retry_after, &step.retry_after)?;
+                if let Some(expected) = step.retry_after {
+                    let PageError::RateLimited(limited) = why else {
+                        return Err(format!("it was refused: {why}"));
+                    };
+                    is("when to come back", &limited.seconds(), &expected)?;
                 }
-                if !done.rivals {
+                // Where more is to be said of it, the step does.
+                if step.after.is_none() {
                     is("what is stored", &self.record(step), &done.before)?;
                 }
             }
@@ -484,18 +344,10 @@ impl<'v> World<'v> {
     fn filled_in(&self, step: &Step, body: &str) -> String {
         let own = self.codes(step);
         let code = own.map_or(support::NO_CODE, |codes| &codes.device_code);
-        let flip = |c: char| {
-            if c.is_ascii_lowercase() {
-                c.to_ascii_uppercase()
-            } else {
-                c.to_ascii_lowercase()
-            }
-        };
-        let flipped: String = code.chars().map(flip).collect();
         let mut body = body
             .replace("{device_code}", code)
             .replace("{unknown_device_code}", support::NO_CODE)
-            .replace("{device_code_in_the_other_case}", &flipped);
+            .replace("{device_code_in_the_other_case}", &flipped(code));
         for (number, token) in (1..).zip(&self.refresh_tokens) {
             // The character in the middle, which is within what the server made up.
             let (start, end) = token.split_at(token.len() / 2);
@@ -523,7 +375,11 @@ impl<'v> World<'v> {
         };
         let is_of_host = self.numbers.refresh.is_none();
         let is_new = token.len() >= 43 && !self.refresh_tokens.iter().any(|own| own == token);
-        is("that the refresh token is new", &(is_of_host || is_new), &true)?;
+        is(
+            "that the refresh token is new",
+            &(is_of_host || is_new),
+            &true,
+        )?;
         self.refresh_tokens.push(token.into());
         Ok(())
     }
@@ -577,6 +433,18 @@ impl<'v> World<'v> {
     }
 }
 
+/// The same with the case of its letters changed.
+fn flipped(text: &str) -> String {
+    let flip = |c: char| {
+        if c.is_ascii_lowercase() {
+            c.to_ascii_uppercase()
+        } else {
+            c.to_ascii_lowercase()
+        }
+    };
+    text.chars().map(flip).collect()
+}
+
 fn pace_of((_, pace): &Record, base: i64) -> Option<Pace> {
     let pace = pace.as_ref()?;
     Some(Pace {
@@ -604,7 +472,12 @@ fn shown(review: &Review) -> Map<String, Value> {
 fn reason(why: PageError) -> &'static str {
     match why {
         PageError::RateLimited(_) => "too_many",
-        why if why.is_wrong_code() => "wrong_code",
+        PageError::MalformedCode
+        | PageError::UnknownCode
+        | PageError::ExpiredCode
+        | PageError::UsedCode
+        | PageError::ClaimedByAnother
+        | PageError::AmbiguousCode => "wrong_code",
         PageError::ClientGone => "client_gone",
         PageError::NotYours => "not_yours",
         PageError::Expired => "expired",
@@ -612,7 +485,7 @@ fn reason(why: PageError) -> &'static str {
         PageError::Decided => "decided",
         PageError::Undecided => "undecided",
         PageError::Unavailable => "unavailable",
-        other => panic!("{other:?} has no name"),
+        _ => panic!("{why:?} has no name"),
     }
 }
 
@@ -637,6 +510,7 @@ fn answered(answer: &Answer, file: &File, step: &Step) -> Result<Option<Response
 
 impl Done {
     fn check(&self, step: &Step) -> Result<(), String> {
+        is("what the store was not asked", &self.unasked, &0)?;
         if let Some(draws) = step.draws {
             is("the number of draws", &self.draws, &draws)?;
         }

@@ -6,7 +6,7 @@ use core::alloc::{GlobalAlloc, Layout};
 use core::ffi::{c_int, c_void};
 use core::panic::PanicInfo;
 
-use device_flow::server::{Form, Incoming, Policy};
+use device_flow::server::{Next, Policy, RateState, Request, Server, ServerKeys};
 
 #[link(name = "c")]
 unsafe extern "C" {
@@ -52,8 +52,15 @@ extern "C" fn main(_: c_int, _: *const *const u8) -> c_int {
     let Ok(policy) = Policy::builder("https://login.example.com/device").build() else {
         return 1;
     };
-    match Form::read(Incoming::new("GET", b""), &policy) {
-        Err(reply) if reply.response().status() == 405 => 0,
-        Ok(_) | Err(_) => 2,
+    let Ok(keys) = ServerKeys::new(b"0123456789abcdef0123456789abcdef") else {
+        return 2;
+    };
+    let server = Server::new(policy, keys);
+    // Any moment will do: a request that is no POST is refused before the clock matters.
+    let now = RateState::from_millis(0).purge_at();
+    let mut exchange = server.token(Request::new("GET", b""), "", now);
+    match exchange.next() {
+        Next::Done(reply) if reply.response().status() == 405 => 0,
+        _ => 3,
     }
 }
