@@ -10,6 +10,22 @@ use crate::App;
 use crate::metrics::Endpoint;
 use crate::source::Source;
 
+/// What tells that somebody else has a code or a token of a device, and is worth a look.
+const ALARMS: [(Cause, &str); 3] = [
+    (
+        Cause::Replay,
+        "a redeemed code came back: its login has been ended",
+    ),
+    (
+        Cause::Reuse,
+        "a replaced refresh token came back: its login has been ended",
+    ),
+    (
+        Cause::ForeignClient,
+        "a client presented the code or the token of another",
+    ),
+];
+
 /// An answer to send.
 pub(crate) struct Answer {
     endpoint: Endpoint,
@@ -18,13 +34,11 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
-    /// What the core decided. That somebody else has a code or a token of a device is worth a look.
+    /// What the core decided.
     pub(crate) fn of(endpoint: Endpoint, reply: Reply, source: Source) -> Self {
-        match reply.cause() {
-            Cause::Replay => tracing::warn!(%source, "a redeemed code came back: its login has been ended"),
-            Cause::Reuse => tracing::warn!(%source, "a replaced refresh token came back: its login has been ended"),
-            Cause::ForeignClient => tracing::warn!(%source, "a code or a token of another client was presented"),
-            _ => {}
+        let mut alarms = ALARMS.iter().filter(|(cause, _)| *cause == reply.cause());
+        if let Some((_, alarm)) = alarms.next() {
+            tracing::warn!(%source, "{alarm}");
         }
         Self {
             endpoint,

@@ -38,7 +38,8 @@ pub(crate) async fn token(
     request: http::Request<Body>,
 ) -> Response {
     let key = source.key();
-    let reply = async |request: Request<'_>| app.server.token(request, &key, now()).run(&*app).await;
+    let reply =
+        async |request: Request<'_>| app.server.token(request, &key, now()).run(&*app).await;
     serve(&app, Endpoint::Token, source, request, reply).await
 }
 
@@ -68,14 +69,15 @@ async fn serve(
     let body = timeout_at(deadline, read(request, app.server.policy().max_body())).await;
     let refused = |cause, status, error| Answer::refused(endpoint, cause, status, error);
     let answer = match body {
-        Ok(Some(request)) => match timeout_at(deadline, reply(Request::from(&request))).await {
-            Ok(reply) => Answer::of(endpoint, reply, source),
-            Err(_) => {
+        Ok(Some(request)) => {
+            let reply = timeout_at(deadline, reply(Request::from(&request))).await;
+            let late = |_| {
                 let later = ("temporarily_unavailable", "try again later");
                 refused("timed_out", StatusCode::SERVICE_UNAVAILABLE, later)
                     .header(header::RETRY_AFTER, crate::RETRY_AFTER)
-            }
-        },
+            };
+            reply.map_or_else(late, |reply| Answer::of(endpoint, reply, source))
+        }
         Ok(None) => {
             let invalid = ("invalid_request", "the body breaks off");
             refused("body_broken", StatusCode::BAD_REQUEST, invalid)

@@ -1,27 +1,22 @@
 //! An authorization server that embeds `device-flow`: what the core leaves to its host, one module for each.
 //!
-//! One request, top-down: `listen` accepts the connection, `routes` finds the handler, `endpoint` reads the body, `client` finds
-//! out who asks, `device_authorization` or `token` drives the core through `store` and `mint`, `answer` logs and counts what came of
-//! it. `page` is where people decide.
+//! One request, top-down: `listen` accepts the connection, `routes` finds the handler, `endpoint` reads the body and runs the
+//! exchange of the core, which asks `host` and `store` for what it needs, and `answer` logs and counts what came of it. `page` is
+//! where people decide.
 
 mod answer;
-mod client;
 pub mod config;
-mod device_authorization;
 mod endpoint;
+mod host;
 mod listen;
 mod metadata;
 mod metrics;
 mod mint;
 mod page;
 mod password;
-mod quota;
-mod refresh;
-mod revocation;
 mod routes;
 mod source;
 pub mod store;
-mod token;
 mod userinfo;
 
 use std::collections::{BTreeMap, HashMap};
@@ -31,21 +26,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum_extra::extract::cookie::Key;
-use device_flow::digest::{UserCodeKey, UserCodeKeys};
-use device_flow::server::{Policy, Registration, Reply, Subject};
+use device_flow::server::{self, Client, ServerKeys, Store as _, Subject};
 use time::OffsetDateTime;
 use tokio::net::TcpListener;
 
-use config::{Checked, Client, Config, ConfigError, Limits, User};
+use config::{Checked, Config, ConfigError, Limits, User};
 use metrics::Metrics;
 use mint::Minter;
 use page::SignInLimits;
 use password::Passwords;
-use quota::Lines;
 use store::{OpenError, Store, StoreError};
-
-/// How often a guarded write is tried.
-const ATTEMPTS: usize = 3;
 
 /// When to come back after a 503, in seconds.
 const RETRY_AFTER: u32 = 5;
@@ -63,22 +53,22 @@ pub struct Server {
 /// What every request sees.
 pub(crate) struct App {
     issuer: String,
-    policy: Policy,
-    user_code_keys: UserCodeKeys,
+    /// The core: it decides what every request gets.
+    server: server::Server,
     cookie_key: Key,
     session_lifetime: Duration,
     request_timeout: Duration,
     trusted_proxies: Vec<IpAddr>,
-    clients: HashMap<String, Client>,
+    /// By id.
+    clients: HashMap<String, Arc<Client>>,
     users: Vec<User>,
     /// What scope tokens mean.
     scopes: BTreeMap<String, String>,
     /// The document for clients.
     metadata: String,
     sign_in_limits: SignInLimits,
-    quota_lines: Lines,
     store: Store,
-    minter: Minter,
+    minter: Arc<Minter>,
     passwords: Passwords,
     metrics: Metrics,
 }
@@ -136,9 +126,7 @@ async fn purge(app: Arc<App>) {
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        if let Err(error) = app.store.purge(now()).await {
-            store_failed(&error);
-        }
+        let _ = app.store.purge(now()).await; // what failed is in the log, and tried again
     }
 }
 
@@ -172,20 +160,18 @@ impl App {
         let metadata = metadata::of(&issuer, scopes).map_err(|_| ConfigError::Issuer)?;
         let policy = config.policy(&issuer)?;
         let store = Store::open(&config.store, config.pace.as_deref()).await?;
-        let user_code_keys = if let Some(keys) = checked.user_code_keys {
+        let keys = if let Some(keys) = checked.server_keys {
             keys
         } else {
-            let octets = store.secret("user-code-key", &random::<32>()).await?;
-            let key = UserCodeKey::new(&octets);
-            UserCodeKeys::new(key.map_err(|_| StartError::Key("user-code key"))?)
+            let octets = store.secret("server-key", &random::<32>()).await?;
+            ServerKeys::new(&octets).map_err(|_| StartError::Key("server key"))?
         };
         let cookie_key = store.secret("cookie-key", &random::<64>()).await?;
         let cookie_key = Key::try_from(cookie_key.as_slice());
         let cookie_key = cookie_key.map_err(|_| StartError::Key("cookie key"))?;
         let minter = Minter::new(&store, &config.tokens, &issuer).await?;
         Ok(Self {
-            policy,
-            user_code_keys,
+            server: server::Server::new(policy, keys),
             cookie_key,
             session_lifetime: Duration::from_secs(config.page.session_lifetime.into()),
             request_timeout: Duration::from_secs(config.limits.request_timeout),
@@ -195,21 +181,12 @@ impl App {
             scopes: config.scopes,
             metadata: metadata.to_json(),
             sign_in_limits: checked.sign_in_limits,
-            quota_lines: Lines::new(),
             store,
-            minter,
+            minter: Arc::new(minter),
             passwords: Passwords::new(config.limits.password_checks),
             metrics: Metrics::new().map_err(|_| StartError::Key("metrics"))?,
             issuer,
         })
-    }
-
-    fn client(&self, id: &str) -> Option<&Client> {
-        self.clients.get(id)
-    }
-
-    fn registration(&self, id: Option<&str>) -> Option<&Registration> {
-        self.client(id?).map(|client| &client.registration)
     }
 
     /// Somebody with an account that is not locked.
@@ -243,11 +220,4 @@ fn random<const N: usize>() -> [u8; N] {
 /// Logs that the store failed, and why.
 fn store_failed(error: &StoreError) {
     tracing::error!(%error, source = ?std::error::Error::source(error), "the store failed");
-}
-
-/// The reply where the store failed: 503, never `invalid_grant`.
-#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
-fn unavailable(error: StoreError) -> Reply {
-    store_failed(&error);
-    Reply::store_failed()
 }

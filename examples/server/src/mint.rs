@@ -1,9 +1,11 @@
-//! The minting of tokens: RS256 JWTs and opaque refresh tokens, in memory, without a trace until the store has written.
+//! The minting of tokens: RS256 JWTs, in memory, without a trace. The core sends them once the store has written, and adds the
+//! refresh token.
 //!
 //! Rules:
-//! 1. `openid` yields the ID token, `offline_access` the refresh token, `profile` and `email` their claims.
+//! 1. `openid` yields the ID token, `profile` and `email` their claims.
 //! 2. The signing key is made at the first start and kept in the store: every server on that store signs with the same one.
 
+use std::error::Error;
 use std::time::Duration;
 
 use aws_lc_rs::encoding::AsDer as _;
@@ -11,14 +13,15 @@ use aws_lc_rs::rsa::{KeyPair, KeySize};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use device_flow::scope::Scope;
-use device_flow::wire::tokens::{TokenError, Tokens};
+use device_flow::server::Grant;
+use device_flow::wire::tokens::Tokens;
 use jsonwebtoken::jwk::{Jwk, JwkSet, PublicKeyUse, ThumbprintHash};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
 use crate::config::{TokenNumbers, User, UserEntry};
-use crate::store::{Family, RefreshToken, Store, TokenDigest};
+use crate::store::Store;
 use crate::{StartError, random};
 
 /// Mints.
@@ -26,7 +29,6 @@ pub(crate) struct Minter {
     issuer: String,
     audience: String,
     access_lifetime: Duration,
-    refresh_lifetime: Duration,
     key: EncodingKey,
     public: DecodingKey,
     key_id: String,
@@ -95,57 +97,10 @@ impl<'a> About<'a> {
     }
 }
 
-/// Tokens that were minted and not yet sent.
-pub(crate) struct Minted {
-    access: String,
-    id: Option<String>,
-    pub(crate) refresh: Option<Refresh>,
-    access_lifetime: Duration,
-}
-
-/// A refresh token, and what the store keeps of it.
-pub(crate) struct Refresh {
-    token: String,
-    pub(crate) stored: RefreshToken,
-}
-
-/// The response of a refresh (RFC 6749, section 5.1).
-#[derive(Serialize)]
-pub(crate) struct Body<'a> {
-    access_token: &'a str,
-    token_type: &'static str,
-    expires_in: u64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    refresh_token: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    id_token: Option<&'a str>,
-    scope: &'a str,
-}
-
-impl Minted {
-    /// As the core wants them.
-    pub(crate) fn tokens(&self) -> Result<Tokens<'_>, TokenError> {
-        let mut tokens = Tokens::bearer(&self.access)?.expires_in(self.access_lifetime);
-        if let Some(refresh) = &self.refresh {
-            tokens = tokens.refresh_token(&refresh.token)?;
-        }
-        if let Some(id) = &self.id {
-            tokens = tokens.id_token(id)?;
-        }
-        Ok(tokens)
-    }
-
-    /// As a refresh answers them.
-    pub(crate) fn body<'a>(&'a self, scope: &'a Scope) -> Body<'a> {
-        Body {
-            access_token: &self.access,
-            token_type: "Bearer",
-            expires_in: self.access_lifetime.as_secs(),
-            refresh_token: self.refresh.as_ref().map(|refresh| refresh.token.as_str()),
-            id_token: self.id.as_deref(),
-            scope: scope.as_str(),
-        }
-    }
+/// The claims of the tokens of a grant, to be signed.
+pub(crate) struct Claims {
+    access: AccessClaims,
+    id: Option<serde_json::Value>,
 }
 
 impl Minter {
@@ -175,7 +130,6 @@ impl Minter {
                 .clone()
                 .unwrap_or_else(|| issuer.to_owned()),
             access_lifetime: Duration::from_secs(numbers.access_lifetime.into()),
-            refresh_lifetime: Duration::from_secs(numbers.refresh_lifetime.into()),
             key,
             public,
             key_id,
@@ -188,23 +142,24 @@ impl Minter {
         &self.jwks
     }
 
-    /// Mints for `scope`, which is that of `family` or less.
-    pub(crate) fn mint(
+    /// What the tokens of a grant say.
+    pub(crate) fn claims(
         &self,
-        family: &Family,
-        scope: &Scope,
+        grant: Grant<'_>,
         user: &User,
+        auth_time: i64,
         now: OffsetDateTime,
-    ) -> Result<Minted, jsonwebtoken::errors::Error> {
+    ) -> Result<Claims, serde_json::Error> {
+        let scope = grant.scope();
         let issued_at = now.unix_timestamp();
         let expires_at = issued_at.saturating_add_unsigned(self.access_lifetime.as_secs());
         let access = AccessClaims {
             iss: self.issuer.clone(),
             aud: self.audience.clone(),
-            sub: family.subject.as_str().to_owned(),
-            client_id: family.client_id.clone(),
+            sub: grant.subject().as_str().to_owned(),
+            client_id: grant.client_id().to_owned(),
             org_id: user.entry.org_id.clone(),
-            sid: format!("app_consent_{}", family.key),
+            sid: format!("app_consent_{}", grant.session_key()),
             scope: scope.as_str().to_owned(),
             jti: text::<16>(),
             iat: issued_at,
@@ -212,21 +167,30 @@ impl Minter {
         };
         let id = IdClaims {
             iss: &self.issuer,
-            aud: &family.client_id,
-            sub: family.subject.as_str(),
+            aud: grant.client_id(),
+            sub: grant.subject().as_str(),
             iat: issued_at,
             exp: expires_at,
-            auth_time: family.auth_time.unix_timestamp(),
+            auth_time,
             about: About::of(&user.entry, scope),
         };
-        let is_openid = scope.contains("openid");
-        // What was granted to the family, not what is asked for this time.
-        let is_offline = family.scope.contains("offline_access");
-        Ok(Minted {
-            access: self.sign("at+jwt", &access)?,
-            id: is_openid.then(|| self.sign("JWT", &id)).transpose()?,
-            refresh: is_offline.then(|| self.refresh_token(now)),
-            access_lifetime: self.access_lifetime,
+        let id = scope.contains("openid").then(|| serde_json::to_value(&id));
+        Ok(Claims {
+            access,
+            id: id.transpose()?,
+        })
+    }
+
+    /// Signs the tokens of these claims.
+    pub(crate) fn sign(
+        &self,
+        claims: &Claims,
+    ) -> Result<Tokens<'static>, Box<dyn Error + Send + Sync>> {
+        let tokens = Tokens::bearer(self.jwt("at+jwt", &claims.access)?)?;
+        let tokens = tokens.expires_in(self.access_lifetime);
+        Ok(match &claims.id {
+            Some(id) => tokens.id_token(self.jwt("JWT", id)?)?,
+            None => tokens,
         })
     }
 
@@ -241,7 +205,7 @@ impl Minter {
         (data.header.typ.as_deref() == Some("at+jwt")).then_some(data.claims)
     }
 
-    fn sign(
+    fn jwt(
         &self,
         kind: &str,
         claims: &impl Serialize,
@@ -250,14 +214,6 @@ impl Minter {
         header.typ = Some(kind.to_owned());
         header.kid = Some(self.key_id.clone());
         jsonwebtoken::encode(&header, claims, &self.key)
-    }
-
-    fn refresh_token(&self, now: OffsetDateTime) -> Refresh {
-        let token = text::<32>();
-        let digest = TokenDigest::of(&token);
-        let expires_at = now.saturating_add(self.refresh_lifetime.try_into().unwrap_or_default());
-        let stored = RefreshToken { digest, expires_at };
-        Refresh { token, stored }
     }
 }
 

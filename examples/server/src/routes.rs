@@ -13,10 +13,7 @@ use tower_http::cors::{Any, CorsLayer};
 use tower_http::set_header::SetResponseHeaderLayer;
 use tower_http::timeout::TimeoutLayer;
 
-use crate::{
-    App, RETRY_AFTER, device_authorization, metadata, page, revocation, store_failed, token,
-    userinfo,
-};
+use crate::{App, RETRY_AFTER, endpoint, metadata, page, store_failed, userinfo};
 
 /// The longest body of a form of the page, in bytes.
 const MAX_PAGE_BODY: usize = 8 * 1024;

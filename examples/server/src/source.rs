@@ -45,7 +45,6 @@ impl Source {
             }
         }
     }
-
 }
 
 /// The address of a hop, which some proxies write with its port.

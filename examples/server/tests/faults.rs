@@ -15,7 +15,7 @@
 
 mod support;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -26,8 +26,8 @@ use device_flow::client::{
     DeviceFlow, Endpoints, Expiry, Failure, Next, Outcome, Received, Request, Step,
 };
 use device_flow::digest::SessionKey;
-use device_flow::server::Status;
-use example_server::store::{Store, TokenDigest};
+use device_flow::server::{Status, Store as _};
+use example_server::store::Store;
 use fastrand::Rng;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
@@ -35,7 +35,6 @@ use sqlx::Connection as _;
 use support::processes::Process;
 use support::server::{client, field};
 use support::services::{Cable, Service};
-use time::OffsetDateTime;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
@@ -73,6 +72,9 @@ impl Plan {
 
 /// All of it must end within this.
 const BOUND: Duration = Duration::from_secs(110);
+
+/// For how long a code that comes back is taken for the same request, where the interval is a second.
+const RETRY_WINDOW: Duration = Duration::from_millis(500);
 
 /// How long devices and users wait for an answer.
 const PATIENCE: Duration = Duration::from_secs(8);
@@ -148,6 +150,8 @@ struct World {
     started: Instant,
     /// How many successes were sent for a session, to whomever.
     successes: Mutex<BTreeMap<SessionKey, usize>>,
+    /// Sessions of which a poll came twice, and the second time so late that it may have been a replay.
+    replayed: Mutex<BTreeSet<SessionKey>>,
 }
 
 /// What a user wants.
@@ -191,6 +195,7 @@ async fn scene(plan: Plan, direct: &str, cut: Cut, config: &Path, log: &Path) {
         http: client(),
         started: Instant::now(),
         successes: Mutex::default(),
+        replayed: Mutex::default(),
     });
     let mut rng = Rng::with_seed(plan.seed);
     let mut devices = JoinSet::new();
@@ -203,9 +208,9 @@ async fn scene(plan: Plan, direct: &str, cut: Cut, config: &Path, log: &Path) {
     );
     let logins: Vec<_> = devices.join_all().await.into_iter().flatten().collect();
     processes.iter_mut().for_each(Process::assert_running);
-    drop(processes);
     let store = Store::open(direct, None).await.unwrap();
     let summary = judge(&world, &store, &logins).await;
+    drop(processes);
     let line = format!("{plan:?}: {kills} kills, {cuts} cuts; {summary}");
     let _ = writeln!(std::io::stderr(), "{line}");
     assert!(kills > 0, "nobody was killed: {line}");
@@ -285,8 +290,12 @@ impl World {
     ) -> Result<Received<Vec<u8>>, Failure> {
         let answers = if rng.bool() {
             let mut other = rng.fork();
+            let begun = Instant::now();
             let one = self.send(request, source, rng);
             let (one, other) = tokio::join!(one, self.send(request, source, &mut other));
+            if begun.elapsed() >= RETRY_WINDOW {
+                self.replayed.lock().unwrap().insert(*session);
+            }
             vec![one, other]
         } else {
             vec![self.send(request, source, rng).await]
@@ -300,6 +309,25 @@ impl World {
         let seen = rng.usize(..answers.len());
         let answer = answers.into_iter().nth(seen).unwrap();
         answer.map(|(status, body)| Received::new(status, body))
+    }
+}
+
+impl World {
+    /// The status of a refresh, once the servers are well.
+    async fn refresh(&self, token: &str) -> u16 {
+        let form = [
+            ("grant_type", "refresh_token"),
+            ("client_id", "client_cli"),
+            ("refresh_token", token),
+        ];
+        for server in self.servers.iter().cycle().take(20) {
+            let post = self.http.post(format!("http://{server}/oauth2/token"));
+            match post.form(&form).timeout(PATIENCE).send().await {
+                Ok(answer) if answer.status() != 503 => return answer.status().as_u16(),
+                Ok(_) | Err(_) => sleep(Duration::from_millis(100)).await,
+            }
+        }
+        503
     }
 }
 
@@ -464,25 +492,36 @@ async fn judge(world: &World, store: &Store, logins: &[Login]) -> String {
         // Nothing is purged yet.
         let status = stored.map(|stored| stored.session.status());
         let ending = ending(&login.outcome);
+        let is_replayed = world.replayed.lock().unwrap().contains(session);
         let is_right = status.is_some_and(|status| {
+            let is_redeemed = matches!(status, Status::Active | Status::Ended);
             decision_stands(login, status)
-                && (successes == 0 || (successes == 1 && status == Status::Redeemed))
-                && ending_is_right(ending, successes, status)
+                && (successes == 0 || (successes == 1 && is_redeemed))
+                && ending_is_right(ending, successes, status, is_replayed)
         });
-        // What a device was given can be used.
-        let is_stored = if let Outcome::Granted(tokens) = &login.outcome {
-            let token = TokenDigest::of(tokens.refresh_token().unwrap());
-            let family = store.load_family(&token, OffsetDateTime::now_utc()).await;
-            family.unwrap().is_some_and(|family| family.key == *session)
+        // What a device was given can be used, unless its login has ended.
+        let refreshed = if let Outcome::Granted(tokens) = &login.outcome {
+            let refreshed = world.refresh(tokens.refresh_token().unwrap()).await;
+            Some((
+                refreshed,
+                if status == Some(Status::Active) {
+                    200
+                } else {
+                    400
+                },
+            ))
         } else {
-            true
+            None
         };
-        if !is_right || !is_stored {
+        if !is_right || refreshed.is_some_and(|(status, expected)| status != expected) {
             wrong.push(format!(
                 "{:?}, acknowledged {}, stored {status:?}, {successes} successes, the device {ending}, \
-                its token stored {is_stored}",
+                refreshed {refreshed:?}, replayed {is_replayed}",
                 login.wish, login.is_acknowledged
             ));
+        }
+        if status == Some(Status::Ended) {
+            *counts.entry("ended".to_owned()).or_default() += 1;
         }
         let wish = login.wish;
         *counts.entry(format!("{wish:?} {ending}")).or_default() += 1;
@@ -499,21 +538,21 @@ fn decision_stands(login: &Login, status: Status) -> bool {
     match status {
         Status::Pending => !login.is_acknowledged,
         Status::Claimed => !login.is_acknowledged && login.wish != Wish::Ignore,
-        Status::Approved | Status::Redeemed => login.wish == Wish::Approve,
+        // A code that came back after it was redeemed has ended its login.
+        Status::Approved | Status::Active | Status::Ended => login.wish == Wish::Approve,
         Status::Denied => login.wish == Wish::Deny,
-        Status::Revoked => false, // nobody withdraws anything
     }
 }
 
 /// Whether a device may have ended so.
-fn ending_is_right(ending: &str, successes: usize, status: Status) -> bool {
+fn ending_is_right(ending: &str, successes: usize, status: Status, is_replayed: bool) -> bool {
     match ending {
-        "granted" => successes == 1,
+        "granted" => successes == 1 && (status == Status::Active || is_replayed),
         "denied" => status == Status::Denied,
         "expired" => true, // each can be late
         // The success was lost on its way to the device, or was not sent: a write of unknown outcome is a 503, which is no lost
-        // answer to the device. Sent or not, the session is redeemed.
-        "possibly redeemed" | "rejected" => status == Status::Redeemed,
+        // answer to the device. Sent or not, the session is redeemed, and by then the code may have come back too late.
+        "possibly redeemed" | "rejected" => matches!(status, Status::Active | Status::Ended),
         _ => false,
     }
 }

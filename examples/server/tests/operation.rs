@@ -4,7 +4,10 @@
 
 mod support;
 
+use std::fs::Permissions;
 use std::io::{BufRead as _, BufReader, Read as _};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant};
@@ -13,6 +16,8 @@ use example_server::Server;
 use example_server::config::{Config, DEFAULT};
 use reqwest::StatusCode;
 use serde_json::Value;
+use sqlx::migrate::{Migration, MigrationType, Migrator};
+use sqlx::{Connection as _, SqlSafeStr as _};
 use support::server::*;
 use support::services::Service;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -116,10 +121,7 @@ fn what_is_wrong_with_a_configuration_is_said() {
             "[limits]\nconnections = 0",
             "limits.connections must be from 1 to",
         ),
-        (
-            "user_code_key = \"c2hvcnQ=\"",
-            "user_code_key must be 32 octets",
-        ),
+        ("server_key = \"c2hvcnQ=\"", "server_key must be 32 octets"),
         (
             "[[clients]]\nid = \"x\"\nname = \"x\"\nscope = \"a\"\nsecret_sha256 = [\"beef\"]",
             "64 hexadecimal digits",
@@ -249,6 +251,68 @@ fn until_it_listens(lines: &Receiver<String>) -> (Vec<String>, String) {
     }
 }
 
+/// A file as the first edition of this server left it, with a session and the family of a refresh token.
+async fn first_edition(path: &Path) -> String {
+    std::fs::write(path, "").unwrap();
+    std::fs::set_permissions(path, Permissions::from_mode(0o600)).unwrap();
+    let path = path.to_str().unwrap();
+    let mut connection = sqlx::SqliteConnection::connect(path).await.unwrap();
+    let tables = include_str!("../src/store/migrations/1_sqlite.sql");
+    let (kind, description) = (MigrationType::Simple, "example-server".into());
+    let first = Migration::new(1, description, kind, tables.into_sql_str(), false);
+    let migrator = Migrator::with_migrations(vec![first]);
+    migrator.run(&mut connection).await.unwrap();
+    for statement in [
+        r#"INSERT INTO sessions VALUES (x'01', x'02', 1, 4102444800000, '{"v":1,"state":"pending"}')"#,
+        "INSERT INTO families VALUES (x'01', x'03', 4102444800000, '{}')",
+        "INSERT INTO refresh_tokens VALUES (x'03', x'01', 4102444800000)",
+        "INSERT INTO quotas VALUES (x'04', 4102444800000)",
+        "INSERT INTO secrets VALUES ('user-code-key', x'05'), ('kept', x'06')",
+    ] {
+        sqlx::query(statement)
+            .execute(&mut connection)
+            .await
+            .unwrap();
+    }
+    connection.close().await.unwrap();
+    format!("sqlite:{path}")
+}
+
+#[tokio::test]
+async fn a_database_of_the_first_edition_is_upgraded_and_that_is_said() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = first_edition(&folder.path().join("server.db")).await;
+    let says_so = |log: &[String]| log.iter().any(|line| line.contains("the first edition"));
+    let (program, lines) = logging(&store);
+    let (log, address) = until_it_listens(&lines);
+    assert!(says_so(&log), "{log:?}");
+    let form = [("client_id", "client_cli")];
+    let ask = client().post(format!("http://{address}/oauth2/device_authorization"));
+    assert_eq!(ask.form(&form).send().await.unwrap().status(), 200);
+    // What it kept, and nothing of what it could have misread.
+    let path = store.strip_prefix("sqlite:").unwrap();
+    let mut connection = sqlx::SqliteConnection::connect(path).await.unwrap();
+    let read = "SELECT (SELECT count(*) FROM sessions WHERE key = x'01')
+        + (SELECT count(*) FROM quotas WHERE key = x'04')
+        + (SELECT count(*) FROM secrets WHERE name = 'user-code-key')";
+    let old: i64 = sqlx::query_scalar(read)
+        .fetch_one(&mut connection)
+        .await
+        .unwrap();
+    assert_eq!(old, 0);
+    let read = "SELECT value FROM secrets WHERE name = 'kept'";
+    let kept: Vec<u8> = sqlx::query_scalar(read)
+        .fetch_one(&mut connection)
+        .await
+        .unwrap();
+    assert_eq!(kept, [6]);
+    drop(program);
+    // Once.
+    let (_program, lines) = logging(&store);
+    let (log, _) = until_it_listens(&lines);
+    assert!(!says_so(&log), "{log:?}");
+}
+
 const DATABASE_PASSWORD: &str = "a-database-password";
 
 #[tokio::test]
@@ -281,6 +345,10 @@ async fn with_redis_the_log_tells_what_happened_and_no_secret_at_the_finest_leve
     }
 }
 
+#[expect(
+    clippy::too_many_lines,
+    reason = "it is one login and what must be said of it"
+)]
 async fn the_log_tells_what_happened_and_no_secret(store: &str) {
     let (mut program, lines) = logging(store);
     let (mut log, address) = until_it_listens(&lines);
@@ -328,7 +396,13 @@ async fn the_log_tells_what_happened_and_no_secret(store: &str) {
         ("refresh_token", text(&tokens, "refresh_token")),
     ];
     let fresh = post("/oauth2/token", &refresh).await;
-    post("/oauth2/token", &refresh).await;
+    let again = post("/oauth2/token", &refresh).await;
+    let reuse = [
+        refresh[0],
+        refresh[1],
+        ("refresh_token", text(&fresh, "refresh_token")),
+    ];
+    post("/oauth2/token", &reuse).await;
     let request = http
         .get(format!("{url}/oauth2/userinfo"))
         .bearer_auth(text(&tokens, "access_token"));
@@ -353,7 +427,8 @@ async fn the_log_tells_what_happened_and_no_secret(store: &str) {
         "\"cause\":\"granted\"",
         "\"cause\":\"wrong_secret\"",
         "\"cause\":\"approved\"",
-        "\"cause\":\"reused_token\"",
+        "\"cause\":\"refreshed\"",
+        "\"cause\":\"reuse\"",
         "\"message\":\"stopped\"",
     ] {
         assert!(log.iter().any(|own| own.contains(line)), "{line}");
@@ -367,6 +442,7 @@ async fn the_log_tells_what_happened_and_no_secret(store: &str) {
         text(&tokens, "refresh_token"),
         text(&fresh, "access_token"),
         text(&fresh, "refresh_token"),
+        text(&again, "refresh_token"),
         "a-wrong-secret",
         SECRET,
         "a-wrong-password",

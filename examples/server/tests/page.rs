@@ -383,6 +383,34 @@ async fn u5_to_u10_the_claimant_alone_decides_and_is_told_what_stands() {
 }
 
 #[tokio::test]
+async fn u14_a_client_that_is_gone_meanwhile_signs_nobody_in() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = config();
+    config.store = format!("sqlite:{}", folder.path().join("server.db").display());
+    let mut without = config.clone();
+    without.clients.retain(|client| client.id != "client_cli");
+    let before = Running::with(config).await;
+    let (entered, other) = (before.codes("openid").await, before.codes("openid").await);
+    let mut browser = before.signed_in().await;
+    let session = browser.review(&entered).await;
+    // Another server on the same store knows already.
+    let after = Running::with(without).await;
+    browser.url = format!("{}/device", after.url);
+    let (status, html) = browser.decide("approve", &session).await;
+    assert_eq!(status, StatusCode::FORBIDDEN);
+    assert!(html.contains("The application is gone"));
+    let (status, html) = browser.enter(text(&other, "user_code")).await;
+    assert_eq!(status, StatusCode::FORBIDDEN);
+    assert!(html.contains("That application can no longer sign in here."));
+    assert_eq!(after.count("page", "client_gone").await, 2);
+    // Nothing is granted, and it can still be denied.
+    let (_, body) = before.poll(&entered).await;
+    assert_eq!(body["error"], "authorization_pending");
+    let (status, _) = browser.decide("deny", &session).await;
+    assert_eq!(status, StatusCode::OK);
+}
+
+#[tokio::test]
 async fn u12_signing_out_gives_the_request_back() {
     let mut config = config();
     let mut bob = config.users[0].clone();

@@ -10,19 +10,24 @@
 mod support;
 
 use std::any::Any;
-use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use ::redis::aio::MultiplexedConnection;
-use device_flow::contract::{self, Case, Operation, Outcome};
-use device_flow::digest::SessionKey;
-use device_flow::server::{Change, Pace, Session, Status, Subject, Written};
-use example_server::store::{Family, OpenError, RefreshToken, Rotation, Store, TokenDigest};
+use device_flow::digest::{QuotaKey, SessionKey, UserKey};
+use device_flow::server::{
+    Cause, Change, Inserted, Next, Pace, RateLimit, RateLimited, Session, Status, Store as _,
+    Stored, Take, Unavailable, Write,
+};
+use device_flow_testkit::{Check, check_store};
+use example_server::store::{OpenError, Store};
+use sqlx::Connection as _;
 use support::services::{Service, Shared};
+use support::site::{Codes, Site, seed};
 use time::OffsetDateTime;
 use tokio::task::JoinSet;
 
@@ -33,6 +38,8 @@ struct Home {
     is_shared: bool,
     /// Whether it removes what has expired by itself.
     expires: bool,
+    /// Whether the pace is in each process, where it outlives its session by an hour.
+    has_paces_apart: bool,
     /// What must live as long: a folder, a service.
     _kept: Box<dyn Any + Send>,
 }
@@ -46,6 +53,7 @@ impl Home {
             url: url.into(),
             is_shared: true,
             expires: false,
+            has_paces_apart: false,
             _kept: Box::new(kept),
         }
     }
@@ -61,7 +69,12 @@ impl Home {
     fn sqlite() -> Option<Self> {
         let folder = tempfile::tempdir().unwrap();
         let url = format!("sqlite:{}", folder.path().join("db").display());
-        Some(Self::new(url, folder))
+        let has_paces_apart = true;
+        let home = Self::new(url, folder);
+        Some(Self {
+            has_paces_apart,
+            ..home
+        })
     }
 
     fn postgres() -> Option<Self> {
@@ -78,37 +91,83 @@ impl Home {
 
     /// As several servers open it.
     async fn open(&self) -> Servers {
-        let mut stores = Vec::new();
+        let mut sites = Vec::new();
         for _ in 0..if self.is_shared { 3 } else { 1 } {
-            stores.push(Arc::new(Store::open(&self.url, None).await.unwrap()));
+            let store = Store::open(&self.url, None).await.unwrap();
+            sites.push(Arc::new(Site::new(store)));
         }
-        Servers(stores)
+        Servers {
+            sites,
+            has_paces_apart: self.has_paces_apart,
+            next: AtomicUsize::new(0),
+        }
     }
 }
 
-#[derive(Clone)]
-struct Servers(Vec<Arc<Store>>);
+/// Several servers on one store.
+struct Servers {
+    sites: Vec<Arc<Site>>,
+    has_paces_apart: bool,
+    next: AtomicUsize,
+}
 
 impl Servers {
-    fn one(&self) -> &Store {
-        &self.0[0]
+    fn one(&self) -> &Site {
+        &self.sites[0]
+    }
+
+    fn store(&self) -> &Store {
+        let next = self.next.fetch_add(1, Ordering::Relaxed);
+        &self.sites[next % self.sites.len()].store
     }
 
     /// Does this many things at once, each by the next server; the answers in their order.
     async fn at_once<T: Send + 'static, F: Future<Output = T> + Send + 'static>(
         &self,
         count: usize,
-        task: impl Fn(Arc<Store>, usize) -> F,
+        task: impl Fn(Arc<Site>, usize) -> F,
     ) -> Vec<T> {
         let mut tasks = JoinSet::new();
         for number in 0..count {
-            let store = self.0[number % self.0.len()].clone();
-            let task = task(store, number);
+            let task = task(self.sites[number % self.sites.len()].clone(), number);
             tasks.spawn(async move { (number, task.await) });
         }
         let mut answers = tasks.join_all().await;
         answers.sort_by_key(|(number, _)| *number);
         answers.into_iter().map(|(_, answer)| answer).collect()
+    }
+}
+
+/// Each operation by the next server. A pace apart is not in the database that they share: the contract is checked without it.
+impl device_flow::server::Store for Servers {
+    async fn insert(&self, session: &Session) -> Result<Inserted, Unavailable> {
+        self.store().insert(session).await
+    }
+
+    async fn load(&self, key: &SessionKey) -> Result<Option<Stored>, Unavailable> {
+        self.store().load(key).await
+    }
+
+    async fn load_by_user_key(&self, key: &UserKey) -> Result<Option<Stored>, Unavailable> {
+        self.store().load_by_user_key(key).await
+    }
+
+    async fn change(&self, change: Change<'_>) -> Result<Write, Unavailable> {
+        self.store().change(change).await
+    }
+
+    async fn save_pace(&self, key: &SessionKey, pace: Pace) {
+        if !self.has_paces_apart {
+            self.store().save_pace(key, pace).await;
+        }
+    }
+
+    async fn take(&self, take: Take) -> Result<Result<(), RateLimited>, Unavailable> {
+        self.store().take(take).await
+    }
+
+    async fn purge(&self, now: OffsetDateTime) -> Result<usize, Unavailable> {
+        self.store().purge(now).await
     }
 }
 
@@ -136,11 +195,12 @@ macro_rules! on_every_store {
 
 on_every_store! {
     keeps_the_contract,
-    a_redemption_comes_with_its_own_refresh_token,
-    of_two_rotations_one_wins_and_the_other_is_reuse,
-    a_token_rotated_away_revokes_its_family,
-    a_revocation_is_never_undone_by_a_rotation,
-    an_expired_token_is_unknown,
+    of_redemptions_at_once_one_wins_and_its_refresh_token_is_the_stored_one,
+    of_two_refreshes_at_once_one_token_stays_in_force,
+    a_token_of_two_rotations_ago_ends_the_login,
+    a_revocation_is_never_undone_by_a_refresh,
+    a_login_that_was_not_refreshed_for_too_long_ends,
+    a_quota_is_told_when_it_has_something_left_again,
     a_secret_is_made_once,
     a_pace_is_found_again,
 }
@@ -149,279 +209,223 @@ fn now() -> OffsetDateTime {
     OffsetDateTime::now_utc()
 }
 
-/// A seed that no other run has used.
-fn seed(name: &str) -> String {
-    format!("{name} {}", now().unix_timestamp_nanos())
-}
-
-async fn run(store: Arc<Store>, operation: Operation) -> Outcome {
-    match operation {
-        Operation::Insert(session) => Outcome::Inserted(store.insert(&session).await.unwrap()),
-        Operation::Load(key) => Outcome::Found(store.load(&key).await.unwrap()),
-        Operation::LoadByUserKey(key) => {
-            Outcome::Found(store.load_by_user_key(&key).await.unwrap())
-        }
-        Operation::Change(read, change) => Outcome::Written(store.change(&read, &change).await),
-        Operation::SavePace(key, pace) => {
-            store.save_pace(&key, pace).await;
-            Outcome::Done
-        }
-        Operation::LoadQuota(key) => Outcome::Quota(store.load_quota(&key).await.unwrap()),
-        Operation::ChangeQuota(change) => Outcome::Written(store.change_quota(&change).await),
-        Operation::Purge(now) => {
-            store.purge(now).await.unwrap();
-            Outcome::Done
-        }
-    }
-}
-
 /// A race may go well by luck.
-const ROUNDS: usize = 12;
+const ROUNDS: u32 = 12;
 
 async fn keeps_the_contract(home: Home) {
     let servers = home.open().await;
-    for round in 0..ROUNDS {
-        let seed = seed(&round.to_string());
-        let cases = contract::cases(&seed, now()).filter(|case| !case.purges());
-        let mut at_once = JoinSet::new();
-        for case in cases {
-            at_once.spawn(play(servers.clone(), case));
-        }
-        at_once.join_all().await;
-        // A purge is for all sessions: one case after the other, and of years past, of which no other test has any.
+    let check = Check::default().rounds(ROUNDS).without_purges();
+    check_store(&servers, &check).await.unwrap();
+    if !home.expires {
+        // A purge is for all sessions: of years past, of which no other test has any.
         let long_ago = now() - time::Duration::days(365 * 10);
-        let purging = contract::cases(&seed, long_ago).filter(Case::purges);
-        for case in purging.filter(|_| !home.expires) {
-            play(servers.clone(), case).await;
-        }
+        let check = Check::default().rounds(ROUNDS).now(long_ago);
+        check_store(&servers, &check).await.unwrap();
     }
 }
 
-async fn play(servers: Servers, case: Case) {
-    for step in case.steps() {
-        let operations = step.operations();
-        let outcomes = servers.at_once(operations.len(), |store, number| {
-            run(store, operations[number].clone())
-        });
-        step.check(&outcomes.await).unwrap();
-    }
-}
-
-/// An approved session in the store, and the change that redeems it: those of a case of the contract.
-async fn approved(store: &Arc<Store>, seed: &str) -> (Session, Change) {
-    let cases = contract::cases(seed, now());
-    let mut cases = cases.filter(|case| case.name().starts_with("of redemptions at once"));
-    for step in cases.next().unwrap().steps() {
-        match step.operations() {
-            [Operation::Change(read, change), ..] if read.status() == Status::Approved => {
-                return (read.clone(), change.clone());
-            }
-            [operation] => {
-                let outcomes = [run(store.clone(), operation.clone()).await];
-                step.check(&outcomes).unwrap();
-            }
-            _ => break,
-        }
-    }
-    panic!("the case has no redemption");
-}
-
-fn family(key: &SessionKey) -> Family {
-    let second = OffsetDateTime::from_unix_timestamp(now().unix_timestamp()).unwrap();
-    Family {
-        key: *key,
-        subject: Subject::new("alice").unwrap(),
-        client_id: "client".to_owned(),
-        scope: "openid offline_access".parse().unwrap(),
-        auth_time: second - time::Duration::hours(1),
-        issued_at: second,
-    }
-}
-
-fn token(text: &str) -> RefreshToken {
-    RefreshToken {
-        digest: TokenDigest::of(text),
-        expires_at: now() + time::Duration::hours(1),
-    }
-}
-
-/// A redeemed session with this first token.
-async fn redeemed(store: &Arc<Store>, seed: &str, token: &RefreshToken) -> Family {
-    let (read, change) = approved(store, seed).await;
-    let family = family(change.key());
-    let written = store.redeem(&read, &change, Some((&family, token))).await;
-    assert_eq!(written, Written::Won);
-    family
-}
-
-async fn a_redemption_comes_with_its_own_refresh_token(home: Home) {
+async fn of_redemptions_at_once_one_wins_and_its_refresh_token_is_the_stored_one(home: Home) {
     let servers = home.open().await;
+    for _ in 0..ROUNDS {
+        let codes = servers.one().approved().await;
+        let (polling, at) = (codes.clone(), now());
+        let polled = servers.at_once(6, move |site, _| {
+            let codes = polling.clone();
+            async move { site.poll(&codes, at).await }
+        });
+        let polled = polled.await;
+        let (granted, others): (Vec<_>, Vec<_>) = polled
+            .into_iter()
+            .partition(|(cause, _)| *cause == Cause::Granted);
+        assert_eq!(granted.len(), 1, "{others:?}");
+        // Losing a race is no replay, which would end the login.
+        let lost = |cause| matches!(cause, Cause::LostRace | Cause::Duplicate);
+        assert!(others.iter().all(|(cause, _)| lost(*cause)), "{others:?}");
+        let stored = servers.load(&codes.session).await.unwrap().unwrap();
+        assert_eq!(stored.session.status(), Status::Active);
+        let token = granted[0].1.clone().unwrap();
+        let (cause, _) = servers.sites.last().unwrap().refresh(&token, now()).await;
+        assert_eq!(cause, Cause::Refreshed);
+    }
+}
+
+/// A redeemed login: its codes and its refresh token.
+async fn redeemed(site: &Site) -> (Codes, String) {
+    let codes = site.approved().await;
+    let (cause, token) = site.poll(&codes, now()).await;
+    assert_eq!(cause, Cause::Granted);
+    (codes, token.unwrap())
+}
+
+async fn of_two_refreshes_at_once_one_token_stays_in_force(home: Home) {
+    let servers = home.open().await;
+    let mut in_force = 0;
     for round in 0..ROUNDS {
-        let seed = seed(&round.to_string());
-        let (read, change) = approved(&servers.0[0], &seed).await;
-        let family = family(change.key());
-        let token = move |number| token(&format!("{seed} {number}"));
-        let redeem = |store: Arc<Store>, number| {
-            let (token, family) = (token(number), family.clone());
-            let (read, change) = (read.clone(), change.clone());
-            async move { store.redeem(&read, &change, Some((&family, &token))).await }
+        let (_, first) = redeemed(servers.one()).await;
+        let refreshed = servers.at_once(2, |site, _| {
+            let first = first.clone();
+            async move { site.refresh(&first, now()).await }
+        });
+        // The answer to the first could have been lost: within the grace the second is answered as well.
+        let refreshed = refreshed.await;
+        assert!(
+            refreshed
+                .iter()
+                .all(|(cause, _)| *cause == Cause::Refreshed),
+            "{refreshed:?}"
+        );
+        let mut tokens = refreshed.into_iter().map(|(_, next)| next.unwrap());
+        let (one, other) = (tokens.next().unwrap(), tokens.next().unwrap());
+        let (tried, left) = if round % 2 == 0 {
+            (one, other)
+        } else {
+            (other, one)
         };
-        let written = servers.at_once(6, redeem).await;
-        let won = written.iter().filter(|one| **one == Written::Won).count();
-        let lost = written.iter().filter(|one| **one == Written::Lost).count();
-        assert_eq!((won, lost), (1, 5), "{written:?}");
-        for (number, written) in written.into_iter().enumerate() {
-            let found = servers
-                .one()
-                .load_family(&token(number).digest, now())
-                .await;
-            let expected = (written == Written::Won).then(|| family.clone());
-            assert_eq!(found.unwrap(), expected);
-        }
-        let stored = servers.one().load(change.key()).await.unwrap().unwrap();
-        assert_eq!(stored.session.status(), Status::Redeemed);
+        let (cause, next) = servers.one().refresh(&tried, now()).await;
+        let gone = if cause == Cause::Refreshed {
+            in_force += 1;
+            assert_eq!(servers.one().refresh(&left, now()).await.0, Cause::Reuse);
+            next.unwrap()
+        } else {
+            // The other one was in force, and the login has ended.
+            assert_eq!(cause, Cause::Reuse);
+            left
+        };
+        assert_eq!(servers.one().refresh(&gone, now()).await.0, Cause::Ended);
+    }
+    assert!(in_force > 0, "none was in force");
+}
+
+async fn a_token_of_two_rotations_ago_ends_the_login(home: Home) {
+    let servers = home.open().await;
+    let (_, first) = redeemed(servers.one()).await;
+    let mut tokens = vec![first];
+    for number in 0..3 {
+        let site = &servers.sites[number % servers.sites.len()];
+        let (cause, next) = site.refresh(&tokens[number], now()).await;
+        assert_eq!(cause, Cause::Refreshed);
+        tokens.push(next.unwrap());
+    }
+    let (cause, _) = servers.one().refresh(&tokens[1], now()).await;
+    assert_eq!(cause, Cause::Reuse);
+    for gone in &tokens {
+        let (cause, _) = servers.one().refresh(gone, now()).await;
+        assert_eq!(cause, Cause::Ended);
     }
 }
 
-async fn of_two_rotations_one_wins_and_the_other_is_reuse(home: Home) {
+async fn a_revocation_is_never_undone_by_a_refresh(home: Home) {
     let servers = home.open().await;
-    for round in 0..ROUNDS {
-        let seed = seed(&round.to_string());
-        let first = token(&seed);
-        redeemed(&servers.0[0], &seed, &first).await;
-        let new = move |number| token(&format!("{seed} {number}"));
-        let rotations = servers.at_once(2, |store, number| {
-            let new = new(number);
-            async move { store.rotate(&first.digest, &new, now()).await.unwrap() }
-        });
-        let mut rotations = rotations.await;
-        rotations.sort_by_key(|one| *one != Rotation::Rotated);
-        assert_eq!(rotations, [Rotation::Rotated, Rotation::Reused]);
-        for left in [first, new(0), new(1)] {
-            let found = servers.one().load_family(&left.digest, now()).await;
-            assert_eq!(found.unwrap(), None);
-            let rotated = servers.one().rotate(&left.digest, &new(2), now()).await;
-            assert_eq!(rotated.unwrap(), Rotation::Unknown);
-        }
-    }
-}
-
-async fn a_token_rotated_away_revokes_its_family(home: Home) {
-    let servers = home.open().await;
-    let store = servers.one();
-    let seed = seed("chain");
-    let tokens: Vec<_> = (0..4)
-        .map(|number| token(&format!("{seed} {number}")))
-        .collect();
-    let family = redeemed(&servers.0[0], &seed, &tokens[0]).await;
-    for pair in tokens.windows(2) {
-        let rotated = store
-            .rotate(&pair[0].digest, &pair[1], now())
-            .await
-            .unwrap();
-        assert_eq!(rotated, Rotation::Rotated);
-    }
-    for known in &tokens {
-        let found = store.load_family(&known.digest, now()).await.unwrap();
-        assert_eq!(found.as_ref(), Some(&family));
-    }
-    let stolen = token(&format!("{seed} stolen"));
-    let rotated = store
-        .rotate(&tokens[1].digest, &stolen, now())
-        .await
-        .unwrap();
-    assert_eq!(rotated, Rotation::Reused);
-    for gone in tokens.iter().chain([&stolen]) {
-        let rotated = store.rotate(&gone.digest, &stolen, now()).await.unwrap();
-        assert_eq!(rotated, Rotation::Unknown);
-    }
-}
-
-async fn a_revocation_is_never_undone_by_a_rotation(home: Home) {
-    let servers = home.open().await;
-    for round in 0..ROUNDS {
-        let seed = seed(&round.to_string());
-        let (first, next) = (token(&seed), token(&format!("{seed} next")));
-        let key = redeemed(&servers.0[0], &seed, &first).await.key;
-        let at_once = servers.at_once(2, |store, number| async move {
-            if number == 0 {
-                store.revoke_family(&key).await.unwrap();
-            } else {
-                let rotated = store.rotate(&first.digest, &next, now()).await.unwrap();
-                assert_ne!(rotated, Rotation::Reused);
+    for _ in 0..ROUNDS {
+        let (codes, first) = redeemed(servers.one()).await;
+        let tokens = servers.at_once(2, |site, number| {
+            let first = first.clone();
+            async move {
+                if number == 0 {
+                    assert_eq!(site.revoke(&first, now()).await, Cause::Revoked);
+                    None
+                } else {
+                    let (cause, next) = site.refresh(&first, now()).await;
+                    assert!(matches!(cause, Cause::Refreshed | Cause::Ended), "{cause}");
+                    next
+                }
             }
         });
-        at_once.await;
-        for gone in [first, next] {
-            let found = servers.one().load_family(&gone.digest, now()).await;
-            assert_eq!(found.unwrap(), None);
+        for gone in tokens.await.into_iter().flatten().chain([first]) {
+            assert_eq!(servers.one().refresh(&gone, now()).await.0, Cause::Ended);
         }
+        let stored = servers.load(&codes.session).await.unwrap().unwrap();
+        assert_eq!(stored.session.status(), Status::Ended);
     }
 }
 
-async fn an_expired_token_is_unknown(home: Home) {
+async fn a_login_that_was_not_refreshed_for_too_long_ends(home: Home) {
     let servers = home.open().await;
-    let store = servers.one();
-    let seed = seed("expired");
-    let expires_at = now() + time::Duration::milliseconds(200);
-    let first = RefreshToken {
-        expires_at,
-        ..token(&seed)
-    };
-    redeemed(&servers.0[0], &seed, &first).await;
-    let expired = async || {
-        let found = store.load_family(&first.digest, now()).await;
-        found.unwrap().is_none()
-    };
-    let started = Instant::now();
-    while !expired().await {
-        assert!(started.elapsed() < Duration::from_secs(5));
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    let rotated = store.rotate(&first.digest, &token("late"), now()).await;
-    assert_eq!(rotated.unwrap(), Rotation::Unknown);
+    let (codes, token) = redeemed(servers.one()).await;
+    let late = now() + Site::REFRESH_IDLE + time::Duration::SECOND;
+    let (cause, _) = servers.one().refresh(&token, late).await;
+    assert_eq!(cause, Cause::LoginExpired);
+    let stored = servers.load(&codes.session).await.unwrap().unwrap();
+    assert_eq!(stored.session.status(), Status::Ended);
+}
+
+/// The contract says how many are given; and when is the next?
+async fn a_quota_is_told_when_it_has_something_left_again(home: Home) {
+    let servers = home.open().await;
+    let limit = RateLimit::new(3, Duration::from_mins(1)).unwrap();
+    let key = QuotaKey::of_host("test", &[&seed("quota")]);
+    let begun = now();
+    let after = |seconds: i64| begun + time::Duration::seconds(seconds);
+    let taken = servers.at_once(8, |site, _| async move {
+        site.store.take(limit.take(key, begun)).await.unwrap()
+    });
+    let taken = taken.await;
+    let spent: Vec<_> = taken.into_iter().filter_map(Result::err).collect();
+    assert_eq!(spent.len(), 5, "three at once");
+    assert!(
+        spent
+            .iter()
+            .all(|spent| spent.retry_after == Duration::from_mins(1))
+    );
+    let spent = servers.take(limit.take(key, after(45))).await.unwrap();
+    assert_eq!(spent.unwrap_err().seconds(), 15);
+    servers
+        .take(limit.take(key, after(60)))
+        .await
+        .unwrap()
+        .unwrap();
+    servers
+        .take(limit.take(key, after(60)))
+        .await
+        .unwrap()
+        .unwrap_err();
+    // After a clock that was ahead by a year, one is given all the same.
+    let key = QuotaKey::of_host("test", &[&seed("ahead")]);
+    servers
+        .take(limit.take(key, after(365 * 24 * 3600)))
+        .await
+        .unwrap()
+        .unwrap();
+    servers.take(limit.take(key, begun)).await.unwrap().unwrap();
+    servers
+        .take(limit.take(key, begun))
+        .await
+        .unwrap()
+        .unwrap_err();
 }
 
 async fn a_secret_is_made_once(home: Home) {
     let servers = home.open().await;
     let name = seed("secret");
-    let secrets = servers.at_once(12, |store, number| {
+    let secrets = servers.at_once(12, |site, number| {
         let name = name.clone();
         let candidate = [u8::try_from(number).unwrap(); 32];
-        async move { store.secret(&name, &candidate).await.unwrap() }
+        async move { site.store.secret(&name, &candidate).await.unwrap() }
     });
     let mut secrets = secrets.await;
-    secrets.push(servers.one().secret(&name, b"late").await.unwrap());
+    secrets.push(servers.store().secret(&name, b"late").await.unwrap());
     let first = secrets[0].clone();
     assert!(first.len() == 32 && secrets.iter().all(|one| *one == first));
-    let another = servers.one().secret(&seed("another"), b"\0\xff").await;
+    let another = servers.store().secret(&seed("another"), b"\0\xff").await;
     assert_eq!(another.unwrap(), b"\0\xff");
-}
-
-/// A session without a pace, and a pace for it: those of a case of the contract.
-async fn paced(store: &Arc<Store>, seed: &str) -> (SessionKey, Pace) {
-    let cases = contract::cases(seed, now());
-    let mut cases = cases.filter(|case| case.name().starts_with("a pace is saved beside"));
-    for step in cases.next().unwrap().steps() {
-        match step.operations() {
-            [Operation::SavePace(key, pace)] => return (*key, *pace),
-            [operation] => drop(run(store.clone(), operation.clone()).await),
-            _ => break,
-        }
-    }
-    panic!("the case saves no pace");
 }
 
 /// The contract lets a store lose it; a store that always does slows nobody down.
 async fn a_pace_is_found_again(home: Home) {
-    let beside = Arc::new(Store::open(&home.url, None).await.unwrap());
-    let apart = Arc::new(Store::open(&home.url, Some("memory:")).await.unwrap());
-    for store in [beside, apart] {
-        let (key, pace) = paced(&store, &seed("pace")).await;
-        store.save_pace(&key, pace).await;
-        let stored = store.load(&key).await.unwrap().unwrap();
-        assert_eq!(stored.pace, Some(pace));
+    for pace in [None, Some("memory:")] {
+        let site = Site::new(Store::open(&home.url, pace).await.unwrap());
+        let codes = site.issue().await;
+        assert!(pace_of(&site.store, &codes).await.is_none());
+        let begun = now();
+        assert_eq!(site.poll(&codes, begun).await.0, Cause::Pending);
+        assert!(pace_of(&site.store, &codes).await.is_some());
+        let soon = begun + time::Duration::seconds(2);
+        assert_eq!(site.poll(&codes, soon).await.0, Cause::TooFast);
     }
+}
+
+async fn pace_of(store: &Store, codes: &Codes) -> Option<Pace> {
+    store.load(&codes.session).await.unwrap().unwrap().pace
 }
 
 #[tokio::test]
@@ -429,19 +433,18 @@ async fn with_postgres_the_pace_can_be_in_redis() {
     let (Some(postgres), Some(redis)) = (Home::postgres(), Home::redis()) else {
         return;
     };
-    let open = async || Arc::new(Store::open(&postgres.url, Some(&redis.url)).await.unwrap());
+    let open = async || Site::new(Store::open(&postgres.url, Some(&redis.url)).await.unwrap());
     let (one, other) = (open().await, open().await);
-    let (key, pace) = paced(&one, &seed("apart")).await;
-    one.save_pace(&key, pace).await;
-    let stored = other.load(&key).await.unwrap().unwrap();
-    assert_eq!(stored.pace, Some(pace));
+    let codes = one.issue().await;
+    assert_eq!(one.poll(&codes, now()).await.0, Cause::Pending);
+    assert!(pace_of(&other.store, &codes).await.is_some());
     let beside = Store::open(&postgres.url, None).await.unwrap();
-    assert_eq!(beside.load(&key).await.unwrap().unwrap().pace, None);
+    assert_eq!(pace_of(&beside, &codes).await, None);
 }
 
 /// A Redis of its own, whose store is looked into: every write there has an expiry to set, and nothing else removes anything.
 struct Expiring {
-    store: Arc<Store>,
+    site: Site,
     service: Service,
     connection: MultiplexedConnection,
 }
@@ -451,7 +454,7 @@ impl Expiring {
         let service = Service::redis()?;
         let client = ::redis::Client::open(service.url()).unwrap();
         Some(Self {
-            store: Arc::new(Store::open(&service.url(), None).await.unwrap()),
+            site: Site::new(Store::open(&service.url(), None).await.unwrap()),
             connection: client.get_multiplexed_async_connection().await.unwrap(),
             service,
         })
@@ -478,6 +481,14 @@ impl Expiring {
         assert_eq!(expiries.len(), 1, "{kind}");
         expiries[0]
     }
+
+    /// When the store may remove the only session, which must be when it expires.
+    async fn purge_time(&self, codes: &Codes) -> i128 {
+        let stored = self.site.store.load(&codes.session).await.unwrap().unwrap();
+        let purge_at = millis(stored.session.purge_at());
+        assert_eq!(self.of("2:session").await, [purge_at]);
+        purge_at
+    }
 }
 
 fn millis(moment: OffsetDateTime) -> i128 {
@@ -489,51 +500,27 @@ async fn in_redis_a_session_expires_with_its_user_code_whenever_it_changes() {
     let Some(redis) = Expiring::new().await else {
         return;
     };
-    let seed = seed("expiry");
-    let cases = contract::cases(&seed, now());
-    let mut cases = cases.filter(|case| case.name() == "a change moves the purge time");
-    let mut moments = BTreeSet::new();
-    for step in cases.next().unwrap().steps() {
-        let [operation] = step.operations() else {
-            panic!("{step:?}");
-        };
-        let purge_at = match operation {
-            Operation::Insert(session) => session.purge_at(),
-            Operation::Change(_, change) => change.purge_at(),
-            Operation::Load(_)
-            | Operation::LoadByUserKey(_)
-            | Operation::SavePace(..)
-            | Operation::LoadQuota(_)
-            | Operation::ChangeQuota(_) => continue,
-            Operation::Purge(_) => break,
-        };
-        let outcomes = [run(redis.store.clone(), operation.clone()).await];
-        step.check(&outcomes).unwrap();
-        moments.insert(purge_at);
-        assert_eq!(redis.of("session").await, [millis(purge_at)]);
-        assert_eq!(redis.of("user").await, [millis(purge_at)]);
-    }
-    assert_eq!(moments.len(), 2, "it moves");
-}
-
-#[tokio::test]
-async fn in_redis_a_family_expires_with_its_newest_token() {
-    let Some(redis) = Expiring::new().await else {
-        return;
-    };
-    let first = token(&seed("first"));
-    let second = RefreshToken {
-        expires_at: first.expires_at + time::Duration::HOUR,
-        ..token(&seed("second"))
-    };
-    let [sooner, later] = [first, second].map(|token| millis(token.expires_at));
-    redeemed(&redis.store, &seed("family"), &first).await;
-    assert_eq!(redis.of("family").await, [sooner]);
-    assert_eq!(redis.of("token").await, [sooner]);
-    let rotated = redis.store.rotate(&first.digest, &second, now()).await;
-    assert_eq!(rotated.unwrap(), Rotation::Rotated);
-    assert_eq!(redis.of("family").await, [later]);
-    assert_eq!(redis.of("token").await, [sooner, later]);
+    let site = &redis.site;
+    let codes = site.issue().await;
+    let issued = redis.purge_time(&codes).await;
+    assert_eq!(redis.of("2:user").await, [issued]);
+    site.enter(&codes, now()).await;
+    assert_eq!(redis.of("2:user").await, [redis.purge_time(&codes).await]);
+    // In the last second, so that the device has time to redeem it.
+    let late = now() + Site::LIFETIME - time::Duration::SECOND;
+    site.approve(&codes, late).await;
+    let approved = redis.purge_time(&codes).await;
+    assert!(approved > issued, "it moves");
+    assert_eq!(redis.of("2:user").await, [approved]);
+    // The code is of no use any more, and the login lives as long as its refresh token.
+    let (_, token) = site.poll(&codes, late).await;
+    let redeemed = redis.purge_time(&codes).await;
+    assert!(redeemed > approved, "it moves");
+    assert!(redis.of("2:user").await.is_empty());
+    let later = late + time::Duration::MINUTE;
+    let (cause, _) = site.refresh(&token.unwrap(), later).await;
+    assert_eq!(cause, Cause::Refreshed);
+    assert_eq!(redis.purge_time(&codes).await, redeemed + 60_000);
 }
 
 #[tokio::test]
@@ -541,33 +528,27 @@ async fn in_redis_quotas_and_paces_expire_and_the_servers_keys_stay() {
     let Some(redis) = Expiring::new().await else {
         return;
     };
-    let seed_of_quota = seed("quota");
-    let cases = contract::cases(&seed_of_quota, now());
-    let mut steps = cases.flat_map(|case| case.steps().to_vec());
-    let quota = steps.find_map(|step| match step.operations() {
-        [Operation::ChangeQuota(change)] if change.from().is_none() => Some(*change),
-        _ => None,
-    });
-    let quota = quota.unwrap();
-    assert_eq!(redis.store.change_quota(&quota).await, Written::Won);
+    let limit = RateLimit::new(3, Duration::from_hours(1)).unwrap();
+    let take = limit.take(QuotaKey::of_host("test", &[]), now());
+    redis.site.store.take(take).await.unwrap().unwrap();
     // Not too early, for then it would limit nobody; a little late is no matter.
-    let purge_at = quota.to().purge_at();
+    let purge_at = take.apply(None).unwrap().unwrap().purge_at();
     let latest = purge_at + time::Duration::minutes(2);
-    let expiry = redis.the_one_of("quota").await;
+    let expiry = redis.the_one_of("2:quota").await;
     assert!((millis(purge_at)..=millis(latest)).contains(&expiry));
 
     // A pace alone is kept for an hour.
     let apart = Store::open("memory:", Some(&redis.service.url())).await;
-    let apart = Arc::new(apart.unwrap());
-    let (key, pace) = paced(&apart, &seed("pace")).await;
+    let apart = Site::new(apart.unwrap());
+    let codes = apart.issue().await;
     let (hour, slack) = (time::Duration::HOUR, time::Duration::SECOND);
     let begun = now();
-    apart.save_pace(&key, pace).await;
-    let expiry = redis.the_one_of("pace").await;
+    assert_eq!(apart.poll(&codes, now()).await.0, Cause::Pending);
+    let expiry = redis.the_one_of("2:pace").await;
     let expected = millis(begun + hour - slack)..=millis(now() + hour + slack);
     assert!(expected.contains(&expiry));
 
-    redis.store.secret("key", &[7; 32]).await.unwrap();
+    redis.site.store.secret("key", &[7; 32]).await.unwrap();
     assert_eq!(redis.of("secret").await, [-1]);
 }
 
@@ -622,23 +603,36 @@ fn a_new_postgres_is_opened_by_many_at_once() {
 #[tokio::test]
 async fn a_file_opened_again_has_kept_everything() {
     let home = Home::sqlite().unwrap();
-    let seed = seed("again");
-    let first = token(&seed);
-    let store = Arc::new(Store::open(&home.url, None).await.unwrap());
-    let family = redeemed(&store, &seed, &first).await;
-    let secret = store.secret("key", &[7; 32]).await.unwrap();
-    let session = store.load(&family.key).await.unwrap().unwrap().session;
-    drop(store);
+    let site = Site::new(Store::open(&home.url, None).await.unwrap());
+    let waiting = site.issue().await;
+    let (redeemed, token) = redeemed(&site).await;
+    let secret = site.store.secret("key", &[7; 32]).await.unwrap();
+    let whole = async |site: &Site, codes: &Codes| {
+        let stored = site.store.load(&codes.session).await.unwrap().unwrap();
+        serde_json::to_string(&stored.session).unwrap()
+    };
+    let before = [whole(&site, &waiting).await, whole(&site, &redeemed).await];
+    drop(site);
 
-    let store = Store::open(&home.url, None).await.unwrap();
-    let found = store.load(&family.key).await.unwrap().unwrap();
-    let whole = |session| serde_json::to_string(session).unwrap();
-    assert_eq!(whole(&found.session), whole(&session));
-    let found = store.load_by_user_key(session.user_key()).await.unwrap();
-    assert_eq!(found.unwrap().session.key(), &family.key);
-    let found = store.load_family(&first.digest, now()).await.unwrap();
-    assert_eq!(found, Some(family));
-    assert_eq!(store.secret("key", b"late").await.unwrap(), secret);
+    let site = Site::new(Store::open(&home.url, None).await.unwrap());
+    let after = [whole(&site, &waiting).await, whole(&site, &redeemed).await];
+    assert_eq!(before, after);
+    site.enter(&waiting, now()).await;
+    assert_eq!(site.refresh(&token, now()).await.0, Cause::Refreshed);
+    assert_eq!(site.store.secret("key", b"late").await.unwrap(), secret);
+}
+
+#[tokio::test]
+async fn a_form_that_cannot_be_read_is_no_unknown_code() {
+    let home = Home::sqlite().unwrap();
+    let site = Site::new(Store::open(&home.url, None).await.unwrap());
+    let codes = site.issue().await;
+    let path = home.url.strip_prefix("sqlite:").unwrap();
+    let mut connection = sqlx::SqliteConnection::connect(path).await.unwrap();
+    let spoil = r#"UPDATE sessions SET body = replace(body, '"v":2', '"v":1')"#;
+    sqlx::query(spoil).execute(&mut connection).await.unwrap();
+    assert!(site.store.load(&codes.session).await.is_err());
+    assert_eq!(site.poll(&codes, now()).await.0, Cause::StoreFailed);
 }
 
 fn mode(path: &Path) -> u32 {
@@ -697,21 +691,26 @@ async fn a_wrong_url_is_refused_without_its_password() {
 }
 
 async fn says_that_it_does_not_know(url: &str, end: impl FnOnce()) {
-    let store = Arc::new(Store::open(url, None).await.unwrap());
-    let (read, change) = approved(&store, &seed("cut")).await;
-    let (key, pace) = paced(&store, &seed("cut pace")).await;
+    let site = Site::new(Store::open(url, None).await.unwrap());
+    let codes = site.issue().await;
+    site.enter(&codes, now()).await;
+    let read = site.store.load(&codes.session).await.unwrap();
     end();
     let started = Instant::now();
-    assert_eq!(store.change(&read, &change).await, Written::Unknown);
-    assert!(store.load(&key).await.is_err());
-    assert!(
-        store
-            .rotate(&token("old").digest, &token("new"), now())
-            .await
-            .is_err()
-    );
-    store.save_pace(&key, pace).await;
-    assert!(store.ping().await.is_err());
+    let mut deny = site.server.deny(&codes.session, &codes.user, now());
+    if let Next::Load(_, ask) = deny.next() {
+        ask.answer(Ok(read.as_ref()));
+    }
+    let Next::Change(change, _) = deny.next() else {
+        panic!("the claimant denies");
+    };
+    assert_eq!(site.store.change(change).await, Err(Unavailable));
+    assert!(site.store.load(&codes.session).await.is_err());
+    let limit = RateLimit::new(1, Duration::from_secs(1)).unwrap();
+    let take = limit.take(QuotaKey::of_host("test", &[]), now());
+    assert_eq!(site.store.take(take).await, Err(Unavailable));
+    assert_eq!(site.poll(&codes, now()).await.0, Cause::StoreFailed);
+    assert!(site.store.ping().await.is_err());
     assert!(started.elapsed() < Duration::from_secs(25), "it waits");
 }
 

@@ -9,11 +9,10 @@ use std::time::Duration;
 
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
 use device_flow::code::Entropy;
-use device_flow::digest::{UserCodeKey, UserCodeKeys};
 use device_flow::memory::Memory;
 use device_flow::server::{
-    Approval, Authentication, Change, DecisionError, Entered, Entry, Form, Grant, HostValue,
-    Incoming, Policy, Polled, Registration, Reply, Review, Session, Subject, Written,
+    self, Claim, Client, ClientAuthMethod, Consent, Found, Grant, GrantRefusal, Policy, Reply,
+    Request, Review, ServerKeys, Subject, Unavailable,
 };
 use device_flow::wire::metadata::Metadata;
 use device_flow::wire::tokens::Tokens;
@@ -58,10 +57,10 @@ struct Shared {
 
 /// What changes.
 struct Host {
-    policy: Policy,
-    keys: UserCodeKeys,
-    client: Registration,
-    store: Memory,
+    server: server::Server,
+    client: Arc<Client>,
+    store: Mutex<Memory>,
+    issuer: String,
     /// How far the clock was put forward.
     ahead: Duration,
     /// The keys that everybody may see.
@@ -89,17 +88,20 @@ impl Server {
         let policy = Policy::builder(format!("{issuer}/device"))
             .with_verification_uri_complete()
             .interval(Duration::from_secs(1))
+            .without_refresh_tokens() // it has its own, to do with them what tests want
             .build();
+        let keys = ServerKeys::new(&random::<32>()).unwrap();
+        let client = Client::new(CLIENT, ClientAuthMethod::None)
+            .unwrap()
+            .allow_device_grant()
+            .allow_scope("openid profile email offline_access".parse().unwrap());
         let signer = signer();
         let shared = Arc::new(Shared {
             host: Mutex::new(Host {
-                policy: policy.unwrap(),
-                keys: UserCodeKeys::new(UserCodeKey::new(&random::<32>()).unwrap()),
-                client: Registration::new(CLIENT, Authentication::Public)
-                    .unwrap()
-                    .allow_device_grant()
-                    .allow_scope("openid profile email offline_access".parse().unwrap()),
-                store: Memory::new(),
+                server: server::Server::new(policy.unwrap(), keys),
+                client: Arc::new(client),
+                store: Mutex::new(Memory::new()),
+                issuer: issuer.clone(),
                 ahead: Duration::ZERO,
                 published: published(&signer),
                 signer,
@@ -131,19 +133,18 @@ impl Server {
     }
 
     pub(crate) fn approve(&self, user_code: &str) {
-        let mut host = self.shared.host.lock().unwrap();
-        let review = host.enter(user_code);
-        let (user, value) = (user(), HostValue::new([]).unwrap());
-        let scope = review.scope().clone();
-        host.decide(&review, |session, policy, now| {
-            session.approve(&user, &scope, value.clone(), policy, now)
-        });
+        let host = self.shared.host.lock().unwrap();
+        let (session, user) = (*host.enter(user_code).session_key(), user());
+        let consent = Consent::to_all();
+        let approve = host.server.approve(&session, &user, &consent, host.now());
+        approve.run_blocking(&*host).unwrap().unwrap();
     }
 
     pub(crate) fn deny(&self, user_code: &str) {
-        let mut host = self.shared.host.lock().unwrap();
-        let review = host.enter(user_code);
-        host.decide(&review, |session, _, now| session.deny(&user(), now));
+        let host = self.shared.host.lock().unwrap();
+        let (session, user) = (*host.enter(user_code).session_key(), user());
+        let deny = host.server.deny(&session, &user, host.now());
+        deny.run_blocking(&*host).unwrap().unwrap();
     }
 
     /// Lets time go by, for the server.
@@ -237,9 +238,9 @@ impl Shared {
             "/jwks" => (200, host.published.clone()),
             "/device_authorization" => of(host.device_authorization(asked)),
             "/token" if asked.parameter("grant_type") == Some("refresh_token") => {
-                host.refresh(asked, &self.issuer)
+                host.refresh(asked)
             }
-            "/token" => of(host.token(asked, &self.issuer)),
+            "/token" => of(host.token(asked)),
             "/revoke" => {
                 let token = asked.parameter("token").unwrap().to_owned();
                 host.revoked.push(token);
@@ -267,61 +268,27 @@ impl Host {
         OffsetDateTime::now_utc() + self.ahead
     }
 
-    fn issue(&mut self, asked: &Asked) -> Result<Reply, Reply> {
-        let form = Form::read(asked.incoming(), &self.policy)?;
-        let request = form.device_authorization()?;
-        let mut issuing = request.authenticate(Some(&self.client))?;
-        let issuance = issuing.draw(Entropy::from(random()), &self.keys, self.now())?;
-        let inserted = self.store.insert(issuance.session());
-        Ok(issuance
-            .settle(inserted)
-            .expect("codes are drawn from 34 bits"))
-    }
-
     fn device_authorization(&mut self, asked: &Asked) -> Reply {
-        let reply = self.issue(asked).unwrap_or_else(|refused| refused);
-        let body: Value = serde_json::from_str(reply.response().body()).unwrap();
-        self.secrets.push(text(&body["device_code"]));
+        let request = asked.request();
+        let issuing = self
+            .server
+            .device_authorization(request, "", None, self.now());
+        let reply = issuing.run_blocking(self).unwrap();
+        self.secrets.extend(member(&reply, "device_code"));
         reply
     }
 
-    fn token(&mut self, asked: &Asked, issuer: &str) -> Reply {
-        let now = self.now();
-        let form = match Form::read(asked.incoming(), &self.policy) {
-            Ok(form) => form,
-            Err(refused) => return refused,
-        };
-        let request = match form.grant() {
-            Ok(Grant::DeviceCode(request)) => request,
-            Ok(Grant::Other(form)) => return form.unsupported_grant(),
-            Err(refused) => return refused,
-        };
-        let mut poll = match request.authenticate(Some(&self.client)) {
-            Ok(poll) => poll,
-            Err(refused) => return refused,
-        };
-        let stored = poll.session_key().and_then(|key| self.store.load(key));
-        match poll.decide(stored, now) {
-            Polled::Reply(reply) => reply,
-            Polled::Paced(key, pace, reply) => {
-                self.store.save_pace(key, pace);
-                reply
-            }
-            Polled::Redeem(redemption) => {
-                let minted = self.mint(redemption.approval(), issuer);
-                let written = self.store.change(redemption.change());
-                let tokens = minted.tokens();
-                let reply = redemption
-                    .settle(written, &tokens)
-                    .expect("nobody else writes");
-                self.secrets.extend(minted.secrets());
-                self.refresh_tokens.extend(minted.refresh.clone());
-                reply
-            }
-        }
+    fn token(&mut self, asked: &Asked) -> Reply {
+        let polled = self.server.token(asked.request(), "", self.now());
+        let reply = polled.run_blocking(self).unwrap();
+        let tokens = ["access_token", "refresh_token", "id_token"];
+        let tokens = tokens.into_iter().filter_map(|name| member(&reply, name));
+        self.secrets.extend(tokens);
+        self.refresh_tokens.extend(member(&reply, "refresh_token"));
+        reply
     }
 
-    fn refresh(&mut self, asked: &Asked, issuer: &str) -> (u16, String) {
+    fn refresh(&mut self, asked: &Asked) -> (u16, String) {
         let given = asked.parameter("refresh_token").unwrap_or_default();
         let Some(place) = self.refresh_tokens.iter().position(|good| good == given) else {
             return (400, json!({ "error": "invalid_grant" }).to_string());
@@ -329,7 +296,7 @@ impl Host {
         let access = token();
         let mut body = json!({
             "access_token": access, "token_type": "Bearer", "expires_in": 300,
-            "id_token": self.id_token(issuer),
+            "id_token": self.id_token(),
         });
         if self.rotates {
             let next = token();
@@ -341,19 +308,10 @@ impl Host {
         (200, body.to_string())
     }
 
-    fn mint(&self, approval: Approval<'_>, issuer: &str) -> Minted {
-        let scope = approval.scope();
-        Minted {
-            access: token(),
-            refresh: scope.contains("offline_access").then(token),
-            id: scope.contains("openid").then(|| self.id_token(issuer)),
-        }
-    }
-
-    fn id_token(&self, issuer: &str) -> String {
+    fn id_token(&self) -> String {
         let now = self.now().unix_timestamp();
         let mut claims = json!({
-            "iss": issuer, "aud": CLIENT, "sub": "user_ada", "name": "Ada Lovelace",
+            "iss": self.issuer, "aud": CLIENT, "sub": "user_ada", "name": "Ada Lovelace",
             "email": "ada@example.com", "iat": now, "exp": now + 300,
         });
         let others = self.claims.as_object().unwrap().clone();
@@ -368,70 +326,53 @@ impl Host {
 
 impl Host {
     /// The user enters a code.
-    fn enter(&mut self, user_code: &str) -> Review {
+    fn enter(&self, user_code: &str) -> Review {
         let (user, now) = (user(), self.now());
-        let mut entry = Entry::new(user_code, &user, &self.keys, &self.policy);
-        let stored = self.store.load_quota(entry.quota_key());
-        let guess = entry.pay(stored, now).unwrap();
-        let written = self.store.change_quota(guess.change());
-        let paid = guess.settle(written).unwrap();
-        let stored = paid
-            .user_keys()
-            .find_map(|key| self.store.load_by_user_key(&key));
-        match paid
-            .enter(stored.map(|stored| &stored.session), now)
-            .unwrap()
-        {
-            Entered::Review(review) => review,
-            Entered::Claim(claim) => {
-                let written = self.store.change(claim.change());
-                claim.settle(written).unwrap()
-            }
-        }
-    }
-
-    fn decide(
-        &mut self,
-        review: &Review,
-        decision: impl Fn(&Session, &Policy, OffsetDateTime) -> Result<Option<Change>, DecisionError>,
-    ) {
-        let stored = self.store.load(review.session_key()).unwrap();
-        let change = decision(&stored.session, &self.policy, self.now()).unwrap();
-        assert_eq!(self.store.change(&change.unwrap()), Written::Won);
+        let enter = self.server.enter(user_code, &user, "", now);
+        enter.run_blocking(self).unwrap().unwrap()
     }
 }
 
-/// Tokens that were minted.
-struct Minted {
-    access: String,
-    refresh: Option<String>,
-    id: Option<String>,
-}
+impl server::Host for Host {
+    type Client = Arc<Client>;
+    type Store = Mutex<Memory>;
 
-impl Minted {
-    fn tokens(&self) -> Tokens<'_> {
-        let mut tokens = Tokens::bearer(&self.access)
-            .unwrap()
-            .expires_in(Duration::from_mins(5));
-        if let Some(refresh) = &self.refresh {
-            tokens = tokens.refresh_token(refresh).unwrap();
-        }
-        if let Some(id) = &self.id {
-            tokens = tokens.id_token(id).unwrap();
-        }
-        tokens
+    fn store(&self) -> &Mutex<Memory> {
+        &self.store
     }
 
-    fn secrets(&self) -> impl Iterator<Item = String> {
-        let tokens = [Some(&self.access), self.refresh.as_ref(), self.id.as_ref()];
-        tokens.into_iter().flatten().cloned()
+    async fn client(&self, claim: Claim<'_>) -> Result<Found<Arc<Client>>, Unavailable> {
+        let is_known = claim.client_id() == Some(CLIENT);
+        Ok(is_known.then(|| self.client.clone()).into())
+    }
+
+    fn entropy(&self) -> Result<Entropy, Unavailable> {
+        Ok(random::<{ Entropy::OCTETS }>().into())
+    }
+
+    async fn mint(&self, grant: Grant<'_>) -> Result<Tokens<'static>, GrantRefusal> {
+        let scope = grant.scope();
+        let mut tokens = Tokens::bearer(token())?.expires_in(Duration::from_mins(5));
+        if scope.contains("offline_access") {
+            tokens = tokens.refresh_token(token())?;
+        }
+        if scope.contains("openid") {
+            tokens = tokens.id_token(self.id_token())?;
+        }
+        Ok(tokens)
     }
 }
 
 impl Asked {
-    fn incoming(&self) -> Incoming<'_> {
-        Incoming::new(&self.method, self.body.as_bytes()).content_type(self.content_type.as_deref())
+    fn request(&self) -> Request<'_> {
+        Request::new(&self.method, self.body.as_bytes()).content_type(self.content_type.as_deref())
     }
+}
+
+/// A text of the response.
+fn member(reply: &Reply, name: &str) -> Option<String> {
+    let body: Value = serde_json::from_str(reply.response().body()).ok()?;
+    Some(body.get(name)?.as_str()?.to_owned())
 }
 
 fn random<const N: usize>() -> [u8; N] {

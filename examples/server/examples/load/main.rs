@@ -23,9 +23,10 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use device_flow::code::Entropy;
-use device_flow::digest::{UserCodeKey, UserCodeKeys};
 use device_flow::memory::Memory;
-use device_flow::server::{Authentication, Form, Grant, Incoming, Policy, Polled, Registration};
+use device_flow::server::{
+    Cause, Client, ClientAuthMethod, Exchange, Next, Policy, Reply, Request, Server, ServerKeys,
+};
 use support::processes::Process;
 use support::services::Service;
 use time::OffsetDateTime;
@@ -223,65 +224,78 @@ fn cpu(id: u32) -> Duration {
 
 /// What the core takes for such a poll: from the request's body to the reply.
 fn core() -> Duration {
-    const FORM: &str = "application/x-www-form-urlencoded";
     let now = OffsetDateTime::now_utc();
-    let policy = Policy::builder("https://login.example.com/device")
-        .build()
-        .unwrap();
-    let client = Registration::new("client_cli", Authentication::Public).unwrap();
+    let policy = Policy::builder("https://login.example.com/device");
+    let keys = ServerKeys::new(&(0..32).collect::<Vec<_>>()).unwrap();
+    let server = Server::new(policy.build().unwrap(), keys);
+    let client = Client::new("client_cli", ClientAuthMethod::None).unwrap();
     let client = client
         .allow_device_grant()
         .default_scope("openid".parse().unwrap());
-    let keys = UserCodeKeys::new(UserCodeKey::new(&(0..32).collect::<Vec<_>>()).unwrap());
-    let mut store = Memory::new();
-    let mut bodies = Vec::new();
-    for number in 1..=DEVICES {
-        let incoming = Incoming::new("POST", b"client_id=client_cli").content_type(Some(FORM));
-        let form = Form::read(incoming, &policy).unwrap();
-        let request = form.device_authorization().unwrap();
-        let mut issuing = request.authenticate(Some(&client)).unwrap();
-        let mut octets = [0; Entropy::OCTETS];
-        for (octet, drawn) in octets.iter_mut().zip(number.to_be_bytes().iter().cycle()) {
-            *octet = drawn.wrapping_mul(167).wrapping_add(13);
-        }
-        let issuance = issuing.draw(Entropy::from(octets), &keys, now).unwrap();
-        let inserted = store.insert(issuance.session());
-        let reply = issuance.settle(inserted).unwrap();
-        let codes = axum::http::Response::<Vec<u8>>::from(reply).into_body();
-        let codes: serde_json::Value = serde_json::from_slice(&codes).unwrap();
-        let code = codes["device_code"].as_str().unwrap();
-        bodies.push(format!(
-            "grant_type=urn%3Aietf%3Aparams%3Aoauth%3Agrant-type%3Adevice_code\
-            &client_id=client_cli&device_code={code}"
-        ));
-    }
-    let poll = |store: &mut Memory, body: &String, now| {
-        let incoming = Incoming::new("POST", body.as_bytes()).content_type(Some(FORM));
-        let form = Form::read(incoming, &policy).unwrap();
-        let Ok(Grant::DeviceCode(request)) = form.grant() else {
-            panic!("not a poll");
-        };
-        let mut poll = request.authenticate(Some(&client)).unwrap();
-        let stored = poll.session_key().and_then(|key| store.load(key));
-        match poll.decide(stored, now) {
-            Polled::Paced(key, pace, reply) => {
-                store.save_pace(key, pace);
-                reply
-            }
-            Polled::Reply(_) | Polled::Redeem(_) => panic!("not pending and in time"),
-        }
+    let mut host = Core {
+        client: client.allow_scope("openid".parse().unwrap()),
+        store: Memory::new(),
     };
+    let bodies: Vec<_> = (0..DEVICES)
+        .map(|number| {
+            let source = number.to_string(); // each has a quota of its own
+            let asked = request(b"client_id=client_cli");
+            let reply = host.run(server.device_authorization(asked, &source, None, now));
+            let codes: serde_json::Value = serde_json::from_str(reply.response().body()).unwrap();
+            let code = codes["device_code"].as_str().unwrap();
+            format!(
+                "grant_type=urn%3Aietf%3Aparams%3Aoauth%3Agrant-type%3Adevice_code\
+                &client_id=client_cli&device_code={code}"
+            )
+        })
+        .collect();
     let rounds = 20;
     let mut times: Vec<_> = (1..=rounds)
         .map(|round| {
             let now = now + Duration::from_secs(10 * round);
             let started = Instant::now();
             for body in &bodies {
-                let _ = black_box(poll(&mut store, black_box(body), now));
+                let polled = request(black_box(body.as_bytes()));
+                let reply = host.run(server.token(polled, "", now));
+                assert_eq!(black_box(reply).cause(), Cause::Pending);
             }
             started.elapsed() / u32::try_from(DEVICES).unwrap()
         })
         .collect();
     times.sort();
     times[times.len() / 2]
+}
+
+fn request(body: &[u8]) -> Request<'_> {
+    let form = "application/x-www-form-urlencoded";
+    Request::new("POST", body).content_type(Some(form))
+}
+
+/// A host of one client, in memory, without a lock.
+struct Core {
+    client: Client,
+    store: Memory,
+}
+
+impl Core {
+    fn run(&mut self, mut exchange: Exchange<'_, Reply>) -> Reply {
+        loop {
+            match exchange.next() {
+                Next::Client(_, ask) => ask.answer(Ok(Some(&self.client))),
+                Next::Take(take, ask) => ask.answer(Ok(self.store.take(&take))),
+                Next::Load(key, ask) => ask.answer(Ok(self.store.load(key))),
+                Next::SavePace(key, pace) => self.store.save_pace(key, pace),
+                Next::Draw(ask) => ask.answer(Ok(octets().into())),
+                Next::Insert(session, ask) => ask.answer(Ok(self.store.insert(session))),
+                Next::Done(reply) => return reply,
+                Next::LoadByUserKey(..) | Next::Mint(..) | Next::Change(..) => {
+                    panic!("nobody decides")
+                }
+            }
+        }
+    }
+}
+
+fn octets() -> [u8; Entropy::OCTETS] {
+    std::array::from_fn(|_| fastrand::u8(..))
 }

@@ -6,10 +6,9 @@
 //! 3. A wrong, expired or used code is one sentence. The claimant of a request is told what became of it.
 //! 4. It works without a script, and nothing on it may run one.
 
-mod decide;
-mod enter;
 mod guard;
 mod login;
+mod refusal;
 mod sign_in;
 mod view;
 
@@ -21,18 +20,20 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse as _, Redirect, Response};
 use device_flow::code::MAX_USER_CODE_ENTRY;
 use device_flow::digest::SessionKey;
+use device_flow::server::{PageError, Session, Unavailable};
 use serde::Deserialize;
+use time::OffsetDateTime;
 
-pub(crate) use decide::Consent;
 pub(crate) use guard::guard;
 pub(crate) use sign_in::SignInLimits;
 
+use crate::config::User;
+use crate::host::Approved;
 use crate::metrics::Endpoint;
 use crate::source::Source;
 use crate::{App, now};
-use decide::Decision;
 use login::Login;
-use view::{Enter, Frame, Page, Problem, SignIn};
+use view::{Enter, Frame, Outcome, Page, Problem, SignIn};
 
 /// What stands in the link of a device.
 #[derive(Default, Deserialize)]
@@ -137,7 +138,9 @@ pub(crate) async fn submit(
             },
             (Step::SignOut { session }, user) => {
                 if let (Some(session), Some(user)) = (session, user) {
-                    app.release(&session, user).await;
+                    // If that fails, the session stays claimed, and expires.
+                    let release = app.server.release(&session, &user.subject, now);
+                    let _ = release.run(&*app).await;
                 }
                 let jar = Login::anonymous().keep(&app);
                 (
@@ -156,21 +159,26 @@ pub(crate) async fn submit(
                 ("signed_in_no_more", page.send(StatusCode::FORBIDDEN))
             }
             (Step::Enter { user_code }, Some(user)) => {
-                match app.enter(&user_code, user, now).await {
+                // Guesses are counted by user alone: many people may come from one address.
+                let enter = app.server.enter(&user_code, &user.subject, "", now);
+                match enter.run(&*app).await {
                     Ok(review) => {
                         let page = view::review(frame, &review, &app, source);
                         ("entered", page.send(StatusCode::OK))
                     }
-                    Err(refused) => refused.page(frame, user_code),
+                    Err(error) => refusal::of_entry(frame, user_code, error),
                 }
             }
             (Step::Approve { session, .. }, Some(user)) => {
                 let approved = app.approve(&session, user, &login, now).await;
-                decide::page(frame, Decision::Approve, approved)
+                let page = ("approved", Outcome::approved(frame));
+                app.decided(frame, &session, page, approved).await
             }
             (Step::Deny { session, .. }, Some(user)) => {
-                let denied = app.deny(&session, user, now).await;
-                decide::page(frame, Decision::Deny, denied)
+                let deny = app.server.deny(&session, &user.subject, now);
+                let page = ("denied", Outcome::denied(frame));
+                app.decided(frame, &session, page, deny.run(&*app).await)
+                    .await
             }
         },
     };
@@ -178,6 +186,36 @@ pub(crate) async fn submit(
     let status = response.status().as_u16();
     tracing::info!(endpoint = "page", cause, status, %source, "answered");
     response
+}
+
+impl App {
+    async fn approve(
+        &self,
+        session: &SessionKey,
+        user: &User,
+        login: &Login,
+        now: OffsetDateTime,
+    ) -> Result<Session, PageError> {
+        let auth_time = login.signed_in_at().ok_or(PageError::Unavailable)?;
+        let consent = Approved { auth_time }.consent();
+        let consent = consent.map_err(|Unavailable| PageError::Unavailable)?;
+        let approve = self.server.approve(session, &user.subject, &consent, now);
+        approve.run(self).await
+    }
+
+    /// The page of a decision that was taken, or why it was not.
+    async fn decided(
+        &self,
+        frame: Frame<'_>,
+        session: &SessionKey,
+        (cause, page): (&'static str, Outcome<'_>),
+        decided: Result<Session, PageError>,
+    ) -> (&'static str, Response) {
+        match decided {
+            Ok(_) => (cause, Page::Outcome(page).send(StatusCode::OK)),
+            Err(error) => self.undecided(frame, session, error).await,
+        }
+    }
 }
 
 /// The page with a code filled in.

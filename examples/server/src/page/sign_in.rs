@@ -1,29 +1,28 @@
 //! Signing in, by e-mail address and password.
 //!
 //! Rules:
-//! 1. An attempt is paid before the password is looked at, right or wrong, by the source, and by the account together with its
+//! 1. An attempt is counted before the password is looked at, right or wrong, by the source, and by the account together with its
 //!    source. By the account alone, anybody could lock its owner out.
 //! 2. An unknown account, a locked one and a wrong password are one sentence, at one cost.
 
 use axum::http::StatusCode;
 use axum::response::Response;
 use device_flow::digest::QuotaKey;
-use device_flow::server::{Limit, Spent};
+use device_flow::server::{RateLimit, RateLimited, Store as _, Unavailable};
 use time::OffsetDateTime;
 
 use super::view::{Frame, Page, SignIn, later};
 use crate::App;
 use crate::config::{ConfigError, Quotas, User};
 use crate::password::Busy;
-use crate::quota;
 use crate::source::Source;
 
 /// How often somebody may try.
 pub(crate) struct SignInLimits {
     /// From one source.
-    source: Limit,
+    source: RateLimit,
     /// For one account from one source.
-    account: Limit,
+    account: RateLimit,
 }
 
 impl SignInLimits {
@@ -39,18 +38,21 @@ impl SignInLimits {
 pub(crate) enum Refused {
     /// No such account, or not its password.
     Wrong,
-    TooOften(Spent),
+    TooOften(RateLimited),
     /// Too many passwords are being checked.
     Busy,
     Store,
 }
 
-impl From<quota::Refused> for Refused {
-    fn from(refused: quota::Refused) -> Self {
-        match refused {
-            quota::Refused::Spent(spent) => Self::TooOften(spent),
-            quota::Refused::Store => Self::Store,
-        }
+impl From<RateLimited> for Refused {
+    fn from(limited: RateLimited) -> Self {
+        Self::TooOften(limited)
+    }
+}
+
+impl From<Unavailable> for Refused {
+    fn from(_: Unavailable) -> Self {
+        Self::Store
     }
 }
 
@@ -66,10 +68,14 @@ impl App {
         let source = source.key();
         let limits = &self.sign_in_limits;
         let by_source = QuotaKey::of_host("sign-in by source", &[&source]);
-        self.take(limits.source, by_source, now).await?;
+        self.store
+            .take(limits.source.take(by_source, now))
+            .await??;
         let account = email.to_ascii_lowercase();
         let by_account = QuotaKey::of_host("sign-in by account and source", &[&account, &source]);
-        self.take(limits.account, by_account, now).await?;
+        self.store
+            .take(limits.account.take(by_account, now))
+            .await??;
         let user = self.user_by_email(email);
         // For an address that nobody has, somebody's password is looked at: that takes as long.
         let hash = user.or_else(|| self.stand_in(&account));
@@ -105,10 +111,10 @@ impl Refused {
                 let page = page("The e-mail address or the password is wrong.".to_owned());
                 ("wrong_password", page.send(StatusCode::FORBIDDEN))
             }
-            Self::TooOften(spent) => {
-                let when = later(spent);
+            Self::TooOften(limited) => {
+                let when = later(limited);
                 let page = page(format!("Too many attempts. Try again in {when}."));
-                ("sign_in_quota_spent", page.send_too_many(spent))
+                ("sign_in_quota_spent", page.send_too_many(limited))
             }
             Self::Busy | Self::Store => {
                 let page = page("The server is busy. Try again in a moment.".to_owned());

@@ -5,7 +5,7 @@ use std::time::Duration;
 use askama::Template;
 use axum::http::{StatusCode, header};
 use axum::response::{Html, IntoResponse as _, Response};
-use device_flow::server::{Origin, Review, Spent, Status};
+use device_flow::server::{RateLimited, Review, Status};
 
 use super::login::Login;
 use crate::config::User;
@@ -41,10 +41,10 @@ pub(crate) enum Page<'a> {
 
 impl Page<'_> {
     /// Sends it as a 429, with the time after which to try again.
-    pub(crate) fn send_too_many(self, spent: Spent) -> Response {
+    pub(crate) fn send_too_many(self, limited: RateLimited) -> Response {
         let mut response = self.send(StatusCode::TOO_MANY_REQUESTS);
         let headers = response.headers_mut();
-        headers.insert(header::RETRY_AFTER, spent.seconds().into());
+        headers.insert(header::RETRY_AFTER, limited.seconds().into());
         response
     }
 
@@ -158,19 +158,18 @@ struct Asked {
 
 /// What the user decides on.
 pub(crate) fn review<'a>(frame: Frame<'a>, review: &Review, app: &App, source: Source) -> Page<'a> {
-    let client = app.client(review.client_id());
-    let name = client.map_or(review.client_id(), |client| &client.name);
-    let origin = review.origin().map(Origin::as_str);
+    let client = review.client_name().unwrap_or(review.client_id());
+    let origin = review.source();
     Page::Review(Box::new(ReviewPage {
         frame,
         session: review.session_key().to_string(),
         code: review.user_code().display().to_string(),
-        client: name.to_owned(),
-        is_public: client.is_none_or(|client| client.registration.is_public()),
+        client: client.to_owned(),
+        is_public: review.is_public_client(),
         age: ago(review.age()),
         left: spoken(review.time_left()),
         origin: origin.unwrap_or("an unknown address").to_owned(),
-        is_near: origin == Some(source.origin().as_str()),
+        is_near: origin == Some(source.to_string().as_str()),
         scopes: review
             .scope()
             .tokens()
@@ -233,6 +232,11 @@ impl<'a> Outcome<'a> {
         Self::bad(frame, "The code has expired", text)
     }
 
+    pub(crate) fn client_gone(frame: Frame<'a>) -> Self {
+        let text = "Nothing was allowed: this application can no longer sign in here.";
+        Self::bad(frame, "The application is gone", text)
+    }
+
     pub(crate) fn not_yours(frame: Frame<'a>) -> Self {
         let text = "Nothing was allowed. Enter the code that your device shows.";
         Self::bad(frame, "Enter the code first", text)
@@ -247,9 +251,9 @@ impl<'a> Outcome<'a> {
             Status::Approved => {
                 "You allowed this request before, and the device is about to be signed in."
             }
-            Status::Redeemed => "You allowed this request before, and the device is signed in.",
-            Status::Revoked => {
-                "What you allowed was taken back. To sign the device in, start again there."
+            Status::Active => "You allowed this request before, and the device is signed in.",
+            Status::Ended => {
+                "You allowed this request before, and the login has ended. To sign the device in, start again there."
             }
             Status::Pending | Status::Claimed => {
                 "The request cannot be answered like this. Enter the code again."
@@ -296,8 +300,8 @@ impl<'a> Problem<'a> {
 }
 
 /// A time until then, as people say it.
-pub(crate) fn later(spent: Spent) -> String {
-    spoken(Duration::from_secs(spent.seconds().into()))
+pub(crate) fn later(limited: RateLimited) -> String {
+    spoken(Duration::from_secs(limited.seconds().into()))
 }
 
 fn ago(time: Duration) -> String {

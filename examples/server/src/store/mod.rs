@@ -1,18 +1,19 @@
-//! The stores: where sessions, quotas, refresh tokens and the keys of the server live.
+//! The stores: where sessions, quotas and the keys of the server live.
 //!
 //! Rules:
-//! 1. Every guarded write is one atomic step of the store: one statement, one transaction or one script.
-//! 2. A write whose outcome nobody knows is [`Written::Unknown`], never won. The server answers 503, and the next request finds
-//!    out.
+//! 1. Every guarded change, and every take from a quota, is one atomic step of the store: one statement or one script.
+//! 2. A write whose outcome nobody knows is an error, never committed. The server answers 503, and the next request finds out.
 //! 3. Every operation has an end: what takes longer than [`PATIENCE`] has failed.
-//! 4. The store holds no token, only digests of tokens.
+//! 4. What failed is logged here, for the core is told [`Unavailable`] and no more.
 
 use std::future::Future;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use device_flow::digest::{QuotaKey, SessionKey, UserKey};
-use device_flow::server::{Change, Inserted, Pace, Quota, QuotaChange, Session, Stored, Written};
+use device_flow::digest::{SessionKey, UserKey};
+use device_flow::server::{
+    self, Change, Inserted, Pace, RateLimited, RateState, Session, Stored, Take, Unavailable, Write,
+};
 use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
 use sqlx::{Postgres, SqlSafeStr as _, Sqlite};
 use time::OffsetDateTime;
@@ -25,7 +26,6 @@ use self::redis::Redis;
 use self::sql::Sql;
 use self::stall::BrokenOff;
 
-mod family;
 mod memory;
 mod pace;
 mod postgres;
@@ -33,8 +33,6 @@ mod redis;
 mod sql;
 mod sqlite;
 mod stall;
-
-pub use family::{Family, RefreshToken, Rotation, TokenDigest};
 
 /// How long an operation may take. Devices wait for it, and ask again.
 pub const PATIENCE: Duration = Duration::from_secs(5);
@@ -108,124 +106,6 @@ impl Store {
         })
     }
 
-    /// Inserts a new session; never overwrites.
-    ///
-    /// # Errors
-    ///
-    /// [`StoreError`]; the session may be there or not. Answer 503: nobody has its codes.
-    pub async fn insert(&self, session: &Session) -> Result<Inserted, StoreError> {
-        ask!(self, store => store.insert(session))
-    }
-
-    /// The session of a device code, with its pace where there is one.
-    ///
-    /// # Errors
-    ///
-    /// [`StoreError`]; answer 503, never that the code is unknown.
-    pub async fn load(&self, key: &SessionKey) -> Result<Option<Stored>, StoreError> {
-        let session = async { ask!(self, store => store.load(key)) };
-        let Some(paces) = &self.paces else {
-            return session.await;
-        };
-        let (stored, pace) = tokio::join!(session, paces.load(key));
-        Ok(stored?.map(|stored| Stored { pace, ..stored }))
-    }
-
-    /// The session of a user code.
-    ///
-    /// # Errors
-    ///
-    /// [`StoreError`]; answer 503, never that the code is wrong.
-    pub async fn load_by_user_key(&self, key: &UserKey) -> Result<Option<Stored>, StoreError> {
-        ask!(self, store => store.load_by_user_key(key))
-    }
-
-    /// Writes a change of the session that was read, where key and version still match. A failure is logged and is
-    /// [`Written::Unknown`].
-    pub async fn change(&self, read: &Session, change: &Change) -> Written {
-        self.redeem(read, change, None).await
-    }
-
-    /// Writes a change as [`Store::change`] does and, if it wins, in the same step the first refresh token of a new family.
-    pub async fn redeem(
-        &self,
-        read: &Session,
-        change: &Change,
-        refresh: Option<(&Family, &RefreshToken)>,
-    ) -> Written {
-        let Some(after) = read.apply(change) else {
-            return Written::Lost; // it is not the session that the change was made of
-        };
-        known(ask!(self, store => store.redeem(&after, change, refresh)))
-    }
-
-    /// Saves a pace. It may fail, which is logged: the device is slowed down less.
-    pub async fn save_pace(&self, key: &SessionKey, pace: Pace) {
-        match (&self.paces, &self.kind) {
-            (Some(paces), _) => paces.save(key, pace).await,
-            (None, Kind::Memory(store)) => store.save_pace(key, pace),
-            (None, Kind::Postgres(store)) => {
-                courtesy(&self.broken_off, store.save_pace(key, pace)).await;
-            }
-            (None, Kind::Redis(store)) => {
-                courtesy(&self.broken_off, store.save_pace(key, pace)).await;
-            }
-            (None, Kind::Sqlite(_)) => {} // it always has paces apart
-        }
-    }
-
-    /// The quota of a key.
-    ///
-    /// # Errors
-    ///
-    /// [`StoreError`]; answer 503, never that nothing was taken.
-    pub async fn load_quota(&self, key: &QuotaKey) -> Result<Option<Quota>, StoreError> {
-        ask!(self, store => store.load_quota(key))
-    }
-
-    /// Writes a quota where the stored one is still the one that was read. A failure is logged and is [`Written::Unknown`].
-    pub async fn change_quota(&self, change: &QuotaChange) -> Written {
-        known(ask!(self, store => store.change_quota(change)))
-    }
-
-    /// The family of a refresh token that has not expired, whether it is the newest or was rotated away; none for a revoked
-    /// one.
-    ///
-    /// # Errors
-    ///
-    /// [`StoreError`]; answer 503, never that the token is invalid.
-    pub async fn load_family(
-        &self,
-        token: &TokenDigest,
-        now: OffsetDateTime,
-    ) -> Result<Option<Family>, StoreError> {
-        ask!(self, store => store.load_family(token, now))
-    }
-
-    /// Puts a new token in the place of the newest of its family, in one step. Of two at once exactly one wins; the other is
-    /// [`Rotation::Reused`], and with it the whole family is revoked.
-    ///
-    /// # Errors
-    ///
-    /// [`StoreError`]; nobody knows whether it was rotated: drop the new token, answer 503.
-    pub async fn rotate(
-        &self,
-        old: &TokenDigest,
-        new: &RefreshToken,
-        now: OffsetDateTime,
-    ) -> Result<Rotation, StoreError> {
-        ask!(self, store => store.rotate(old, new, now))
-    }
-
-    /// Revokes the refresh tokens that descend from a session, where there are any.
-    ///
-    /// # Errors
-    ///
-    /// [`StoreError`]; they may still be valid.
-    pub async fn revoke_family(&self, key: &SessionKey) -> Result<(), StoreError> {
-        ask!(self, store => store.revoke_family(key))
-    }
-
     /// The secret of this name. The first process that asks for it stores its candidate; every process gets what is stored.
     ///
     /// # Errors
@@ -243,20 +123,71 @@ impl Store {
     pub async fn ping(&self) -> Result<(), StoreError> {
         ask!(self, store => store.ping())
     }
+}
 
-    /// Removes what is past its time: sessions, quotas, refresh tokens. Call it now and then, from any number of processes.
-    ///
-    /// # Errors
-    ///
-    /// [`StoreError`]; try again later.
-    pub async fn purge(&self, now: OffsetDateTime) -> Result<(), StoreError> {
+impl server::Store for Store {
+    async fn insert(&self, session: &Session) -> Result<Inserted, Unavailable> {
+        logged(ask!(self, store => store.insert(session)))
+    }
+
+    async fn load(&self, key: &SessionKey) -> Result<Option<Stored>, Unavailable> {
+        let session = async { logged(ask!(self, store => store.load(key))) };
+        let Some(paces) = &self.paces else {
+            return session.await;
+        };
+        let (stored, pace) = tokio::join!(session, paces.load(key));
+        Ok(stored?.map(|stored| Stored { pace, ..stored }))
+    }
+
+    async fn load_by_user_key(&self, key: &UserKey) -> Result<Option<Stored>, Unavailable> {
+        logged(ask!(self, store => store.load_by_user_key(key)))
+    }
+
+    async fn change(&self, change: Change<'_>) -> Result<Write, Unavailable> {
+        logged(ask!(self, store => store.change(change)))
+    }
+
+    async fn save_pace(&self, key: &SessionKey, pace: Pace) {
+        match (&self.paces, &self.kind) {
+            (Some(paces), _) => paces.save(key, pace).await,
+            (None, Kind::Memory(store)) => store.save_pace(key, pace),
+            (None, Kind::Postgres(store)) => {
+                courtesy(&self.broken_off, store.save_pace(key, pace)).await;
+            }
+            (None, Kind::Redis(store)) => {
+                courtesy(&self.broken_off, store.save_pace(key, pace)).await;
+            }
+            (None, Kind::Sqlite(_)) => {} // it always has paces apart
+        }
+    }
+
+    async fn take(&self, take: Take) -> Result<Result<(), RateLimited>, Unavailable> {
+        logged(ask!(self, store => store.take(take)))
+    }
+
+    /// Any number of processes may call it.
+    async fn purge(&self, now: OffsetDateTime) -> Result<usize, Unavailable> {
         if let Some(paces) = &self.paces {
             paces.purge();
         }
+        let mut sessions = 0_usize;
         // A batch at a time, so that no statement takes long.
-        while ask!(self, store => store.purge(now))? {}
-        Ok(())
+        loop {
+            let purged = logged(ask!(self, store => store.purge(now)))?;
+            sessions = sessions.saturating_add(purged.sessions);
+            if !purged.is_more {
+                return Ok(sessions);
+            }
+        }
     }
+}
+
+/// What a batch of a purge removed.
+#[derive(Debug, Default)]
+struct Purged {
+    sessions: usize,
+    /// Whether there may be more to remove.
+    is_more: bool,
 }
 
 async fn in_time<T>(
@@ -266,12 +197,11 @@ async fn in_time<T>(
     outcome.unwrap_or(Err(StoreError::Timeout))
 }
 
-/// A write that failed may have been written all the same.
-fn known(outcome: Result<Written, StoreError>) -> Written {
-    outcome.unwrap_or_else(|error| {
-        let error: &dyn std::error::Error = &error;
-        warn!(error, "a guarded write failed; its outcome is unknown");
-        Written::Unknown
+/// Logs what failed. A write that failed may have been written all the same.
+fn logged<T>(outcome: Result<T, StoreError>) -> Result<T, Unavailable> {
+    outcome.map_err(|error| {
+        crate::store_failed(&error);
+        Unavailable
     })
 }
 
@@ -333,13 +263,22 @@ fn millis(moment: OffsetDateTime) -> i64 {
     i64::try_from(moment.unix_timestamp_nanos() / 1_000_000).unwrap_or(i64::MAX)
 }
 
-/// The stored form of a quota, which is one integer: the milliseconds of its purge time.
-fn quota_millis(quota: Quota) -> Result<i64, serde_json::Error> {
-    serde_json::from_value(serde_json::to_value(quota)?)
+/// For how many milliseconds a quota is kept after it has nothing left to say.
+fn quota_kept() -> i64 {
+    millis(RateState::from_millis(0).purge_at())
 }
 
-fn quota_of(millis: i64) -> Result<Quota, serde_json::Error> {
-    serde_json::from_value(millis.into())
+/// The last migration of a database. It fails if there was none yet.
+const LAST_MIGRATION: &str = "SELECT MAX(version) FROM _sqlx_migrations";
+
+/// Says what becomes of a database that the first edition wrote.
+fn warn_of_first_edition(last_migration: Result<Option<i64>, sqlx::Error>) {
+    if last_migration.is_ok_and(|last| last == Some(1)) {
+        warn!(
+            "the database was written by the first edition, whose logins cannot be read: they are removed, and users must sign \
+            their devices in again"
+        );
+    }
 }
 
 /// Migrations in their order. What was released is never edited; what changes is added.

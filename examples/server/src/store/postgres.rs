@@ -11,31 +11,26 @@ use std::str::FromStr as _;
 use device_flow::digest::SessionKey;
 use device_flow::server::Pace;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPoolOptions};
-use sqlx::{Connection as _, Postgres, query};
+use sqlx::{Connection as _, Postgres, query, query_scalar};
 use tokio::time::timeout;
 
 use super::sql::{Dialect, Sql};
 use super::stall::{BrokenOff, IDLE, TRIAL};
-use super::{OpenError, PATIENCE, StoreError, migrations};
+use super::{LAST_MIGRATION, OpenError, PATIENCE, StoreError, migrations, warn_of_first_edition};
 
 const DIALECT: Dialect = Dialect {
-    begin: "BEGIN",
     load: "SELECT sessions.body, paces.body FROM sessions LEFT JOIN paces USING (key)
         WHERE sessions.key = $1",
     load_by_user_key: "SELECT body, NULL FROM sessions WHERE user_key = $1",
     // Locked as they are chosen: a session whose purge time moves meanwhile stays, and two servers take different rows.
-    purge: &[
-        "DELETE FROM sessions WHERE key IN (SELECT key FROM sessions WHERE purge_at <= $1
-            LIMIT 500 FOR UPDATE SKIP LOCKED)",
-        "DELETE FROM paces WHERE key IN (SELECT key FROM paces WHERE purge_at <= $1
-            LIMIT 500 FOR UPDATE SKIP LOCKED)",
-        "DELETE FROM quotas WHERE key IN (SELECT key FROM quotas WHERE value <= $1
-            LIMIT 500 FOR UPDATE SKIP LOCKED)",
-        "DELETE FROM families WHERE key IN (SELECT key FROM families WHERE expires_at <= $1
-            LIMIT 500 FOR UPDATE SKIP LOCKED)",
-        "DELETE FROM refresh_tokens WHERE digest IN (SELECT digest FROM refresh_tokens
-            WHERE expires_at <= $1 LIMIT 500 FOR UPDATE SKIP LOCKED)",
-    ],
+    purge_sessions: "DELETE FROM sessions WHERE key IN
+        (SELECT key FROM sessions WHERE purge_at <= $1 LIMIT 500 FOR UPDATE SKIP LOCKED)",
+    purge_paces: Some(
+        "DELETE FROM paces WHERE key IN
+        (SELECT key FROM paces WHERE purge_at <= $1 LIMIT 500 FOR UPDATE SKIP LOCKED)",
+    ),
+    purge_quotas: "DELETE FROM quotas WHERE key IN
+        (SELECT key FROM quotas WHERE value <= $1 LIMIT 500 FOR UPDATE SKIP LOCKED)",
 };
 
 /// Only where the session is, so that no pace outlives its session for good.
@@ -95,7 +90,15 @@ async fn tried(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
 async fn migrate(options: &PgConnectOptions) -> Result<(), OpenError> {
     let connecting = timeout(PATIENCE, PgConnection::connect_with(options)).await;
     let mut connection = connecting.map_err(|_| sqlx::Error::PoolTimedOut)??;
-    let migrator = migrations(&[include_str!("migrations/1_postgres.sql")]);
+    warn_of_first_edition(
+        query_scalar(LAST_MIGRATION)
+            .fetch_one(&mut connection)
+            .await,
+    );
+    let migrator = migrations(&[
+        include_str!("migrations/1_postgres.sql"),
+        include_str!("migrations/2_postgres.sql"),
+    ]);
     migrator.run(&mut connection).await?;
     connection.close().await?;
     Ok(())

@@ -1,29 +1,30 @@
 //! The store in Redis, for any number of servers.
 //!
 //! Rules:
-//! 1. Every guarded write is one script: Redis runs nothing else meanwhile.
+//! 1. Every guarded change, and every take from a quota, is one script: Redis runs nothing else meanwhile.
 //! 2. What is stored expires by itself, by the clock of Redis: keep it in step with the servers'.
 //! 3. Redis keeps what its settings keep. With `appendonly yes` a killed Redis loses nothing, with `appendfsync always` a power
 //!    cut neither. A failover to a replica may lose acknowledged writes, and with them that a code was redeemed: `WAIT` would
 //!    narrow this, not close it. Where that is not good enough, use Postgres.
-//! 4. One Redis, or one primary with replicas. The scripts name keys of several slots, which a cluster refuses.
+//! 4. One Redis, or one primary with replicas. The scripts use keys of several slots, which a cluster refuses.
 
 use std::fmt::Display;
 use std::sync::{LazyLock, Mutex};
 use std::time::{Duration, Instant};
 
-use device_flow::digest::{QuotaKey, SessionKey, UserKey};
-use device_flow::server::{Change, Inserted, Pace, Quota, QuotaChange, Session, Stored, Written};
+use device_flow::digest::{SessionKey, UserKey};
+use device_flow::server::{
+    Change, Inserted, Pace, RateLimited, RateState, Session, Stored, Take, Write,
+};
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use redis::{AsyncCommands as _, Client, ExistenceCheck, RedisError, Script, SetOptions};
 use time::OffsetDateTime;
 use tokio::time::timeout;
 use tracing::warn;
 
-use super::family::{Family, RefreshToken, Rotation, TokenDigest};
 use super::pace::lock;
 use super::stall::{BrokenOff, IDLE, TRIAL};
-use super::{OpenError, PATIENCE, StoreError, millis, quota_millis, quota_of, stored};
+use super::{OpenError, PATIENCE, Purged, StoreError, millis, quota_kept, stored};
 
 pub(super) struct Redis {
     client: Client,
@@ -60,36 +61,35 @@ const RECONNECT: Duration = Duration::from_millis(500);
 /// A pace kept apart outlives its last poll by this much: longer than any interval.
 const PACE_LIFETIME_SECONDS: u64 = 3600;
 
-/// A quota is kept for a minute after it has come to nothing. Where the clock of Redis is ahead of the servers', one that has not
-/// yet would be gone.
-const QUOTA_SLACK_MILLIS: i64 = 60_000;
-
-/// KEYS: session, user code. ARGV: version, body, purge time, session key.
+/// KEYS: session, user code, where there is one. ARGV: version, body, purge time, session key.
 static INSERT: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         "
         if redis.call('EXISTS', KEYS[1]) == 1 then return 1 end
-        if redis.call('EXISTS', KEYS[2]) == 1 then return 2 end
+        if KEYS[2] then
+            if redis.call('EXISTS', KEYS[2]) == 1 then return 2 end
+            redis.call('SET', KEYS[2], ARGV[4], 'PXAT', ARGV[3])
+            redis.call('HSET', KEYS[1], 'user', KEYS[2])
+        end
         redis.call('HSET', KEYS[1], 'version', ARGV[1], 'body', ARGV[2])
         redis.call('PEXPIREAT', KEYS[1], ARGV[3])
-        redis.call('SET', KEYS[2], ARGV[4], 'PXAT', ARGV[3])
         return 0",
     )
 });
 
-/// KEYS: session, user code, and with a refresh token: family, token. ARGV: version read, version, body, purge time; token,
-/// family, its body, its expiry.
-static REDEEM: LazyLock<Script> = LazyLock::new(|| {
+/// KEYS: session. ARGV: expected version, version, body, purge time, whether the user code still finds the session.
+static CHANGE: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         "
         if redis.call('HGET', KEYS[1], 'version') ~= ARGV[1] then return 0 end
         redis.call('HSET', KEYS[1], 'version', ARGV[2], 'body', ARGV[3])
         redis.call('PEXPIREAT', KEYS[1], ARGV[4])
-        redis.call('PEXPIREAT', KEYS[2], ARGV[4])
-        if KEYS[3] then
-            redis.call('HSET', KEYS[3], 'newest', ARGV[5], 'body', ARGV[7])
-            redis.call('PEXPIREAT', KEYS[3], ARGV[8])
-            redis.call('SET', KEYS[4], ARGV[6], 'PXAT', ARGV[8])
+        local user = redis.call('HGET', KEYS[1], 'user')
+        if user and ARGV[5] == '1' then
+            redis.call('PEXPIREAT', user, ARGV[4])
+        elseif user then
+            redis.call('DEL', user)
+            redis.call('HDEL', KEYS[1], 'user')
         end
         return 1",
     )
@@ -103,30 +103,22 @@ static SAVE_PACE: LazyLock<Script> = LazyLock::new(|| {
     )
 });
 
-/// KEYS: quota. ARGV: value read, or nothing; value; when it may go.
-static CHANGE_QUOTA: LazyLock<Script> = LazyLock::new(|| {
+/// KEYS: quota. ARGV: the numbers of [`Take`], which are now, latest, room, cost; for how long it is kept. It returns what it found if
+/// nothing is left. The numbers have 13 digits, which Lua counts exactly.
+static TAKE: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         "
-        if (redis.call('GET', KEYS[1]) or '') ~= ARGV[1] then return 0 end
-        redis.call('SET', KEYS[1], ARGV[2], 'PXAT', ARGV[3])
-        return 1",
-    )
-});
-
-/// KEYS: family, new token. ARGV: old token, new token, family, expiry.
-static ROTATE: LazyLock<Script> = LazyLock::new(|| {
-    Script::new(
-        "
-        local newest = redis.call('HGET', KEYS[1], 'newest')
-        if not newest then return 0 end
-        if newest ~= ARGV[1] then
-            redis.call('DEL', KEYS[1])
-            return 1
+        local now, latest = tonumber(ARGV[1]), tonumber(ARGV[2])
+        local room, cost = tonumber(ARGV[3]), tonumber(ARGV[4])
+        local at = tonumber(redis.call('GET', KEYS[1]) or now)
+        if at > latest then at = now + room end
+        if at < now then at = now end
+        if at > now + room then return at end
+        if cost > 0 then
+            at = at + cost
+            redis.call('SET', KEYS[1], string.format('%.0f', at), 'PXAT', string.format('%.0f', at + ARGV[5]))
         end
-        redis.call('HSET', KEYS[1], 'newest', ARGV[2])
-        redis.call('PEXPIREAT', KEYS[1], ARGV[4])
-        redis.call('SET', KEYS[2], ARGV[3], 'PXAT', ARGV[4])
-        return 2",
+        return false",
     )
 });
 
@@ -188,8 +180,10 @@ impl Redis {
 
     pub(super) async fn insert(&self, session: &Session) -> Result<Inserted, StoreError> {
         let mut insert = INSERT.key(name("session", session.key()));
+        if let Some(user_key) = session.user_key() {
+            insert.key(name("user", user_key));
+        }
         insert
-            .key(name("user", session.user_key()))
             .arg(session.version())
             .arg(serde_json::to_string(session)?)
             .arg(millis(session.purge_at()))
@@ -212,10 +206,12 @@ impl Redis {
         key: &UserKey,
     ) -> Result<Option<Stored>, StoreError> {
         let session: Option<String> = self.connection().await.get(name("user", key)).await?;
-        match session {
-            Some(session) => self.stored(name("session", session)).await,
-            None => Ok(None),
-        }
+        let Some(session) = session else {
+            return Ok(None);
+        };
+        // Its code may have been redeemed meanwhile.
+        let stored = self.stored(name("session", session)).await?;
+        Ok(stored.filter(|stored| stored.session.user_key() == Some(key)))
     }
 
     async fn stored(&self, name: String) -> Result<Option<Stored>, StoreError> {
@@ -227,29 +223,21 @@ impl Redis {
             .transpose()
     }
 
-    pub(super) async fn redeem(
-        &self,
-        after: &Session,
-        change: &Change,
-        refresh: Option<(&Family, &RefreshToken)>,
-    ) -> Result<Written, StoreError> {
-        let mut redeem = REDEEM.key(name("session", change.key()));
-        redeem
-            .key(name("user", after.user_key()))
+    pub(super) async fn change(&self, change: Change<'_>) -> Result<Write, StoreError> {
+        let next = change.session();
+        let mut script = CHANGE.key(name("session", change.key()));
+        script
             .arg(change.expected_version())
-            .arg(after.version())
-            .arg(serde_json::to_string(after)?)
-            .arg(millis(after.purge_at()));
-        if let Some((family, token)) = refresh {
-            redeem
-                .key(name("family", family.key))
-                .key(name_of(&token.digest))
-                .arg(token.digest.as_bytes())
-                .arg(family.key.to_string())
-                .arg(serde_json::to_string(family)?)
-                .arg(millis(token.expires_at));
-        }
-        written(redeem.invoke_async(&mut self.connection().await).await)
+            .arg(next.version())
+            .arg(serde_json::to_string(next)?)
+            .arg(millis(next.purge_at()))
+            .arg(u8::from(next.user_key().is_some()));
+        Ok(
+            match script.invoke_async(&mut self.connection().await).await? {
+                0 => Write::Conflict,
+                _ => Write::Committed,
+            },
+        )
     }
 
     pub(super) async fn save_pace(&self, key: &SessionKey, pace: Pace) -> Result<(), StoreError> {
@@ -278,66 +266,19 @@ impl Redis {
         Ok(save.await?)
     }
 
-    pub(super) async fn load_quota(&self, key: &QuotaKey) -> Result<Option<Quota>, StoreError> {
-        let value: Option<i64> = self.connection().await.get(name("quota", key)).await?;
-        Ok(value.map(quota_of).transpose()?)
-    }
-
-    pub(super) async fn change_quota(&self, change: &QuotaChange) -> Result<Written, StoreError> {
-        let from = change.from().map(quota_millis).transpose()?;
-        let to = quota_millis(change.to())?;
-        let mut script = CHANGE_QUOTA.key(name("quota", change.key()));
+    pub(super) async fn take(&self, take: Take) -> Result<Result<(), RateLimited>, StoreError> {
+        let mut script = TAKE.key(name("quota", take.key()));
         script
-            .arg(from.map(|from| from.to_string()).unwrap_or_default())
-            .arg(to)
-            .arg(to.saturating_add(QUOTA_SLACK_MILLIS));
-        written(script.invoke_async(&mut self.connection().await).await)
-    }
-
-    async fn family_of(&self, token: &TokenDigest) -> Result<Option<String>, StoreError> {
-        Ok(self.connection().await.get(name_of(token)).await?)
-    }
-
-    pub(super) async fn load_family(
-        &self,
-        token: &TokenDigest,
-        _now: OffsetDateTime,
-    ) -> Result<Option<Family>, StoreError> {
-        let Some(family) = self.family_of(token).await? else {
-            return Ok(None);
-        };
-        let mut connection = self.connection().await;
-        let body: Option<String> = connection.hget(name("family", family), "body").await?;
-        Ok(body.map(|body| serde_json::from_str(&body)).transpose()?)
-    }
-
-    pub(super) async fn rotate(
-        &self,
-        old: &TokenDigest,
-        new: &RefreshToken,
-        _now: OffsetDateTime,
-    ) -> Result<Rotation, StoreError> {
-        let Some(family) = self.family_of(old).await? else {
-            return Ok(Rotation::Unknown);
-        };
-        let mut rotate = ROTATE.key(name("family", &family));
-        rotate
-            .key(name_of(&new.digest))
-            .arg(old.as_bytes())
-            .arg(new.digest.as_bytes())
-            .arg(family)
-            .arg(millis(new.expires_at));
-        Ok(
-            match rotate.invoke_async(&mut self.connection().await).await? {
-                0 => Rotation::Unknown,
-                1 => Rotation::Reused,
-                _ => Rotation::Rotated,
-            },
-        )
-    }
-
-    pub(super) async fn revoke_family(&self, key: &SessionKey) -> Result<(), StoreError> {
-        Ok(self.connection().await.del(name("family", key)).await?)
+            .arg(take.now_millis())
+            .arg(take.latest_millis())
+            .arg(take.room_millis())
+            .arg(take.cost_millis())
+            .arg(quota_kept());
+        let found: Option<i64> = script.invoke_async(&mut self.connection().await).await?;
+        Ok(match found {
+            None => Ok(()),
+            Some(found) => Err(take.refused(RateState::from_millis(found))),
+        })
     }
 
     pub(super) async fn secret(
@@ -346,7 +287,7 @@ impl Redis {
         candidate: &[u8],
     ) -> Result<Vec<u8>, StoreError> {
         let first = SetOptions::default().conditional_set(ExistenceCheck::NX);
-        let name = name("secret", secret);
+        let name = format!("device-flow:secret:{secret}");
         let mut connection = self.connection().await;
         let _: Option<String> = connection.set_options(&name, candidate, first).await?;
         Ok(connection.get(&name).await?)
@@ -360,8 +301,8 @@ impl Redis {
 
     /// Everything expires by itself.
     #[expect(clippy::unused_async, reason = "asked as the other stores are")]
-    pub(super) async fn purge(&self, _now: OffsetDateTime) -> Result<bool, StoreError> {
-        Ok(false)
+    pub(super) async fn purge(&self, _now: OffsetDateTime) -> Result<Purged, StoreError> {
+        Ok(Purged::default())
     }
 }
 
@@ -372,21 +313,7 @@ fn config() -> ConnectionManagerConfig {
         .set_response_timeout(Some(PATIENCE))
 }
 
-/// One Redis may serve others too.
+/// One Redis may serve others, too: the first edition of this server, whose names had no number.
 fn name(kind: &str, key: impl Display) -> String {
-    format!("device-flow:{kind}:{key}")
-}
-
-/// The digest itself, which need not be read by people.
-fn name_of(token: &TokenDigest) -> Vec<u8> {
-    let mut name = name("token", "").into_bytes();
-    name.extend_from_slice(token.as_bytes());
-    name
-}
-
-fn written(changed: Result<u8, RedisError>) -> Result<Written, StoreError> {
-    Ok(match changed? {
-        0 => Written::Lost,
-        _ => Written::Won,
-    })
+    format!("device-flow:2:{kind}:{key}")
 }

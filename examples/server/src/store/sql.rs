@@ -1,12 +1,12 @@
 //! The store in a database: what `SQLite` and Postgres have in common, which is nearly all.
 //!
 //! Rules:
-//! 1. A guarded write is one statement whose `WHERE` is the guard; it won if it changed a row. What must come with it is in the
-//!    same transaction after it: the row is locked by then, so no other write comes between.
-//! 2. A commit that fails is an error, and its outcome unknown: never won.
+//! 1. A guarded change is one statement whose `WHERE` is the guard. It is committed if it changed a row.
+//! 2. A take from a quota is one statement, too: the database compares and adds while it holds the row.
+//! 3. A statement that fails is an error, and its outcome unknown: never committed.
 
-use device_flow::digest::{QuotaKey, SessionKey, UserKey};
-use device_flow::server::{Change, Inserted, Quota, QuotaChange, Session, Stored, Written};
+use device_flow::digest::{SessionKey, UserKey};
+use device_flow::server::{Change, Inserted, RateLimited, RateState, Session, Stored, Take, Write};
 use sqlx::postgres::PgQueryResult;
 use sqlx::sqlite::SqliteQueryResult;
 use sqlx::{
@@ -14,8 +14,7 @@ use sqlx::{
 };
 use time::OffsetDateTime;
 
-use super::family::{Family, RefreshToken, Rotation, TokenDigest};
-use super::{StoreError, millis, quota_millis, quota_of, stored};
+use super::{Purged, StoreError, millis, quota_kept, stored};
 
 /// A database with the tables of the migrations.
 #[derive(Debug)]
@@ -28,14 +27,16 @@ pub(super) struct Sql<DB: Database> {
 /// The statements that differ.
 #[derive(Debug)]
 pub(super) struct Dialect {
-    /// Begins a transaction that writes.
-    pub(super) begin: &'static str,
     /// The body and the pace of the session of a key.
     pub(super) load: &'static str,
     /// The same, of a user key.
     pub(super) load_by_user_key: &'static str,
-    /// Each removes at most [`BATCH`] rows that are past a moment.
-    pub(super) purge: &'static [&'static str],
+    /// Removes at most [`BATCH`] sessions that are past a moment.
+    pub(super) purge_sessions: &'static str,
+    /// The same for paces, if they have a table.
+    pub(super) purge_paces: Option<&'static str>,
+    /// The same for quotas.
+    pub(super) purge_quotas: &'static str,
 }
 
 /// How many rows a statement of the purge removes at most, so that it never holds others up for long.
@@ -46,21 +47,21 @@ const INSERT: &str = "
     ON CONFLICT DO NOTHING";
 const IS_KEY_TAKEN: &str = "SELECT 1 FROM sessions WHERE key = $1";
 const CHANGE: &str = "
-    UPDATE sessions SET version = $3, purge_at = $4, body = $5 WHERE key = $1 AND version = $2";
-const LOAD_QUOTA: &str = "SELECT value FROM quotas WHERE key = $1";
-const FIRST_QUOTA: &str = "INSERT INTO quotas (key, value) VALUES ($1, $2) ON CONFLICT DO NOTHING";
-const CHANGE_QUOTA: &str = "UPDATE quotas SET value = $2 WHERE key = $1 AND value = $3";
-const INSERT_FAMILY: &str =
-    "INSERT INTO families (key, newest, expires_at, body) VALUES ($1, $2, $3, $4)";
-const INSERT_TOKEN: &str =
-    "INSERT INTO refresh_tokens (digest, family, expires_at) VALUES ($1, $2, $3)";
-const LOAD_FAMILY: &str = "
-    SELECT body FROM families
-    WHERE key = (SELECT family FROM refresh_tokens WHERE digest = $1 AND expires_at > $2)";
-const FAMILY_OF: &str = "SELECT family FROM refresh_tokens WHERE digest = $1 AND expires_at > $2";
-const ROTATE: &str =
-    "UPDATE families SET newest = $3, expires_at = $4 WHERE key = $1 AND newest = $2";
-const REVOKE: &str = "DELETE FROM families WHERE key = $1";
+    UPDATE sessions SET version = $3, user_key = $4, purge_at = $5, body = $6
+    WHERE key = $1 AND version = $2";
+
+/// The arithmetic of [`Take`]. $2 is the time now, $3 what one costs, $4 the last moment from which one may be taken. Past $5 it is
+/// of a clock that ran ahead.
+const TAKE: &str = "
+    INSERT INTO quotas (key, value) VALUES ($1, $2 + $3)
+    ON CONFLICT (key) DO UPDATE SET value = $3 + CASE
+            WHEN quotas.value > $5 THEN $4
+            WHEN quotas.value < $2 THEN $2
+            ELSE quotas.value
+        END
+        WHERE quotas.value <= $4 OR quotas.value > $5";
+const LOOK: &str = "SELECT value FROM quotas WHERE key = $1";
+
 const FIRST_SECRET: &str =
     "INSERT INTO secrets (name, value) VALUES ($1, $2) ON CONFLICT DO NOTHING";
 const LOAD_SECRET: &str = "SELECT value FROM secrets WHERE name = $1";
@@ -82,22 +83,15 @@ impl Changed for PgQueryResult {
     }
 }
 
-fn written(result: &impl Changed) -> Written {
-    match result.rows() {
-        0 => Written::Lost,
-        _ => Written::Won,
-    }
-}
-
 impl<DB> Sql<DB>
 where
     DB: Database<QueryResult: Changed, Arguments: IntoArguments<DB>>,
     for<'c> &'c mut DB::Connection: Executor<'c, Database = DB>,
     for<'q> Vec<u8>: Encode<'q, DB> + Type<DB>,
+    for<'q> Option<Vec<u8>>: Encode<'q, DB> + Type<DB>,
     for<'q> String: Encode<'q, DB> + Type<DB>,
     for<'q> i64: Encode<'q, DB> + Type<DB>,
     for<'r> (i64,): FromRow<'r, DB::Row>,
-    for<'r> (String,): FromRow<'r, DB::Row>,
     for<'r> (Vec<u8>,): FromRow<'r, DB::Row>,
     for<'r> (String, Option<String>): FromRow<'r, DB::Row>,
 {
@@ -105,7 +99,7 @@ where
         let key = session.key().as_bytes().to_vec();
         let insert = query(INSERT)
             .bind(key.clone())
-            .bind(session.user_key().as_bytes().to_vec())
+            .bind(user_key(session))
             .bind(version(session.version()))
             .bind(millis(session.purge_at()))
             .bind(serde_json::to_string(session)?);
@@ -138,121 +132,46 @@ where
             .transpose()
     }
 
-    pub(super) async fn redeem(
-        &self,
-        after: &Session,
-        change: &Change,
-        refresh: Option<(&Family, &RefreshToken)>,
-    ) -> Result<Written, StoreError> {
+    pub(super) async fn change(&self, change: Change<'_>) -> Result<Write, StoreError> {
+        let next = change.session();
         let update = query(CHANGE)
             .bind(change.key().as_bytes().to_vec())
             .bind(version(change.expected_version()))
-            .bind(version(after.version()))
-            .bind(millis(after.purge_at()))
-            .bind(serde_json::to_string(after)?);
-        let Some((family, token)) = refresh else {
-            return Ok(written(&update.execute(&self.write).await?));
-        };
-        let mut transaction = self.write.begin_with(self.dialect.begin).await?;
-        if update.execute(&mut *transaction).await?.rows() == 0 {
-            return Ok(Written::Lost);
-        }
-        let key = family.key.as_bytes().to_vec();
-        let newest = token.digest.as_bytes().to_vec();
-        query(INSERT_FAMILY)
-            .bind(key.clone())
-            .bind(newest.clone())
-            .bind(millis(token.expires_at))
-            .bind(serde_json::to_string(family)?)
-            .execute(&mut *transaction)
-            .await?;
-        query(INSERT_TOKEN)
-            .bind(newest)
-            .bind(key)
-            .bind(millis(token.expires_at))
-            .execute(&mut *transaction)
-            .await?;
-        transaction.commit().await?;
-        Ok(Written::Won)
+            .bind(version(next.version()))
+            .bind(user_key(next))
+            .bind(millis(next.purge_at()))
+            .bind(serde_json::to_string(next)?);
+        Ok(match update.execute(&self.write).await?.rows() {
+            0 => Write::Conflict,
+            _ => Write::Committed,
+        })
     }
 
-    pub(super) async fn load_quota(&self, key: &QuotaKey) -> Result<Option<Quota>, StoreError> {
-        let load = query_as(LOAD_QUOTA).bind(key.as_bytes().to_vec());
-        let row: Option<(i64,)> = load.fetch_optional(&self.read).await?;
-        Ok(row.map(|(value,)| quota_of(value)).transpose()?)
-    }
-
-    pub(super) async fn change_quota(&self, change: &QuotaChange) -> Result<Written, StoreError> {
-        let (statement, from) = match change.from() {
-            None => (FIRST_QUOTA, None),
-            Some(from) => (CHANGE_QUOTA, Some(quota_millis(from)?)),
-        };
-        let mut query = query(statement)
-            .bind(change.key().as_bytes().to_vec())
-            .bind(quota_millis(change.to())?);
-        if let Some(from) = from {
-            query = query.bind(from);
-        }
-        Ok(written(&query.execute(&self.write).await?))
-    }
-
-    pub(super) async fn load_family(
-        &self,
-        token: &TokenDigest,
-        now: OffsetDateTime,
-    ) -> Result<Option<Family>, StoreError> {
-        let load = query_as(LOAD_FAMILY)
-            .bind(token.as_bytes().to_vec())
-            .bind(millis(now));
-        let row: Option<(String,)> = load.fetch_optional(&self.read).await?;
-        Ok(row.map(|(body,)| serde_json::from_str(&body)).transpose()?)
-    }
-
-    pub(super) async fn rotate(
-        &self,
-        old: &TokenDigest,
-        new: &RefreshToken,
-        now: OffsetDateTime,
-    ) -> Result<Rotation, StoreError> {
-        let old = old.as_bytes().to_vec();
-        let family = query_as(FAMILY_OF).bind(old.clone()).bind(millis(now));
-        let family: Option<(Vec<u8>,)> = family.fetch_optional(&self.read).await?;
-        let Some((family,)) = family else {
-            return Ok(Rotation::Unknown);
-        };
-        let newest = new.digest.as_bytes().to_vec();
-        let mut transaction = self.write.begin_with(self.dialect.begin).await?;
-        let rotated = query(ROTATE)
-            .bind(family.clone())
-            .bind(old)
-            .bind(newest.clone())
-            .bind(millis(new.expires_at))
-            .execute(&mut *transaction)
-            .await?;
-        let rotation = if rotated.rows() > 0 {
-            query(INSERT_TOKEN)
-                .bind(newest)
-                .bind(family)
-                .bind(millis(new.expires_at))
-                .execute(&mut *transaction)
-                .await?;
-            Rotation::Rotated
-        } else {
-            // The token is known and not the newest, which it never becomes again. Without its family it is revoked already.
-            let revoked = query(REVOKE).bind(family).execute(&mut *transaction);
-            match revoked.await?.rows() {
-                0 => Rotation::Unknown,
-                _ => Rotation::Reused,
+    pub(super) async fn take(&self, take: Take) -> Result<Result<(), RateLimited>, StoreError> {
+        let key = take.key().as_bytes().to_vec();
+        let is_look = take.cost_millis() == 0;
+        if !is_look {
+            let now = take.now_millis();
+            let taken = query(TAKE)
+                .bind(key.clone())
+                .bind(now)
+                .bind(take.cost_millis())
+                .bind(now.saturating_add(take.room_millis()))
+                .bind(take.latest_millis());
+            if taken.execute(&self.write).await?.rows() > 0 {
+                return Ok(Ok(()));
             }
-        };
-        transaction.commit().await?;
-        Ok(rotation)
-    }
-
-    pub(super) async fn revoke_family(&self, key: &SessionKey) -> Result<(), StoreError> {
-        let revoke = query(REVOKE).bind(key.as_bytes().to_vec());
-        revoke.execute(&self.write).await?;
-        Ok(())
+        }
+        let look = query_as(LOOK).bind(key);
+        let found: Option<(i64,)> = look.fetch_optional(&self.read).await?;
+        let found = found.map(|(value,)| RateState::from_millis(value));
+        Ok(if is_look {
+            take.apply(found).map(|_| ())
+        } else {
+            // It was refused. If it was purged since, try again in a moment.
+            let gone = RateState::from_millis(take.now_millis());
+            Err(take.refused(found.unwrap_or(gone)))
+        })
     }
 
     pub(super) async fn secret(&self, name: &str, candidate: &[u8]) -> Result<Vec<u8>, StoreError> {
@@ -270,15 +189,29 @@ where
         Ok(())
     }
 
-    /// Removes a batch of every table, and tells whether there may be more.
-    pub(super) async fn purge(&self, now: OffsetDateTime) -> Result<bool, StoreError> {
-        let mut is_more = false;
-        for statement in self.dialect.purge {
-            let removed = query(*statement).bind(millis(now)).execute(&self.write);
-            is_more |= removed.await?.rows() >= BATCH;
+    /// Removes a batch of every table.
+    pub(super) async fn purge(&self, now: OffsetDateTime) -> Result<Purged, StoreError> {
+        let now = millis(now);
+        let remove = async |statement: &'static str, before: i64| {
+            let removed = query(statement).bind(before).execute(&self.write).await?;
+            Ok::<_, StoreError>(removed.rows())
+        };
+        let sessions = remove(self.dialect.purge_sessions, now).await?;
+        let quotas = now.saturating_sub(quota_kept());
+        let mut most = sessions.max(remove(self.dialect.purge_quotas, quotas).await?);
+        if let Some(purge_paces) = self.dialect.purge_paces {
+            most = most.max(remove(purge_paces, now).await?);
         }
-        Ok(is_more)
+        Ok(Purged {
+            sessions: usize::try_from(sessions).unwrap_or(usize::MAX),
+            is_more: most >= BATCH,
+        })
     }
+}
+
+/// `None` once the code was redeemed: the code is then free.
+fn user_key(session: &Session) -> Option<Vec<u8>> {
+    session.user_key().map(|key| key.as_bytes().to_vec())
 }
 
 /// The core counts to four billion.

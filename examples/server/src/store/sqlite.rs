@@ -12,24 +12,19 @@ use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{Connection as _, Sqlite, SqliteConnection};
+use sqlx::{Connection as _, Sqlite, SqliteConnection, query_scalar};
 
 use super::sql::{Dialect, Sql};
-use super::{OpenError, PATIENCE, migrations};
+use super::{LAST_MIGRATION, OpenError, PATIENCE, migrations, warn_of_first_edition};
 
 const DIALECT: Dialect = Dialect {
-    begin: "BEGIN IMMEDIATE", // else two transactions may both have read, and one fails when it writes
     load: "SELECT body, NULL FROM sessions WHERE key = $1",
     load_by_user_key: "SELECT body, NULL FROM sessions WHERE user_key = $1",
-    purge: &[
-        "DELETE FROM sessions WHERE key IN
-            (SELECT key FROM sessions WHERE purge_at <= $1 LIMIT 500)",
-        "DELETE FROM quotas WHERE key IN (SELECT key FROM quotas WHERE value <= $1 LIMIT 500)",
-        "DELETE FROM families WHERE key IN
-            (SELECT key FROM families WHERE expires_at <= $1 LIMIT 500)",
-        "DELETE FROM refresh_tokens WHERE digest IN
-            (SELECT digest FROM refresh_tokens WHERE expires_at <= $1 LIMIT 500)",
-    ],
+    purge_sessions: "DELETE FROM sessions WHERE key IN
+        (SELECT key FROM sessions WHERE purge_at <= $1 LIMIT 500)",
+    purge_paces: None,
+    purge_quotas: "DELETE FROM quotas WHERE key IN
+        (SELECT key FROM quotas WHERE value <= $1 LIMIT 500)",
 };
 
 /// How many connections read at once.
@@ -92,8 +87,16 @@ fn own(path: &Path) -> Result<(), OpenError> {
 /// half done.
 async fn migrate(options: &SqliteConnectOptions) -> Result<(), OpenError> {
     let mut connection = SqliteConnection::connect_with(options).await?;
-    let mut transaction = connection.begin_with(DIALECT.begin).await?;
-    let migrator = migrations(&[include_str!("migrations/1_sqlite.sql")]);
+    let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
+    warn_of_first_edition(
+        query_scalar(LAST_MIGRATION)
+            .fetch_one(&mut *transaction)
+            .await,
+    );
+    let migrator = migrations(&[
+        include_str!("migrations/1_sqlite.sql"),
+        include_str!("migrations/2_sqlite.sql"),
+    ]);
     migrator.run_direct(None, &mut *transaction, false).await?;
     transaction.commit().await?;
     connection.close().await?;

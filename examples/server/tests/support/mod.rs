@@ -5,6 +5,7 @@
 pub(crate) mod processes;
 pub(crate) mod server;
 pub(crate) mod services;
+pub(crate) mod site;
 
 use std::collections::BTreeSet;
 use std::io::Write as _;

@@ -1,0 +1,19 @@
+-- The second edition: one record for a login, from its first code to its last refresh. What the first edition wrote cannot be
+-- read any more. Its codes lived for five minutes; its refresh tokens are refused from now on.
+
+DROP TABLE refresh_tokens;
+DROP TABLE families;
+DROP TABLE sessions;
+DELETE FROM paces;
+DELETE FROM quotas;
+DELETE FROM secrets WHERE name = 'user-code-key';
+
+-- A session whose code was redeemed has no user key: the code is then free.
+CREATE TABLE sessions (
+    key      BYTEA  NOT NULL PRIMARY KEY,
+    user_key BYTEA  UNIQUE,
+    version  BIGINT NOT NULL,
+    purge_at BIGINT NOT NULL,
+    body     TEXT   NOT NULL
+);
+CREATE INDEX sessions_purge_at ON sessions (purge_at);
