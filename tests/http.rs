@@ -1,5 +1,9 @@
 //! The conversions of the feature `http`.
 #![cfg(feature = "http")]
+#![allow(
+    clippy::wildcard_enum_match_arm,
+    reason = "a panic is how a test fails"
+)]
 
 use device_flow::client::{DeviceFlow, Endpoints, Received, Verdict, verdict};
 use device_flow::server::{
@@ -30,12 +34,12 @@ fn authenticate<'r>(
     mut exchange: Exchange<'r, Result<Authenticated<'r>, Reply>>,
 ) -> Result<Authenticated<'r>, Reply> {
     let client = Client::new("cli", ClientAuthMethod::None).expect("a client");
-    if let Next::Client(_, ask) = exchange.next() {
-        ask.answer(Ok(Some(&client)));
-    }
-    match exchange.next() {
-        Next::Done(end) => end,
-        next => panic!("{next:?} after the client"),
+    loop {
+        match exchange.next() {
+            Next::Client(_, ask) => ask.answer(Ok(Some(&client))),
+            Next::Done(end) => return end,
+            next => panic!("{next:?} is not for a public client"),
+        }
     }
 }
 

@@ -1,13 +1,12 @@
 //! No request panics; each gets what a plain reading of tables A and B gives it, a refusal is one of few constants, and what is read re-encodes to the same.
 //!
-//! An input is a method, headers and a body. The plain reading below knows nothing of the crate: it decodes everything at
+//! An input is a method, headers and a body. It is sent to each endpoint. The plain reading below knows nothing of the crate: it decodes everything at
 //! once, copies as it likes, and finds repeated parameters in a list.
 
 use device_flow::digest::{SecretDigest, SessionKey};
-use device_flow::server::SecretPlacement::{Anywhere, BasicOnly};
 use device_flow::server::{
-    Authentication, Cause, Form, Grant, HostVerdict, Incoming, Issuing, Policy, Poll, Polled,
-    Presented, Registration, Reply, SecretPlacement, Unauthenticated,
+    Authenticated, Cause, Client, ClientAuthMethod, Exchange, Finish, Found, Inserted, Next, Reply,
+    Request, Server,
 };
 use sha2::{Digest as _, Sha256};
 
@@ -21,93 +20,241 @@ pub(crate) fn run(data: &[u8]) {
     let message = Message::read(data);
     let method = String::from_utf8_lossy(message.first);
     let policy = support::builder().max_body(MAX_BODY).build().unwrap();
+    let server = support::server_of(policy);
     let types = message.headers("content-type");
     let authorizations = message.headers("authorization");
-    let incoming = Incoming::new(&method, message.body)
+    let request = Request::new(&method, message.body)
         .content_type(types.iter().copied())
         .authorization(authorizations.iter().copied());
-    let redacted = format!("Incoming({} bytes, redacted)", message.body.len());
-    assert_eq!(format!("{incoming:?}"), redacted);
+    let redacted = format!("Request({} bytes, redacted)", message.body.len());
+    assert_eq!(format!("{request:?}"), redacted);
 
-    let wanted = read(&method, &types, message.body);
-    let form = match (Form::read(incoming, &policy), &wanted) {
-        (Ok(form), Ok(_)) => form,
-        (Err(reply), Err(cause)) => return refused(&reply, *cause),
-        (Ok(_), Err(cause)) => panic!("accepted in spite of {cause}"),
-        (Err(reply), Ok(_)) => panic!("refused for {}", reply.cause()),
+    let parameters = read(&method, &types, message.body);
+    let claim = match &parameters {
+        Ok(parameters) => claim(parameters, &authorizations),
+        Err(cause) => Err(*cause),
     };
-    let parameters = wanted.unwrap();
-    parameters_are(&form, &parameters);
-    read_again(&parameters, &policy);
-    refused(&form.unsupported_grant(), Cause::GrantTypeUnsupported);
+    for endpoint in [
+        Endpoint::Token,
+        Endpoint::Codes,
+        Endpoint::Revocation,
+        Endpoint::Own,
+    ] {
+        let requested = Requested {
+            server: &server,
+            endpoint,
+            request,
+            parameters: parameters.as_deref().unwrap_or_default(),
+        };
+        let wanted = parameters.as_ref().map_err(|cause| *cause);
+        match wanted.and_then(|_| requested.claim(claim.clone())) {
+            Ok(claim) => each_client(&claim, |found, wanted| {
+                requested.serve(&claim, found, wanted);
+            }),
+            Err(cause) => requested.refuse(cause),
+        }
+    }
+    if let (Ok(parameters), Ok(claim)) = (&parameters, &claim) {
+        read_again(parameters, &authorizations, claim, &server);
+    }
+}
 
-    let claim = claim(&parameters, &authorizations);
-    let grant_type = value(&parameters, "grant_type");
-    match (form.grant(), grant_type) {
-        (Err(reply), None) => refused(&reply, Cause::GrantTypeMissing),
-        (Ok(Grant::Other(_)), Some(other)) => assert_ne!(other, DEVICE_GRANT),
-        (grant, Some(DEVICE_GRANT)) => {
-            let code = value(&parameters, "device_code");
-            let claim = claim.clone().and_then(|claim| match code {
-                Some(code) => Ok((claim, code)),
-                None => Err(Cause::DeviceCodeMissing),
-            });
-            match (grant, claim) {
-                (Ok(Grant::DeviceCode(request)), Ok((claim, code))) => {
-                    claims(&request, &claim);
-                    drop(request);
-                    each_registration(&claim, |registration, host| {
-                        let Ok(Grant::DeviceCode(request)) = form.grant() else {
-                            panic!("not the same twice")
-                        };
-                        let polls = match host {
-                            None => request.authenticate(registration),
-                            Some(verdict) => request.authenticate_by(verdict),
-                        };
-                        polls.map(|poll| looks_up(poll, code))
-                    });
-                }
-                (Err(reply), Err(cause)) => refused(&reply, cause),
-                (Ok(_), Err(cause)) => panic!("accepted in spite of {cause}"),
-                (grant, _) => panic!("refused: {grant:?}"),
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Endpoint {
+    Token,
+    Codes,
+    Revocation,
+    /// One of the host's own.
+    Own,
+}
+
+/// What was asked of which endpoint.
+struct Requested<'r> {
+    server: &'r Server,
+    endpoint: Endpoint,
+    request: Request<'r>,
+    parameters: &'r [(String, String)],
+}
+
+impl Requested<'_> {
+    fn value(&self, name: &str) -> Option<&str> {
+        value(self.parameters, name)
+    }
+
+    fn is_refresh(&self) -> bool {
+        self.value("grant_type") == Some(REFRESH_GRANT)
+    }
+
+    /// Who asks, unless the request is refused whoever it is (A8 to A16, R1, R15).
+    fn claim(&self, claim: Result<Claim, Cause>) -> Result<Claim, Cause> {
+        let (name, missing) = match (self.endpoint, self.value("grant_type")) {
+            (Endpoint::Token, Some(DEVICE_GRANT)) => ("device_code", Cause::DeviceCodeMissing),
+            (Endpoint::Token, Some(REFRESH_GRANT)) => ("refresh_token", Cause::RefreshTokenMissing),
+            (Endpoint::Token, Some(_)) => return Err(Cause::GrantTypeUnsupported),
+            (Endpoint::Token, None) => return Err(Cause::GrantTypeMissing),
+            (Endpoint::Revocation, _) => ("token", Cause::TokenMissing),
+            (Endpoint::Codes | Endpoint::Own, _) => return claim,
+        };
+        let claim = claim?;
+        self.value(name).ok_or(missing)?;
+        Ok(claim)
+    }
+
+    fn run(&self, claim: Option<&Claim>, found: Found<&Client>) -> (Result<String, Reply>, Asked) {
+        let (server, request) = (self.server, self.request);
+        match self.endpoint {
+            Endpoint::Token => replied(drive(server.token(request, "", NOW), claim, found)),
+            Endpoint::Codes => {
+                let exchange = server.device_authorization(request, "", None, NOW);
+                replied(drive(exchange, claim, found))
+            }
+            Endpoint::Revocation => {
+                replied(drive(server.revocation(request, "", NOW), claim, found))
+            }
+            Endpoint::Own => {
+                let (client, asked) = drive(server.client(request, "", NOW), claim, found);
+                let client = client.map(|client| {
+                    parameters_are(&client, self.parameters);
+                    client.client_id().to_owned()
+                });
+                (client, asked)
             }
         }
-        (grant, grant_type) => panic!("{grant:?} for {grant_type:?}"),
     }
-    match (form.device_authorization(), claim) {
-        (Ok(request), Ok(claim)) => {
-            claims(&request, &claim);
-            drop(request);
-            let scope = value(&parameters, "scope");
-            each_registration(&claim, |registration, host| {
-                let request = form.device_authorization().unwrap();
-                let own = form.client().unwrap();
-                let (issuing, own) = match host {
-                    None => (
-                        request.authenticate(registration),
-                        own.authenticate(registration),
-                    ),
-                    Some(verdict) => (
-                        request.authenticate_by(verdict),
-                        own.authenticate_by(verdict),
-                    ),
-                };
-                // The same for a grant of the host's own, but that the device grant need not be allowed.
-                match (&issuing, &own) {
-                    (Err(reply), Err(other)) => assert_eq!(reply.cause(), other.cause()),
-                    (Err(reply), Ok(_)) => assert_eq!(reply.cause(), Cause::GrantNotAllowed),
-                    (issuing, own) => assert!(own.is_ok(), "{issuing:?} and {own:?}"),
-                }
-                issuing.map(|issuing| issues(issuing, scope))
-            });
+
+    /// The request is refused, and nothing was asked for.
+    fn refuse(&self, cause: Cause) {
+        let (end, asked) = self.run(None, Found::Unknown);
+        refused(&end.unwrap_err(), cause);
+        assert_eq!(asked, Asked::default());
+    }
+
+    /// The request is refused because of its client, or it is served.
+    fn serve(&self, claim: &Claim, found: Found<&Client>, wanted: Result<(), Cause>) {
+        let (end, asked) = self.run(Some(claim), found);
+        assert_eq!(asked.looked, usize::from(claim.secret.is_some()));
+        // Which grants a client has, is the host's to say at its own endpoints.
+        let is_own = self.endpoint == Endpoint::Own;
+        let wanted = wanted.or_else(|cause| {
+            let is_served = is_own && cause == Cause::GrantNotAllowed;
+            is_served.then_some(()).ok_or(cause)
+        });
+        if let Err(cause) = wanted {
+            refused(&end.unwrap_err(), cause);
+            let is_guess = matches!(cause, Cause::WrongSecret | Cause::HostRefused);
+            let is_counted = is_guess && claim.secret.is_some();
+            assert_eq!(asked.taken, usize::from(is_counted));
+            assert!(asked.loaded.is_none() && asked.scope.is_none());
+            return;
         }
-        (Err(reply), Err(cause)) => refused(&reply, cause),
-        (Ok(_), Err(cause)) => panic!("accepted in spite of {cause}"),
-        (Err(reply), Ok(_)) => panic!("refused for {}", reply.cause()),
+        match self.endpoint {
+            Endpoint::Token if self.is_refresh() => {
+                refused(&end.unwrap_err(), Cause::MalformedRefreshToken);
+            }
+            Endpoint::Token => {
+                // A17 and C2
+                let code = self.value("device_code").unwrap();
+                let octets = Sha256::digest(code.as_bytes()).into();
+                let key = (code.len() == 43).then(|| SessionKey::from_bytes(octets));
+                assert_eq!(asked.loaded, key);
+                let cause = match key {
+                    Some(_) => Cause::UnknownCode,
+                    None => Cause::MalformedCode,
+                };
+                refused(&end.unwrap_err(), cause);
+            }
+            Endpoint::Codes => match (asked.scope, granted(self.value("scope"))) {
+                // D3 to D6
+                (Some(scope), Ok(wanted)) => {
+                    assert_eq!(scope, wanted);
+                    let body = end.unwrap();
+                    assert!(body.starts_with(r#"{"device_code":""#) && !body.contains("scope"));
+                    assert_eq!(asked.taken, 1);
+                }
+                (None, Err(cause)) => {
+                    refused(&end.unwrap_err(), cause);
+                    assert_eq!(asked.taken, 0);
+                }
+                (scope, wanted) => panic!("{scope:?} and not {wanted:?}"),
+            },
+            // R16: no token is ours by chance.
+            Endpoint::Revocation => {
+                assert_eq!(end.unwrap(), "");
+                assert!(asked.loaded.is_none());
+            }
+            Endpoint::Own => {
+                let client_id = end.unwrap();
+                assert!(claim.id.as_ref().is_none_or(|own| *own == client_id));
+            }
+        }
+    }
+}
+
+/// The body of a success, or the reply.
+#[allow(clippy::wildcard_enum_match_arm, reason = "nothing else succeeds here")]
+fn replied((reply, asked): (Reply, Asked)) -> (Result<String, Reply>, Asked) {
+    let end = match reply.cause() {
+        Cause::NothingToRevoke => Ok(String::new()),
+        Cause::Issued => Ok(reply.response().body().to_owned()),
+        _ => Err(reply),
+    };
+    (end, asked)
+}
+
+/// What an exchange asked for.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Asked {
+    /// How many quotas, before it asked for the client and after.
+    looked: usize,
+    taken: usize,
+    loaded: Option<SessionKey>,
+    /// The scope of the session that was inserted.
+    scope: Option<String>,
+}
+
+/// Runs an exchange over an empty store, with quotas that are never spent.
+#[allow(clippy::wildcard_enum_match_arm, reason = "nothing else is asked for")]
+fn drive<'r, T: Finish<'r>>(
+    mut exchange: Exchange<'r, T>,
+    wanted: Option<&Claim>,
+    found: Found<&Client>,
+) -> (T, Asked) {
+    let mut asked = Asked::default();
+    let mut is_known = false;
+    loop {
+        match exchange.next() {
+            Next::Client(claim, ask) => {
+                let wanted = wanted.expect("the request is refused whoever it is");
+                assert!(!is_known, "asked for twice");
+                is_known = true;
+                claims(&claim, wanted);
+                ask.answer(Ok(found));
+            }
+            Next::Take(_, ask) => {
+                if is_known {
+                    asked.taken += 1;
+                } else {
+                    asked.looked += 1;
+                }
+                ask.answer(Ok(Ok(())));
+            }
+            Next::Load(key, ask) => {
+                asked.loaded = Some(*key);
+                ask.answer(Ok(None));
+            }
+            Next::Draw(ask) => ask.answer(Ok(support::entropy(1))),
+            Next::Insert(session, ask) => {
+                asked.scope = Some(session.scope().to_string());
+                ask.answer(Ok(Inserted::New));
+            }
+            Next::Done(end) => return (end, asked),
+            next => panic!("{next:?}"),
+        }
     }
 }
 
 const DEVICE_GRANT: &str = "urn:ietf:params:oauth:grant-type:device_code";
+const REFRESH_GRANT: &str = "refresh_token";
 
 // Rows A1 to A7.
 
@@ -151,40 +298,49 @@ fn read(method: &str, types: &[&[u8]], body: &[u8]) -> Result<Parameters, Cause>
 }
 
 /// The first value of a parameter that has one.
-fn value<'a>(parameters: &'a Parameters, name: &str) -> Option<&'a str> {
+fn value<'a>(parameters: &'a [(String, String)], name: &str) -> Option<&'a str> {
     let mut named = parameters
         .iter()
         .filter(|(own, value)| own == name && !value.is_empty());
     named.next().map(|(_, value)| value.as_str())
 }
 
-fn parameters_are(form: &Form<'_>, parameters: &Parameters) {
+fn parameters_are(client: &Authenticated<'_>, parameters: &[(String, String)]) {
     for (name, _) in parameters {
-        let given: Vec<_> = form.parameters(name).map(String::from).collect();
+        let given: Vec<_> = client.parameters(name).map(String::from).collect();
         let named = parameters
             .iter()
             .filter(|(own, value)| own == name && !value.is_empty());
         let wanted: Vec<_> = named.map(|(_, value)| value.clone()).collect();
         assert_eq!(given, wanted);
         assert_eq!(
-            form.parameter(name).as_deref(),
+            client.parameter(name).as_deref(),
             wanted.first().map(String::as_str)
         );
-        assert_eq!(form.parameter(name).as_deref(), value(parameters, name));
+        assert_eq!(client.parameter(name).as_deref(), value(parameters, name));
     }
-    assert_eq!(form.parameter("nobody sends this"), None);
+    assert_eq!(client.parameter("nobody sends this"), None);
 }
 
 /// What was read is encoded anew, every octet as an escape, and read again.
-fn read_again(parameters: &Parameters, policy: &Policy) {
+fn read_again(parameters: &Parameters, authorizations: &[&[u8]], claim: &Claim, server: &Server) {
     let encoded = parameters.iter().map(|(name, value)| {
         let (name, value) = (support::encoded(name), support::encoded(value));
         format!("{name}={value}")
     });
     let body = encoded.collect::<Vec<_>>().join("&");
-    if body.len() <= MAX_BODY {
-        match Form::read(support::post(&body), policy) {
-            Ok(form) => parameters_are(&form, parameters),
+    let method = match claim.proof {
+        Proof::Nothing => ClientAuthMethod::MutualTls,
+        Proof::Basic | Proof::Body => ClientAuthMethod::HostSecret,
+        Proof::Assertion => ClientAuthMethod::Assertion,
+    };
+    if let Ok(client) = Client::new(claim.named(), method)
+        && body.len() <= MAX_BODY
+    {
+        let request = support::post(&body).authorization(authorizations.iter().copied());
+        let found = Found::Verified(&client);
+        match drive(server.client(request, "", NOW), Some(claim), found).0 {
+            Ok(client) => parameters_are(&client, parameters),
             Err(reply) => panic!("refused when written again: {}", reply.cause()),
         }
     }
@@ -204,7 +360,15 @@ enum Proof {
 struct Claim {
     id: Option<String>,
     secret: Option<String>,
+    assertion: Option<String>,
     proof: Proof,
+}
+
+impl Claim {
+    /// The client that the claim names, or one that an assertion may name.
+    fn named(&self) -> &str {
+        self.id.as_deref().unwrap_or("by assertion")
+    }
 }
 
 fn claim(parameters: &Parameters, authorizations: &[&[u8]]) -> Result<Claim, Cause> {
@@ -258,7 +422,12 @@ fn claim(parameters: &Parameters, authorizations: &[&[u8]]) -> Result<Claim, Cau
         basic_id(header)
     });
     let secret = secret.map(str::to_owned).or(header_secret);
-    Ok(Claim { id, secret, proof })
+    Ok(Claim {
+        id,
+        secret,
+        assertion: assertion.map(str::to_owned),
+        proof,
+    })
 }
 
 fn basic_id(header: &[u8]) -> Option<String> {
@@ -305,22 +474,15 @@ fn base64(text: &[u8]) -> Option<Vec<u8>> {
     octets.collect()
 }
 
-fn claims<T>(request: &Unauthenticated<'_, T>, claim: &Claim) {
-    assert_eq!(request.client_id(), claim.id.as_deref());
-    match (request.presented(), claim.proof) {
-        (Presented::Nothing, Proof::Nothing) | (Presented::Assertion { .. }, Proof::Assertion) => {}
-        (Presented::Secret(secret), Proof::Basic | Proof::Body) => {
-            assert_eq!(Some(&*secret), claim.secret.as_deref());
-        }
-        (presented, proof) => panic!("{presented:?} for {proof:?}"),
-    }
-    let has_quota = request.secret_quota_key("203.0.113.7").is_some();
-    assert_eq!(has_quota, claim.secret.is_some());
-    assert!(request.check_secret_quota(None, NOW).is_ok());
-    let shown = format!("{request:?}");
-    let count = shown.strip_prefix("Unauthenticated(Form(");
-    let count = count.and_then(|rest| rest.strip_suffix(" bytes, redacted))"));
-    assert!(count.is_some_and(|count| count.parse::<usize>().is_ok()));
+fn claims(given: &device_flow::server::Claim<'_>, claim: &Claim) {
+    assert_eq!(given.client_id(), claim.id.as_deref());
+    assert_eq!(given.secret(), claim.secret.as_deref().map(Into::into));
+    assert_eq!(
+        given.assertion(),
+        claim.assertion.as_deref().map(Into::into)
+    );
+    let shown = format!("Claim {{ client_id: {:?}, .. }}", claim.id);
+    assert_eq!(format!("{given:?}"), shown);
 }
 
 // Table B.
@@ -328,10 +490,17 @@ fn claims<T>(request: &Unauthenticated<'_, T>, claim: &Claim) {
 #[derive(Clone, Copy, Debug)]
 enum Kind {
     Public,
-    Secret(SecretPlacement, bool),
-    HostSecret(SecretPlacement),
+    /// Whether the secret is right.
+    Secret(Placement, bool),
+    HostSecret(Placement),
     Assertion,
     MutualTls,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Placement {
+    Anywhere,
+    BasicOnly,
 }
 
 /// What B2 to B7 make of a client of this kind, by the core and by the host's word.
@@ -340,7 +509,7 @@ fn decided(kind: Kind, proof: Proof) -> [Result<(), Cause>; 2] {
     let missing = Err(Cause::CredentialMissing);
     let allowed = |placement| match proof {
         Proof::Basic => true,
-        Proof::Body => placement == SecretPlacement::Anywhere,
+        Proof::Body => placement == Placement::Anywhere,
         Proof::Nothing | Proof::Assertion => false,
     };
     let core = match (kind, proof) {
@@ -362,63 +531,48 @@ fn decided(kind: Kind, proof: Proof) -> [Result<(), Cause>; 2] {
     [core, host]
 }
 
-/// Authenticates against every kind of registration there is.
-fn each_registration<'f>(
-    claim: &Claim,
-    authenticate: impl for<'r> Fn(
-        Option<&'r Registration>,
-        Option<HostVerdict<'r>>,
-    ) -> Result<(), Reply>,
-) {
-    let refuses = |outcome: Result<(), Reply>, wanted: Result<(), Cause>| match (outcome, wanted) {
-        (Ok(()), Ok(())) => {}
-        (Err(reply), Err(cause)) => refused(&reply, cause),
-        (outcome, wanted) => panic!("{:?} and not {wanted:?}", outcome.map_err(|r| r.cause())),
-    };
-    refuses(authenticate(None, None), Err(Cause::UnknownClient));
-    refuses(
-        authenticate(None, Some(HostVerdict::Refused)),
-        Err(Cause::HostRefused),
-    );
-    let of = |authentication| {
-        let id = claim
-            .id
-            .clone()
-            .unwrap_or_else(|| "by assertion".to_owned());
-        Registration::new(id, authentication)
-    };
-    if claim.id.as_deref() == Some("") || of(Authentication::Public).is_err() {
+/// Every kind of client that the host may find, and what becomes of each.
+fn each_client(claim: &Claim, serve: impl Fn(Found<&Client>, Result<(), Cause>)) {
+    serve(Found::Unknown, Err(Cause::UnknownClient));
+    serve(Found::Refused, Err(Cause::HostRefused));
+    let of = |method| Client::new(claim.named(), method);
+    if of(ClientAuthMethod::None).is_err() {
         return;
     }
-    let secret = |text: &str, placement| Authentication::Secret {
-        digests: [
+    let digests = |text: &str| {
+        [
             Some(SecretDigest::of("another")),
             Some(SecretDigest::of(text)),
-        ],
-        placement,
+        ]
     };
     let presented = claim.secret.clone().unwrap_or_default();
     let is_right = |text: &str| presented == text || presented == "another";
     let kinds = [
-        (Kind::Public, Authentication::Public),
-        (Kind::Secret(Anywhere, true), secret(&presented, Anywhere)),
-        (Kind::Secret(BasicOnly, true), secret(&presented, BasicOnly)),
+        (Kind::Public, ClientAuthMethod::None),
         (
-            Kind::Secret(Anywhere, is_right("wrong")),
-            secret("wrong", Anywhere),
+            Kind::Secret(Placement::Anywhere, true),
+            ClientAuthMethod::Secret(digests(&presented)),
         ),
         (
-            Kind::HostSecret(Anywhere),
-            Authentication::HostSecret(Anywhere),
+            Kind::Secret(Placement::BasicOnly, true),
+            ClientAuthMethod::SecretBasic(digests(&presented)),
         ),
         (
-            Kind::HostSecret(BasicOnly),
-            Authentication::HostSecret(BasicOnly),
+            Kind::Secret(Placement::Anywhere, is_right("wrong")),
+            ClientAuthMethod::Secret(digests("wrong")),
         ),
-        (Kind::Assertion, Authentication::Assertion),
-        (Kind::MutualTls, Authentication::MutualTls),
+        (
+            Kind::HostSecret(Placement::Anywhere),
+            ClientAuthMethod::HostSecret,
+        ),
+        (
+            Kind::HostSecret(Placement::BasicOnly),
+            ClientAuthMethod::HostSecretBasic,
+        ),
+        (Kind::Assertion, ClientAuthMethod::Assertion),
+        (Kind::MutualTls, ClientAuthMethod::MutualTls),
     ];
-    for (kind, authentication) in kinds {
+    for (kind, method) in kinds {
         let [core, host] = decided(kind, claim.proof);
         // Who is named by an assertion alone is nobody to the core.
         let core = if claim.id.is_none() {
@@ -426,11 +580,10 @@ fn each_registration<'f>(
         } else {
             core
         };
-        let client = of(authentication).unwrap();
-        let scope = |text| support::scope(text);
+        let client = of(method).unwrap();
         let client = client
-            .allow_scope(scope(ALLOWED))
-            .default_scope(scope(DEFAULT));
+            .allow_scope(support::scope(ALLOWED))
+            .default_scope(support::scope(DEFAULT));
         for (client, wanted) in [
             (client.clone(), Some(Cause::GrantNotAllowed)),
             (
@@ -443,59 +596,29 @@ fn each_registration<'f>(
                 (Ok(()), Some(cause)) => Err(cause),
                 (decided, _) => decided,
             };
-            refuses(authenticate(Some(&client), None), wanted(core));
-            let verdict = HostVerdict::Authenticated(&client);
-            refuses(authenticate(None, Some(verdict)), wanted(host));
+            serve(Found::Registered(&client), wanted(core));
+            serve(Found::Verified(&client), wanted(host));
         }
     }
-    let stranger = Registration::new("somebody else", Authentication::Public).unwrap();
+    let stranger = Client::new("somebody else", ClientAuthMethod::None).unwrap();
+    let stranger = stranger.allow_device_grant();
     if claim.id.as_deref() != Some("somebody else") {
-        refuses(
-            authenticate(Some(&stranger.allow_device_grant()), None),
-            Err(Cause::UnknownClient),
-        );
+        serve(Found::Registered(&stranger), Err(Cause::UnknownClient));
+        if claim.id.is_some() {
+            serve(Found::Verified(&stranger), Err(Cause::HostRefused));
+        }
     }
 }
 
-// Rows A17, C2 and D3 to D6.
-
-fn looks_up(mut poll: Poll<'_>, code: &str) {
-    let octets = Sha256::digest(code.as_bytes()).into();
-    let key = (code.len() == 43).then(|| SessionKey::from_bytes(octets));
-    assert_eq!(poll.session_key(), key.as_ref());
-    let cause = match key {
-        Some(_) => Cause::UnknownCode,
-        None => Cause::MalformedCode,
-    };
-    match poll.decide(None, NOW) {
-        Polled::Reply(reply) => refused(&reply, cause),
-        other @ (Polled::Paced(..) | Polled::Redeem(_)) => panic!("{other:?}"),
-    }
-}
+// Rows D3 to D6.
 
 const ALLOWED: &str = "openid profile https://api.example/<read>";
 const DEFAULT: &str = "openid";
 
-fn issues(mut issuing: Issuing<'_>, scope: Option<&str>) {
-    let wanted = match scope {
-        None => Ok(DEFAULT.to_owned()),
-        Some(scope) => granted(scope),
+fn granted(scope: Option<&str>) -> Result<String, Cause> {
+    let Some(scope) = scope else {
+        return Ok(DEFAULT.to_owned());
     };
-    let keys = support::keys();
-    match (issuing.draw(support::entropy(1), &keys, NOW), wanted) {
-        (Ok(issuance), Ok(wanted)) => {
-            assert_eq!(issuance.session().scope().as_str(), wanted);
-            let reply = issuance.settle(device_flow::server::Inserted::New).unwrap();
-            let body = reply.response().body();
-            assert!(body.starts_with(r#"{"device_code":""#) && !body.contains("scope"));
-        }
-        (Err(reply), Err(cause)) => refused(&reply, cause),
-        (Ok(issuance), Err(cause)) => panic!("{issuance:?} in spite of {cause}"),
-        (Err(reply), Ok(_)) => panic!("refused for {}", reply.cause()),
-    }
-}
-
-fn granted(scope: &str) -> Result<String, Cause> {
     let is_token = |token: &str| {
         let legal = |c: char| ('!'..='~').contains(&c) && c != '"' && c != '\\';
         !token.is_empty() && token.chars().all(legal)
@@ -569,6 +692,11 @@ fn refused(reply: &Reply, cause: Cause) {
             "client_id or client_secret is not visible ASCII",
         ),
         Cause::DeviceCodeMissing => (400, &[], INVALID, "device_code is missing"),
+        Cause::RefreshTokenMissing => (400, &[], INVALID, "refresh_token is missing"),
+        Cause::TokenMissing => (400, &[], INVALID, "token is missing"),
+        Cause::MalformedRefreshToken => {
+            (400, &[], "invalid_grant", "the refresh token is not valid")
+        }
         Cause::Authorization
         | Cause::UnknownClient
         | Cause::WrongSecret

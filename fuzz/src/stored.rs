@@ -4,14 +4,17 @@
 
 use core::fmt::Debug;
 use core::time::Duration;
+use std::sync::OnceLock;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use device_flow::client::{
-    DeviceFlow, Endpoints, Failure, Next, Received, Snapshot, Step, Waiting,
+    self, DeviceFlow, Endpoints, Failure, Received, Snapshot, Step, Waiting,
 };
-use device_flow::digest::QuotaKey;
+use device_flow::digest::{QuotaKey, SecretDigest};
 use device_flow::server::{
-    Authentication, Cause, Change, Entered, Entry, HostValue, Pace, Polled, Quota, Registration,
-    Session, Status, Stored, Written,
+    Cause, Change, Client, ClientAuthMethod, Consent, Exchange, Finish, GrantRefusal, Next, Pace,
+    PageError, RateLimit, RateState, Server, Session, Status, Stored, Subject, Write,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -20,7 +23,7 @@ use sha2::{Digest as _, Sha256};
 use time::{Date, OffsetDateTime};
 
 use crate::login::bob;
-use crate::support::{self, NO_CODE, NOW};
+use crate::support::{self, Host, NO_CODE, NOW};
 
 pub(crate) fn run(data: &[u8]) {
     let pace = same::<Pace>(data);
@@ -28,9 +31,10 @@ pub(crate) fn run(data: &[u8]) {
         assert!(!pace.interval().is_zero());
     }
     if let Some(session) = same::<Session>(data) {
+        assert!(session.version() > 0);
         is_decided_on(&session, pace);
     }
-    if let Some(quota) = same::<Quota>(data) {
+    if let Some(quota) = same::<RateState>(data) {
         is_taken_from(quota);
     }
     if let Some(snapshot) = same::<Snapshot>(data) {
@@ -38,9 +42,7 @@ pub(crate) fn run(data: &[u8]) {
     }
     // A pace is nothing without a session.
     if let Some(pace) = pace {
-        let mut session = issued();
-        session = decode(&key_of(&session, NO_CODE)).unwrap();
-        is_decided_on(&session, Some(pace));
+        is_decided_on(&issued(), Some(pace));
     }
 }
 
@@ -68,18 +70,16 @@ fn decode<T: DeserializeOwned>(form: &Value) -> serde_json::Result<T> {
 
 /// A session that was issued just now.
 fn issued() -> Session {
-    let mut store = device_flow::memory::Memory::new();
-    let policy = support::policy();
-    let codes = support::issue(&mut store, &policy, &support::cli(), 1, NOW);
-    store.load(&codes.key).unwrap().session.clone()
+    let client = support::cli();
+    let mut host = Host::new([client.clone()]);
+    let codes = host.issue(&support::server(), &client, 1, NOW);
+    host.session(&codes.key).unwrap().clone()
 }
 
 /// The form of a session as if it were of this device code.
 fn key_of(session: &Session, code: &str) -> Value {
-    let octets: [u8; 32] = Sha256::digest(code.as_bytes()).into();
-    let key = device_flow::digest::SessionKey::from_bytes(octets);
     let mut form = encode(session);
-    form["key"] = json!(key);
+    form["key"] = json!(support::key_of(code));
     form
 }
 
@@ -114,14 +114,13 @@ fn is_decided_on(session: &Session, pace: Option<Pace>) {
     moments(&form, &mut found);
     found.sort_unstable();
     found.dedup();
-    let stored = Stored {
-        session: session.clone(),
-        pace,
-    };
+    let stored = Stored { session, pace };
+    let one = One::new(&stored, form);
     for now in found {
-        polls(&stored, &form, now);
-        is_entered(&session, now);
-        decisions(&session, &form, now);
+        one.polls(now);
+        one.refreshes(now);
+        one.is_entered(now);
+        one.decisions(now);
     }
 }
 
@@ -130,145 +129,394 @@ fn millis(now: OffsetDateTime) -> i128 {
     i128::from(now.unix_timestamp()) * 1000 + i128::from(now.millisecond())
 }
 
-fn polls(stored: &Stored, form: &Value, now: OffsetDateTime) {
-    let session = &stored.session;
-    let policy = support::policy();
-    let own = Registration::new(session.client_id(), Authentication::Public);
-    let own = own.expect("a stored client id is one").allow_device_grant();
-    let id = support::encoded(session.client_id());
-    let body = support::poll_body(&id, NO_CODE);
-    let decided = support::with_poll(&policy, support::post(&body), Some(&own), |poll| {
-        let expired = millis(now) >= i128::from(form["expires_at"].as_i64().unwrap());
-        match (poll.decide(Some(stored), now), session.status()) {
-            (Polled::Reply(reply), Status::Pending | Status::Claimed) => {
-                let wanted = if expired {
-                    Cause::Expired
-                } else {
-                    Cause::TooFast
-                };
-                assert_eq!(reply.cause(), wanted);
+/// Whether a moment is not before one that a form names.
+fn is_past(now: OffsetDateTime, named: &Value) -> bool {
+    millis(now) >= i128::from(named.as_i64().unwrap())
+}
+
+/// One stored session, over which each exchange begins anew.
+struct One<'s> {
+    server: Server,
+    client: Client,
+    stored: &'s Stored,
+    form: Value,
+}
+
+/// What an exchange wrote.
+enum Wrote {
+    Nothing,
+    Pace(Pace),
+    Session(Session),
+}
+
+impl Wrote {
+    fn status(&self) -> Option<Status> {
+        match self {
+            Self::Nothing | Self::Pace(_) => None,
+            Self::Session(session) => Some(session.status()),
+        }
+    }
+}
+
+impl<'s> One<'s> {
+    fn new(stored: &'s Stored, form: Value) -> Self {
+        let session = &stored.session;
+        let client = Client::new(session.client_id(), ClientAuthMethod::None);
+        let client = client.expect("a stored client id is one");
+        let client = client.allow_device_grant();
+        Self {
+            server: support::server(),
+            client: client.allow_scope(session.scope().clone()),
+            stored,
+            form,
+        }
+    }
+
+    fn status(&self) -> Status {
+        self.stored.session.status()
+    }
+
+    fn is_expired(&self, now: OffsetDateTime) -> bool {
+        is_past(now, &self.form["expires_at"])
+    }
+
+    /// The approval in the form.
+    fn approval(&self) -> &Value {
+        let state = &self.form["state"];
+        let of = [
+            &state["approved"],
+            &state["active"]["approval"],
+            &state["ended"],
+        ];
+        of.into_iter().find(|own| !own.is_null()).unwrap()
+    }
+
+    /// Runs an exchange over the session, whatever it was looked up by.
+    fn run<'r, T: Finish<'r>>(&self, exchange: Exchange<'r, T>) -> (T, Wrote) {
+        self.run_refused(exchange, None)
+    }
+
+    /// The same with a host that mints nothing, for a reason.
+    fn run_refused<'r, T: Finish<'r>>(
+        &self,
+        mut exchange: Exchange<'r, T>,
+        refusal: Option<GrantRefusal>,
+    ) -> (T, Wrote) {
+        let mut wrote = Wrote::Nothing;
+        loop {
+            match exchange.next() {
+                Next::Client(claim, ask) => {
+                    assert_eq!(claim.client_id(), Some(self.client.id()));
+                    ask.answer(Ok(Some(&self.client)));
+                }
+                Next::Take(_, ask) => ask.answer(Ok(Ok(()))),
+                Next::Load(key, ask) => {
+                    assert_eq!(key, self.stored.session.key());
+                    ask.answer(Ok(Some(self.stored)));
+                }
+                Next::LoadByUserKey(_, ask) => ask.answer(Ok(Some(self.stored))),
+                Next::Draw(ask) => ask.answer(Ok(support::entropy(2))),
+                Next::Insert(session, _) => panic!("{session:?} is inserted"),
+                Next::Mint(grant, change, ask) => {
+                    let approval = self.approval();
+                    assert_eq!(approval["subject"], json!(grant.subject()));
+                    assert_eq!(approval["scope"], json!(grant.scope()));
+                    assert_eq!(approval["value"], json!(grant.host_value()));
+                    assert_eq!(grant.session_key(), self.stored.session.key());
+                    assert_eq!(grant.client_id(), self.client.id());
+                    assert_eq!(grant.is_refresh(), self.status() == Status::Active);
+                    if let Some(refusal) = refusal {
+                        ask.refuse(refusal);
+                    } else {
+                        wrote = self.write(change);
+                        ask.answer(Ok(Write::Committed), &support::tokens());
+                    }
+                }
+                Next::Change(change, ask) => {
+                    wrote = self.write(change);
+                    ask.answer(Ok(Write::Committed));
+                }
+                Next::SavePace(key, pace) => {
+                    assert_eq!(key, self.stored.session.key());
+                    let again: Pace = decode(&encode(&pace)).expect("a pace to save is one");
+                    assert_eq!(again, pace);
+                    wrote = Wrote::Pace(pace);
+                }
+                Next::Done(end) => return (end, wrote),
             }
-            (Polled::Paced(key, pace, reply), Status::Pending | Status::Claimed) => {
-                assert!(!expired);
-                assert_eq!(key, session.key());
-                assert!(matches!(reply.cause(), Cause::Pending | Cause::TooFast));
-                let before = stored.pace.map(|pace| pace.interval());
+        }
+    }
+
+    /// A change leads to a session that can be stored and read, and is not led to twice.
+    fn write(&self, change: Change<'_>) -> Wrote {
+        let (before, next) = (&self.stored.session, change.session());
+        let written = Wrote::Session(next.clone());
+        assert_eq!(change.key(), before.key());
+        let millis = |name: &str| encode(next)[name].as_i64();
+        assert!(millis("purge_at") >= millis("expires_at"));
+        // A form may name times and versions that no server comes to; at their ends they saturate.
+        let ends = i64::MAX - 1_000_000_000_000;
+        let is_far = self.form["purge_at"].as_i64().unwrap() > ends;
+        if is_far || before.version() == u64::from(u32::MAX) {
+            return written;
+        }
+        assert_eq!(change.expected_version(), before.version());
+        assert_eq!(next.version(), before.version() + 1);
+        assert!(change.applies_to(before) && !change.applies_to(next));
+        let is_indexed = !matches!(next.status(), Status::Active | Status::Ended);
+        assert_eq!(next.user_key().is_some(), is_indexed);
+        let again: Session = decode(&encode(next)).expect("what was decided is read again");
+        assert_eq!(encode(&again), encode(next));
+        written
+    }
+
+    fn polls(&self, now: OffsetDateTime) {
+        let id = support::encoded(self.client.id());
+        let body = support::poll_body(&id, NO_CODE);
+        let (reply, wrote) = self.run(self.server.token(support::post(&body), "", now));
+        let cause = reply.cause();
+        match (self.status(), wrote) {
+            (Status::Pending | Status::Claimed, Wrote::Nothing) => {
+                let is_early = matches!(cause, Cause::TooFast | Cause::Repeated);
+                assert!(self.is_expired(now) && cause == Cause::Expired || is_early);
+                assert!(!is_early || self.stored.pace.is_some());
+            }
+            (Status::Pending | Status::Claimed, Wrote::Pace(pace)) => {
+                assert!(!self.is_expired(now));
+                assert!(matches!(cause, Cause::Pending | Cause::TooFast));
+                let before = self.stored.pace.map(|pace| pace.interval());
                 assert!(pace.interval() >= before.unwrap_or_default());
-                let again: Pace = decode(&encode(&pace)).expect("a pace to save is one");
-                assert_eq!(again, pace);
             }
-            (Polled::Reply(reply), Status::Approved) => {
-                let until = form["state"]["approved"]["redeemable_until"].as_i64();
-                assert!(millis(now) >= i128::from(until.unwrap()));
-                assert_eq!(reply.cause(), Cause::ApprovalExpired);
+            (Status::Approved, Wrote::Nothing) => {
+                assert!(is_past(now, &self.approval()["redeemable_until"]));
+                assert_eq!(cause, Cause::ApprovalExpired);
             }
-            (Polled::Redeem(redemption), Status::Approved) => {
-                let grant = &form["state"]["approved"];
-                let approval = redemption.approval();
-                assert_eq!(grant["subject"], json!(approval.subject()));
-                assert_eq!(grant["scope"], json!(approval.scope()));
-                assert_eq!(grant["value"], json!(approval.host_value()));
-                is_stored_again(session, redemption.change(), Status::Redeemed);
-                let revocation = redemption.revoke();
-                is_stored_again(session, revocation.change(), Status::Revoked);
+            (Status::Approved, Wrote::Session(session)) => {
+                assert!(!is_past(now, &self.approval()["redeemable_until"]));
+                assert_eq!((cause, session.status()), (Cause::Granted, Status::Active));
+                self.is_refused(&body, now);
             }
-            (Polled::Reply(reply), Status::Redeemed) => {
-                assert!(matches!(reply.cause(), Cause::Replay | Cause::Duplicate));
+            (Status::Active, wrote) => {
+                let told = (Cause::Replay, Some(Status::Ended));
+                assert!([told, (Cause::Duplicate, None)].contains(&(cause, wrote.status())));
                 assert!(reply.since_redemption().is_some());
             }
-            (Polled::Reply(reply), Status::Denied) => assert_eq!(reply.cause(), Cause::Denied),
-            (Polled::Reply(reply), Status::Revoked) => assert_eq!(reply.cause(), Cause::Revoked),
-            (polled, status) => panic!("{polled:?} for {status:?}"),
-        }
-    });
-    decided.expect("the client is known");
-}
-
-fn is_entered(session: &Session, now: OffsetDateTime) {
-    let policy = support::policy();
-    let keys = support::keys();
-    for user in [support::alice(), bob()] {
-        let mut entry = Entry::new("BCDF-GHJK", &user, &keys, &policy);
-        let paid = entry.pay(None, now).unwrap().settle(Written::Won).unwrap();
-        let mut form = encode(session);
-        form["user_key"] = json!(paid.user_keys().next().unwrap());
-        let session: Session = decode(&form).expect("a session of another user code is one");
-        if let Ok(Entered::Claim(claim)) = paid.enter(Some(&session), now) {
-            is_stored_again(&session, claim.change(), Status::Claimed);
-            let review = claim.settle(Written::Won).unwrap();
-            assert!(review.time_left() > Duration::ZERO);
-            let _ = (review.age(), review.origin(), review.scope());
+            (Status::Denied, Wrote::Nothing) => assert_eq!(cause, Cause::Denied),
+            (Status::Ended, Wrote::Nothing) => assert_eq!(cause, Cause::Ended),
+            (status, wrote) => panic!("{cause} and {:?} for {status:?}", wrote.status()),
         }
     }
-}
 
-fn decisions(session: &Session, form: &Value, now: OffsetDateTime) {
-    let policy = support::policy();
-    let mut users = vec![support::alice(), bob()];
-    users.extend(session.claimant().cloned());
-    for user in users {
-        let is_claimant = session.claimant() == Some(&user);
-        let approved = session.approve(&user, session.scope(), HostValue::default(), &policy, now);
-        let denied = session.deny(&user, now);
-        let withdrawn = session.withdraw(&user);
-        let released = session.release(&user);
-        assert!(is_claimant || approved.is_err());
-        assert!(is_claimant || denied.is_err());
-        assert!(is_claimant || withdrawn.is_err());
-        assert!(is_claimant || released.is_err());
-        let expired = millis(now) >= i128::from(form["expires_at"].as_i64().unwrap());
-        let changes = [
-            (approved.ok().flatten(), Status::Approved, true),
-            (denied.ok().flatten(), Status::Denied, true),
-            (withdrawn.ok().flatten(), Status::Revoked, false),
-            (released.ok(), Status::Pending, false),
-        ];
-        for (change, status, in_time) in changes {
-            if let Some(change) = change {
-                assert!(!(in_time && expired));
-                is_stored_again(session, &change, status);
+    /// A redemption that the host refuses: it ends where the consent is gone, and else nothing is written.
+    fn is_refused(&self, body: &str, now: OffsetDateTime) {
+        for (refusal, cause, status) in [
+            (
+                GrantRefusal::consent_gone(),
+                Cause::ConsentGone,
+                Some(Status::Ended),
+            ),
+            (GrantRefusal::failed(), Cause::MintingFailed, None),
+        ] {
+            let exchange = self.server.token(support::post(body), "", now);
+            let (reply, wrote) = self.run_refused(exchange, Some(refusal));
+            assert_eq!((reply.cause(), wrote.status()), (cause, status));
+        }
+    }
+
+    /// The refresh and the revocation of an active login, with the token in force, the one before it, and another one.
+    fn refreshes(&self, now: OffsetDateTime) {
+        let (token, digest) = TOKEN.get_or_init(token);
+        let rotation = &self.form["state"]["active"]["refresh"];
+        if rotation.is_null() {
+            let (cause, wrote) = self.refresh(token, now);
+            assert!(cause == Cause::Ended && wrote.status().is_none());
+            let (cause, wrote) = self.revoke(token, now);
+            assert!(cause == Cause::NothingToRevoke && wrote.status().is_none());
+            return;
+        }
+        // Without an absolute end, a login may be refreshed for as long as a number of milliseconds can say.
+        let number = |form: &Value| form.as_i64().unwrap();
+        let redeemed_at = number(&self.form["state"]["active"]["redeemed_at"]);
+        let end = number(&rotation["until"]).min(redeemed_at.saturating_add(i64::MAX));
+        let latest = millis(now).max(number(&rotation["rotated_at"]).into());
+        let is_over = latest >= i128::from(end);
+        for place in ["current", "previous", "neither"] {
+            let mut form = self.form.clone();
+            if place != "neither" {
+                form["state"]["active"]["refresh"][place] = json!(digest);
+            }
+            // A session whose two digests are the same is none.
+            let Ok(session) = decode::<Session>(&form) else {
+                let rotation = &form["state"]["active"]["refresh"];
+                assert_eq!(rotation["current"], rotation["previous"]);
+                continue;
+            };
+            let rotation = &form["state"]["active"]["refresh"];
+            let knows = |place: &str| rotation[place] == json!(digest);
+            let (is_current, is_previous) = (knows("current"), knows("previous"));
+            let stored = Stored {
+                session,
+                pace: None,
+            };
+            let one = One::new(&stored, form.clone());
+            let (cause, wrote) = one.refresh(token, now);
+            let rotated_at = rotation["rotated_at"].as_i64().unwrap();
+            let is_in_grace = millis(now) - i128::from(rotated_at) < GRACE;
+            let wanted = if is_over {
+                (Cause::LoginExpired, Status::Ended)
+            } else if is_current || (is_previous && is_in_grace) {
+                (Cause::Refreshed, Status::Active)
+            } else {
+                (Cause::Reuse, Status::Ended)
+            };
+            assert_eq!((cause, wrote.status()), (wanted.0, Some(wanted.1)));
+            let (cause, wrote) = one.revoke(token, now);
+            assert_eq!(cause, Cause::Revoked);
+            assert_eq!(wrote.status(), Some(Status::Ended));
+        }
+    }
+
+    fn refresh(&self, token: &str, now: OffsetDateTime) -> (Cause, Wrote) {
+        let body = support::refresh_body(&support::encoded(self.client.id()), token);
+        let (reply, wrote) = self.run(self.server.token(support::post(&body), "", now));
+        (reply.cause(), wrote)
+    }
+
+    fn revoke(&self, token: &str, now: OffsetDateTime) -> (Cause, Wrote) {
+        let id = support::encoded(self.client.id());
+        let body = format!("token={token}&client_id={id}");
+        let (reply, wrote) = self.run(self.server.revocation(support::post(&body), "", now));
+        (reply.cause(), wrote)
+    }
+
+    fn is_entered(&self, now: OffsetDateTime) {
+        for user in [support::alice(), bob()] {
+            let mut form = self.form.clone();
+            if !form["user_key"].is_null() {
+                form["user_key"] = user_key(&self.server, &user);
+            }
+            let session: Session = decode(&form).expect("a session of another user code is one");
+            let claimant = session.claimant().cloned();
+            let stored = Stored {
+                session,
+                pace: None,
+            };
+            let one = One::new(&stored, form);
+            match one.run(one.server.enter(ENTERED, &user, "", now)) {
+                (Ok(review), wrote) => {
+                    let claimed = (self.status() == Status::Pending).then_some(Status::Claimed);
+                    assert_eq!(wrote.status(), claimed);
+                    assert!(claimant.is_none_or(|claimant| claimant == user));
+                    assert!(!self.is_expired(now) && review.time_left() > Duration::ZERO);
+                    let _ = (review.age(), review.source(), review.scope());
+                }
+                (Err(error), wrote) => {
+                    let wanted = match (self.status(), claimant) {
+                        // An index may still name them.
+                        (Status::Active | Status::Ended, _) => PageError::UnknownCode,
+                        (Status::Approved | Status::Denied, _) => PageError::UsedCode,
+                        (Status::Pending | Status::Claimed, _) if self.is_expired(now) => {
+                            PageError::ExpiredCode
+                        }
+                        (Status::Pending | Status::Claimed, _) => PageError::ClaimedByAnother,
+                    };
+                    assert_eq!(error, wanted);
+                    assert!(wrote.status().is_none());
+                }
+            }
+        }
+    }
+
+    fn decisions(&self, now: OffsetDateTime) {
+        let session = &self.stored.session;
+        let (key, all) = (session.key(), Consent::to_all());
+        let mut users = vec![support::alice(), bob()];
+        users.extend(session.claimant().cloned());
+        for user in &users {
+            let decided = [
+                (self.server.approve(key, user, &all, now), Status::Approved),
+                (self.server.deny(key, user, now), Status::Denied),
+                (self.server.withdraw(key, user, now), Status::Ended),
+                (self.server.release(key, user, now), Status::Pending),
+            ];
+            for (exchange, status) in decided {
+                let (end, wrote) = self.run(exchange);
+                assert!(end.is_err() || session.claimant() == Some(user));
+                assert!(end.is_ok() || wrote.status().is_none());
+                if let Some(written) = wrote.status() {
+                    assert_eq!(written, status);
+                    let in_time = matches!(status, Status::Approved | Status::Denied);
+                    assert!(!in_time || !self.is_expired(now));
+                }
             }
         }
     }
 }
 
-/// A change leads to a session that can be stored and read, and is not led to twice.
-fn is_stored_again(session: &Session, change: &Change, status: Status) {
-    let next = session.apply(change).expect("nothing came between");
-    assert_eq!(next.status(), status);
-    let millis = |name: &str| encode(&next)[name].as_i64();
-    assert!(millis("purge_at") >= millis("expires_at"));
-    // A form may name times and versions that no server comes to; at their ends they saturate.
-    let form = encode(session);
-    let ends = i64::MAX - 1_000_000_000;
-    let is_far = |name| form[name].as_i64().is_some_and(|millis| millis > ends);
-    if session.version() > u64::MAX - 2 || is_far("expires_at") || is_far("purge_at") {
-        return;
+/// What users enter.
+const ENTERED: &str = "BCDF-GHJK";
+
+/// The key under which the code that is entered is looked up.
+fn user_key(server: &Server, user: &Subject) -> Value {
+    let mut exchange = server.enter(ENTERED, user, "", NOW);
+    if let Next::Take(_, ask) = exchange.next() {
+        ask.answer(Ok(Ok(())));
     }
-    assert_eq!(next.version(), session.version() + 1);
-    assert!(next.apply(change).is_none());
-    let again: Session = decode(&encode(&next)).expect("what was decided is read again");
-    assert_eq!(encode(&again), encode(&next));
+    let Next::LoadByUserKey(key, _) = exchange.next() else {
+        panic!("a code is looked up")
+    };
+    json!(key)
+}
+
+/// How long the refresh token before the last one may be used, in milliseconds: the default.
+const GRACE: i128 = 30_000;
+
+static TOKEN: OnceLock<(String, SecretDigest)> = OnceLock::new();
+
+/// A refresh token of the session of [`NO_CODE`], and the digest of its secret. A form with this digest is one of a login that
+/// was given the token.
+fn token() -> (String, SecretDigest) {
+    let (server, client) = (support::server(), support::cli());
+    let client = client.allow_scope(support::scope("offline_access"));
+    let mut host = Host::new([client.clone()]);
+    let codes = host.issue_for(&server, &client, 1, "offline_access", NOW);
+    host.approve(&server, &support::alice(), &codes, NOW);
+    let approved = key_of(host.session(&codes.key).unwrap(), NO_CODE);
+    let mut host = Host::new([client.clone()]);
+    let _ = host.store.insert(&decode(&approved).unwrap());
+    let token = support::refresh_token(&host.poll(&server, &client, NO_CODE, NOW));
+    let octets = URL_SAFE_NO_PAD.decode(&token).unwrap();
+    let digest: [u8; 32] = Sha256::digest(&octets[32..64]).into();
+    (token, SecretDigest::from_bytes(digest))
 }
 
 // Quotas.
 
-fn is_taken_from(quota: Quota) {
-    let limit = support::policy().guess_limit();
-    let key = QuotaKey::guesses_from("203.0.113.7");
+fn is_taken_from(quota: RateState) {
+    let limit = RateLimit::new(5, Duration::from_mins(1)).unwrap();
     let ends = [Date::MIN, Date::MAX].map(|date| date.midnight().assume_utc());
     for now in [ends[0], NOW, quota.purge_at(), ends[1]] {
-        let taken = limit.take(key, Some(quota), now);
-        assert_eq!(taken.is_ok(), limit.check(Some(quota), now).is_ok());
-        match taken {
-            Ok(change) => {
-                assert_eq!(change.from(), Some(quota));
-                let millis = |quota: Quota| encode(&quota).as_i64().unwrap();
-                assert!(millis(change.to()) >= millis(quota));
-                let again: Quota = decode(&encode(&change.to())).unwrap();
-                assert_eq!(again, change.to());
+        let take = limit.take(QuotaKey::of_host("test", &[]), now);
+        // What a script does with the numbers of the operation.
+        let (now, room) = (take.now_millis(), take.room_millis());
+        let at = if quota.millis() > take.latest_millis() {
+            now.saturating_add(room)
+        } else {
+            quota.millis().max(now)
+        };
+        match take.apply(Some(quota)) {
+            Ok(next) => {
+                let next = next.expect("something was taken");
+                assert!(at <= now.saturating_add(room));
+                assert_eq!(next.millis(), at.saturating_add(take.cost_millis()));
+                let again: RateState = decode(&encode(&next)).unwrap();
+                assert_eq!(again, next);
             }
-            Err(spent) => assert!(spent.retry_after > Duration::ZERO && spent.seconds() > 0),
+            Err(limited) => {
+                assert!(at > now.saturating_add(room));
+                assert!(limited.retry_after > Duration::ZERO && limited.seconds() > 0);
+                assert_eq!(take.refused(quota), limited);
+            }
         }
     }
 }
@@ -321,12 +569,12 @@ fn goes_on(mut waiting: Waiting, mut now: Duration, mut floor: Duration) {
         let again: Snapshot = decode(&encode(&snapshot)).expect("what was put aside is read");
         assert_eq!(encode(&again), encode(&snapshot));
         match waiting.next(now) {
-            Next::Wait(same, until) => {
+            client::Next::Wait(same, until) => {
                 assert!(until > now);
                 waiting = same;
                 now = until;
             }
-            Next::Send(sent, request) => {
+            client::Next::Send(sent, request) => {
                 assert_eq!(request.url(), "https://as.example/token");
                 let snapshot = sent.snapshot(now);
                 let again: Snapshot =
@@ -348,7 +596,7 @@ fn goes_on(mut waiting: Waiting, mut now: Duration, mut floor: Duration) {
                 assert!(next >= floor && (wait >= next || now.checked_add(next).is_none()));
                 floor = next;
             }
-            Next::Done(_) => return,
+            client::Next::Done(_) => return,
         }
     }
 }

@@ -5,7 +5,7 @@
 use device_flow::code::{Entropy, ShapeError, UserCodeShape};
 use device_flow::digest::UserKey;
 use device_flow::memory::Memory;
-use device_flow::server::{Entered, Entry, Inserted, Limit, Paid, Policy, Written, WrongCode};
+use device_flow::server::{Next, PageError, RateLimit, Review, Server};
 
 use crate::support::{self, NOW};
 
@@ -14,23 +14,23 @@ pub(crate) fn run(data: &[u8]) {
     let (shape, entry) = text.split_once('\n').unwrap_or((&text, ""));
     let (length, alphabet) = shape.split_once(' ').unwrap_or((shape, ""));
     let length = length.parse().unwrap_or(8);
-    let policy = match (
+    let server = match (
         UserCodeShape::new(alphabet, length),
         fault(alphabet, length),
     ) {
-        (Ok(shape), None) => policy_of(shape),
+        (Ok(shape), None) => server_of(shape),
         (Err(given), Some(wanted)) => {
             assert_eq!(given, wanted);
             None
         }
         (given, wanted) => panic!("{given:?} and not {wanted:?}"),
     };
-    let default = || policy_of(UserCodeShape::default());
-    let (policy, alphabet, length) = match policy {
-        Some(policy) => (policy, alphabet, usize::from(length)),
+    let default = || server_of(UserCodeShape::default());
+    let (server, alphabet, length) = match server {
+        Some(server) => (server, alphabet, usize::from(length)),
         None => (default().unwrap(), UserCodeShape::CONSONANTS, 8),
     };
-    let (store, shown) = issue(&policy, data);
+    let (mut store, shown) = issue(&server, data);
     let code = shown.replace('-', "");
     assert_eq!(code.chars().count(), length);
     assert!(code.chars().all(|c| alphabet.contains(c)));
@@ -49,34 +49,27 @@ pub(crate) fn run(data: &[u8]) {
         wide(&code),
         format!(" {shown}\u{a0}."),
     ] {
-        enters(&typed, &code, &policy, &store);
+        enters(&typed, &code, &server, &mut store);
     }
     let first = &code[..1];
     for wrong in [format!("{shown}{first}"), code[1..].to_owned()] {
-        assert_eq!(keys(&wrong, &policy), []);
+        assert_eq!(keys(&wrong, &server), []);
     }
 
     // The entry of the input.
     match reading(entry, alphabet, length) {
-        None => {
-            assert_eq!(keys(entry, &policy), []);
-            let user = support::alice();
-            let wrong = pay(entry, &user, &policy, |paid| {
-                paid.enter(None, NOW).unwrap_err()
-            });
-            assert_eq!(wrong, WrongCode::Malformed);
-        }
+        None => assert_eq!(keys(entry, &server), []),
         Some(read) => {
             // Reading is idempotent: the canonical form is read as itself.
             assert_eq!(reading(&read, alphabet, length).as_deref(), Some(&*read));
-            assert_eq!(keys(entry, &policy), keys(&read, &policy));
-            assert_eq!(keys(entry, &policy).len(), 1);
-            assert_eq!(keys(entry, &policy) == keys(&code, &policy), read == code);
+            assert_eq!(keys(entry, &server), keys(&read, &server));
+            assert_eq!(keys(entry, &server).len(), 1);
+            assert_eq!(keys(entry, &server) == keys(&code, &server), read == code);
             // Nothing outside the alphabet matters.
             let kept: String = entry.chars().filter(|c| narrow(*c).is_some()).collect();
-            assert_eq!(keys(entry, &policy), keys(&kept, &policy));
+            assert_eq!(keys(entry, &server), keys(&kept, &server));
             if read == code {
-                enters(entry, &code, &policy, &store);
+                enters(entry, &code, &server, &mut store);
             }
         }
     }
@@ -103,15 +96,16 @@ fn fault(alphabet: &str, length: u8) -> Option<ShapeError> {
     (combinations > u64::MAX.into()).then_some(ShapeError::TooManyCombinations)
 }
 
-/// A policy for the shape; none where its codes could be guessed.
-fn policy_of(shape: UserCodeShape) -> Option<Policy> {
-    let guesses = Limit::new(1, core::time::Duration::from_hours(24)).unwrap();
+/// A server for the shape; none where its codes could be guessed.
+fn server_of(shape: UserCodeShape) -> Option<Server> {
+    let guesses = RateLimit::new(1, core::time::Duration::from_hours(24)).unwrap();
     let builder = support::builder().user_code(shape).outstanding(1);
-    builder.guess_limit(guesses).build().ok()
+    let policy = builder.guess_limit(guesses).build().ok()?;
+    Some(support::server_of(policy))
 }
 
 /// Issues a session, its codes drawn from `data`.
-fn issue(policy: &Policy, data: &[u8]) -> (Memory, String) {
+fn issue(server: &Server, data: &[u8]) -> (Memory, String) {
     let mut octets = [0; Entropy::OCTETS];
     for (place, octet) in (1_u8..).zip(&mut octets) {
         *octet = place;
@@ -120,22 +114,18 @@ fn issue(policy: &Policy, data: &[u8]) -> (Memory, String) {
     for (place, octet) in data.iter().enumerate() {
         octets[slots - 1 - place % slots] ^= octet.wrapping_mul(167);
     }
-    if octets.iter().all(|octet| *octet == octets[0]) {
-        octets[0] ^= 1;
+    // Octets that are all the same are refused, of the device code as well as of the user code.
+    for part in [0..32, 32..slots] {
+        let part = &mut octets[part];
+        if part.iter().all(|octet| *octet == part[0]) {
+            part[0] ^= 1;
+        }
     }
-    let client = support::cli();
-    let mut store = Memory::new();
-    let incoming = support::post("client_id=client_cli");
-    let reply = support::with_issuing(policy, incoming, Some(&client), |issuing| {
-        let keys = support::keys();
-        let issuance = issuing.draw(Entropy::from(octets), &keys, NOW).unwrap();
-        let inserted = store.insert(issuance.session());
-        assert_eq!(inserted, Inserted::New);
-        issuance.settle(inserted).unwrap()
-    });
-    let reply = reply.unwrap();
-    let body: serde_json::Value = serde_json::from_str(reply.response().body()).unwrap();
-    (store, body["user_code"].as_str().unwrap().to_owned())
+    let mut host = support::Host::new([support::cli()]);
+    host.entropy.push_back(Entropy::from(octets));
+    let request = support::post("client_id=client_cli");
+    let reply = host.run(server.device_authorization(request, "", None, NOW));
+    (host.store, support::Codes::of(&reply).user_code)
 }
 
 fn groups_are_even(shown: &str) {
@@ -164,38 +154,53 @@ fn reading(entry: &str, alphabet: &str, length: usize) -> Option<String> {
     (read.len() == length).then_some(read)
 }
 
-/// Pays for an entry.
-fn pay<T>(
+/// Enters a text, with a quota that is never spent: the keys that were looked up, and what came of it.
+#[allow(
+    clippy::wildcard_enum_match_arm,
+    reason = "an entry asks for nothing else"
+)]
+fn enter(
     typed: &str,
-    user: &device_flow::server::Subject,
-    policy: &Policy,
-    then: impl FnOnce(&Paid<'_>) -> T,
-) -> T {
-    let keys = support::keys();
-    let mut entry = Entry::new(typed, user, &keys, policy);
-    assert!(!format!("{entry:?}").contains("characters"));
-    let paid = entry.pay(None, NOW).unwrap().settle(Written::Won).unwrap();
-    then(&paid)
+    server: &Server,
+    store: &mut Memory,
+) -> (Vec<UserKey>, Result<Review, PageError>) {
+    let (user, client) = (support::alice(), support::cli());
+    let mut exchange = server.enter(typed, &user, "", NOW);
+    let mut keys = Vec::new();
+    loop {
+        assert!(!format!("{exchange:?}").contains("characters"));
+        match exchange.next() {
+            Next::Take(_, ask) => ask.answer(Ok(Ok(()))),
+            Next::LoadByUserKey(key, ask) => {
+                keys.push(*key);
+                ask.answer(Ok(store.load_by_user_key(key)));
+            }
+            Next::Client(_, ask) => ask.answer(Ok(Some(&client))),
+            Next::Change(change, ask) => ask.answer(Ok(store.change(change))),
+            Next::Done(end) => return (keys, end),
+            next => panic!("{next:?}"),
+        }
+    }
 }
 
-fn keys(typed: &str, policy: &Policy) -> Vec<UserKey> {
-    let user = support::alice();
-    pay(typed, &user, policy, |paid| paid.user_keys().collect())
+/// The keys of a text that nobody has as a code: none where it is no code.
+fn keys(typed: &str, server: &Server) -> Vec<UserKey> {
+    let (keys, end) = enter(typed, server, &mut Memory::new());
+    let wanted = if keys.is_empty() {
+        PageError::MalformedCode
+    } else {
+        PageError::UnknownCode
+    };
+    assert_eq!(end.unwrap_err(), wanted);
+    keys
 }
 
 /// The entry finds the session, and the review shows the code.
-fn enters(typed: &str, code: &str, policy: &Policy, store: &Memory) {
-    let user = support::alice();
-    pay(typed, &user, policy, |paid| {
-        let key = paid.user_keys().next().unwrap();
-        let stored = store.load_by_user_key(&key).unwrap();
-        let review = match paid.enter(Some(&stored.session), NOW).unwrap() {
-            Entered::Claim(claim) => claim.settle(Written::Won).unwrap(),
-            Entered::Review(review) => review,
-        };
-        let read = review.user_code();
-        assert_eq!(read.canonical(), code);
-        assert_eq!(read.display().to_string().replace('-', ""), code);
-        assert_eq!(format!("{read:?}"), "UserCode(redacted)");
-    });
+fn enters(typed: &str, code: &str, server: &Server, store: &mut Memory) {
+    let (_, review) = enter(typed, server, store);
+    let review = review.unwrap();
+    let read = review.user_code();
+    assert_eq!(read.canonical(), code);
+    assert_eq!(read.display().to_string().replace('-', ""), code);
+    assert_eq!(format!("{read:?}"), "UserCode(redacted)");
 }
