@@ -146,6 +146,31 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
+/// What single operations hardly ever come to: a refresh that reads what was stored before the grace ended, and refreshes at the
+/// ends of the lifetime.
+fn fragment() -> impl Strategy<Value = Vec<Op>> {
+    let refresh = |ago, how| Op::Refresh(Client::Own, Token::Sent(ago), None, how);
+    let edge = || -1_i64..=1;
+    let late = (edge(), 1_u8..=3, 1_u8..=3).prop_map(move |(edge, reads, age)| {
+        let stale = Stale { reads, age };
+        vec![
+            refresh(0, How::WELL),
+            Op::Clock(Clock::EndOfGrace(edge)),
+            refresh(1, How { stale, ..How::WELL }),
+        ]
+    });
+    let ends = prop_oneof![
+        edge().prop_map(Clock::IdleEnd),
+        edge().prop_map(Clock::AbsoluteEnd),
+    ];
+    let at_an_end = ends.prop_map(move |end| vec![Op::Clock(end), refresh(0, How::WELL)]);
+    prop_oneof![
+        20 => op().prop_map(|op| vec![op]),
+        1 => late,
+        1 => at_an_end,
+    ]
+}
+
 /// The shortest way to the tokens.
 const TO_TOKENS: [Op; 4] = [
     Op::Poll(Client::Own, How::WELL),
@@ -156,9 +181,9 @@ const TO_TOKENS: [Op; 4] = [
 
 /// Any operations; half of the lists begin with the way to the tokens.
 fn ops() -> impl Strategy<Value = Vec<Op>> {
-    (any::<bool>(), vec(op(), 1..40)).prop_map(|(has_tokens, ops)| {
+    (any::<bool>(), vec(fragment(), 1..40)).prop_map(|(has_tokens, ops)| {
         let first = if has_tokens { &TO_TOKENS[..] } else { &[] };
-        [first, &ops].concat()
+        [first, &ops.concat()].concat()
     })
 }
 

@@ -21,7 +21,7 @@ const RETENTION: i64 = 300_000;
 pub(crate) const RETRY_WINDOW: i64 = 1500;
 pub(crate) const GRACE: i64 = 30_000;
 pub(crate) const IDLE: i64 = 600_000;
-pub(crate) const ABSOLUTE: i64 = 1_500_000;
+pub(crate) const ABSOLUTE: i64 = 900_000;
 /// A poll so soon after an accepted one is the same, repeated on the way (C20).
 const REPEATED: i64 = 1000;
 const ATTEMPTS: u8 = 3;
