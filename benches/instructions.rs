@@ -75,18 +75,18 @@ macro_rules! operations {
 }
 
 operations! {
-    issue 14_295
-    pending 5_299
-    too_soon 5_376
-    success 6_633
-    refresh 6_633
-    unknown 5_160
-    foreign 5_208
-    malformed 794
-    basic 11_650
-    enter 16_694
-    approve 813
-    client_start 27_177
+    issue 18_308
+    pending 5_539
+    too_soon 5_586
+    success 23_564
+    refresh 37_059
+    unknown 5_269
+    foreign 5_331
+    malformed 957
+    basic 15_746
+    enter 14_454
+    approve 2_132
+    client_start 27_192
     client_pending 1_544
     client_slow_down 1_821
     client_success 10_033
