@@ -16,7 +16,7 @@ use device_flow::server::{
 use stateright::{Model, Property};
 use time::OffsetDateTime;
 
-use crate::model::login::Moment;
+use crate::model::real::Moment;
 use crate::support::{self, NOW};
 
 /// Two guesses at once, then one a minute.
@@ -185,7 +185,15 @@ fn answered(
                 ask.answer(Ok(None));
             }
             Next::Done(end) => return end,
-            next => unreachable!("{next:?} of no session"),
+            next @ (Next::Client(..)
+            | Next::Load(..)
+            | Next::Draw(_)
+            | Next::Insert(..)
+            | Next::Mint(..)
+            | Next::Change(..)
+            | Next::SavePace(..)) => {
+                unreachable!("{next:?} of no session")
+            }
         }
     }
 }

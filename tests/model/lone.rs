@@ -5,15 +5,13 @@
 
 use core::cell::RefCell;
 use core::time::Duration;
-use std::collections::HashMap;
 use std::sync::LazyLock;
 
-use device_flow::server::{Next, Pace, Server, Stored};
-use serde::{Deserialize, Serialize};
+use device_flow::server::{Cause, Next, Server, Session, Stored};
 use stateright::{Model, Property};
 
-use crate::model::login::Moment;
-use crate::support::{self, Codes, Host, NOW, SOURCE};
+use crate::model::real::{Memo, Moment, PaceForm, remembered};
+use crate::support::{self, Codes, Host, NOW};
 
 /// Short, so that all of it is explored: the interval is 5 s, the tolerance 1.25 s at first.
 const LIFETIME: u64 = 60;
@@ -73,87 +71,86 @@ pub(crate) const INTERVAL: &str =
 pub(crate) const OBEDIENT: &str = "5: a poll after the interval that was told is never slowed down";
 pub(crate) const FIXED: &str = "5: a fixed rate is accepted within the cap plus one gap";
 
-/// A pace, in its stored form.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub(crate) struct PaceForm {
-    v: u8,
-    last: i64,
-    interval: u32,
-    widened: bool,
-}
-
-fn form_of(pace: Pace) -> PaceForm {
-    serde_json::from_value(serde_json::to_value(pace).unwrap()).unwrap()
-}
-
 struct Fixture {
     server: Server,
     codes: Codes,
-    stored: Stored,
+    session: Session,
 }
 
 static FIXTURE: LazyLock<Fixture> = LazyLock::new(|| {
     let builder = support::builder().lifetime(Duration::from_secs(LIFETIME));
-    let policy = builder.cap(Duration::from_secs(20)).build().unwrap();
-    let server = support::server_of(policy);
+    let server = support::server_of(builder.cap(Duration::from_secs(20)).build().unwrap());
     let mut host = Host::new([support::cli()]);
     let codes = host.issue(&server, &support::cli(), 1, NOW);
+    let session = host.session(&codes.key).unwrap().clone();
     Fixture {
         server,
-        stored: host.store.load(&codes.key).unwrap().clone(),
         codes,
+        session,
     }
 });
 
-/// The interval of `slow_down`, and the pace to save.
-type Polling = (Option<Moment>, Option<PaceForm>);
-
-thread_local! {
-    static POLLS: RefCell<HashMap<(Option<PaceForm>, Moment), Polling>> = RefCell::default();
+/// What the device is told while nobody decides.
+#[derive(Clone, Copy)]
+struct Told {
+    /// The interval of `slow_down`.
+    slowed_to: Option<Moment>,
+    /// It was the last accepted poll again.
+    is_repeated: bool,
 }
 
-/// A poll: the interval told in `slow_down`, and the pace to save.
+/// A poll with the real exchange: what the device is told, and the pace to save.
 fn poll(pace: Option<PaceForm>, now: Moment) -> Polling {
-    POLLS.with_borrow_mut(|known| {
-        *known
-            .entry((pace, now))
-            .or_insert_with(|| decide(pace, now))
-    })
+    remembered(&POLLS, (pace, now), || decide(pace, now))
+}
+
+type Polling = (Told, Option<PaceForm>);
+
+thread_local! {
+    static POLLS: Memo<(Option<PaceForm>, Moment), Polling> = RefCell::default();
 }
 
 fn decide(pace: Option<PaceForm>, now: Moment) -> Polling {
     let Fixture {
         server,
         codes,
-        stored,
+        session,
     } = &*FIXTURE;
     let stored = Stored {
-        pace: pace.map(|pace| serde_json::from_value(serde_json::to_value(pace).unwrap()).unwrap()),
-        session: stored.session.clone(),
+        pace: pace.map(PaceForm::pace),
+        session: session.clone(),
     };
     let client = support::cli();
     let body = support::poll_body(client.id(), &codes.device_code);
     let now = NOW + time::Duration::milliseconds(now);
-    let mut exchange = server.token(support::post(&body), SOURCE, now);
+    let mut exchange = server.token(support::post(&body), support::SOURCE, now);
     let mut saved = None;
-    loop {
+    let reply = loop {
         match exchange.next() {
             Next::Client(_, ask) => ask.answer(Ok(Some(&client))),
             Next::Load(_, ask) => ask.answer(Ok(Some(&stored))),
-            Next::SavePace(_, pace) => saved = Some(form_of(pace)),
-            Next::Done(reply) => {
-                let body: serde_json::Value =
-                    serde_json::from_str(reply.response().body()).unwrap();
-                let told = match body["error"].as_str().unwrap() {
-                    "authorization_pending" => None,
-                    "slow_down" => Some(body["interval"].as_i64().unwrap() * 1000),
-                    error => unreachable!("{error} while pending"),
-                };
-                return (told, saved);
-            }
-            _ => unreachable!("a pending poll asks for nothing else"),
+            Next::SavePace(_, pace) => saved = Some(PaceForm::of(pace)),
+            Next::Done(reply) => break reply,
+            next @ (Next::Take(..)
+            | Next::LoadByUserKey(..)
+            | Next::Draw(_)
+            | Next::Insert(..)
+            | Next::Mint(..)
+            | Next::Change(..)) => unreachable!("{next:?} while nobody approves"),
         }
-    }
+    };
+    let body: serde_json::Value = serde_json::from_str(reply.response().body()).unwrap();
+    let slowed_to = match body["error"].as_str().unwrap() {
+        "authorization_pending" => None,
+        "slow_down" => Some(body["interval"].as_i64().unwrap() * 1000),
+        error => unreachable!("{error} while pending"),
+    };
+    let is_repeated = reply.cause() == Cause::Repeated;
+    let told = Told {
+        slowed_to,
+        is_repeated,
+    };
+    (told, saved)
 }
 
 impl Lone {
@@ -166,13 +163,24 @@ impl Lone {
 
     fn polled(&self, world: &World, gap: Moment, skew: Moment) -> Vec<(Step, World)> {
         let now = world.now + gap;
-        let (told, save) = poll(world.pace, now + skew);
+        let (
+            Told {
+                slowed_to: told,
+                is_repeated,
+            },
+            save,
+        ) = poll(world.pace, now + skew);
         let mut next = world.clone();
         next.now = now;
         let is_first = world.accepted < 0;
         let obeys = !is_first && gap >= world.told;
         next.must(1, told.is_none() || !obeys && !is_first);
         match told {
+            // C20: what was repeated on the way is not accepted again.
+            None if is_repeated => {
+                let since = now - world.accepted;
+                next.must(2, since < CAP + gap || !matches!(self.rate, Rate::Fixed(_)));
+            }
             None => next.accepted = now,
             Some(interval) => {
                 let since = now - world.accepted;
