@@ -340,9 +340,16 @@ impl Ask<'_, Stored> {
     #[inline(always)]
     pub fn answer(self, stored: Result<Option<&Stored>, Unavailable>) {
         let (fixed, progress) = (self.fixed, self.progress);
+        let is_another = |stored: &Stored| fixed.key.as_ref() != Some(stored.session.key());
         progress.step = match (stored, fixed.task) {
             // C1
             (Err(Unavailable), _) | (Ok(_), Task::DeviceAuthorization(_) | Task::Client) => {
+                progress.unavailable()
+            }
+            // C1, R14: not what was asked for. A load by user key has its own check.
+            (Ok(Some(stored)), Task::Token | Task::Revocation | Task::Decide { .. })
+                if is_another(stored) =>
+            {
                 progress.unavailable()
             }
             (Ok(stored), Task::Token) => match fixed.grant_type {
@@ -520,14 +527,8 @@ impl<'r, T: Finish<'r>> Exchange<'r, T> {
                 },
                 Next::Take(take, ask) => ask.answer(store.take(take).await),
                 Next::Load(key, ask) => {
-                    ask.answer(
-                        store
-                            .load(key)
-                            .await
-                            .as_ref()
-                            .map(Option::as_ref)
-                            .map_err(|&e| e),
-                    );
+                    let stored = store.load(key).await;
+                    ask.answer(stored.as_ref().map(Option::as_ref).map_err(|&e| e));
                 }
                 Next::LoadByUserKey(key, ask) => {
                     let stored = store.load_by_user_key(key).await;
@@ -716,7 +717,8 @@ impl Fixed<'_> {
         }
     }
 
-    fn user_key(&self, step: Step) -> Option<&UserKey> {
+    /// The key under which a step looks for the code that was typed.
+    pub(super) fn user_key(&self, step: Step) -> Option<&UserKey> {
         let typed = self.typed.as_ref()?;
         if step == Step::LoadPrevious {
             typed.previous.as_ref()

@@ -168,8 +168,15 @@ impl<E: core::error::Error> From<E> for GrantRefusal {
     }
 }
 
-impl From<super::host::Unavailable> for GrantRefusal {
-    fn from(_: super::host::Unavailable) -> Self {
-        Self::failed()
+/// What of a granted scope the client may ask for now, where that is less than all of it. Nothing is [`Cause::ConsentGone`].
+pub(super) fn allowed_now(
+    granted: &Scope,
+    allowed: Option<&Scope>,
+) -> Result<Option<Scope>, Cause> {
+    let allowed = allowed.ok_or(Cause::ConsentGone)?;
+    if granted.is_within(allowed) {
+        return Ok(None);
     }
+    let part = allowed.allow(granted.as_str()).ok().flatten();
+    part.map(Some).ok_or(Cause::ConsentGone)
 }

@@ -39,6 +39,12 @@ impl<E: core::error::Error> From<E> for Unavailable {
     }
 }
 
+impl From<Unavailable> for GrantRefusal {
+    fn from(_: Unavailable) -> Self {
+        Self::failed()
+    }
+}
+
 /// What became of an insert.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[must_use = "a session that was not inserted must not be answered"]

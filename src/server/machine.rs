@@ -97,8 +97,6 @@ pub(super) struct Progress {
     pub(super) losses: u8,
     /// How often codes were drawn again.
     pub(super) redraws: u8,
-    /// Whether the quota of refreshes was taken from.
-    pub(super) is_metered: bool,
     pub(super) pace: Option<Pace>,
     pub(super) own: Own,
     /// What the client asks for, or may ask for at a refresh. A poll looks at that only once the session is approved:
@@ -169,7 +167,6 @@ impl Progress {
         number: 0,
         losses: 0,
         redraws: 0,
-        is_metered: false,
         pace: None,
         own: Own::Nothing,
         scope: None,

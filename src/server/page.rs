@@ -238,11 +238,7 @@ pub(super) fn found(fixed: &Fixed<'_>, progress: &mut Progress, stored: Option<&
     // An index may still name a session whose code was redeemed.
     let session = stored.map(|stored| &stored.session);
     let session = session.filter(|session| session.user_key().is_some());
-    let asked = if progress.step == Step::LoadPrevious {
-        typed.previous.as_ref()
-    } else {
-        Some(&typed.current)
-    };
+    let asked = fixed.user_key(progress.step);
     if session.is_some_and(|session| session.user_key() != asked) {
         return progress.unavailable(); // not what was asked for
     }
@@ -322,9 +318,6 @@ pub(super) fn decide(
     let Some(Stored { session, .. }) = stored else {
         return progress.refuse(PageError::Expired);
     };
-    if fixed.key.as_ref() != Some(session.key()) {
-        return progress.unavailable();
-    }
     // U5: nobody but the claimant.
     if session.claimant() != Some(user) {
         return progress.refuse(PageError::NotYours);
@@ -374,13 +367,10 @@ fn approve(fixed: &Fixed<'_>, session: &Session, consent: &Consent, now: Timesta
             ))
         }
         // The same decision again, whatever the order of its tokens.
-        State::Approved(approval)
-            if scope.is_within(&approval.scope) && approval.scope.is_within(scope) =>
-        {
-            Ok(None)
-        }
-        State::Active(login)
-            if scope.is_within(&login.approval.scope) && login.approval.scope.is_within(scope) =>
+        State::Approved(_) | State::Active(_)
+            if session
+                .granted()
+                .is_some_and(|granted| scope.is_within(granted) && granted.is_within(scope)) =>
         {
             Ok(None)
         }

@@ -8,11 +8,12 @@
 use alloc::sync::Arc;
 
 use super::client::Client;
+use super::grant::allowed_now;
 use super::machine::{Fixed, Prepared, Progress, Step};
 use super::pace::{self, Pace};
+use super::refresh;
 use super::reply::Cause;
 use super::session::{Approval, Login, Session, State, Status, Stored};
-use crate::scope::Scope;
 use crate::time::Timestamp;
 
 /// Decides on what the store has for the device code.
@@ -25,9 +26,6 @@ pub(super) fn decide(fixed: &Fixed<'_>, progress: &mut Progress, stored: Option<
     let Some(Stored { pace, session }) = stored else {
         return progress.end(Cause::UnknownCode); // C2
     };
-    if fixed.key.as_ref() != Some(session.key()) {
-        return progress.unavailable(); // C1: not what was asked for
-    }
     if !fixed.owns(session, progress) {
         return progress.end(Cause::ForeignClient); // C3
     }
@@ -64,8 +62,7 @@ fn used(
     if since < fixed.policy.retry_window {
         return progress.end(Cause::Duplicate);
     }
-    let ended = session.ended(&login.approval, now, fixed.policy.retention);
-    progress.change(session, ended, Cause::Replay)
+    refresh::end_login(fixed, progress, session, login, Cause::Replay)
 }
 
 /// A poll while nobody has decided (C9 to C13, C20).
@@ -118,31 +115,16 @@ pub(super) fn grant(fixed: &Fixed<'_>, progress: &mut Progress, client: &Client)
         return progress.unavailable();
     };
     let Ok(scope) = allowed_now(approved, Some(&client.allowed)) else {
-        return super::refresh::end_instead(fixed, progress, &prepared, Cause::ConsentGone); // C15
+        return refresh::end_instead(fixed, progress, &prepared, Cause::ConsentGone); // C15
     };
     let granted = scope.as_ref().unwrap_or(approved);
-    let refresh = &fixed.policy.refresh;
-    let is_refreshable = refresh
-        .as_ref()
-        .is_some_and(|refresh| granted.contains(&refresh.scope));
+    let policy = fixed.policy.refresh.as_ref();
+    let is_refreshable = policy.is_some_and(|policy| granted.contains(&policy.scope));
     prepared.scope = scope;
     progress.prepared = Some(prepared);
     if is_refreshable {
-        super::refresh::draw(fixed, progress)
+        refresh::draw(fixed, progress)
     } else {
         Step::Mint
     }
-}
-
-/// What of a granted scope the client may ask for now, where that is less than all of it. Nothing is [`Cause::ConsentGone`].
-pub(super) fn allowed_now(
-    granted: &Scope,
-    allowed: Option<&Scope>,
-) -> Result<Option<Scope>, Cause> {
-    let allowed = allowed.ok_or(Cause::ConsentGone)?;
-    if granted.is_within(allowed) {
-        return Ok(None);
-    }
-    let part = allowed.allow(granted.as_str()).ok().flatten();
-    part.map(Some).ok_or(Cause::ConsentGone)
 }

@@ -8,13 +8,11 @@
 //! 3. Any other secret that this server has made was used before: the login ends.
 
 use alloc::sync::Arc;
-use core::mem;
 use core::time::Duration;
 
-use super::grant::Grant;
+use super::grant::{Grant, allowed_now};
 use super::keys::{RefreshSecret, RefreshToken};
 use super::machine::{Fixed, Prepared, Progress, Quota, Step};
-use super::poll::allowed_now;
 use super::reply::{Cause, Own};
 use super::session::{Login, Rotation, Session, State, Status, Stored};
 use crate::code::Entropy;
@@ -27,9 +25,6 @@ pub(super) fn decide(fixed: &Fixed<'_>, progress: &mut Progress, stored: Option<
     let Some(Stored { session, .. }) = stored else {
         return progress.end(Cause::UnknownRefreshToken); // R2
     };
-    if fixed.key.as_ref() != Some(session.key()) {
-        return progress.unavailable(); // R14: not what was asked for
-    }
     if !fixed.owns(session, progress) {
         return progress.end(Cause::ForeignClient); // R3
     }
@@ -37,22 +32,21 @@ pub(super) fn decide(fixed: &Fixed<'_>, progress: &mut Progress, stored: Option<
         return progress.end(Cause::Ended); // R4
     };
     let now = Timestamp::from(fixed.now);
-    let ended = || session.ended(&login.approval, now, fixed.policy.retention);
     // Also where a clock went back behind the last rotation, and the absolute end has been shortened since.
     if now.max(refresh.rotated_at) >= refresh.until.min(absolute_end(fixed, login)) {
-        return progress.change(session, ended(), Cause::LoginExpired); // R5
+        return end_login(fixed, progress, session, login, Cause::LoginExpired); // R5
     }
     let Some(rotated) = rotate(fixed, refresh, now) else {
         if progress.losses > 0 && progress.cause != Cause::Reuse {
             return progress.end(Cause::Contended); // R13: losing a race is no reuse
         }
-        return progress.change(session, ended(), Cause::Reuse); // R6, R8
+        return end_login(fixed, progress, session, login, Cause::Reuse); // R6, R8
     };
     let scope = match scope(fixed, &login.approval.scope, progress.scope.as_ref()) {
         Ok(scope) => scope,
         // R11
         Err(Cause::ConsentGone) => {
-            return progress.change(session, ended(), Cause::ConsentGone);
+            return end_login(fixed, progress, session, login, Cause::ConsentGone);
         }
         Err(cause) => return progress.end(cause), // R9
     };
@@ -66,8 +60,8 @@ pub(super) fn decide(fixed: &Fixed<'_>, progress: &mut Progress, stored: Option<
     let mut prepared = Prepared::new(Status::Active, next);
     prepared.scope = scope;
     progress.prepared = Some(prepared);
-    if mem::replace(&mut progress.is_metered, true) {
-        draw(fixed, progress)
+    if progress.secret.is_some() {
+        draw(fixed, progress) // again, after a write that was lost: the quota was taken from before
     } else {
         Step::Take(Quota::Refresh)
     }
@@ -167,6 +161,19 @@ pub(super) fn tokens(
     Own::Body(tokens.body(grant.scope().as_str(), refresh))
 }
 
+/// Ends a login, for this cause.
+pub(super) fn end_login(
+    fixed: &Fixed<'_>,
+    progress: &mut Progress,
+    session: &Session,
+    login: &Login,
+    cause: Cause,
+) -> Step {
+    let now = Timestamp::from(fixed.now);
+    let ended = session.ended(&login.approval, now, fixed.policy.retention);
+    progress.change(session, ended, cause)
+}
+
 /// Ends the login that was about to be granted, because its subject or its consent is gone (C15, R11).
 pub(super) fn end_instead(
     fixed: &Fixed<'_>,
@@ -233,18 +240,11 @@ pub(super) fn revoke(fixed: &Fixed<'_>, progress: &mut Progress, stored: Option<
     let Some(Stored { session, .. }) = stored else {
         return progress.end(Cause::NothingToRevoke);
     };
-    if fixed.key.as_ref() != Some(session.key()) {
-        return progress.unavailable();
-    }
     if !fixed.owns(session, progress) {
         return progress.end(Cause::NothingToRevoke);
     }
     match active(session) {
-        Some((login, _)) => {
-            let now = Timestamp::from(fixed.now);
-            let ended = session.ended(&login.approval, now, fixed.policy.retention);
-            progress.change(session, ended, Cause::Revoked)
-        }
+        Some((login, _)) => end_login(fixed, progress, session, login, Cause::Revoked),
         None => progress.end(Cause::NothingToRevoke),
     }
 }
