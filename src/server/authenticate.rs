@@ -145,6 +145,37 @@ impl fmt::Debug for Claim<'_> {
     }
 }
 
+/// A client that was authenticated at an endpoint of the host's own, and the parameters of its request.
+pub struct Authenticated<'r> {
+    pub(super) form: Form<'r>,
+    pub(super) client_id: Box<str>,
+}
+
+impl<'r> Authenticated<'r> {
+    /// Returns the id of the client.
+    pub const fn client_id(&self) -> &str {
+        &self.client_id
+    }
+
+    /// Returns the value of a parameter. `None` if it is absent or empty. The first of those that may repeat.
+    pub fn parameter(&self, name: &str) -> Option<Cow<'r, str>> {
+        self.form.parameter(name)
+    }
+
+    /// Returns the values of a parameter that may repeat, `resource` for example, without empty ones.
+    pub fn parameters(&self, name: &str) -> impl Iterator<Item = Cow<'r, str>> {
+        self.form.parameters(name)
+    }
+}
+
+impl fmt::Debug for Authenticated<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Authenticated")
+            .field("client_id", &self.client_id)
+            .finish_non_exhaustive()
+    }
+}
+
 impl Credentials {
     /// Those of a request that was not read.
     pub(super) const NONE: Self = Self {

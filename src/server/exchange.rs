@@ -3,215 +3,30 @@
 //! Rules:
 //! 1. A question borrows the exchange and takes its own kind of answer. What was not answered is asked again.
 //! 2. The first [`Exchange::next`] reads the request, in place. Until then an exchange has looked at nothing.
-//! 3. The order of the questions is here and nowhere else: quotas before look-ups, minting before the guarded write, the
-//!    response after it.
 
 use core::fmt;
 use core::marker::PhantomData;
 use core::pin::pin;
 use core::task::{Context, Poll, Waker};
 
-use alloc::borrow::Cow;
 use alloc::boxed::Box;
 use core::borrow::Borrow as _;
 
-use time::OffsetDateTime;
-
-use super::authenticate::{Claim, Credentials, Found};
+use super::authenticate::{Authenticated, Claim, Found};
 use super::client::Client;
 use super::grant::{Grant, GrantRefusal};
 use super::host::{Host, Inserted, Store, Unavailable, Write};
-use super::keys::ServerKeys;
 use super::machine::{Fixed, Prepared, Progress, Quota, Step, Task};
 use super::pace::Pace;
-use super::page::{self, Consent, Deed, PageError, Review};
-use super::policy::Policy;
+use super::page::{self, PageError, Review};
 use super::rate_limit::{RateLimited, Take};
 use super::reply::{Cause, INVALID_GRANT, INVALID_REFRESH, Reply};
-use super::request::{Form, GrantType, Request};
+use super::request::GrantType;
 use super::session::{Change, Session, Stored};
-use super::subject::Subject;
 use super::{issue, poll, refresh};
 use crate::code::Entropy;
-use crate::digest::{Digest, QuotaKey, SessionKey, UserKey};
+use crate::digest::{SessionKey, UserKey};
 use crate::wire::tokens::Tokens;
-
-/// The server half: a policy and the secret keys. Make it once and share it between all requests.
-///
-/// Each method makes an [`Exchange`] for one request or for one action of a user. `source` is where a request comes from, an
-/// address for example: quotas are counted by it. `now` is a reading of the wall clock.
-#[derive(Debug)]
-pub struct Server {
-    policy: Policy,
-    keys: ServerKeys,
-}
-
-impl Server {
-    /// Makes a server of this policy with these keys.
-    pub const fn new(policy: Policy, keys: ServerKeys) -> Self {
-        Self { policy, keys }
-    }
-
-    /// Returns the policy.
-    pub const fn policy(&self) -> &Policy {
-        &self.policy
-    }
-
-    /// Serves the token endpoint: polls with a device code ([RFC 8628, section 3.4]) and refreshes ([RFC 6749, section 6]).
-    ///
-    /// Any other grant is refused with [`Cause::GrantTypeUnsupported`]. A host that serves one looks for that cause, and then
-    /// answers the request itself with [`Server::client`].
-    ///
-    /// [RFC 8628, section 3.4]: https://www.rfc-editor.org/rfc/rfc8628#section-3.4
-    /// [RFC 6749, section 6]: https://www.rfc-editor.org/rfc/rfc6749#section-6
-    #[inline(always)]
-    pub fn token<'r>(
-        &'r self,
-        request: Request<'r>,
-        source: &'r str,
-        now: OffsetDateTime,
-    ) -> Exchange<'r, Reply> {
-        self.exchange(Task::Token, request, source, None, now)
-    }
-
-    /// Serves the device authorization endpoint ([RFC 8628, section 3.1]). `shown` says where the request came from,
-    /// as far as the host knows: an address, a place, a user agent. It is kept for the user who decides, and shown in the
-    /// [`Review`]. It is cut at 256 bytes; control and format characters are replaced, because some of them change the order of
-    /// what is read.
-    ///
-    /// [RFC 8628, section 3.1]: https://www.rfc-editor.org/rfc/rfc8628#section-3.1
-    #[inline(always)]
-    pub fn device_authorization<'r>(
-        &'r self,
-        request: Request<'r>,
-        source: &'r str,
-        shown: Option<&'r str>,
-        now: OffsetDateTime,
-    ) -> Exchange<'r, Reply> {
-        self.exchange(Task::DeviceAuthorization(shown), request, source, None, now)
-    }
-
-    /// Serves the revocation endpoint ([RFC 7009, section 2]). Revoking a refresh token ends the login. It is answered 200
-    /// whatever the token was.
-    ///
-    /// [RFC 7009, section 2]: https://www.rfc-editor.org/rfc/rfc7009#section-2
-    pub fn revocation<'r>(
-        &'r self,
-        request: Request<'r>,
-        source: &'r str,
-        now: OffsetDateTime,
-    ) -> Exchange<'r, Reply> {
-        self.exchange(Task::Revocation, request, source, None, now)
-    }
-
-    /// Authenticates the client of a grant or an endpoint of the host's own, by the same rules and quotas. What the client may do
-    /// there is the host's to say. The exchange ends in the client and its parameters, or in the reply to send.
-    pub fn client<'r>(
-        &'r self,
-        request: Request<'r>,
-        source: &'r str,
-        now: OffsetDateTime,
-    ) -> Exchange<'r, Result<Authenticated<'r>, Reply>> {
-        self.exchange(Task::Client, request, source, None, now)
-    }
-
-    /// Enters the code that a signed-in user typed and submitted with a POST. It ends in what the user is to be shown before
-    /// deciding. The session is then claimed: only this user can decide.
-    ///
-    /// Each entry takes a guess from the quota of this user. If `source` is not empty, it takes one from the quota of the source,
-    /// too. **Leave it empty where many users have the same source**, or they lock each other out.
-    pub fn enter<'r>(
-        &'r self,
-        typed: &'r str,
-        user: &'r Subject,
-        source: &'r str,
-        now: OffsetDateTime,
-    ) -> Exchange<'r, Result<Review, PageError>> {
-        let task = Task::Enter { typed, user };
-        self.exchange(task, Request::NONE, source, None, now)
-    }
-
-    /// Approves the session of a [`Review`]. The exchange ends in the approved session. Approving the same again succeeds.
-    pub fn approve<'r>(
-        &'r self,
-        session: &SessionKey,
-        user: &'r Subject,
-        consent: &'r Consent,
-        now: OffsetDateTime,
-    ) -> Exchange<'r, Result<Session, PageError>> {
-        self.decide(session, user, Deed::Approve(consent), now)
-    }
-
-    /// Denies the session of a [`Review`], for good. Denying again succeeds.
-    pub fn deny<'r>(
-        &'r self,
-        session: &SessionKey,
-        user: &'r Subject,
-        now: OffsetDateTime,
-    ) -> Exchange<'r, Result<Session, PageError>> {
-        self.decide(session, user, Deed::Deny, now)
-    }
-
-    /// Takes an approval back: before the device has its tokens, or later, which ends the login. Withdrawing again succeeds.
-    pub fn withdraw<'r>(
-        &'r self,
-        session: &SessionKey,
-        user: &'r Subject,
-        now: OffsetDateTime,
-    ) -> Exchange<'r, Result<Session, PageError>> {
-        self.decide(session, user, Deed::Withdraw, now)
-    }
-
-    /// Gives the session of a [`Review`] back unclaimed, so that the same person can enter the code with another account.
-    pub fn release<'r>(
-        &'r self,
-        session: &SessionKey,
-        user: &'r Subject,
-        now: OffsetDateTime,
-    ) -> Exchange<'r, Result<Session, PageError>> {
-        self.decide(session, user, Deed::Release, now)
-    }
-
-    fn decide<'r>(
-        &'r self,
-        session: &SessionKey,
-        user: &'r Subject,
-        deed: Deed<'r>,
-        now: OffsetDateTime,
-    ) -> Exchange<'r, Result<Session, PageError>> {
-        let task = Task::Decide { user, deed };
-        self.exchange(task, Request::NONE, "", Some(*session), now)
-    }
-
-    #[inline(always)]
-    const fn exchange<'r, T>(
-        &'r self,
-        task: Task<'r>,
-        request: Request<'r>,
-        source: &'r str,
-        key: Option<SessionKey>,
-        now: OffsetDateTime,
-    ) -> Exchange<'r, T> {
-        Exchange {
-            fixed: Fixed {
-                policy: &self.policy,
-                keys: &self.keys,
-                now,
-                task,
-                source,
-                form: Form::new(request),
-                credentials: Credentials::NONE,
-                key,
-                presented: None,
-                typed: None,
-                grant_type: GrantType::DeviceCode,
-            },
-            prepared: None,
-            progress: Progress::START,
-            ends_in: PhantomData,
-        }
-    }
-}
 
 /// One request, or one action of a user, on its way to a `T`: a [`Reply`], a [`Review`], a decided [`Session`].
 ///
@@ -428,6 +243,18 @@ impl Ask<'_, Tokens<'_>> {
     }
 }
 
+impl<'r, T> Exchange<'r, T> {
+    #[inline(always)]
+    pub(super) const fn new(fixed: Fixed<'r>) -> Self {
+        Self {
+            fixed,
+            prepared: None,
+            progress: Progress::START,
+            ends_in: PhantomData,
+        }
+    }
+}
+
 impl<'r, T: Finish<'r>> Exchange<'r, T> {
     /// Returns what the exchange needs next.
     #[expect(
@@ -574,198 +401,6 @@ impl<'x, A> Ask<'x, A> {
     }
 }
 
-impl Fixed<'_> {
-    /// Reads the request, and says what is needed first.
-    #[inline(always)]
-    fn begin(&mut self, progress: &mut Progress) -> Step {
-        match self.read() {
-            Ok(step) => step,
-            Err(cause) => progress.end(cause),
-        }
-    }
-
-    #[inline(always)]
-    fn read(&mut self) -> Result<Step, Cause> {
-        match self.task {
-            Task::Token => {
-                self.form.read(self.policy)?;
-                self.grant_type = self.form.grant_type()?;
-                match self.grant_type {
-                    GrantType::DeviceCode => {
-                        self.credentials.read(&self.form)?;
-                        let code = self.form.device_code();
-                        let code = code.ok_or(Cause::DeviceCodeMissing)?;
-                        // Digested before the client is looked up: a processor does both at once.
-                        self.key = session_key(code, self.form.is_plain());
-                    }
-                    GrantType::RefreshToken => self.read_refresh()?,
-                }
-            }
-            Task::DeviceAuthorization(_) | Task::Client => {
-                self.form.read(self.policy)?;
-                self.credentials.read(&self.form)?;
-            }
-            Task::Revocation => {
-                self.form.read(self.policy)?;
-                self.credentials.read(&self.form)?;
-                self.read_token("token", Cause::TokenMissing)?;
-            }
-            Task::Enter { typed, .. } => {
-                self.typed = page::read(self, typed);
-                return Ok(Step::Take(Quota::GuessByUser));
-            }
-            Task::Decide { .. } => return Ok(Step::Load),
-        }
-        if self.credentials.has_secret() {
-            Ok(Step::Take(Quota::LookAtSecrets))
-        } else {
-            Ok(Step::Client)
-        }
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn read_refresh(&mut self) -> Result<(), Cause> {
-        if self.policy.refresh.is_none() {
-            return Err(Cause::GrantTypeUnsupported);
-        }
-        self.credentials.read(&self.form)?;
-        self.read_token("refresh_token", Cause::RefreshTokenMissing)
-    }
-
-    /// What follows once the client is known.
-    #[inline(always)]
-    fn authenticated(&self, progress: &mut Progress, client: &Client) -> Step {
-        if matches!(self.task, Task::Client) {
-            progress.client_id = Some(client.id.clone());
-            return progress.end(Cause::StoreFailed);
-        }
-        if !client.device_grant {
-            return progress.end(Cause::GrantNotAllowed); // B9
-        }
-        if matches!(self.task, Task::DeviceAuthorization(_)) {
-            return issue::ask(self, progress, client);
-        }
-        if self.credentials.client_id_is_absent(&self.form) {
-            progress.client_id = Some(client.id.clone());
-        }
-        if self.grant_type == GrantType::RefreshToken {
-            progress.scope = Some(client.allowed.clone());
-        }
-        match (&self.key, self.task, self.grant_type) {
-            (Some(_), _, _) => Step::Load,
-            (None, Task::Revocation, _) => progress.end(Cause::NothingToRevoke), // R16
-            (None, _, GrantType::RefreshToken) => progress.end(Cause::MalformedRefreshToken), // R2
-            (None, _, GrantType::DeviceCode) => progress.end(Cause::MalformedCode), // A17
-        }
-    }
-
-    /// A client that was refused. A wrong secret of a client that exists is counted.
-    #[cold]
-    fn refuse_client(&self, progress: &mut Progress, cause: Cause) -> Step {
-        let is_guess = matches!(cause, Cause::WrongSecret | Cause::HostRefused);
-        progress.cause = cause;
-        if is_guess && self.credentials.has_secret() {
-            Step::Take(Quota::Secret)
-        } else {
-            Step::Done
-        }
-    }
-
-    /// The operation on a quota that is asked for.
-    #[cold]
-    fn quota(&self, progress: &Progress, quota: Quota) -> Option<Take> {
-        let (policy, now) = (self.policy, self.now);
-        Some(match quota {
-            Quota::LookAtSecrets => policy.secret_limit().look(self.secrets(), now),
-            Quota::Secret => policy.secret_limit().take(self.secrets(), now),
-            Quota::Issuing => {
-                let client_id = progress.client_id.as_deref()?;
-                let source = if progress.is_by_source {
-                    self.source
-                } else {
-                    ""
-                };
-                let key = QuotaKey::issuing(client_id, source);
-                policy.issuing_limit().take(key, now)
-            }
-            Quota::Refresh => {
-                let limit = policy.refresh.as_ref()?.limit;
-                limit.take(QuotaKey::refreshes(self.key.as_ref()?), now)
-            }
-            Quota::GuessByUser => {
-                let Task::Enter { user, .. } = self.task else {
-                    return None;
-                };
-                policy.guess_limit().take(QuotaKey::guesses(user), now)
-            }
-            Quota::GuessBySource => {
-                let key = QuotaKey::guesses_from(self.source);
-                policy.guess_limit().take(key, now)
-            }
-        })
-    }
-
-    /// What follows a quota that had something left.
-    fn taken(&self, progress: &mut Progress, quota: Quota) -> Step {
-        match quota {
-            Quota::LookAtSecrets => Step::Client,
-            Quota::Secret => Step::Done,
-            Quota::Issuing => Step::Draw,
-            Quota::Refresh => refresh::draw(self, progress),
-            Quota::GuessByUser | Quota::GuessBySource => page::guessed(self, progress),
-        }
-    }
-
-    /// The key under which a step looks for the code that was typed.
-    pub(super) fn user_key(&self, step: Step) -> Option<&UserKey> {
-        let typed = self.typed.as_ref()?;
-        if step == Step::LoadPrevious {
-            typed.previous.as_ref()
-        } else {
-            Some(&typed.current)
-        }
-    }
-}
-
-impl Progress {
-    /// What follows a quota that is spent.
-    fn limited(&mut self, quota: Quota, limited: RateLimited) -> Step {
-        self.number = limited.seconds();
-        self.trouble = Some(PageError::RateLimited(limited)); // U1
-        self.end(match quota {
-            Quota::LookAtSecrets | Quota::Secret => Cause::SecretQuotaSpent, // B1
-            Quota::Refresh => Cause::RefreshQuotaSpent,
-            Quota::Issuing | Quota::GuessByUser | Quota::GuessBySource => Cause::IssuingQuotaSpent, // D2
-        })
-    }
-
-    /// What follows a guarded write.
-    #[inline]
-    fn written(&mut self, task: &Task<'_>, written: Result<Write, Unavailable>) -> Step {
-        match written {
-            Ok(Write::Committed) => Step::Done,
-            Ok(Write::Conflict) => self.lost(task),
-            // C19: it may be done or not. What is stored decides the next request.
-            Err(Unavailable) => {
-                self.trouble = Some(PageError::Unavailable);
-                self.end(Cause::OutcomeUnknown)
-            }
-        }
-    }
-}
-
-/// The key of a device code. `None` for one of a length that no code has (A17).
-#[inline(always)]
-fn session_key(code: crate::wire::form::Raw<'_>, is_plain: bool) -> Option<SessionKey> {
-    if is_plain {
-        return Some(SessionKey(Digest::of_code(code.0.try_into().ok()?)));
-    }
-    let code = code.text()?;
-    let code = code.as_bytes().try_into().ok()?;
-    Some(SessionKey(Digest::of_code(code)))
-}
-
 /// What an exchange ends in. Only this crate can implement it.
 pub trait Finish<'r>: Sized {
     #[doc(hidden)]
@@ -815,37 +450,6 @@ impl<'r> Finish<'r> for Result<Session, PageError> {
     }
 }
 
-/// A client that was authenticated at an endpoint of the host's own, and the parameters of its request.
-pub struct Authenticated<'r> {
-    form: Form<'r>,
-    client_id: Box<str>,
-}
-
-impl<'r> Authenticated<'r> {
-    /// Returns the id of the client.
-    pub const fn client_id(&self) -> &str {
-        &self.client_id
-    }
-
-    /// Returns the value of a parameter. `None` if it is absent or empty. The first of those that may repeat.
-    pub fn parameter(&self, name: &str) -> Option<Cow<'r, str>> {
-        self.form.parameter(name)
-    }
-
-    /// Returns the values of a parameter that may repeat, `resource` for example, without empty ones.
-    pub fn parameters(&self, name: &str) -> impl Iterator<Item = Cow<'r, str>> {
-        self.form.parameters(name)
-    }
-}
-
-impl fmt::Debug for Authenticated<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Authenticated")
-            .field("client_id", &self.client_id)
-            .finish_non_exhaustive()
-    }
-}
-
 impl<T> fmt::Debug for Exchange<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Exchange")
@@ -876,81 +480,3 @@ impl<A> fmt::Debug for Ask<'_, A> {
         f.write_str("Ask")
     }
 }
-
-// What must not compile, beside what does, so that each fails for its own reason.
-
-/// The right way: it compiles.
-///
-/// ```
-/// # use device_flow::server::{Exchange, Next, Reply, Unavailable};
-/// fn host(mut exchange: Exchange<'_, Reply>) {
-///     if let Next::Load(_, ask) = exchange.next() {
-///         ask.answer(Ok(None));
-///     }
-///     let _ = exchange.next();
-/// }
-/// ```
-///
-/// A wrong answer: a load is not answered with what a write says.
-///
-/// ```compile_fail,E0308
-/// # use device_flow::server::{Exchange, Next, Reply, Write};
-/// fn host(mut exchange: Exchange<'_, Reply>) {
-///     if let Next::Load(_, ask) = exchange.next() {
-///         ask.answer(Ok(Write::Committed));
-///     }
-/// }
-/// ```
-///
-/// Two answers.
-///
-/// ```compile_fail,E0382
-/// # use device_flow::server::{Exchange, Next, Reply};
-/// fn host(mut exchange: Exchange<'_, Reply>) {
-///     if let Next::Load(_, ask) = exchange.next() {
-///         ask.answer(Ok(None));
-///         ask.answer(Ok(None));
-///     }
-/// }
-/// ```
-///
-/// Two questions at once.
-///
-/// ```compile_fail,E0499
-/// # use device_flow::server::{Exchange, Next, Reply};
-/// fn host(mut exchange: Exchange<'_, Reply>) {
-///     let first = exchange.next();
-///     let second = exchange.next();
-///     drop((first, second));
-/// }
-/// ```
-///
-/// An ask kept for later, while the exchange goes on.
-///
-/// ```compile_fail,E0499
-/// # use device_flow::server::{Exchange, Next, Reply};
-/// fn host(mut exchange: Exchange<'_, Reply>) {
-///     let mut kept = None;
-///     if let Next::Load(_, ask) = exchange.next() {
-///         kept = Some(ask);
-///     }
-///     let _ = exchange.next();
-///     if let Some(ask) = kept {
-///         ask.answer(Ok(None));
-///     }
-/// }
-/// ```
-///
-/// An ask that outlives its exchange.
-///
-/// ```compile_fail,E0515
-/// # use device_flow::server::{Ask, Exchange, Next, Reply, Stored};
-/// fn keep<'x>(mut exchange: Exchange<'x, Reply>) -> Option<Ask<'x, Stored>> {
-///     match exchange.next() {
-///         Next::Load(_, ask) => Some(ask),
-///         _ => None,
-///     }
-/// }
-/// ```
-#[cfg(doctest)]
-struct WhatMustNotCompile;

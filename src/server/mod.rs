@@ -154,12 +154,16 @@
 
 mod authenticate;
 mod client;
+mod endpoints;
 mod exchange;
 mod grant;
 mod host;
 mod issue;
 mod keys;
 mod machine;
+#[cfg(doctest)]
+mod misuse;
+mod order;
 mod pace;
 mod page;
 mod policy;
@@ -172,9 +176,10 @@ mod request;
 mod session;
 mod subject;
 
-pub use authenticate::{Claim, Found};
+pub use authenticate::{Authenticated, Claim, Found};
 pub use client::{Client, ClientAuthMethod};
-pub use exchange::{Ask, Authenticated, Exchange, Finish, Next, Server};
+pub use endpoints::Server;
+pub use exchange::{Ask, Exchange, Finish, Next};
 pub use grant::{Grant, GrantRefusal};
 pub use host::{Host, Inserted, Store, Unavailable, Write};
 pub use keys::ServerKeys;

@@ -43,9 +43,12 @@ pub struct Policy {
     /// The bodies of `slow_down`, one for each interval that this policy comes to.
     slow_downs: Vec<Arc<SlowDown>>,
     pub(super) user_code: UserCodeShape,
-    guesses: RateLimit,
-    issuing: RateLimit,
-    secrets: RateLimit,
+    /// How often one user, or one source, may enter a code.
+    pub(super) guesses: RateLimit,
+    /// How often one client, from one source if it is public, may ask for codes.
+    pub(super) issuing: RateLimit,
+    /// How many wrong secrets one client may present from one source.
+    pub(super) secrets: RateLimit,
     /// What stands between the user code and the end of a device authorization response.
     pub(super) after_code: String,
     /// The same from a second copy of the code on, where the policy has `verification_uri_complete` on.
@@ -131,21 +134,6 @@ impl Policy {
     /// Returns whether responses carry `verification_uri_complete`. **If not, the page must ignore a code in its URL.**
     pub const fn has_verification_uri_complete(&self) -> bool {
         self.after_complete.is_some()
-    }
-
-    /// Returns how often one user, or one source, may enter a code.
-    pub(super) const fn guess_limit(&self) -> RateLimit {
-        self.guesses
-    }
-
-    /// How often one client, from one source if it is public, may ask for codes.
-    pub(super) const fn issuing_limit(&self) -> RateLimit {
-        self.issuing
-    }
-
-    /// How many wrong secrets one client may present from one source.
-    pub(super) const fn secret_limit(&self) -> RateLimit {
-        self.secrets
     }
 
     /// The body of `slow_down` with `interval`, which may also be one of an earlier policy.

@@ -1,0 +1,189 @@
+//! The endpoints and the actions of the verification page: each is a method that makes an exchange.
+
+use time::OffsetDateTime;
+
+use super::authenticate::{Authenticated, Credentials};
+use super::exchange::Exchange;
+use super::keys::ServerKeys;
+use super::machine::{Fixed, Task};
+use super::page::{Consent, Deed, PageError, Review};
+use super::policy::Policy;
+use super::reply::Reply;
+use super::request::{Form, GrantType, Request};
+use super::session::Session;
+use super::subject::Subject;
+use crate::digest::SessionKey;
+
+/// The server half: a policy and the secret keys. Make it once and share it between all requests.
+///
+/// Each method makes an [`Exchange`] for one request or for one action of a user. `source` is where a request comes from, an
+/// address for example: quotas are counted by it. `now` is a reading of the wall clock.
+#[derive(Debug)]
+pub struct Server {
+    policy: Policy,
+    keys: ServerKeys,
+}
+
+impl Server {
+    /// Makes a server of this policy with these keys.
+    pub const fn new(policy: Policy, keys: ServerKeys) -> Self {
+        Self { policy, keys }
+    }
+
+    /// Returns the policy.
+    pub const fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
+    /// Serves the token endpoint: polls with a device code ([RFC 8628, section 3.4]) and refreshes ([RFC 6749, section 6]).
+    ///
+    /// Any other grant is refused with [`Cause::GrantTypeUnsupported`]. A host that serves one looks for that cause, and then
+    /// answers the request itself with [`Server::client`].
+    ///
+    /// [`Cause::GrantTypeUnsupported`]: super::Cause::GrantTypeUnsupported
+    /// [RFC 8628, section 3.4]: https://www.rfc-editor.org/rfc/rfc8628#section-3.4
+    /// [RFC 6749, section 6]: https://www.rfc-editor.org/rfc/rfc6749#section-6
+    #[inline(always)]
+    pub fn token<'r>(
+        &'r self,
+        request: Request<'r>,
+        source: &'r str,
+        now: OffsetDateTime,
+    ) -> Exchange<'r, Reply> {
+        self.exchange(Task::Token, request, source, None, now)
+    }
+
+    /// Serves the device authorization endpoint ([RFC 8628, section 3.1]). `shown` says where the request came from,
+    /// as far as the host knows: an address, a place, a user agent. It is kept for the user who decides, and shown in the
+    /// [`Review`]. It is cut at 256 bytes; control and format characters are replaced, because some of them change the order of
+    /// what is read.
+    ///
+    /// [RFC 8628, section 3.1]: https://www.rfc-editor.org/rfc/rfc8628#section-3.1
+    #[inline(always)]
+    pub fn device_authorization<'r>(
+        &'r self,
+        request: Request<'r>,
+        source: &'r str,
+        shown: Option<&'r str>,
+        now: OffsetDateTime,
+    ) -> Exchange<'r, Reply> {
+        self.exchange(Task::DeviceAuthorization(shown), request, source, None, now)
+    }
+
+    /// Serves the revocation endpoint ([RFC 7009, section 2]). Revoking a refresh token ends the login. It is answered 200
+    /// whatever the token was.
+    ///
+    /// [RFC 7009, section 2]: https://www.rfc-editor.org/rfc/rfc7009#section-2
+    pub fn revocation<'r>(
+        &'r self,
+        request: Request<'r>,
+        source: &'r str,
+        now: OffsetDateTime,
+    ) -> Exchange<'r, Reply> {
+        self.exchange(Task::Revocation, request, source, None, now)
+    }
+
+    /// Authenticates the client of a grant or an endpoint of the host's own, by the same rules and quotas. What the client may do
+    /// there is the host's to say. The exchange ends in the client and its parameters, or in the reply to send.
+    pub fn client<'r>(
+        &'r self,
+        request: Request<'r>,
+        source: &'r str,
+        now: OffsetDateTime,
+    ) -> Exchange<'r, Result<Authenticated<'r>, Reply>> {
+        self.exchange(Task::Client, request, source, None, now)
+    }
+
+    /// Enters the code that a signed-in user typed and submitted with a POST. It ends in what the user is to be shown before
+    /// deciding. The session is then claimed: only this user can decide.
+    ///
+    /// Each entry takes a guess from the quota of this user. If `source` is not empty, it takes one from the quota of the source,
+    /// too. **Leave it empty where many users have the same source**, or they lock each other out.
+    pub fn enter<'r>(
+        &'r self,
+        typed: &'r str,
+        user: &'r Subject,
+        source: &'r str,
+        now: OffsetDateTime,
+    ) -> Exchange<'r, Result<Review, PageError>> {
+        let task = Task::Enter { typed, user };
+        self.exchange(task, Request::NONE, source, None, now)
+    }
+
+    /// Approves the session of a [`Review`]. The exchange ends in the approved session. Approving the same again succeeds.
+    pub fn approve<'r>(
+        &'r self,
+        session: &SessionKey,
+        user: &'r Subject,
+        consent: &'r Consent,
+        now: OffsetDateTime,
+    ) -> Exchange<'r, Result<Session, PageError>> {
+        self.decide(session, user, Deed::Approve(consent), now)
+    }
+
+    /// Denies the session of a [`Review`], for good. Denying again succeeds.
+    pub fn deny<'r>(
+        &'r self,
+        session: &SessionKey,
+        user: &'r Subject,
+        now: OffsetDateTime,
+    ) -> Exchange<'r, Result<Session, PageError>> {
+        self.decide(session, user, Deed::Deny, now)
+    }
+
+    /// Takes an approval back: before the device has its tokens, or later, which ends the login. Withdrawing again succeeds.
+    pub fn withdraw<'r>(
+        &'r self,
+        session: &SessionKey,
+        user: &'r Subject,
+        now: OffsetDateTime,
+    ) -> Exchange<'r, Result<Session, PageError>> {
+        self.decide(session, user, Deed::Withdraw, now)
+    }
+
+    /// Gives the session of a [`Review`] back unclaimed, so that the same person can enter the code with another account.
+    pub fn release<'r>(
+        &'r self,
+        session: &SessionKey,
+        user: &'r Subject,
+        now: OffsetDateTime,
+    ) -> Exchange<'r, Result<Session, PageError>> {
+        self.decide(session, user, Deed::Release, now)
+    }
+
+    fn decide<'r>(
+        &'r self,
+        session: &SessionKey,
+        user: &'r Subject,
+        deed: Deed<'r>,
+        now: OffsetDateTime,
+    ) -> Exchange<'r, Result<Session, PageError>> {
+        let task = Task::Decide { user, deed };
+        self.exchange(task, Request::NONE, "", Some(*session), now)
+    }
+
+    #[inline(always)]
+    const fn exchange<'r, T>(
+        &'r self,
+        task: Task<'r>,
+        request: Request<'r>,
+        source: &'r str,
+        key: Option<SessionKey>,
+        now: OffsetDateTime,
+    ) -> Exchange<'r, T> {
+        let fixed = Fixed {
+            policy: &self.policy,
+            keys: &self.keys,
+            now,
+            task,
+            source,
+            form: Form::new(request),
+            credentials: Credentials::NONE,
+            key,
+            presented: None,
+            typed: None,
+            grant_type: GrantType::DeviceCode,
+        };
+        Exchange::new(fixed)
+    }
+}

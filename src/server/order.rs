@@ -1,0 +1,208 @@
+//! The order of the questions: what an exchange needs first, and what follows each answer.
+//!
+//! Rules:
+//! 1. Quotas come before look-ups, minting before the guarded write, the response after it.
+//! 2. A request is read once, and refused before anything is asked where it alone is reason enough.
+
+use super::client::Client;
+use super::host::{Unavailable, Write};
+use super::machine::{Fixed, Progress, Quota, Step, Task};
+use super::page::{self, PageError};
+use super::rate_limit::{RateLimited, Take};
+use super::reply::Cause;
+use super::request::GrantType;
+use super::{issue, refresh};
+use crate::digest::{Digest, QuotaKey, SessionKey, UserKey};
+use crate::wire::form::Raw;
+
+impl Fixed<'_> {
+    /// Reads the request, and says what is needed first.
+    #[inline(always)]
+    pub(super) fn begin(&mut self, progress: &mut Progress) -> Step {
+        match self.read() {
+            Ok(step) => step,
+            Err(cause) => progress.end(cause),
+        }
+    }
+
+    #[inline(always)]
+    fn read(&mut self) -> Result<Step, Cause> {
+        match self.task {
+            Task::Token => {
+                self.form.read(self.policy)?;
+                self.grant_type = self.form.grant_type()?;
+                match self.grant_type {
+                    GrantType::DeviceCode => {
+                        self.credentials.read(&self.form)?;
+                        let code = self.form.device_code();
+                        let code = code.ok_or(Cause::DeviceCodeMissing)?;
+                        // Digested before the client is looked up: a processor does both at once.
+                        self.key = session_key(code, self.form.is_plain());
+                    }
+                    GrantType::RefreshToken => self.read_refresh()?,
+                }
+            }
+            Task::DeviceAuthorization(_) | Task::Client => {
+                self.form.read(self.policy)?;
+                self.credentials.read(&self.form)?;
+            }
+            Task::Revocation => {
+                self.form.read(self.policy)?;
+                self.credentials.read(&self.form)?;
+                self.read_token("token", Cause::TokenMissing)?;
+            }
+            Task::Enter { typed, .. } => {
+                self.typed = page::read(self, typed);
+                return Ok(Step::Take(Quota::GuessByUser));
+            }
+            Task::Decide { .. } => return Ok(Step::Load),
+        }
+        if self.credentials.has_secret() {
+            Ok(Step::Take(Quota::LookAtSecrets))
+        } else {
+            Ok(Step::Client)
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn read_refresh(&mut self) -> Result<(), Cause> {
+        if self.policy.refresh.is_none() {
+            return Err(Cause::GrantTypeUnsupported);
+        }
+        self.credentials.read(&self.form)?;
+        self.read_token("refresh_token", Cause::RefreshTokenMissing)
+    }
+
+    /// What follows once the client is known.
+    #[inline(always)]
+    pub(super) fn authenticated(&self, progress: &mut Progress, client: &Client) -> Step {
+        if matches!(self.task, Task::Client) {
+            progress.client_id = Some(client.id.clone());
+            return progress.end(Cause::StoreFailed);
+        }
+        if !client.device_grant {
+            return progress.end(Cause::GrantNotAllowed); // B9
+        }
+        if matches!(self.task, Task::DeviceAuthorization(_)) {
+            return issue::ask(self, progress, client);
+        }
+        if self.credentials.client_id_is_absent(&self.form) {
+            progress.client_id = Some(client.id.clone());
+        }
+        if self.grant_type == GrantType::RefreshToken {
+            progress.scope = Some(client.allowed.clone());
+        }
+        match (&self.key, self.task, self.grant_type) {
+            (Some(_), _, _) => Step::Load,
+            (None, Task::Revocation, _) => progress.end(Cause::NothingToRevoke), // R16
+            (None, _, GrantType::RefreshToken) => progress.end(Cause::MalformedRefreshToken), // R2
+            (None, _, GrantType::DeviceCode) => progress.end(Cause::MalformedCode), // A17
+        }
+    }
+
+    /// A client that was refused. A wrong secret of a client that exists is counted.
+    #[cold]
+    pub(super) fn refuse_client(&self, progress: &mut Progress, cause: Cause) -> Step {
+        let is_guess = matches!(cause, Cause::WrongSecret | Cause::HostRefused);
+        progress.cause = cause;
+        if is_guess && self.credentials.has_secret() {
+            Step::Take(Quota::Secret)
+        } else {
+            Step::Done
+        }
+    }
+
+    /// The operation on a quota that is asked for.
+    #[cold]
+    pub(super) fn quota(&self, progress: &Progress, quota: Quota) -> Option<Take> {
+        let (policy, now) = (self.policy, self.now);
+        Some(match quota {
+            Quota::LookAtSecrets => policy.secrets.look(self.secrets(), now),
+            Quota::Secret => policy.secrets.take(self.secrets(), now),
+            Quota::Issuing => {
+                let client_id = progress.client_id.as_deref()?;
+                let source = if progress.is_by_source {
+                    self.source
+                } else {
+                    ""
+                };
+                let key = QuotaKey::issuing(client_id, source);
+                policy.issuing.take(key, now)
+            }
+            Quota::Refresh => {
+                let limit = policy.refresh.as_ref()?.limit;
+                limit.take(QuotaKey::refreshes(self.key.as_ref()?), now)
+            }
+            Quota::GuessByUser => {
+                let Task::Enter { user, .. } = self.task else {
+                    return None;
+                };
+                policy.guesses.take(QuotaKey::guesses(user), now)
+            }
+            Quota::GuessBySource => {
+                let key = QuotaKey::guesses_from(self.source);
+                policy.guesses.take(key, now)
+            }
+        })
+    }
+
+    /// What follows a quota that had something left.
+    pub(super) fn taken(&self, progress: &mut Progress, quota: Quota) -> Step {
+        match quota {
+            Quota::LookAtSecrets => Step::Client,
+            Quota::Secret => Step::Done,
+            Quota::Issuing => Step::Draw,
+            Quota::Refresh => refresh::draw(self, progress),
+            Quota::GuessByUser | Quota::GuessBySource => page::guessed(self, progress),
+        }
+    }
+
+    /// The key under which a step looks for the code that was typed.
+    pub(super) fn user_key(&self, step: Step) -> Option<&UserKey> {
+        let typed = self.typed.as_ref()?;
+        if step == Step::LoadPrevious {
+            typed.previous.as_ref()
+        } else {
+            Some(&typed.current)
+        }
+    }
+}
+
+impl Progress {
+    /// What follows a quota that is spent.
+    pub(super) fn limited(&mut self, quota: Quota, limited: RateLimited) -> Step {
+        self.number = limited.seconds();
+        self.trouble = Some(PageError::RateLimited(limited)); // U1
+        self.end(match quota {
+            Quota::LookAtSecrets | Quota::Secret => Cause::SecretQuotaSpent, // B1
+            Quota::Refresh => Cause::RefreshQuotaSpent,
+            Quota::Issuing | Quota::GuessByUser | Quota::GuessBySource => Cause::IssuingQuotaSpent, // D2
+        })
+    }
+
+    /// What follows a guarded write.
+    #[inline]
+    pub(super) fn written(&mut self, task: &Task<'_>, written: Result<Write, Unavailable>) -> Step {
+        match written {
+            Ok(Write::Committed) => Step::Done,
+            Ok(Write::Conflict) => self.lost(task),
+            // C19: it may be done or not. What is stored decides the next request.
+            Err(Unavailable) => {
+                self.trouble = Some(PageError::Unavailable);
+                self.end(Cause::OutcomeUnknown)
+            }
+        }
+    }
+}
+
+/// The key of a device code. `None` for one of a length that no code has (A17).
+#[inline(always)]
+fn session_key(code: Raw<'_>, is_plain: bool) -> Option<SessionKey> {
+    if is_plain {
+        return Some(SessionKey(Digest::of_code(code.0.try_into().ok()?)));
+    }
+    let code = code.text()?;
+    let code = code.as_bytes().try_into().ok()?;
+    Some(SessionKey(Digest::of_code(code)))
+}
