@@ -26,7 +26,7 @@ impl Entropy {
         is_blank(device) || is_blank(user)
     }
 
-    /// The first 32 octets, for the secret of a refresh token.
+    /// Returns the first 32 octets. They become the secret of a refresh token.
     pub(crate) fn secret(&self) -> [u8; 32] {
         self.0.first_chunk().copied().unwrap_or_default()
     }

@@ -111,7 +111,7 @@ impl<'x> Claim<'x> {
         }
     }
 
-    /// Returns the secret that the client presented, for a host that compares it by itself.
+    /// Returns the secret that the client presented. A host needs it that compares the secret by itself.
     pub fn secret(&self) -> Option<Cow<'x, str>> {
         match self.0 {
             Source::Request(credentials, form) => credentials.secret(form),

@@ -296,7 +296,7 @@ impl PolicyBuilder {
         self
     }
 
-    /// Switches the refresh tokens of the core off, for a host with refresh tokens of its own. A refresh is then answered
+    /// Switches the refresh tokens of the core off. A host needs that which has refresh tokens of its own. A refresh is then answered
     /// `unsupported_grant_type`, and the host gives its token with what it mints.
     pub fn without_refresh_tokens(mut self) -> Self {
         self.refresh = None;

@@ -4,7 +4,7 @@
 //! 1. Every guarded change, and every take from a quota, is one atomic step of the store: one statement or one script.
 //! 2. A write whose outcome nobody knows is an error, never committed. The server answers 503, and the next request finds out.
 //! 3. Every operation has an end: what takes longer than [`PATIENCE`] has failed.
-//! 4. What failed is logged here, for the core is told [`Unavailable`] and no more.
+//! 4. What failed is logged here, because the core is told [`Unavailable`] and no more.
 
 use std::future::Future;
 use std::path::PathBuf;
