@@ -75,17 +75,17 @@ macro_rules! operations {
 }
 
 operations! {
-    issue 18_308
+    issue 17_948
     pending 5_539
     too_soon 5_586
-    success 23_564
-    refresh 37_059
+    success 23_350
+    refresh 36_505
     unknown 5_269
     foreign 5_331
-    malformed 957
-    basic 15_746
-    enter 14_454
-    approve 2_132
+    malformed 947
+    basic 15_697
+    enter 14_058
+    approve 2_020
     client_start 27_192
     client_pending 1_544
     client_slow_down 1_821

@@ -103,6 +103,11 @@ pub struct UserCode {
 }
 
 impl UserCode {
+    /// The characters, and an octet of zero for each that the longest code has more.
+    pub(crate) const fn octets(&self) -> &[u8; MAX_USER_CODE] {
+        &self.characters
+    }
+
     /// The characters without dashes.
     pub fn canonical(&self) -> &str {
         let used = self.characters.get(..usize::from(self.length));
@@ -228,9 +233,17 @@ impl UserCodeShape {
 
     /// The code that `random` stands for, each as likely as any other.
     fn draw(&self, random: u128) -> UserCode {
-        let mut number = u64::try_from(random.checked_rem(self.combinations.into()).unwrap_or(0))
-            .unwrap_or_default();
-        let base = u64::try_from(self.alphabet.len()).unwrap_or(u64::MAX);
+        let number = random.checked_rem(self.combinations.into()).unwrap_or(0);
+        let number = u64::try_from(number).unwrap_or_default();
+        match self.alphabet.len() {
+            // The default: the compiler divides by a number that it knows without dividing.
+            20 => self.digits(number, 20),
+            other => self.digits(number, u64::try_from(other).unwrap_or(u64::MAX)),
+        }
+    }
+
+    #[inline(always)]
+    fn digits(&self, mut number: u64, base: u64) -> UserCode {
         let mut code = self.blank();
         for slot in code.characters.iter_mut().take(self.length.into()) {
             let place = number.checked_rem(base).unwrap_or(0);

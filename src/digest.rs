@@ -12,11 +12,10 @@ use core::fmt;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
-use sha2::block_api::compress256;
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
-use crate::code::DeviceCode;
+use crate::sha256;
 
 /// Thirty-two octets, aligned so that they are hashed and compared a word at a time.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -33,35 +32,9 @@ impl core::hash::Hash for Digest {
 
 impl Digest {
     /// SHA-256 of `text`.
-    pub(crate) fn of(text: &[u8]) -> Self {
-        Self(Sha256::digest(text).into())
-    }
-
-    /// SHA-256 of a device code. It fills one block of known layout ([FIPS 180-4], section 5.1.1: the message, a one bit,
-    /// zeros, the length in bits), so that nothing needs to be buffered.
-    ///
-    /// [FIPS 180-4]: https://csrc.nist.gov/pubs/fips/180-4/upd1/final
     #[inline]
-    pub(crate) fn of_code(code: &[u8; DeviceCode::LENGTH]) -> Self {
-        const PADDED: [u8; 64] = {
-            let mut block = [0; 64];
-            block[DeviceCode::LENGTH] = 0x80;
-            block[62] = ((DeviceCode::LENGTH * 8) >> 8).to_le_bytes()[0];
-            block[63] = (DeviceCode::LENGTH * 8).to_le_bytes()[0];
-            block
-        };
-        let mut block = PADDED;
-        if let Some(message) = block.first_chunk_mut() {
-            *message = *code;
-        }
-        let mut state = INITIAL;
-        compress256(&mut state, &[block]);
-        let mut octets = [0; 32];
-        let (words, _) = octets.as_chunks_mut();
-        for (octets, word) in words.iter_mut().zip(state) {
-            *octets = word.to_be_bytes();
-        }
-        Self(octets)
+    pub(crate) fn of(text: &[u8]) -> Self {
+        Self(sha256::digest(text))
     }
 
     /// SHA-256 of `parts`, each preceded by its length: no two lists of parts have the same octets.
@@ -72,6 +45,16 @@ impl Digest {
             sha.update(part);
         }
         Self(sha.finalize().into())
+    }
+
+    /// SHA-256 of a head and two texts, one after the other.
+    pub(crate) fn of_all(head: [u8; 5], first: &[u8], second: &[u8]) -> Self {
+        let mut room = [0; ROOM];
+        if let Some(message) = join(head, first, second, &mut room) {
+            return Self::of(message);
+        }
+        let sha = Sha256::new().chain_update(head).chain_update(first);
+        Self(sha.chain_update(second).finalize().into())
     }
 
     /// The first eight octets: as good a hash as any, where the octets are a digest of what nobody chose.
@@ -96,17 +79,27 @@ impl Digest {
     }
 }
 
-/// The initial state of SHA-256 (FIPS 180-4, section 5.3.3).
-const INITIAL: [u32; 8] = [
-    0x6a09_e667,
-    0xbb67_ae85,
-    0x3c6e_f372,
-    0xa54f_f53a,
-    0x510e_527f,
-    0x9b05_688c,
-    0x1f83_d9ab,
-    0x5be0_cd19,
-];
+/// What the key of a quota is made of is copied to one place if it fits here: two blocks, less their padding.
+const ROOM: usize = 119;
+
+#[inline]
+fn join<'r>(
+    head: [u8; 5],
+    first: &[u8],
+    second: &[u8],
+    room: &'r mut [u8; ROOM],
+) -> Option<&'r [u8]> {
+    let (start, rest) = room.split_first_chunk_mut()?;
+    *start = head;
+    let (of_first, rest) = rest.split_at_mut_checked(first.len())?;
+    of_first.copy_from_slice(first);
+    rest.get_mut(..second.len())?.copy_from_slice(second);
+    let length = head
+        .len()
+        .checked_add(first.len())?
+        .checked_add(second.len())?;
+    room.get(..length)
+}
 
 impl TryFrom<String> for Digest {
     type Error = DigestError;

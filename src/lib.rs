@@ -67,6 +67,7 @@ pub mod digest;
 pub mod memory;
 pub mod scope;
 pub mod server;
+mod sha256;
 mod time;
 pub mod wire;
 

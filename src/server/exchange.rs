@@ -9,7 +9,6 @@ use core::marker::PhantomData;
 use core::pin::pin;
 use core::task::{Context, Poll, Waker};
 
-use alloc::boxed::Box;
 use core::borrow::Borrow as _;
 
 use super::authenticate::{Authenticated, Claim, Found};
@@ -70,7 +69,7 @@ use crate::wire::tokens::Tokens;
 #[must_use = "the peer or the user is waiting for the answer"]
 pub struct Exchange<'r, T> {
     fixed: Fixed<'r>,
-    prepared: Option<Box<Prepared>>,
+    prepared: Option<Prepared>,
     progress: Progress,
     ends_in: PhantomData<fn() -> T>,
 }
@@ -249,7 +248,7 @@ impl<'r, T> Exchange<'r, T> {
         Self {
             fixed,
             prepared: None,
-            progress: Progress::START,
+            progress: Progress::start(),
             ends_in: PhantomData,
         }
     }
@@ -275,7 +274,7 @@ impl<'r, T: Finish<'r>> Exchange<'r, T> {
             progress,
             ..
         } = self;
-        match (progress.step, &fixed.key, prepared.as_deref()) {
+        match (progress.step, &fixed.key, prepared.as_ref()) {
             (Step::Client | Step::ClientOfGrant, _, _) => {
                 let claim = Claim::of_request(&fixed.credentials, &fixed.form);
                 Next::Client(claim, Ask::new(fixed, None, progress))

@@ -84,7 +84,7 @@ pub(super) fn draw(fixed: &Fixed<'_>, progress: &mut Progress, entropy: Entropy)
         | Task::Decide { .. } => None,
     };
     let session = Session::new(Issued {
-        key: SessionKey(Digest::of_code(device_code.octets())),
+        key: SessionKey(Digest::of(device_code.octets())),
         user_key: fixed.keys.user_key(&user_code),
         client_id,
         scope,

@@ -14,13 +14,12 @@ use core::fmt;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use hmac::{Hmac, KeyInit as _, Mac as _};
-use sha2::Sha256;
 use subtle::ConstantTimeEq as _;
 
 use super::subject::InvalidText;
 use crate::code::UserCode;
 use crate::digest::{Digest, SessionKey, UserKey};
+use crate::sha256::MacKey;
 
 /// The secret keys of a server: the current one, and the one before it while what was made under that is still in use.
 ///
@@ -40,8 +39,8 @@ pub struct ServerKeys {
 
 #[derive(Clone)]
 struct Derived {
-    user_codes: Hmac<Sha256>,
-    refresh_tokens: Hmac<Sha256>,
+    user_codes: MacKey,
+    refresh_tokens: MacKey,
 }
 
 impl Derived {
@@ -50,27 +49,21 @@ impl Derived {
         if octets.len() < 32 || octets.iter().all(|&b| b == first) {
             return Err(InvalidText::ServerKey);
         }
-        let key = Hmac::<Sha256>::new_from_slice(octets).map_err(|_| InvalidText::ServerKey)?;
-        let derive = |label: &[u8]| {
-            let key = key.clone().chain_update(label).finalize().into_bytes();
-            Hmac::new_from_slice(&key).map_err(|_| InvalidText::ServerKey)
-        };
+        let key = MacKey::new(octets);
         Ok(Self {
-            user_codes: derive(b"user codes")?,
-            refresh_tokens: derive(b"refresh tokens")?,
+            user_codes: MacKey::new(&key.mac(b"user codes")),
+            refresh_tokens: MacKey::new(&key.mac(b"refresh tokens")),
         })
     }
 
     fn user_key(&self, code: &UserCode) -> UserKey {
-        let mac = self.user_codes.clone();
-        let digest = mac.chain_update(code.canonical().as_bytes()).finalize();
-        UserKey(Digest::from_octets(digest.into_bytes().into()))
+        let mac = self.user_codes.mac(code.octets());
+        UserKey(Digest::from_octets(mac))
     }
 
     fn tag(&self, marked: &[u8]) -> [u8; TAG] {
-        let mac = self.refresh_tokens.clone().chain_update(marked);
-        let octets: [u8; 32] = mac.finalize().into_bytes().into();
-        octets.first_chunk().copied().unwrap_or_default()
+        let mac = self.refresh_tokens.mac(marked);
+        mac.first_chunk().copied().unwrap_or_default()
     }
 }
 

@@ -69,13 +69,13 @@ pub(super) struct Prepared {
 }
 
 impl Prepared {
-    pub(super) fn new(from: Status, session: Session) -> Box<Self> {
-        Box::new(Self {
+    pub(super) const fn new(from: Status, session: Session) -> Self {
+        Self {
             session,
             from,
             scope: None,
             codes: None,
-        })
+        }
     }
 
     pub(super) const fn change(&self) -> Change<'_> {
@@ -107,7 +107,7 @@ pub(super) struct Progress {
     /// Whether an issuing is counted by its source, too.
     pub(super) is_by_source: bool,
     /// On its way to [`super::exchange::Exchange`], which keeps it where a question can borrow it.
-    pub(super) prepared: Option<Box<Prepared>>,
+    pub(super) prepared: Option<Prepared>,
     /// Of the refresh token that is being made.
     pub(super) secret: Option<RefreshSecret>,
     /// What was found under the current key of a user code, while the previous is looked up.
@@ -161,23 +161,27 @@ pub(super) enum Quota {
 const ATTEMPTS: u8 = 3;
 
 impl Progress {
-    pub(super) const START: Self = Self {
-        step: Step::Begin,
-        cause: Cause::StoreFailed,
-        number: 0,
-        losses: 0,
-        redraws: 0,
-        pace: None,
-        own: Own::Nothing,
-        scope: None,
-        client_id: None,
-        is_by_source: false,
-        prepared: None,
-        secret: None,
-        found: None,
-        trouble: None,
-        shown: None,
-    };
+    /// A function, not a constant: a constant would be copied whole, with the room for what is prepared.
+    #[inline(always)]
+    pub(super) const fn start() -> Self {
+        Self {
+            step: Step::Begin,
+            cause: Cause::StoreFailed,
+            number: 0,
+            losses: 0,
+            redraws: 0,
+            pace: None,
+            own: Own::Nothing,
+            scope: None,
+            client_id: None,
+            is_by_source: false,
+            prepared: None,
+            secret: None,
+            found: None,
+            trouble: None,
+            shown: None,
+        }
+    }
 
     /// Ends with this cause.
     #[inline(always)]

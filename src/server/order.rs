@@ -12,6 +12,7 @@ use super::rate_limit::{RateLimited, Take};
 use super::reply::Cause;
 use super::request::GrantType;
 use super::{issue, refresh};
+use crate::code::DeviceCode;
 use crate::digest::{Digest, QuotaKey, SessionKey, UserKey};
 use crate::wire::form::Raw;
 
@@ -199,10 +200,9 @@ impl Progress {
 /// The key of a device code. `None` for one of a length that no code has (A17).
 #[inline(always)]
 fn session_key(code: Raw<'_>, is_plain: bool) -> Option<SessionKey> {
+    let key = |code: &[u8; DeviceCode::LENGTH]| SessionKey(Digest::of(code));
     if is_plain {
-        return Some(SessionKey(Digest::of_code(code.0.try_into().ok()?)));
+        return Some(key(code.0.try_into().ok()?));
     }
-    let code = code.text()?;
-    let code = code.as_bytes().try_into().ok()?;
-    Some(SessionKey(Digest::of_code(code)))
+    Some(key(code.text()?.as_bytes().try_into().ok()?))
 }

@@ -9,7 +9,6 @@
 use core::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
 use time::OffsetDateTime;
 
 use super::subject::{InvalidText, Subject};
@@ -230,15 +229,11 @@ impl QuotaKey {
         Self(Digest::of_parts(parts.map(str::as_bytes)))
     }
 
-    /// One letter and one length before two texts: short enough for one block of SHA-256, where ids and addresses are. A key of
-    /// a host begins with an octet of zero.
+    /// The digest of one letter, one length, and two texts. A key of a host begins with an octet of zero.
     fn of(what: Limited, whose: &str, source: &str) -> Self {
-        let mut sha = Sha256::new();
-        sha.update([what.letter()]);
-        sha.update(u32::try_from(whose.len()).unwrap_or(u32::MAX).to_be_bytes());
-        sha.update(whose);
-        sha.update(source);
-        Self(Digest::from_octets(sha.finalize().into()))
+        let [a, b, c, d] = u32::try_from(whose.len()).unwrap_or(u32::MAX).to_be_bytes();
+        let head = [what.letter(), a, b, c, d];
+        Self(Digest::of_all(head, whose.as_bytes(), source.as_bytes()))
     }
 }
 
