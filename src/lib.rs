@@ -38,6 +38,7 @@
 //! | [`wire`] | what travels: responses, tokens, metadata |
 //! | [`code`], [`digest`], [`scope`] | what both halves know: codes, the digests they are kept under, scopes |
 //! | [`memory`] | the embedded store |
+//! | [`tables`] | every rule of both halves, in rows, and a glossary |
 //!
 //! `server` and `client` do not know each other. They meet in the modules between them.
 //!
@@ -68,6 +69,8 @@ pub mod memory;
 pub mod scope;
 pub mod server;
 mod sha256;
+#[doc = include_str!("../docs/tables.md")]
+pub mod tables {}
 mod time;
 pub mod wire;
 

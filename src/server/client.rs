@@ -127,7 +127,7 @@ impl Client {
         matches!(self.method, ClientAuthMethod::None)
     }
 
-    /// Whether it may use the device grant now (B7, B9).
+    /// Whether it may use the device grant now ([B7](crate::tables#b7), [B9](crate::tables#b9)).
     pub(super) const fn may_use_device_grant(&self) -> bool {
         self.device_grant && !self.disabled
     }

@@ -180,7 +180,7 @@ impl Ask<'_, Stored> {
 }
 
 impl Ask<'_, Entropy> {
-    /// Answers with fresh octets. Octets that were never filled are refused (D8).
+    /// Answers with fresh octets. Octets that were never filled are refused ([D8](crate::tables#d8)).
     pub fn answer(self, entropy: Result<Entropy, Unavailable>) {
         let (fixed, progress) = (self.fixed, self.progress);
         progress.step = match entropy {

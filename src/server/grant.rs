@@ -98,18 +98,18 @@ enum Kind {
 }
 
 impl GrantRefusal {
-    /// The subject or the consent is no longer valid. The login ends for good, and the client is told `invalid_grant` (C15, R11).
+    /// The subject or the consent is no longer valid. The login ends for good, and the client is told `invalid_grant` ([C15](crate::tables#c15), [R11](crate::tables#r11)).
     pub const fn consent_gone() -> Self {
         Self(Kind::ConsentGone)
     }
 
-    /// Minting failed. The client is told 503, and nothing is consumed (C16, R12).
+    /// Minting failed. The client is told 503, and nothing is consumed ([C16](crate::tables#c16), [R12](crate::tables#r12)).
     pub const fn failed() -> Self {
         Self(Kind::Failed)
     }
 
     /// A check of the host's own failed, of `DPoP` or `resource` for example. The client is told this error with status 400, and
-    /// nothing is consumed (C14). Do such checks first, so that a caller without its proof cannot cause a write.
+    /// nothing is consumed ([C14](crate::tables#c14)). Do such checks first, so that a caller without its proof cannot cause a write.
     ///
     /// # Errors
     ///

@@ -150,7 +150,7 @@
 //! ends the login, because somebody else has it. A refresh token may be sent again for 30 s after it was replaced, because an
 //! answer can be lost.
 //!
-//! Ids such as C12 name rows of the decision tables. The tests that hold a row are named for it.
+//! Ids such as [C12](crate::tables#c12) name rows of the decision [tables](crate::tables). The tests that hold a row are named for it.
 
 mod authenticate;
 mod client;

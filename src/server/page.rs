@@ -141,43 +141,43 @@ impl fmt::Debug for Review {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 #[non_exhaustive]
 pub enum PageError {
-    /// U1: too many codes were entered by this user, or from this source. `Retry-After` is in it.
+    /// [U1](crate::tables#u1): too many codes were entered by this user, or from this source. `Retry-After` is in it.
     #[error(transparent)]
     RateLimited(#[from] RateLimited),
-    /// U2: what was typed is not a code of this policy.
+    /// [U2](crate::tables#u2): what was typed is not a code of this policy.
     #[error("the code is wrong, has expired or was already used")]
     MalformedCode,
-    /// U2: nobody has this code.
+    /// [U2](crate::tables#u2): nobody has this code.
     #[error("the code is wrong, has expired or was already used")]
     UnknownCode,
-    /// U3: the code was right, but has expired.
+    /// [U3](crate::tables#u3): the code was right, but has expired.
     #[error("the code is wrong, has expired or was already used")]
     ExpiredCode,
-    /// U3: the code was right, but was approved or denied before.
+    /// [U3](crate::tables#u3): the code was right, but was approved or denied before.
     #[error("the code is wrong, has expired or was already used")]
     UsedCode,
-    /// U3: the code was right, but another user entered it first.
+    /// [U3](crate::tables#u3): the code was right, but another user entered it first.
     #[error("the code is wrong, has expired or was already used")]
     ClaimedByAnother,
-    /// U13: two sessions have this code, under two keys of the server. Neither is opened, because it could be the wrong one.
+    /// [U13](crate::tables#u13): two sessions have this code, under two keys of the server. Neither is opened, because it could be the wrong one.
     #[error("the code is wrong, has expired or was already used")]
     AmbiguousCode,
-    /// U14: the client was removed or disabled, or may no longer use the device grant.
+    /// [U14](crate::tables#u14): the client was removed or disabled, or may no longer use the device grant.
     #[error("this application can no longer sign in")]
     ClientGone,
-    /// U5: this user has not entered the code of the session.
+    /// [U5](crate::tables#u5): this user has not entered the code of the session.
     #[error("enter the code that your device shows first")]
     NotYours,
-    /// U6: the code has expired, or the session was purged.
+    /// [U6](crate::tables#u6): the code has expired, or the session was purged.
     #[error("the code has expired; start again on your device")]
     Expired,
-    /// U8: the scope is wider than what was asked for, or empty though something was asked for.
+    /// [U8](crate::tables#u8): the scope is wider than what was asked for, or empty though something was asked for.
     #[error("what you allow must be some or all of what the device asks for")]
     Scope,
-    /// U10: another decision was taken before.
+    /// [U10](crate::tables#u10): another decision was taken before.
     #[error("you have already decided about this request")]
     Decided,
-    /// U11: there is nothing to withdraw, because nothing was approved yet.
+    /// [U11](crate::tables#u11): there is nothing to withdraw, because nothing was approved yet.
     #[error("you have not allowed this request yet; you can still deny it")]
     Undecided,
     /// The store or the registry could not answer, or other requests changed the session three times meanwhile.
@@ -254,7 +254,7 @@ pub(super) fn found(fixed: &Fixed<'_>, progress: &mut Progress, stored: Option<&
     }
 }
 
-/// Enters the code of a session (U3, U4). The client is asked for before anything is shown or written.
+/// Enters the code of a session ([U3](crate::tables#u3), [U4](crate::tables#u4)). The client is asked for before anything is shown or written.
 fn enter(fixed: &Fixed<'_>, progress: &mut Progress, session: &Session) -> Step {
     let Task::Enter { user, .. } = fixed.task else {
         return progress.unavailable();
@@ -277,7 +277,7 @@ fn enter(fixed: &Fixed<'_>, progress: &mut Progress, session: &Session) -> Step 
     Step::ClientOfSession
 }
 
-/// Whether the client of the session may still sign in (U14).
+/// Whether the client of the session may still sign in ([U14](crate::tables#u14)).
 pub(super) fn client(
     fixed: &Fixed<'_>,
     progress: &mut Progress,
@@ -307,7 +307,7 @@ pub(super) fn client(
     Step::Change
 }
 
-/// What a user decides about a session (U5 to U12).
+/// What a user decides about a session ([U5](crate::tables#u5) to [U12](crate::tables#u12)).
 pub(super) fn decide(
     fixed: &Fixed<'_>,
     progress: &mut Progress,
@@ -342,7 +342,7 @@ pub(super) fn decide(
 
 type Decided = Result<Option<Session>, PageError>;
 
-/// U6, U7, U8, U10.
+/// [U6](crate::tables#u6), [U7](crate::tables#u7), [U8](crate::tables#u8), [U10](crate::tables#u10).
 fn approve(fixed: &Fixed<'_>, session: &Session, consent: &Consent, now: Timestamp) -> Decided {
     let scope = consent.scope.as_ref().unwrap_or(&session.scope);
     match &session.state {
@@ -380,7 +380,7 @@ fn approve(fixed: &Fixed<'_>, session: &Session, consent: &Consent, now: Timesta
     }
 }
 
-/// U6, U9, U10.
+/// [U6](crate::tables#u6), [U9](crate::tables#u9), [U10](crate::tables#u10).
 fn deny(session: &Session, now: Timestamp) -> Decided {
     match &session.state {
         State::Pending => Err(PageError::NotYours),
@@ -394,7 +394,7 @@ fn deny(session: &Session, now: Timestamp) -> Decided {
     }
 }
 
-/// U11: an approval before it is redeemed, or the login that came of it. It races with the redemption: exactly one wins.
+/// [U11](crate::tables#u11): an approval before it is redeemed, or the login that came of it. It races with the redemption: exactly one wins.
 fn withdraw(fixed: &Fixed<'_>, session: &Session, now: Timestamp) -> Decided {
     match &session.state {
         State::Approved(_) | State::Active(_) => {
@@ -408,7 +408,7 @@ fn withdraw(fixed: &Fixed<'_>, session: &Session, now: Timestamp) -> Decided {
     }
 }
 
-/// U12.
+/// [U12](crate::tables#u12).
 fn release(session: &Session) -> Decided {
     match &session.state {
         State::Claimed(_) => Ok(Some(session.next(State::Pending, session.purge_at))),

@@ -1,6 +1,6 @@
 //! The policy: every number and text of the server half, checked once.
 //!
-//! Rules (L1 to L7 of the tables): the constructor refuses what would break a promise of the protocol or of this crate. A
+//! Rules ([L1](crate::tables#l1) to [L7](crate::tables#l7) of the tables): the constructor refuses what would break a promise of the protocol or of this crate. A
 //! [`Policy`] in hand is right.
 
 use alloc::format;
@@ -360,7 +360,7 @@ impl PolicyBuilder {
     ///
     /// # Errors
     ///
-    /// A [`PolicyError`] that says what would go wrong (L1 to L7).
+    /// A [`PolicyError`] that says what would go wrong ([L1](crate::tables#l1) to [L7](crate::tables#l7)).
     pub fn build(self) -> Result<Policy, PolicyError> {
         let interval = whole_seconds(self.interval).ok_or(PolicyError::Interval)?;
         let cap = whole_seconds(self.cap).ok_or(PolicyError::Cap)?;
@@ -450,34 +450,34 @@ fn whole_seconds(span: Duration) -> Option<u32> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PolicyError {
-    /// L1: the interval.
+    /// [L1](crate::tables#l1): the interval.
     #[error("the interval must be whole seconds, from 1 to 60")]
     Interval,
-    /// L1: the cap.
+    /// [L1](crate::tables#l1): the cap.
     #[error("the cap must be whole seconds, from the interval to 5 minutes")]
     Cap,
-    /// L2: the lifetime.
+    /// [L2](crate::tables#l2): the lifetime.
     #[error("the lifetime must be whole seconds, at least twice the interval and at most a day")]
     Lifetime,
-    /// L3: the verification URI.
+    /// [L3](crate::tables#l3): the verification URI.
     #[error(
         "the verification uri must be an absolute https uri (http on loopback) of visible ascii, without userinfo, query or fragment"
     )]
     VerificationUri,
-    /// L4: the realm.
+    /// [L4](crate::tables#l4): the realm.
     #[error("the realm must be printable ascii without quotes and backslashes")]
     Realm,
-    /// L6: codes too short for their number and the guess limit.
+    /// [L6](crate::tables#l6): codes too short for their number and the guess limit.
     #[error(
         "codes can be guessed: make them longer, allow fewer guesses, or expect fewer outstanding sessions"
     )]
     Guessable,
-    /// L7: the retry window.
+    /// [L7](crate::tables#l7): the retry window.
     #[error(
         "the retry window must be shorter than the least gap between two polls: the interval less a second, or less a quarter of it"
     )]
     RetryWindow,
-    /// L7: the retention.
+    /// [L7](crate::tables#l7): the retention.
     #[error("the retention must be at least a minute")]
     Retention,
     /// The scope of refresh tokens.

@@ -161,129 +161,129 @@ macro_rules! causes {
 }
 
 causes! {
-    /// A1: another method than POST.
+    /// [A1](crate::tables#a1): another method than POST.
     MethodNotAllowed, "method_not_allowed", refusal!(405, "invalid_request", "only POST is allowed here");
-    /// A2: the media type is absent, repeated or another one.
+    /// [A2](crate::tables#a2): the media type is absent, repeated or another one.
     MediaType, "media_type", invalid!("the body must be application/x-www-form-urlencoded, said once");
-    /// A2: a broken escape, or not UTF-8.
+    /// [A2](crate::tables#a2): a broken escape, or not UTF-8.
     Encoding, "encoding", invalid!("the body has a broken percent escape or is not UTF-8");
-    /// A3: a body over the limit.
+    /// [A3](crate::tables#a3): a body over the limit.
     BodyTooLarge, "body_too_large", invalid!("the body is too large");
-    /// A3: too many parameters.
+    /// [A3](crate::tables#a3): too many parameters.
     TooManyParameters, "too_many_parameters", invalid!("the body has too many parameters");
-    /// A5: a parameter twice.
+    /// [A5](crate::tables#a5): a parameter twice.
     RepeatedParameter, "repeated_parameter", invalid!("a parameter is repeated");
-    /// A8: no `grant_type`.
+    /// [A8](crate::tables#a8): no `grant_type`.
     GrantTypeMissing, "grant_type_missing", invalid!("grant_type is missing");
-    /// A9: a grant that the core does not serve. **A host that serves it answers the request itself**, see
+    /// [A9](crate::tables#a9): a grant that the core does not serve. **A host that serves it answers the request itself**, see
     /// [`Server::client`](super::Server::client).
     GrantTypeUnsupported, "grant_type_unsupported", refusal!(400, "unsupported_grant_type", "this grant type is not supported");
-    /// A10: two ways of authentication at once.
+    /// [A10](crate::tables#a10): two ways of authentication at once.
     SeveralCredentials, "several_credentials", invalid!("the client authenticates in more than one way");
-    /// A11: an `Authorization` header that is not usable.
+    /// [A11](crate::tables#a11): an `Authorization` header that is not usable.
     Authorization, "authorization", Wire::InvalidClient;
-    /// A12: two different client ids.
+    /// [A12](crate::tables#a12): two different client ids.
     ClientIdsDiffer, "client_ids_differ", invalid!("client_id differs from the one in the authorization header");
-    /// A14: no client id.
+    /// [A14](crate::tables#a14): no client id.
     ClientIdMissing, "client_id_missing", invalid!("client_id is missing");
-    /// A15: an id or a secret with illegal characters.
+    /// [A15](crate::tables#a15): an id or a secret with illegal characters.
     CredentialCharacters, "credential_characters", invalid!("client_id or client_secret is not visible ASCII");
-    /// A16: no `device_code`.
+    /// [A16](crate::tables#a16): no `device_code`.
     DeviceCodeMissing, "device_code_missing", invalid!("device_code is missing");
-    /// R1: no `refresh_token`.
+    /// [R1](crate::tables#r1): no `refresh_token`.
     RefreshTokenMissing, "refresh_token_missing", invalid!("refresh_token is missing");
-    /// R15: no `token` to revoke.
+    /// [R15](crate::tables#r15): no `token` to revoke.
     TokenMissing, "token_missing", invalid!("token is missing");
-    /// B1: too many wrong secrets before.
+    /// [B1](crate::tables#b1): too many wrong secrets before.
     SecretQuotaSpent, "secret_quota_spent", Wire::TooMany;
-    /// B2, B3: nobody has this id.
+    /// [B2](crate::tables#b2), [B3](crate::tables#b3): nobody has this id.
     UnknownClient, "unknown_client", Wire::InvalidClient;
-    /// B2, B3: the secret is wrong.
+    /// [B2](crate::tables#b2), [B3](crate::tables#b3): the secret is wrong.
     WrongSecret, "wrong_secret", Wire::InvalidClient;
-    /// B4: a confidential client without its credential.
+    /// [B4](crate::tables#b4): a confidential client without its credential.
     CredentialMissing, "credential_missing", Wire::InvalidClient;
-    /// B5: a public client with a secret.
+    /// [B5](crate::tables#b5): a public client with a secret.
     UnexpectedSecret, "unexpected_secret", Wire::InvalidClient;
-    /// B6: a method that the registration excludes.
+    /// [B6](crate::tables#b6): a method that the registration excludes.
     MethodExcluded, "method_excluded", Wire::InvalidClient;
-    /// B7: the client is disabled.
+    /// [B7](crate::tables#b7): the client is disabled.
     ClientDisabled, "client_disabled", Wire::InvalidClient;
-    /// B2: the host's own verification failed.
+    /// [B2](crate::tables#b2): the host's own verification failed.
     HostRefused, "host_refused", Wire::InvalidClient;
-    /// B8, C1, R14: the store or the registry could not answer, or answered something else than it was asked for.
+    /// [B8](crate::tables#b8), [C1](crate::tables#c1), [R14](crate::tables#r14): the store or the registry could not answer, or answered something else than it was asked for.
     StoreFailed, "store_failed", UNAVAILABLE;
-    /// B9: the device grant is not allowed for this client.
+    /// [B9](crate::tables#b9): the device grant is not allowed for this client.
     GrantNotAllowed, "grant_not_allowed", refusal!(400, "unauthorized_client", "the client may not use this grant");
-    /// C2: no session has this code.
+    /// [C2](crate::tables#c2): no session has this code.
     UnknownCode, "unknown_code", Wire::InvalidGrant;
-    /// A17: no code has this length.
+    /// [A17](crate::tables#a17): no code has this length.
     MalformedCode, "malformed_code", Wire::InvalidGrant;
-    /// C3, R3: the code or the token was issued to another client. Worth an alarm.
+    /// [C3](crate::tables#c3), [R3](crate::tables#r3): the code or the token was issued to another client. Worth an alarm.
     ForeignClient, "foreign_client", Wire::InvalidGrant;
-    /// C4: the code was redeemed before, [`Reply::since_redemption`] ago. The login has been ended, because somebody else has the
+    /// [C4](crate::tables#c4): the code was redeemed before, [`Reply::since_redemption`] ago. The login has been ended, because somebody else has the
     /// code. Worth an alarm. A host with refresh tokens of its own revokes those of the session.
     Replay, "replay", Wire::InvalidGrant;
-    /// C4: the code was redeemed so shortly before that this is the same request, repeated on the way. Nothing is to be done.
+    /// [C4](crate::tables#c4): the code was redeemed so shortly before that this is the same request, repeated on the way. Nothing is to be done.
     Duplicate, "duplicate", Wire::InvalidGrant;
-    /// C5, R4: the login was ended, or it never became active.
+    /// [C5](crate::tables#c5), [R4](crate::tables#r4): the login was ended, or it never became active.
     Ended, "ended", Wire::InvalidGrant;
-    /// C6: the user denied.
+    /// [C6](crate::tables#c6): the user denied.
     Denied, "denied", refusal!(400, "access_denied", "the user denied the request");
-    /// C7: nobody decided in time.
+    /// [C7](crate::tables#c7): nobody decided in time.
     Expired, "expired", EXPIRED;
-    /// C8: approved, but not redeemed in time.
+    /// [C8](crate::tables#c8): approved, but not redeemed in time.
     ApprovalExpired, "approval_expired", EXPIRED;
-    /// C9 to C11: nobody decided yet.
+    /// [C9](crate::tables#c9) to [C11](crate::tables#c11): nobody decided yet.
     Pending, "pending", refusal!(400, "authorization_pending", "the user has not decided yet");
-    /// C20: the last accepted poll, repeated on the way.
+    /// [C20](crate::tables#c20): the last accepted poll, repeated on the way.
     Repeated, "repeated", refusal!(400, "authorization_pending", "the user has not decided yet");
-    /// C12, C13: nobody decided yet, and the device polls too fast.
+    /// [C12](crate::tables#c12), [C13](crate::tables#c13): nobody decided yet, and the device polls too fast.
     TooFast, "too_fast", Wire::SlowDown;
-    /// C14: a check of the host's own failed.
+    /// [C14](crate::tables#c14): a check of the host's own failed.
     HostCheck, "host_check", SERVER_ERROR;
-    /// C15, R11: the subject or the consent is no longer valid, or the client may no longer ask for anything that was granted.
+    /// [C15](crate::tables#c15), [R11](crate::tables#r11): the subject or the consent is no longer valid, or the client may no longer ask for anything that was granted.
     /// The login has been ended.
     ConsentGone, "consent_gone", Wire::InvalidGrant;
-    /// C16, R12: the host could not mint.
+    /// [C16](crate::tables#c16), [R12](crate::tables#r12): the host could not mint.
     MintingFailed, "minting_failed", UNAVAILABLE;
-    /// C17: the tokens are in the response.
+    /// [C17](crate::tables#c17): the tokens are in the response.
     Granted, "granted", DONE;
-    /// C18: another request redeemed the code at the same moment. The tokens of this one were never sent.
+    /// [C18](crate::tables#c18): another request redeemed the code at the same moment. The tokens of this one were never sent.
     LostRace, "lost_race", Wire::InvalidGrant;
-    /// C18, R13, R18: three guarded writes were lost to other requests. Nothing was sent.
+    /// [C18](crate::tables#c18), [R13](crate::tables#r13), [R18](crate::tables#r18): three guarded writes were lost to other requests. Nothing was sent.
     Contended, "contended", UNAVAILABLE;
-    /// C19, R14, R18: it is unknown whether the write was committed. The tokens of this request were never sent.
+    /// [C19](crate::tables#c19), [R14](crate::tables#r14), [R18](crate::tables#r18): it is unknown whether the write was committed. The tokens of this request were never sent.
     OutcomeUnknown, "outcome_unknown", UNAVAILABLE;
-    /// D2: too many codes asked for.
+    /// [D2](crate::tables#d2): too many codes asked for.
     IssuingQuotaSpent, "issuing_quota_spent", Wire::TooMany;
-    /// D3: no scope, and no default that is allowed.
+    /// [D3](crate::tables#d3): no scope, and no default that is allowed.
     ScopeMissing, "scope_missing", refusal!(400, "invalid_scope", "scope is missing");
-    /// D4, R9: not the syntax of a scope.
+    /// [D4](crate::tables#d4), [R9](crate::tables#r9): not the syntax of a scope.
     ScopeMalformed, "scope_malformed", refusal!(400, "invalid_scope", "scope is malformed");
-    /// D4: nothing of it is allowed. R9: more than was granted, or nothing that is still allowed.
+    /// [D4](crate::tables#d4): nothing of it is allowed. [R9](crate::tables#r9): more than was granted, or nothing that is still allowed.
     ScopeNotAllowed, "scope_not_allowed", refusal!(400, "invalid_scope", "nothing of the scope is allowed");
-    /// D6: the codes are in the response.
+    /// [D6](crate::tables#d6): the codes are in the response.
     Issued, "issued", DONE;
-    /// D7: every user code drawn was taken: codes are too short for their number.
+    /// [D7](crate::tables#d7): every user code drawn was taken: codes are too short for their number.
     UserCodesTaken, "user_codes_taken", UNAVAILABLE;
-    /// D8: a device code was drawn twice, or a part of the entropy was never filled. **Stop issuing.**
+    /// [D8](crate::tables#d8): a device code was drawn twice, or a part of the entropy was never filled. **Stop issuing.**
     EntropyBroken, "entropy_broken", SERVER_ERROR;
-    /// R2: this server did not make the refresh token.
+    /// [R2](crate::tables#r2): this server did not make the refresh token.
     MalformedRefreshToken, "malformed_refresh_token", Wire::InvalidGrant;
-    /// R2: the login of the refresh token is gone.
+    /// [R2](crate::tables#r2): the login of the refresh token is gone.
     UnknownRefreshToken, "unknown_refresh_token", Wire::InvalidGrant;
-    /// R5: the login was not refreshed for too long, or it has come to its absolute end. It has been ended.
+    /// [R5](crate::tables#r5): the login was not refreshed for too long, or it has come to its absolute end. It has been ended.
     LoginExpired, "login_expired", Wire::InvalidGrant;
-    /// R6, R8: a refresh token that was replaced before. The login has been ended, because two parties have its tokens. Worth an
+    /// [R6](crate::tables#r6), [R8](crate::tables#r8): a refresh token that was replaced before. The login has been ended, because two parties have its tokens. Worth an
     /// alarm.
     Reuse, "reuse", Wire::InvalidGrant;
-    /// R10: the tokens are in the response.
+    /// [R10](crate::tables#r10): the tokens are in the response.
     Refreshed, "refreshed", DONE;
     /// The quota of refreshes of the login is spent.
     RefreshQuotaSpent, "refresh_quota_spent", Wire::TooMany;
-    /// R16: there was nothing to revoke.
+    /// [R16](crate::tables#r16): there was nothing to revoke.
     NothingToRevoke, "nothing_to_revoke", DONE;
-    /// R17: the login of the token has been ended.
+    /// [R17](crate::tables#r17): the login of the token has been ended.
     Revoked, "revoked", DONE;
 }
 
