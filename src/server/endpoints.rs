@@ -3,10 +3,12 @@
 use time::OffsetDateTime;
 
 use super::authenticate::{Authenticated, Credentials};
+use super::consent::{Consent, Deed};
 use super::exchange::Exchange;
 use super::keys::ServerKeys;
 use super::machine::{Fixed, Task};
-use super::page::{Consent, Deed, PageError, Review};
+use super::page::Review;
+use super::page_error::PageError;
 use super::policy::Policy;
 use super::reply::Reply;
 use super::request::{Form, GrantType, Request};

@@ -10,9 +10,10 @@ use alloc::sync::Arc;
 use time::OffsetDateTime;
 
 use super::authenticate::Credentials;
+use super::consent::Deed;
 use super::keys::{RefreshSecret, ServerKeys};
 use super::pace::Pace;
-use super::page::{Deed, PageError};
+use super::page_error::PageError;
 use super::policy::Policy;
 use super::reply::{Cause, Own};
 use super::request::{Form, GrantType};

@@ -154,6 +154,7 @@
 
 mod authenticate;
 mod client;
+mod consent;
 mod endpoints;
 mod exchange;
 mod grant;
@@ -166,6 +167,7 @@ mod misuse;
 mod order;
 mod pace;
 mod page;
+mod page_error;
 mod policy;
 mod poll;
 mod rate_limit;
@@ -178,13 +180,15 @@ mod subject;
 
 pub use authenticate::{Authenticated, Claim, Found};
 pub use client::{Client, ClientAuthMethod};
+pub use consent::Consent;
 pub use endpoints::Server;
 pub use exchange::{Ask, Exchange, Finish, Next};
 pub use grant::{Grant, GrantRefusal};
 pub use host::{Host, Inserted, Store, Unavailable, Write};
 pub use keys::ServerKeys;
 pub use pace::Pace;
-pub use page::{Consent, PageError, Review};
+pub use page::Review;
+pub use page_error::PageError;
 pub use policy::{Policy, PolicyBuilder, PolicyError};
 pub use rate_limit::{RateLimit, RateLimited, RateState, Take};
 pub use reply::{Cause, Reply};

@@ -7,7 +7,8 @@
 use super::client::Client;
 use super::host::{Unavailable, Write};
 use super::machine::{Fixed, Progress, Quota, Step, Task};
-use super::page::{self, PageError};
+use super::page;
+use super::page_error::PageError;
 use super::rate_limit::{RateLimited, Take};
 use super::reply::Cause;
 use super::request::GrantType;

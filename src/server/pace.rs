@@ -9,25 +9,20 @@
 
 use core::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
-use super::policy::Policy;
-use super::record::RecordError;
 use crate::time::Timestamp;
 
 /// When a device last polled, and how often it may.
 ///
 /// It is saved apart from the session, by the session's key: in its row, in another table, in process memory. Saving it may
 /// fail, and must never insert a session, touch its version or extend its life.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "Record", into = "Record")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pace {
     /// The last accepted poll.
-    last: Timestamp,
+    pub(super) last: Timestamp,
     /// The interval in force, in seconds.
-    interval: u32,
+    pub(super) interval: u32,
     /// Whether the interval was widened since the last accepted poll.
-    widened: bool,
+    pub(super) widened: bool,
 }
 
 impl Pace {
@@ -55,9 +50,9 @@ pub(super) enum Step {
 }
 
 impl Step {
-    /// Judges a pending poll.
+    /// Judges a pending poll, by the initial interval and the cap in seconds.
     #[inline(always)]
-    pub(super) fn of(pace: Option<&Pace>, policy: &Policy, now: Timestamp) -> Self {
+    pub(super) fn of(pace: Option<&Pace>, initial: u32, cap: u32, now: Timestamp) -> Self {
         let accepted = |interval| {
             Self::Accepted(Pace {
                 last: now,
@@ -66,7 +61,7 @@ impl Step {
             })
         };
         let Some(pace) = pace else {
-            return accepted(policy.interval); // C10
+            return accepted(initial); // C10
         };
         // C9: a clock that went back makes nobody early.
         let early = now >= pace.last && now.since(pace.last) < least_gap(pace.interval);
@@ -76,11 +71,11 @@ impl Step {
         if now.since(pace.last) < REPEATED {
             return Self::Repeated; // C20
         }
-        if pace.widened || pace.interval >= policy.cap {
+        if pace.widened || pace.interval >= cap {
             return Self::Early(pace.interval); // C13
         }
         Self::Widened(Pace {
-            interval: pace.interval.saturating_add(STEP).min(policy.cap),
+            interval: pace.interval.saturating_add(STEP).min(cap),
             widened: true,
             last: pace.last,
         }) // C12
@@ -103,46 +98,4 @@ pub(super) fn least_gap(interval: u32) -> Duration {
     let interval = Duration::from_secs(interval.into());
     let quarter = interval.checked_div(4).unwrap_or_default();
     interval.saturating_sub(quarter.max(Duration::from_secs(1)))
-}
-
-/// The version of the stored record.
-const VERSION: u8 = 2;
-
-/// The stored form of a pace.
-#[derive(Serialize, Deserialize)]
-#[serde(rename = "Pace", deny_unknown_fields)]
-struct Record {
-    v: u8,
-    last: Timestamp,
-    interval: u32,
-    widened: bool,
-}
-
-impl From<Pace> for Record {
-    fn from(pace: Pace) -> Self {
-        Self {
-            v: VERSION,
-            last: pace.last,
-            interval: pace.interval,
-            widened: pace.widened,
-        }
-    }
-}
-
-impl TryFrom<Record> for Pace {
-    type Error = RecordError;
-
-    fn try_from(record: Record) -> Result<Self, Self::Error> {
-        if record.v != VERSION {
-            return Err(RecordError::Version);
-        }
-        if record.interval == 0 {
-            return Err(RecordError::Corrupt);
-        }
-        Ok(Self {
-            last: record.last,
-            interval: record.interval,
-            widened: record.widened,
-        })
-    }
 }

@@ -13,55 +13,15 @@ use core::time::Duration;
 
 use super::authenticate::Found;
 use super::client::Client;
+use super::consent::{Consent, Deed};
 use super::machine::{Fixed, Prepared, Progress, Quota, Shown, Step, Task, Typed};
-use super::rate_limit::RateLimited;
+use super::page_error::PageError;
 use super::session::{Approval, Session, State, Status, Stored};
-use super::subject::{HostValue, Subject};
+use super::subject::Subject;
 use crate::code::UserCode;
 use crate::digest::SessionKey;
 use crate::scope::Scope;
 use crate::time::Timestamp;
-
-/// What a user approves: all of the scope that was asked for, or a part; and a value of the host, which comes back with each
-/// [`Grant`](super::Grant).
-#[derive(Clone, Debug, Default)]
-pub struct Consent {
-    scope: Option<Scope>,
-    value: HostValue,
-}
-
-impl Consent {
-    /// Consents to all that was asked for.
-    #[must_use]
-    pub fn to_all() -> Self {
-        Self::default()
-    }
-
-    /// Consents to this part of what was asked for. More than that, or nothing of something, is refused.
-    #[must_use]
-    pub fn to(scope: Scope) -> Self {
-        Self {
-            scope: Some(scope),
-            ..Self::default()
-        }
-    }
-
-    /// Keeps a value of the host with the approval.
-    #[must_use]
-    pub fn with_value(mut self, value: HostValue) -> Self {
-        self.value = value;
-        self
-    }
-}
-
-/// What a user does with a session.
-#[derive(Clone, Copy)]
-pub(super) enum Deed<'r> {
-    Approve(&'r Consent),
-    Deny,
-    Withdraw,
-    Release,
-}
 
 /// What the user is shown before deciding ([RFC 8628, section 3.3]).
 ///
@@ -134,77 +94,6 @@ impl fmt::Debug for Review {
         f.debug_struct("Review")
             .field("session", &self.session)
             .finish_non_exhaustive()
-    }
-}
-
-/// Why an action of a user did nothing. `Display` is a sentence for the user; the variant says more, to the host alone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
-#[non_exhaustive]
-pub enum PageError {
-    /// [U1](crate::tables#u1): too many codes were entered by this user, or from this source. `Retry-After` is in it.
-    #[error(transparent)]
-    RateLimited(#[from] RateLimited),
-    /// [U2](crate::tables#u2): what was typed is not a code of this policy.
-    #[error("the code is wrong, has expired or was already used")]
-    MalformedCode,
-    /// [U2](crate::tables#u2): nobody has this code.
-    #[error("the code is wrong, has expired or was already used")]
-    UnknownCode,
-    /// [U3](crate::tables#u3): the code was right, but has expired.
-    #[error("the code is wrong, has expired or was already used")]
-    ExpiredCode,
-    /// [U3](crate::tables#u3): the code was right, but was approved or denied before.
-    #[error("the code is wrong, has expired or was already used")]
-    UsedCode,
-    /// [U3](crate::tables#u3): the code was right, but another user entered it first.
-    #[error("the code is wrong, has expired or was already used")]
-    ClaimedByAnother,
-    /// [U13](crate::tables#u13): two sessions have this code, under two keys of the server. Neither is opened, because it could be the wrong one.
-    #[error("the code is wrong, has expired or was already used")]
-    AmbiguousCode,
-    /// [U14](crate::tables#u14): the client was removed or disabled, or may no longer use the device grant.
-    #[error("this application can no longer sign in")]
-    ClientGone,
-    /// [U5](crate::tables#u5): this user has not entered the code of the session.
-    #[error("enter the code that your device shows first")]
-    NotYours,
-    /// [U6](crate::tables#u6): the code has expired, or the session was purged.
-    #[error("the code has expired; start again on your device")]
-    Expired,
-    /// [U8](crate::tables#u8): the scope is wider than what was asked for, or empty though something was asked for.
-    #[error("what you allow must be some or all of what the device asks for")]
-    Scope,
-    /// [U10](crate::tables#u10): another decision was taken before.
-    #[error("you have already decided about this request")]
-    Decided,
-    /// [U11](crate::tables#u11): there is nothing to withdraw, because nothing was approved yet.
-    #[error("you have not allowed this request yet; you can still deny it")]
-    Undecided,
-    /// The store or the registry could not answer, or other requests changed the session three times meanwhile.
-    #[error("something went wrong; try again")]
-    Unavailable,
-}
-
-impl PageError {
-    /// Returns whether the user is to be told that the code is wrong: one message for six reasons.
-    #[must_use]
-    pub const fn is_wrong_code(&self) -> bool {
-        match self {
-            Self::MalformedCode
-            | Self::UnknownCode
-            | Self::ExpiredCode
-            | Self::UsedCode
-            | Self::ClaimedByAnother
-            | Self::AmbiguousCode => true,
-            Self::RateLimited(_)
-            | Self::ClientGone
-            | Self::NotYours
-            | Self::Expired
-            | Self::Scope
-            | Self::Decided
-            | Self::Undecided
-            | Self::Unavailable => false,
-        }
     }
 }
 

@@ -68,7 +68,7 @@ fn used(
 /// A poll while nobody has decided (C9 to C13, C20).
 #[inline(always)]
 fn wait(fixed: &Fixed<'_>, progress: &mut Progress, pace: Option<&Pace>, now: Timestamp) -> Step {
-    match pace::Step::of(pace, fixed.policy, now) {
+    match pace::Step::of(pace, fixed.policy.interval, fixed.policy.cap, now) {
         pace::Step::Accepted(pace) => {
             progress.cause = Cause::Pending;
             progress.pace = Some(pace);

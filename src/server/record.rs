@@ -1,16 +1,18 @@
-//! The stored form of a session.
+//! The stored forms of a session and of a pace.
 //!
 //! Rules:
 //! 1. It has a version tag. A form of an unknown version, with an unknown member, or whose parts contradict each other is
 //!    refused: a wrong guess would be a wrong answer to a device.
-//! 2. It is written out here, apart from the session, so that no change to the session changes what is stored.
+//! 2. It is written out here, apart from what it is of, so that no change to that changes what is stored.
 
 use alloc::borrow::ToOwned as _;
 use alloc::string::String;
 use alloc::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::pace::Pace;
 use super::session::{Approval, Login, Rotation, Session, State};
 use super::subject::{RequestSource, Subject};
 use crate::digest::{SessionKey, UserKey};
@@ -24,7 +26,7 @@ const VERSION: u8 = 2;
 /// The stored form of a session.
 #[derive(Serialize, Deserialize)]
 #[serde(rename = "Session", deny_unknown_fields)]
-pub(super) struct Record {
+struct Record {
     v: u8,
     key: SessionKey,
     user_key: Option<UserKey>,
@@ -169,9 +171,74 @@ impl Record {
     }
 }
 
+/// The stored form of a pace.
+#[derive(Serialize, Deserialize)]
+#[serde(rename = "Pace", deny_unknown_fields)]
+struct PaceRecord {
+    v: u8,
+    last: Timestamp,
+    interval: u32,
+    widened: bool,
+}
+
+impl From<Pace> for PaceRecord {
+    fn from(pace: Pace) -> Self {
+        Self {
+            v: VERSION,
+            last: pace.last,
+            interval: pace.interval,
+            widened: pace.widened,
+        }
+    }
+}
+
+impl TryFrom<PaceRecord> for Pace {
+    type Error = RecordError;
+
+    fn try_from(record: PaceRecord) -> Result<Self, Self::Error> {
+        if record.v != VERSION {
+            return Err(RecordError::Version);
+        }
+        if record.interval == 0 {
+            return Err(RecordError::Corrupt);
+        }
+        Ok(Self {
+            last: record.last,
+            interval: record.interval,
+            widened: record.widened,
+        })
+    }
+}
+
+impl Serialize for Session {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        Record::from(self.clone()).serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Session {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let record = Record::deserialize(deserializer)?;
+        Self::try_from(record).map_err(D::Error::custom)
+    }
+}
+
+impl Serialize for Pace {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        PaceRecord::from(*self).serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Pace {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let record = PaceRecord::deserialize(deserializer)?;
+        Self::try_from(record).map_err(D::Error::custom)
+    }
+}
+
 /// Why a stored form was refused. The text reaches the host in the error of its deserializer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum RecordError {
+enum RecordError {
     #[error("the stored form has an unknown version; another version of this crate wrote it")]
     Version,
     #[error("the stored form is corrupt: its parts contradict each other")]

@@ -42,8 +42,7 @@ pub struct Stored {
 ///
 /// It holds digests of codes and refresh tokens, never one of these. Its serde form has a version tag, and refuses what it does
 /// not know.
-#[derive(Clone, Serialize, Deserialize)]
-#[serde(try_from = "super::record::Record", into = "super::record::Record")]
+#[derive(Clone)]
 #[repr(C)] // what a pending poll reads comes first, within two cache lines
 pub struct Session {
     pub(super) key: SessionKey,

@@ -1,0 +1,45 @@
+//! What a user decides about a session.
+
+use super::subject::HostValue;
+use crate::scope::Scope;
+
+/// What a user approves: all of the scope that was asked for, or a part; and a value of the host, which comes back with each
+/// [`Grant`](super::Grant).
+#[derive(Clone, Debug, Default)]
+pub struct Consent {
+    pub(super) scope: Option<Scope>,
+    pub(super) value: HostValue,
+}
+
+impl Consent {
+    /// Consents to all that was asked for.
+    #[must_use]
+    pub fn to_all() -> Self {
+        Self::default()
+    }
+
+    /// Consents to this part of what was asked for. More than that, or nothing of something, is refused.
+    #[must_use]
+    pub fn to(scope: Scope) -> Self {
+        Self {
+            scope: Some(scope),
+            ..Self::default()
+        }
+    }
+
+    /// Keeps a value of the host with the approval.
+    #[must_use]
+    pub fn with_value(mut self, value: HostValue) -> Self {
+        self.value = value;
+        self
+    }
+}
+
+/// What a user does with a session.
+#[derive(Clone, Copy)]
+pub(super) enum Deed<'r> {
+    Approve(&'r Consent),
+    Deny,
+    Withdraw,
+    Release,
+}
