@@ -5,27 +5,34 @@
 //! 2. What the file does not know is refused, not ignored: a misspelt limit is no limit.
 //! 3. The credentials that everybody can read in this repository are for this machine alone.
 
+mod client;
+mod hidden;
+mod numbers;
+mod user;
+
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use argon2::password_hash::phc::PasswordHash;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use device_flow::digest::SecretDigest;
-use device_flow::scope::Scope;
-use device_flow::server::{
-    Client, ClientAuthMethod, InvalidText, Policy, PolicyError, RateLimit, ServerKeys, Subject,
-};
+use device_flow::server::{Client, InvalidText, Policy, PolicyError, ServerKeys};
 use serde::Deserialize;
+
+pub use client::ClientEntry;
+pub use hidden::Hidden;
+pub use numbers::{Limits, PageNumbers, PolicyNumbers, Quota, Quotas, TokenNumbers};
+pub use user::{User, UserEntry};
 
 use crate::page::SignInLimits;
 use crate::{metadata, password};
+use client::{client, unhex};
 
 /// The configuration that the server has when it is given none.
-pub const DEFAULT: &str = include_str!("../config.toml");
+pub const DEFAULT: &str = include_str!("../../config.toml");
 
 /// The secret of `client_backend` in [`DEFAULT`].
 const DEVELOPMENT_SECRET: &str = "backend-secret-for-development-only";
@@ -69,197 +76,6 @@ pub struct Config {
     pub clients: Vec<ClientEntry>,
     #[serde(default)]
     pub users: Vec<UserEntry>,
-}
-
-/// The numbers of the device grant.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct PolicyNumbers {
-    /// Seconds between two polls.
-    pub interval: u64,
-    /// Seconds in which a code can be approved.
-    pub lifetime: u64,
-    /// Logins that wait at once.
-    pub expected_sessions: u64,
-    /// Whether a link with the code in it is handed out.
-    pub verification_uri_complete: bool,
-    /// Seconds in which a second redemption is a repeated request, not a theft. Without it, what the core has.
-    pub retry_window: Option<u64>,
-}
-
-impl Default for PolicyNumbers {
-    fn default() -> Self {
-        Self {
-            interval: 5,
-            lifetime: 300,
-            expected_sessions: 10_000,
-            verification_uri_complete: false,
-            retry_window: None,
-        }
-    }
-}
-
-/// How often is too often.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Quotas {
-    /// Codes asked for: by a public client and its source, by a confidential client.
-    pub codes: Quota,
-    /// Wrong secrets, by client and source.
-    pub secrets: Quota,
-    /// Codes entered on the page, by user.
-    pub guesses: Quota,
-    /// Refreshes, by login.
-    pub refreshes: Quota,
-    /// Attempts to sign in, by account and source.
-    pub sign_ins: Quota,
-    /// Attempts to sign in to any account, by source.
-    pub sign_ins_by_source: Quota,
-}
-
-impl Default for Quotas {
-    fn default() -> Self {
-        let quota = |burst, period| Quota { burst, period };
-        Self {
-            codes: quota(100, 1),
-            secrets: quota(10, 60),
-            guesses: quota(10, 60),
-            refreshes: quota(20, 60),
-            sign_ins: quota(20, 30),
-            sign_ins_by_source: quota(200, 2),
-        }
-    }
-}
-
-/// So many at once, then one per period.
-#[derive(Clone, Copy, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Quota {
-    pub burst: u32,
-    /// Seconds.
-    pub period: u64,
-}
-
-impl Quota {
-    pub(crate) fn limit(self, name: &'static str) -> Result<RateLimit, ConfigError> {
-        let period = Duration::from_secs(self.period);
-        RateLimit::new(self.burst, period).map_err(|error| ConfigError::Quota(name, error))
-    }
-}
-
-/// The numbers of the tokens.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct TokenNumbers {
-    /// Whom access tokens are for; none: the issuer.
-    pub audience: Option<String>,
-    /// Seconds.
-    pub access_lifetime: u32,
-    /// Seconds for which a refresh token is good if it is not used.
-    pub refresh_idle: u64,
-    /// Seconds after which a login ends however often it is refreshed. Without it, never.
-    pub refresh_absolute: Option<u64>,
-    /// Seconds in which a refresh token that was replaced may be sent again.
-    pub refresh_grace: u64,
-}
-
-impl Default for TokenNumbers {
-    fn default() -> Self {
-        Self {
-            audience: None,
-            access_lifetime: 300,
-            refresh_idle: 30 * 24 * 60 * 60,
-            refresh_absolute: None,
-            refresh_grace: 30,
-        }
-    }
-}
-
-/// The numbers of the page.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct PageNumbers {
-    /// Seconds for which somebody who signed in stays so.
-    pub session_lifetime: u32,
-}
-
-impl Default for PageNumbers {
-    fn default() -> Self {
-        Self {
-            session_lifetime: 3600,
-        }
-    }
-}
-
-/// What a peer may cost.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Limits {
-    /// Connections at once.
-    pub connections: u32,
-    /// Seconds from a request's head to its answer, and for a peer that does not read it.
-    pub request_timeout: u64,
-    /// Seconds for a request's head.
-    pub header_timeout: u64,
-    /// Passwords checked at once.
-    pub password_checks: u32,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            connections: 1024,
-            request_timeout: 10,
-            header_timeout: 10,
-            password_checks: 2,
-        }
-    }
-}
-
-/// A client, as it stands in the file.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ClientEntry {
-    pub id: String,
-    /// What people know it as.
-    pub name: String,
-    /// The SHA-256 of its secret in hexadecimal, of two while one replaces the other; none for a public client.
-    #[serde(default)]
-    pub secret_sha256: Vec<String>,
-    #[serde(default)]
-    pub device_grant: bool,
-    /// What it may ask for.
-    pub scope: Scope,
-    /// What it asks for by saying nothing.
-    pub default_scope: Option<Scope>,
-}
-
-/// A user, as it stands in the file.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct UserEntry {
-    pub sub: String,
-    pub email: String,
-    /// An argon2 hash in PHC form.
-    pub password: Hidden,
-    pub name: String,
-    pub given_name: Option<String>,
-    pub family_name: Option<String>,
-    pub org_id: Option<String>,
-    /// A locked account: nobody signs in to it, and what it approved before is not redeemed.
-    #[serde(default)]
-    pub locked: bool,
-}
-
-/// A text that no log shows.
-#[derive(Clone, Deserialize)]
-#[serde(transparent)]
-pub struct Hidden(pub String);
-
-impl std::fmt::Debug for Hidden {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("(hidden)")
-    }
 }
 
 fn default_listen() -> SocketAddr {
@@ -461,76 +277,6 @@ pub(crate) struct Checked {
     /// `None` if the store keeps the key.
     pub(crate) server_keys: Option<ServerKeys>,
     pub(crate) sign_in_limits: SignInLimits,
-}
-
-/// A client, as the core knows it.
-pub(crate) fn client(entry: &ClientEntry) -> Result<Client, ConfigError> {
-    let wrong = |what| ConfigError::Client(entry.id.clone(), what);
-    let digests = entry.secret_sha256.iter().map(|text| {
-        unhex(text).ok_or_else(|| wrong("secret_sha256 must be 64 hexadecimal digits"))
-    });
-    let digests = digests.collect::<Result<Vec<_>, _>>()?;
-    let method = match *digests.as_slice() {
-        [] => ClientAuthMethod::None,
-        [one] => ClientAuthMethod::secret(one),
-        [one, two] => ClientAuthMethod::Secret([Some(one), Some(two)]),
-        _ => return Err(wrong("at most two secrets may be active")),
-    };
-    let client = Client::new(entry.id.as_str(), method)
-        .map_err(|_| wrong("its id must be visible ASCII"))?;
-    let mut client = client
-        .named(entry.name.as_str())
-        .allow_scope(entry.scope.clone());
-    if entry.device_grant {
-        client = client.allow_device_grant();
-    }
-    if let Some(default) = &entry.default_scope {
-        if !default.is_within(&entry.scope) {
-            return Err(wrong("its default_scope must be within its scope"));
-        }
-        client = client.default_scope(default.clone());
-    }
-    Ok(client)
-}
-
-fn unhex(text: &str) -> Option<SecretDigest> {
-    let mut octets = [0; 32];
-    if text.len() != 64 || !text.is_ascii() {
-        return None;
-    }
-    for (octet, digits) in octets.iter_mut().zip(text.as_bytes().chunks(2)) {
-        *octet = u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?;
-    }
-    Some(SecretDigest::from_bytes(octets))
-}
-
-/// Somebody with an account.
-pub struct User {
-    pub(crate) subject: Subject,
-    pub(crate) entry: UserEntry,
-}
-
-impl User {
-    pub(crate) fn of(entry: &UserEntry) -> Result<Self, ConfigError> {
-        let wrong = |what| ConfigError::User(entry.email.clone(), what);
-        if PasswordHash::new(&entry.password.0).is_err() {
-            return Err(wrong(
-                "its password must be an argon2 hash in PHC form: $argon2id$…",
-            ));
-        }
-        let subject = Subject::new(entry.sub.as_str())
-            .map_err(|_| wrong("its sub must have 1 to 255 bytes"))?;
-        Ok(Self {
-            subject,
-            entry: entry.clone(),
-        })
-    }
-
-    /// Whether one of them could not be told from the other.
-    pub(crate) fn is_same_as(&self, other: &Self) -> bool {
-        let email = &other.entry.email;
-        self.subject == other.subject || self.entry.email.eq_ignore_ascii_case(email)
-    }
 }
 
 /// What is wrong with a configuration.
