@@ -15,7 +15,7 @@ const CONTENT: &str = "default-src 'none'; style-src 'self'; img-src 'self'; for
 const HEADERS: [(HeaderName, &str); 7] = [
     (header::CONTENT_SECURITY_POLICY, CONTENT),
     (header::X_FRAME_OPTIONS, "DENY"),
-    // A code may stand in the address.
+    // A code may stand in the address, where the policy gives such links out.
     (header::REFERRER_POLICY, "no-referrer"),
     (
         HeaderName::from_static("cross-origin-opener-policy"),

@@ -4,12 +4,15 @@
 //! 1. A sign-in is a new cookie with a new token for its forms: what was there before is worth nothing.
 //! 2. `SameSite=Lax`: a link or a QR code opens the page signed in, no other site's form comes with the cookie.
 //! 3. The cookie tells when its user signed in, and lapses here, not in the browser.
+//! 4. A code that was typed, or came in a link that the policy allows, survives the sign-in in the cookie, never in a URL.
 
 use axum::http::HeaderMap;
+use axum::response::{IntoResponse as _, Response};
 use axum_extra::extract::PrivateCookieJar;
 use axum_extra::extract::cookie::{Cookie, SameSite};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use device_flow::code::MAX_USER_CODE_ENTRY;
 use device_flow::server::Subject;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
@@ -26,7 +29,10 @@ pub(crate) struct Login {
     /// What forms must say.
     csrf: String,
     user: Option<SignedIn>,
-    /// Whether the browser does not have it yet.
+    /// The code that is entered next.
+    #[serde(default)]
+    user_code: String,
+    /// Whether the browser does not have it like this yet.
     #[serde(skip)]
     is_new: bool,
 }
@@ -44,17 +50,19 @@ impl Login {
         Self {
             csrf: URL_SAFE_NO_PAD.encode(random::<32>()),
             user: None,
+            user_code: String::new(),
             is_new: true,
         }
     }
 
-    /// Of somebody who has just signed in.
-    pub(crate) fn of(user: &User, now: OffsetDateTime) -> Self {
+    /// Of somebody who has just signed in, where this one was before.
+    pub(crate) fn of(&self, user: &User, now: OffsetDateTime) -> Self {
         Self {
             user: Some(SignedIn {
                 sub: user.subject.clone(),
                 at: now.unix_timestamp(),
             }),
+            user_code: self.user_code.clone(),
             ..Self::anonymous()
         }
     }
@@ -78,9 +86,17 @@ impl Login {
         (login, user)
     }
 
-    /// Whether it is still to be kept.
-    pub(crate) const fn is_new(&self) -> bool {
-        self.is_new
+    /// The code that is entered next.
+    pub(crate) fn user_code(&self) -> &str {
+        &self.user_code
+    }
+
+    /// Remembers the code that is entered next.
+    pub(crate) fn remember(&mut self, user_code: &str) {
+        if user_code != self.user_code && user_code.len() <= MAX_USER_CODE_ENTRY {
+            user_code.clone_into(&mut self.user_code);
+            self.is_new = true;
+        }
     }
 
     /// What forms of this login's pages say.
@@ -99,8 +115,15 @@ impl Login {
         self.user.as_ref().map(|user| user.at)
     }
 
-    /// Into the cookie.
-    pub(crate) fn keep(&self, app: &App) -> PrivateCookieJar {
+    /// The response, with the cookie if the browser does not have it like this yet.
+    pub(crate) fn kept_with(&self, response: Response, app: &App) -> Response {
+        if self.is_new {
+            return (self.cookie(app), response).into_response();
+        }
+        response
+    }
+
+    fn cookie(&self, app: &App) -> PrivateCookieJar {
         let value = serde_json::to_string(self).unwrap_or_default();
         let mut cookie = Cookie::new(app.cookie_name(), value);
         cookie.set_path("/");

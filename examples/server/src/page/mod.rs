@@ -1,7 +1,8 @@
 //! The verification page: sign-in, code entry, review, and the decision (RFC 8628, section 3.3).
 //!
 //! Rules:
-//! 1. A GET shows, a POST does. A code in a link only fills in the form: codes are looked up on a POST of somebody signed in.
+//! 1. A GET shows, a POST does. A code in a link only fills in the form, and only where the policy gives such links out. Codes are
+//!    looked up on a POST of somebody signed in.
 //! 2. A POST counts only with the token of the form's own page, from that page.
 //! 3. A wrong, expired or used code is one sentence. The claimant of a request is told what became of it.
 //! 4. It works without a script, and nothing on it may run one.
@@ -18,7 +19,6 @@ use axum::extract::rejection::{FormRejection, QueryRejection};
 use axum::extract::{Form, Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse as _, Redirect, Response};
-use device_flow::code::MAX_USER_CODE_ENTRY;
 use device_flow::digest::SessionKey;
 use device_flow::server::{PageError, Session, Unavailable};
 use serde::Deserialize;
@@ -57,8 +57,6 @@ enum Step {
     SignIn {
         email: String,
         password: String,
-        #[serde(default)]
-        user_code: String,
     },
     Enter {
         user_code: String,
@@ -84,21 +82,20 @@ pub(crate) async fn show(
     headers: HeaderMap,
     link: Result<Query<Link>, QueryRejection>,
 ) -> Response {
-    let mut user_code = link.map(|Query(link)| link.user_code).unwrap_or_default();
-    if user_code.len() > MAX_USER_CODE_ENTRY {
-        user_code.clear();
+    let (mut login, user) = Login::read(&headers, &app, now());
+    if app.server.policy().has_verification_uri_complete()
+        && let Ok(Query(Link { user_code })) = link
+        && !user_code.is_empty()
+    {
+        login.remember(&user_code);
     }
-    let (login, user) = Login::read(&headers, &app, now());
     let frame = Frame::new(&login, user);
     let page = match user {
-        Some(_) => Page::Enter(Enter::new(frame, user_code)),
-        None => Page::SignIn(SignIn::new(frame, user_code)),
+        Some(_) => Page::Enter(Enter::new(frame, login.user_code().to_owned())),
+        None => Page::SignIn(SignIn::new(frame)),
     };
     let response = page.send(StatusCode::OK);
-    if login.is_new() {
-        return (login.keep(&app), response).into_response();
-    }
-    response
+    login.kept_with(response, &app)
 }
 
 /// `POST /device`
@@ -109,7 +106,7 @@ pub(crate) async fn submit(
     form: Result<Form<Posted>, FormRejection>,
 ) -> Response {
     let now = now();
-    let (login, user) = Login::read(&headers, &app, now);
+    let (mut login, user) = Login::read(&headers, &app, now);
     let frame = Frame::new(&login, user);
     let (cause, response) = match form {
         Err(rejection) => {
@@ -121,32 +118,23 @@ pub(crate) async fn submit(
             ("forged", page.send(StatusCode::FORBIDDEN))
         }
         Ok(Form(posted)) => match (posted.step, user) {
-            (
-                Step::SignIn {
-                    email,
-                    password,
-                    user_code,
-                },
-                _,
-            ) => match app.sign_in(&email, password, source, now).await {
-                Ok(user) => {
-                    let jar = Login::of(user, now).keep(&app);
-                    let response = (jar, Redirect::to(&link_to(&user_code))).into_response();
-                    ("signed_in", response)
+            (Step::SignIn { email, password }, _) => {
+                match app.sign_in(&email, password, source, now).await {
+                    Ok(user) => {
+                        login = login.of(user, now);
+                        ("signed_in", Redirect::to("/device").into_response())
+                    }
+                    Err(refused) => refused.page(frame, email),
                 }
-                Err(refused) => refused.page(frame, email, user_code),
-            },
+            }
             (Step::SignOut { session }, user) => {
                 if let (Some(session), Some(user)) = (session, user) {
                     // If that fails, the session stays claimed, and expires.
                     let release = app.server.release(&session, &user.subject, now);
                     let _ = release.run(&*app).await;
                 }
-                let jar = Login::anonymous().keep(&app);
-                (
-                    "signed_out",
-                    (jar, Redirect::to(&link_to(""))).into_response(),
-                )
+                login = Login::anonymous();
+                ("signed_out", Redirect::to("/device").into_response())
             }
             // The sign-in has lapsed meanwhile.
             (
@@ -155,7 +143,8 @@ pub(crate) async fn submit(
                 | Step::Deny { user_code, .. },
                 None,
             ) => {
-                let page = Page::SignIn(SignIn::again(frame, user_code));
+                login.remember(&user_code);
+                let page = Page::SignIn(SignIn::again(Frame::new(&login, None)));
                 ("signed_in_no_more", page.send(StatusCode::FORBIDDEN))
             }
             (Step::Enter { user_code }, Some(user)) => {
@@ -164,7 +153,9 @@ pub(crate) async fn submit(
                 match enter.run(&*app).await {
                     Ok(review) => {
                         let page = view::review(frame, &review, &app, source);
-                        ("entered", page.send(StatusCode::OK))
+                        let response = page.send(StatusCode::OK);
+                        login.remember("");
+                        ("entered", response)
                     }
                     Err(error) => refusal::of_entry(frame, user_code, error),
                 }
@@ -185,7 +176,7 @@ pub(crate) async fn submit(
     app.metrics.count(Endpoint::Page, cause);
     let status = response.status().as_u16();
     tracing::info!(endpoint = "page", cause, status, %source, "answered");
-    response
+    login.kept_with(response, &app)
 }
 
 impl App {
@@ -216,18 +207,6 @@ impl App {
             Err(error) => self.undecided(frame, session, error).await,
         }
     }
-}
-
-/// The page with a code filled in.
-fn link_to(user_code: &str) -> String {
-    // What else somebody typed does not survive the way; it was no part of a code.
-    let is_kept = |character: &char| character.is_ascii_alphanumeric() || *character == '-';
-    let kept = user_code.chars().filter(is_kept).take(MAX_USER_CODE_ENTRY);
-    let kept = kept.collect::<String>();
-    if kept.is_empty() {
-        return "/device".to_owned();
-    }
-    format!("/device?user_code={kept}")
 }
 
 /// `GET /device/style.css`

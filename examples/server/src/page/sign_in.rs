@@ -98,13 +98,8 @@ impl App {
 
 impl Refused {
     /// The form again, with the reason; and the reason's name.
-    pub(crate) fn page(
-        self,
-        frame: Frame<'_>,
-        email: String,
-        user_code: String,
-    ) -> (&'static str, Response) {
-        let form = SignIn::new(frame, user_code);
+    pub(crate) fn page(self, frame: Frame<'_>, email: String) -> (&'static str, Response) {
+        let form = SignIn::new(frame);
         let page = |problem: String| Page::SignIn(form.refused(email, problem));
         match self {
             Self::Wrong => {

@@ -76,26 +76,23 @@ impl Page<'_> {
 #[template(path = "sign_in.html")]
 pub(crate) struct SignIn<'a> {
     frame: Frame<'a>,
-    /// Carried along.
-    user_code: String,
     email: String,
     problem: Option<String>,
 }
 
 impl<'a> SignIn<'a> {
-    pub(crate) fn new(frame: Frame<'a>, user_code: String) -> Self {
+    pub(crate) fn new(frame: Frame<'a>) -> Self {
         Self {
             frame,
-            user_code,
             email: String::new(),
             problem: None,
         }
     }
 
     /// For somebody whose sign-in has lapsed.
-    pub(crate) fn again(frame: Frame<'a>, user_code: String) -> Self {
+    pub(crate) fn again(frame: Frame<'a>) -> Self {
         let problem = "You were signed out after a while. Sign in again.";
-        Self::new(frame, user_code).refused(String::new(), problem.to_owned())
+        Self::new(frame).refused(String::new(), problem.to_owned())
     }
 
     pub(crate) fn refused(self, email: String, problem: String) -> Self {

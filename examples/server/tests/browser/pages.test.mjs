@@ -1,8 +1,8 @@
 // The verification page in a real browser: what people do on it, what they see, and whether all of them can.
 //
 // Run by tests/browser.rs, which starts the servers:
-//   SERVER       a server with the default configuration and generous limits
-//   HASTY        the same, whose codes are good for two seconds
+//   SERVER       a server with the default configuration, links with codes, and generous limits
+//   HASTY        the same, whose codes are good for two seconds, and which gives no links with codes out
 //   CHROMIUM     the browser
 //   SCREENSHOTS  a folder for pictures of every page, if they are to be taken
 
@@ -187,6 +187,15 @@ test("a link fills in the code, over the sign-in, and looks nothing up", async (
   assert.equal(await page.getByLabel("Code on your device").inputValue(), issued.user_code);
   await page.getByRole("button", { name: "Continue" }).click();
   await heading(page, "Allow Example CLI to use your account?");
+});
+
+test("a link fills in nothing where the server gives no such links out", async (t) => {
+  const page = await open(t);
+  const issued = await codes(HASTY);
+  await signIn(page, HASTY, `?user_code=${issued.user_code}`);
+  assert.equal(await page.getByLabel("Code on your device").inputValue(), "");
+  await page.goto(`${HASTY}/device?user_code=${issued.user_code}`);
+  assert.equal(await page.getByLabel("Code on your device").inputValue(), "");
 });
 
 test("a keyboard is enough, and the focus is seen", async (t) => {
