@@ -56,7 +56,8 @@ pub(crate) struct App {
     /// The core: it decides what every request gets.
     server: server::Server,
     cookie_key: Key,
-    session_lifetime: Duration,
+    /// In seconds.
+    session_lifetime: i64,
     request_timeout: Duration,
     trusted_proxies: Vec<IpAddr>,
     /// By id.
@@ -173,7 +174,7 @@ impl App {
         Ok(Self {
             server: server::Server::new(policy, keys),
             cookie_key,
-            session_lifetime: Duration::from_secs(config.page.session_lifetime.into()),
+            session_lifetime: config.page.session_lifetime.into(),
             request_timeout: Duration::from_secs(config.limits.request_timeout),
             trusted_proxies: config.trusted_proxies,
             clients: checked.clients,

@@ -5,11 +5,14 @@
 //!    looked up on a POST of somebody signed in.
 //! 2. A POST counts only with the token of the form's own page, from that page.
 //! 3. A wrong, expired or used code is one sentence. The claimant of a request is told what became of it.
-//! 4. It works without a script, and nothing on it may run one.
+//! 4. What was done leads on to a GET: "back" and a reload send no form again.
+//! 5. It works without a script, and nothing on it may run one.
 
 mod guard;
 mod login;
+mod posted;
 mod refusal;
+pub(crate) mod request;
 mod sign_in;
 mod view;
 
@@ -33,7 +36,11 @@ use crate::metrics::Endpoint;
 use crate::source::Source;
 use crate::{App, now};
 use login::Login;
-use view::{Enter, Frame, Outcome, Page, Problem, SignIn};
+use posted::{Posted, Step};
+use view::{Enter, Frame, Page, Problem, SignIn};
+
+/// What came of a form: a name for the metrics, and the response.
+type Answered = (&'static str, Response);
 
 /// What stands in the link of a device.
 #[derive(Default, Deserialize)]
@@ -42,47 +49,15 @@ pub(crate) struct Link {
     user_code: String,
 }
 
-/// What a form of the page sends.
-#[derive(Deserialize)]
-pub(crate) struct Posted {
-    csrf: String,
-    #[serde(flatten)]
-    step: Step,
-}
-
-/// What somebody wants to do.
-#[derive(Deserialize)]
-#[serde(tag = "step", rename_all = "snake_case")]
-enum Step {
-    SignIn {
-        email: String,
-        password: String,
-    },
-    Enter {
-        user_code: String,
-    },
-    Approve {
-        session: SessionKey,
-        #[serde(default)]
-        user_code: String,
-    },
-    Deny {
-        session: SessionKey,
-        #[serde(default)]
-        user_code: String,
-    },
-    SignOut {
-        session: Option<SessionKey>,
-    },
-}
-
 /// `GET /device`
 pub(crate) async fn show(
     State(app): State<Arc<App>>,
     headers: HeaderMap,
     link: Result<Query<Link>, QueryRejection>,
 ) -> Response {
-    let (mut login, user) = Login::read(&headers, &app, now());
+    let Ok((mut login, user)) = Login::read(&headers, &app, now()).await else {
+        return Page::Problem(Problem::busy()).send(StatusCode::SERVICE_UNAVAILABLE);
+    };
     if app.server.policy().has_verification_uri_complete()
         && let Ok(Query(Link { user_code })) = link
         && !user_code.is_empty()
@@ -91,7 +66,7 @@ pub(crate) async fn show(
     }
     let frame = Frame::new(&login, user);
     let page = match user {
-        Some(_) => Page::Enter(Enter::new(frame, login.user_code().to_owned())),
+        Some(_) => Page::Enter(Enter::new(frame, login.typed().to_owned())),
         None => Page::SignIn(SignIn::new(frame)),
     };
     let response = page.send(StatusCode::OK);
@@ -106,80 +81,107 @@ pub(crate) async fn submit(
     form: Result<Form<Posted>, FormRejection>,
 ) -> Response {
     let now = now();
-    let (mut login, user) = Login::read(&headers, &app, now);
-    let frame = Frame::new(&login, user);
-    let (cause, response) = match form {
-        Err(rejection) => {
-            let page = Page::Problem(Problem::form(frame));
-            ("form", page.send(rejection.status()))
+    let (login, (cause, response)) = match Login::read(&headers, &app, now).await {
+        Err(Unavailable) => (None, busy()),
+        Ok((mut login, user)) => {
+            let frame = Frame::new(&login, user);
+            let answered = match form {
+                Err(rejection) => {
+                    let page = Page::Problem(Problem::form(frame));
+                    ("form", page.send(rejection.status()))
+                }
+                Ok(Form(posted))
+                    if !guard::is_own(&headers) || !login.vouches_for(&posted.csrf) =>
+                {
+                    let page = Page::Problem(Problem::forged(frame));
+                    ("forged", page.send(StatusCode::FORBIDDEN))
+                }
+                Ok(Form(posted)) => app.act(posted.step, &mut login, user, source, now).await,
+            };
+            (Some(login), answered)
         }
-        Ok(Form(posted)) if !guard::is_own(&headers) || !login.vouches_for(&posted.csrf) => {
-            let page = Page::Problem(Problem::forged(frame));
-            ("forged", page.send(StatusCode::FORBIDDEN))
-        }
-        Ok(Form(posted)) => match (posted.step, user) {
+    };
+    app.metrics.count(Endpoint::Page, cause);
+    let status = response.status().as_u16();
+    tracing::info!(endpoint = "page", cause, status, %source, "answered");
+    match login {
+        Some(login) => login.kept_with(response, &app),
+        None => response,
+    }
+}
+
+fn busy() -> Answered {
+    let page = Page::Problem(Problem::busy());
+    ("busy", page.send(StatusCode::SERVICE_UNAVAILABLE))
+}
+
+impl App {
+    async fn act(
+        &self,
+        step: Step,
+        login: &mut Login,
+        user: Option<&User>,
+        source: Source,
+        now: OffsetDateTime,
+    ) -> Answered {
+        match (step, user) {
             (Step::SignIn { email, password }, _) => {
-                match app.sign_in(&email, password, source, now).await {
+                match self.sign_in(&email, password, source, now).await {
                     Ok(user) => {
-                        login = login.of(user, now);
+                        *login = login.of(user, now);
                         ("signed_in", Redirect::to("/device").into_response())
                     }
-                    Err(refused) => refused.page(frame, email),
+                    Err(refused) => refused.page(Frame::new(login, user), email),
                 }
             }
             (Step::SignOut { session }, user) => {
                 if let (Some(session), Some(user)) = (session, user) {
                     // If that fails, the session stays claimed, and expires.
-                    let release = app.server.release(&session, &user.subject, now);
-                    let _ = release.run(&*app).await;
+                    let release = self.server.release(&session, &user.subject, now);
+                    let _ = release.run(self).await;
                 }
-                login = Login::anonymous();
-                ("signed_out", Redirect::to("/device").into_response())
+                match login.sign_out(self).await {
+                    Ok(()) => ("signed_out", Redirect::to("/device").into_response()),
+                    Err(Unavailable) => busy(),
+                }
             }
             // The sign-in has lapsed meanwhile.
-            (
-                Step::Enter { user_code }
-                | Step::Approve { user_code, .. }
-                | Step::Deny { user_code, .. },
-                None,
-            ) => {
-                login.remember(&user_code);
-                let page = Page::SignIn(SignIn::again(Frame::new(&login, None)));
+            (step, None) => {
+                match step {
+                    Step::Enter { user_code } => login.remember(&user_code),
+                    Step::Approve { .. } | Step::Deny { .. } => login.enter_again(),
+                    Step::SignIn { .. } | Step::SignOut { .. } => {}
+                }
+                let page = Page::SignIn(SignIn::again(Frame::new(login, None)));
                 ("signed_in_no_more", page.send(StatusCode::FORBIDDEN))
             }
             (Step::Enter { user_code }, Some(user)) => {
                 // Guesses are counted by user alone: many people may come from one address.
-                let enter = app.server.enter(&user_code, &user.subject, "", now);
-                match enter.run(&*app).await {
+                let enter = self.server.enter(&user_code, &user.subject, "", now);
+                match enter.run(self).await {
                     Ok(review) => {
-                        let page = view::review(frame, &review, &app, source);
-                        let response = page.send(StatusCode::OK);
-                        login.remember("");
-                        ("entered", response)
+                        let session = review.session_key();
+                        login.entered(&review.user_code().display().to_string(), session);
+                        ("entered", request::redirect_to(session))
                     }
-                    Err(error) => refusal::of_entry(frame, user_code, error),
+                    Err(error) => {
+                        refusal::of_entry(Frame::new(login, Some(user)), user_code, error)
+                    }
                 }
             }
-            (Step::Approve { session, .. }, Some(user)) => {
-                let approved = app.approve(&session, user, &login, now).await;
-                let page = ("approved", Outcome::approved(frame));
-                app.decided(frame, &session, page, approved).await
-            }
-            (Step::Deny { session, .. }, Some(user)) => {
-                let deny = app.server.deny(&session, &user.subject, now);
-                let page = ("denied", Outcome::denied(frame));
-                app.decided(frame, &session, page, deny.run(&*app).await)
+            (Step::Approve { session }, Some(user)) => {
+                let approved = self.approve(&session, user, login, now).await;
+                self.decided(login, user, &session, "approved", approved)
                     .await
             }
-        },
-    };
-    app.metrics.count(Endpoint::Page, cause);
-    let status = response.status().as_u16();
-    tracing::info!(endpoint = "page", cause, status, %source, "answered");
-    login.kept_with(response, &app)
-}
+            (Step::Deny { session }, Some(user)) => {
+                let deny = self.server.deny(&session, &user.subject, now);
+                let denied = deny.run(self).await;
+                self.decided(login, user, &session, "denied", denied).await
+            }
+        }
+    }
 
-impl App {
     async fn approve(
         &self,
         session: &SessionKey,
@@ -194,17 +196,24 @@ impl App {
         approve.run(self).await
     }
 
-    /// The page of a decision that was taken, or why it was not.
+    /// Leads to what came of a decision, or says why none was taken.
     async fn decided(
         &self,
-        frame: Frame<'_>,
+        login: &mut Login,
+        user: &User,
         session: &SessionKey,
-        (cause, page): (&'static str, Outcome<'_>),
+        cause: &'static str,
         decided: Result<Session, PageError>,
-    ) -> (&'static str, Response) {
+    ) -> Answered {
         match decided {
-            Ok(_) => (cause, Page::Outcome(page).send(StatusCode::OK)),
-            Err(error) => self.undecided(frame, session, error).await,
+            Ok(_) => {
+                login.forget();
+                (cause, request::redirect_to(session))
+            }
+            Err(error) => {
+                self.undecided(Frame::new(login, Some(user)), session, error)
+                    .await
+            }
         }
     }
 }

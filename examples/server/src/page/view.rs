@@ -1,11 +1,10 @@
 //! What people see. The templates escape everything: what a peer or a device sent is text here, never markup.
 
-use std::time::Duration;
-
 use askama::Template;
 use axum::http::{StatusCode, header};
 use axum::response::{Html, IntoResponse as _, Response};
-use device_flow::server::{RateLimited, Review, Status};
+use device_flow::server::{Client, RateLimited, Session, Status};
+use time::{Duration, OffsetDateTime};
 
 use super::login::Login;
 use crate::config::User;
@@ -22,6 +21,12 @@ pub(crate) struct Frame<'a> {
 }
 
 impl<'a> Frame<'a> {
+    /// Around a page for whoever it may be.
+    const NOBODY: Self = Self {
+        csrf: "",
+        email: None,
+    };
+
     pub(crate) fn new(login: &'a Login, user: Option<&'a User>) -> Self {
         Self {
             csrf: login.csrf(),
@@ -153,26 +158,32 @@ struct Asked {
     is_token: bool,
 }
 
-/// What the user decides on.
-pub(crate) fn review<'a>(frame: Frame<'a>, review: &Review, app: &App, source: Source) -> Page<'a> {
-    let client = review.client_name().unwrap_or(review.client_id());
-    let origin = review.source();
-    Page::Review(Box::new(ReviewPage {
-        frame,
-        session: review.session_key().to_string(),
-        code: review.user_code().display().to_string(),
-        client: client.to_owned(),
-        is_public: review.is_public_client(),
-        age: ago(review.age()),
-        left: spoken(review.time_left()),
-        origin: origin.unwrap_or("an unknown address").to_owned(),
-        is_near: origin == Some(source.to_string().as_str()),
-        scopes: review
-            .scope()
-            .tokens()
-            .map(|token| app.asked(token))
-            .collect(),
-    }))
+impl<'a> ReviewPage<'a> {
+    /// What the user decides on.
+    pub(crate) fn new(
+        frame: Frame<'a>,
+        session: &Session,
+        client: &Client,
+        code: &str,
+        app: &App,
+        source: Source,
+        now: OffsetDateTime,
+    ) -> Self {
+        let origin = session.source();
+        let scopes = session.scope().tokens();
+        Self {
+            frame,
+            session: session.key().to_string(),
+            code: code.to_owned(),
+            client: client.name().unwrap_or(client.id()).to_owned(),
+            is_public: client.is_public(),
+            age: ago(now - session.issued_at()),
+            left: spoken(session.expires_at() - now),
+            origin: origin.unwrap_or("an unknown address").to_owned(),
+            is_near: origin == Some(source.to_string().as_str()),
+            scopes: scopes.map(|token| app.asked(token)).collect(),
+        }
+    }
 }
 
 impl App {
@@ -275,7 +286,7 @@ impl<'a> Outcome<'a> {
     }
 }
 
-/// A form that was not taken.
+/// What could not be done, or shown.
 #[derive(Template)]
 #[template(path = "problem.html")]
 pub(crate) struct Problem<'a> {
@@ -289,6 +300,18 @@ impl<'a> Problem<'a> {
         Self { frame, text }
     }
 
+    pub(crate) fn busy() -> Self {
+        let text = "The server is busy, and nothing was changed. Try again in a moment.";
+        let frame = Frame::NOBODY;
+        Self { frame, text }
+    }
+
+    pub(crate) fn unknown() -> Self {
+        let text = "There is no such page.";
+        let frame = Frame::NOBODY;
+        Self { frame, text }
+    }
+
     pub(crate) fn forged(frame: Frame<'a>) -> Self {
         let text = "The form was too old or did not come from this page, or your browser keeps no cookies. Nothing was \
             changed.";
@@ -298,18 +321,18 @@ impl<'a> Problem<'a> {
 
 /// A time until then, as people say it.
 pub(crate) fn later(limited: RateLimited) -> String {
-    spoken(Duration::from_secs(limited.seconds().into()))
+    spoken(Duration::seconds(limited.seconds().into()))
 }
 
 fn ago(time: Duration) -> String {
-    if time < Duration::from_secs(5) {
+    if time < Duration::seconds(5) {
         return "Just now".to_owned();
     }
     format!("{} ago", spoken(time))
 }
 
 fn spoken(time: Duration) -> String {
-    let (number, unit) = match time.as_secs() {
+    let (number, unit) = match time.whole_seconds().max(0) {
         seconds @ 0..=90 => (seconds, "second"),
         seconds => (seconds.saturating_add(30) / 60, "minute"),
     };

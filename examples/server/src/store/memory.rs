@@ -15,6 +15,8 @@ use super::{Purged, StoreError};
 pub(super) struct Memory {
     core: Mutex<memory::Memory>,
     secrets: Mutex<HashMap<String, Secret>>,
+    /// Until when each is kept.
+    sign_outs: Mutex<HashMap<String, OffsetDateTime>>,
 }
 
 /// Not shown.
@@ -61,7 +63,17 @@ impl Memory {
         Ok(secret.or_insert(Secret(candidate.to_owned())).0.clone())
     }
 
+    pub(super) async fn sign_out(&self, id: &str, until: OffsetDateTime) -> Result<(), StoreError> {
+        lock(&self.sign_outs).insert(id.to_owned(), until);
+        Ok(())
+    }
+
+    pub(super) async fn is_signed_out(&self, id: &str) -> Result<bool, StoreError> {
+        Ok(lock(&self.sign_outs).contains_key(id))
+    }
+
     pub(super) async fn purge(&self, now: OffsetDateTime) -> Result<Purged, StoreError> {
+        lock(&self.sign_outs).retain(|_, until| *until > now);
         Ok(Purged {
             sessions: lock(&self.core).purge(now),
             is_more: false,

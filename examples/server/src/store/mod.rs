@@ -115,6 +115,24 @@ impl Store {
         ask!(self, store => store.secret(name, candidate))
     }
 
+    /// Notes that a sign-in to the page has ended before its time, until which that is kept.
+    ///
+    /// # Errors
+    ///
+    /// [`Unavailable`]; the sign-in may then still be good.
+    pub async fn sign_out(&self, id: &str, until: OffsetDateTime) -> Result<(), Unavailable> {
+        logged(ask!(self, store => store.sign_out(id, until)))
+    }
+
+    /// Whether a sign-in to the page has ended before its time.
+    ///
+    /// # Errors
+    ///
+    /// [`Unavailable`]; take nobody for signed in then.
+    pub async fn is_signed_out(&self, id: &str) -> Result<bool, Unavailable> {
+        logged(ask!(self, store => store.is_signed_out(id)))
+    }
+
     /// Whether the store answers.
     ///
     /// # Errors

@@ -17,7 +17,9 @@ use device_flow::server::{
     Change, Inserted, Pace, RateLimited, RateState, Session, Stored, Take, Write,
 };
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
-use redis::{AsyncCommands as _, Client, ExistenceCheck, RedisError, Script, SetOptions};
+use redis::{
+    AsyncCommands as _, Client, ExistenceCheck, RedisError, Script, SetExpiry, SetOptions,
+};
 use time::OffsetDateTime;
 use tokio::time::timeout;
 use tracing::warn;
@@ -291,6 +293,19 @@ impl Redis {
         let mut connection = self.connection().await;
         let _: Option<String> = connection.set_options(&name, candidate, first).await?;
         Ok(connection.get(&name).await?)
+    }
+
+    pub(super) async fn sign_out(&self, id: &str, until: OffsetDateTime) -> Result<(), StoreError> {
+        let until = u64::try_from(millis(until)).unwrap_or_default();
+        let kept = SetOptions::default().with_expiration(SetExpiry::PXAT(until));
+        let mut connection = self.connection().await;
+        Ok(connection
+            .set_options(name("sign-out", id), "", kept)
+            .await?)
+    }
+
+    pub(super) async fn is_signed_out(&self, id: &str) -> Result<bool, StoreError> {
+        Ok(self.connection().await.exists(name("sign-out", id)).await?)
     }
 
     pub(super) async fn ping(&self) -> Result<(), StoreError> {

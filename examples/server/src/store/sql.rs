@@ -37,6 +37,8 @@ pub(super) struct Dialect {
     pub(super) purge_paces: Option<&'static str>,
     /// The same for quotas.
     pub(super) purge_quotas: &'static str,
+    /// The same for sign-outs.
+    pub(super) purge_sign_outs: &'static str,
 }
 
 /// How many rows a statement of the purge removes at most, so that it never holds others up for long.
@@ -65,6 +67,9 @@ const LOOK: &str = "SELECT value FROM quotas WHERE key = $1";
 const FIRST_SECRET: &str =
     "INSERT INTO secrets (name, value) VALUES ($1, $2) ON CONFLICT DO NOTHING";
 const LOAD_SECRET: &str = "SELECT value FROM secrets WHERE name = $1";
+
+const SIGN_OUT: &str = "INSERT INTO sign_outs (id, until) VALUES ($1, $2) ON CONFLICT DO NOTHING";
+const SIGNED_OUT: &str = "SELECT until FROM sign_outs WHERE id = $1";
 
 /// How many rows a statement changed, which each database tells by a type of its own.
 pub(super) trait Changed {
@@ -184,6 +189,17 @@ where
         Ok(load.fetch_one(&self.write).await?)
     }
 
+    pub(super) async fn sign_out(&self, id: &str, until: OffsetDateTime) -> Result<(), StoreError> {
+        let sign_out = query(SIGN_OUT).bind(id.to_owned()).bind(millis(until));
+        sign_out.execute(&self.write).await?;
+        Ok(())
+    }
+
+    pub(super) async fn is_signed_out(&self, id: &str) -> Result<bool, StoreError> {
+        let signed_out = query(SIGNED_OUT).bind(id.to_owned());
+        Ok(signed_out.fetch_optional(&self.read).await?.is_some())
+    }
+
     pub(super) async fn ping(&self) -> Result<(), StoreError> {
         query("SELECT 1").fetch_optional(&self.read).await?;
         Ok(())
@@ -199,6 +215,7 @@ where
         let sessions = remove(self.dialect.purge_sessions, now).await?;
         let quotas = now.saturating_sub(quota_kept());
         let mut most = sessions.max(remove(self.dialect.purge_quotas, quotas).await?);
+        most = most.max(remove(self.dialect.purge_sign_outs, now).await?);
         if let Some(purge_paces) = self.dialect.purge_paces {
             most = most.max(remove(purge_paces, now).await?);
         }

@@ -141,6 +141,23 @@ test("somebody signs in, mistypes the code, types it in lower case, compares and
   assert.ok((await poll(issued)).access_token);
 });
 
+test("after allowing, the way back sends no form again", async (t) => {
+  const page = await open(t);
+  const issued = await codes();
+  await signIn(page);
+  await enter(page, issued.user_code);
+  await allow(page).click();
+  await heading(page, "Access allowed");
+  await page.reload();
+  await heading(page, "Access allowed");
+  await page.goBack();
+  await heading(page, "Access allowed");
+  await page.goBack();
+  await heading(page, "Connect a device");
+  assert.equal(await page.getByLabel("Code on your device").inputValue(), "");
+  assert.ok((await poll(issued)).access_token);
+});
+
 test("somebody denies, and allows in another tab: it stays denied", async (t) => {
   const page = await open(t);
   const issued = await codes();

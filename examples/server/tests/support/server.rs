@@ -208,12 +208,23 @@ impl Browser {
         self.http.post(&self.url).form(form)
     }
 
-    /// Submits a form with the token.
+    /// Submits a form with the token; follows where it leads to a request.
     pub(crate) async fn submit(&self, form: &[(&str, &str)]) -> (StatusCode, String) {
         let mut all = vec![("csrf", self.csrf.as_str())];
         all.extend(form);
-        let response = self.post(&all).send().await.unwrap();
+        let mut response = self.post(&all).send().await.unwrap();
+        if let Some(path) = location(&response)
+            && path.starts_with("/device/request/")
+        {
+            response = self.open(&path).await;
+        }
         (response.status(), response.text().await.unwrap())
+    }
+
+    /// Opens another page.
+    pub(crate) async fn open(&self, path: &str) -> Response {
+        let base = self.url.strip_suffix("/device").unwrap();
+        self.http.get(format!("{base}{path}")).send().await.unwrap()
     }
 
     pub(crate) async fn sign_in(&self, email: &str, password: &str) -> (StatusCode, String) {
@@ -248,6 +259,12 @@ impl Browser {
         assert_eq!(status, StatusCode::OK, "{html}");
         session
     }
+}
+
+/// Where a response leads.
+pub(crate) fn location(response: &Response) -> Option<String> {
+    let location = response.headers().get("location")?;
+    Some(location.to_str().unwrap().to_owned())
 }
 
 /// The value of the first input of a name.

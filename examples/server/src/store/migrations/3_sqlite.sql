@@ -1,0 +1,6 @@
+-- Sign-ins to the page that have ended before their time.
+CREATE TABLE sign_outs (
+    id    TEXT    NOT NULL PRIMARY KEY,
+    until INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX sign_outs_until ON sign_outs (until);
