@@ -21,10 +21,6 @@ const MAX_PAGE_BODY: usize = 8 * 1024;
 pub(crate) fn router(app: Arc<App>) -> Router {
     // Every method goes to the core, which answers 405 by itself.
     let protocol = Router::new()
-        .route(
-            "/oauth2/device_authorization",
-            any(endpoint::device_authorization),
-        )
         .route("/oauth2/token", any(endpoint::token))
         .route("/oauth2/revoke", any(endpoint::revocation))
         .route(
@@ -37,13 +33,19 @@ pub(crate) fn router(app: Arc<App>) -> Router {
             "/.well-known/oauth-authorization-server",
             get(metadata::handle),
         )
-        // No cookie counts here, so any page may ask. The verification page is another matter.
+        // No cookie counts here, so any page may ask.
         .layer(
             CorsLayer::new()
                 .allow_origin(Any)
                 .allow_methods([Method::GET, Method::POST])
                 .allow_headers([header::AUTHORIZATION, header::CONTENT_TYPE])
                 .expose_headers([header::RETRY_AFTER, header::WWW_AUTHENTICATE]),
+        )
+        // No other page may read the codes: one in a victim's browser could ask for some from the victim's own address, and
+        // send the victim on to the verification page.
+        .route(
+            "/oauth2/device_authorization",
+            any(endpoint::device_authorization),
         );
     let people = Router::new()
         .route("/device", get(page::show).post(page::submit))

@@ -581,6 +581,6 @@ async fn a_request_comes_from_where_a_trusted_proxy_says() {
         .await
         .enter(text(&codes, "user_code"))
         .await;
-    assert!(html.contains("203.0.113.9") && html.contains("Not your network address"));
+    assert!(html.contains("203.0.113.9") && html.contains("This is not your network address now."));
     assert!(!html.contains("192.0.2.1"));
 }

@@ -315,7 +315,7 @@ async fn every_kind_of_bad_input_gets_the_answer_of_its_row() {
 }
 
 #[tokio::test]
-async fn a1_other_methods_get_405_and_preflights_an_answer() {
+async fn a1_other_methods_get_405() {
     let server = Running::new().await;
     for path in [ISSUE, TOKEN] {
         for method in [
@@ -338,14 +338,32 @@ async fn a1_other_methods_get_405_and_preflights_an_answer() {
                 assert_answer(method.as_str(), response, 405, "invalid_request").await;
             }
         }
-        let request = server
-            .http
-            .request(Method::OPTIONS, format!("{}{path}", server.url));
+    }
+}
+
+#[tokio::test]
+async fn no_other_page_may_ask_for_codes_and_any_may_poll() {
+    let server = Running::new().await;
+    let from_a_page = async |method: Method, path: &str| {
+        let request = server.http.request(method, format!("{}{path}", server.url));
+        let request = request.form(&[("client_id", "client_cli")]);
         let request = request
             .header("origin", "https://app.example.com")
             .header("access-control-request-method", "POST");
-        let response = request.send().await.unwrap();
-        assert_eq!(response.status(), 200);
+        request.send().await.unwrap()
+    };
+    for method in [Method::OPTIONS, Method::POST, Method::GET] {
+        let response = from_a_page(method.clone(), ISSUE).await;
+        let mut names = response.headers().keys().map(HeaderName::as_str);
+        let allowed = names.find(|name| name.starts_with("access-control-"));
+        assert_eq!(allowed, None, "{method}");
+        if method == Method::OPTIONS {
+            assert_eq!(response.status(), 405);
+        }
+    }
+    let preflight = from_a_page(Method::OPTIONS, TOKEN).await;
+    assert_eq!(preflight.status(), 200);
+    for response in [preflight, from_a_page(Method::POST, TOKEN).await] {
         assert_eq!(response.headers()["access-control-allow-origin"], "*");
     }
 }

@@ -145,8 +145,8 @@ pub(crate) struct ReviewPage<'a> {
     age: String,
     left: String,
     origin: String,
-    /// Whether the request came from where the user is.
-    is_near: bool,
+    /// Whether the request came from elsewhere than where the user is.
+    is_elsewhere: bool,
     scopes: Vec<Asked>,
 }
 
@@ -180,7 +180,7 @@ impl<'a> ReviewPage<'a> {
             age: ago(now - session.issued_at()),
             left: spoken(session.expires_at() - now),
             origin: origin.unwrap_or("an unknown address").to_owned(),
-            is_near: origin == Some(source.to_string().as_str()),
+            is_elsewhere: origin.is_some_and(|origin| origin != source.to_string()),
             scopes: scopes.map(|token| app.asked(token)).collect(),
         }
     }
