@@ -104,6 +104,10 @@ fn what_is_wrong_with_a_configuration_is_said() {
             "without a path",
         ),
         ("issuer = \"https://login.example.com/\"", "without a path"),
+        (
+            "issuer = \"https://login.example.com\"",
+            "set trusted_proxies",
+        ),
         ("[policy]\nlifetime = 1", "at least twice the interval"),
         (
             "[policy]\nexpected_sessions = 1_000_000",
@@ -576,11 +580,18 @@ async fn a_request_comes_from_where_a_trusted_proxy_says() {
     let request = server.post("/oauth2/device_authorization", &form);
     let request = request.header("x-forwarded-for", "192.0.2.1, 203.0.113.9");
     let codes = json(request.send().await.unwrap()).await;
-    let (_, html) = server
-        .signed_in()
-        .await
-        .enter(text(&codes, "user_code"))
-        .await;
-    assert!(html.contains("203.0.113.9") && html.contains("This is not your network address now."));
-    assert!(!html.contains("192.0.2.1"));
+    let browser = server.signed_in().await;
+    let session = browser.review(&codes).await;
+    let review = format!("{}/request/{session}", browser.url);
+    for (source, differs) in [
+        ("198.51.100.7", true),
+        ("203.0.113.9", false),
+        ("192.168.1.1", false), // it tells nothing
+    ] {
+        let request = browser.http.get(&review).header("x-forwarded-for", source);
+        let html = request.send().await.unwrap().text().await.unwrap();
+        assert!(html.contains("203.0.113.9") && !html.contains("192.0.2.1"));
+        let is_said = html.contains("This is not your network address now.");
+        assert_eq!(is_said, differs, "{source}");
+    }
 }

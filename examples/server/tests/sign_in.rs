@@ -33,6 +33,7 @@ async fn the_cookie_is_for_this_server_and_no_script() {
     let cookie = async |issuer: Option<&str>| {
         let mut config = config();
         config.issuer = issuer.map(str::to_owned);
+        config.trusted_proxies = vec!["127.0.0.1".parse().unwrap()];
         // Not the ones that everybody can read.
         config
             .clients

@@ -161,6 +161,10 @@ impl Config {
         let issuer = self.issuer.clone().unwrap_or_else(derived);
         self.check_exposure(&issuer)?;
         metadata::of(&issuer, std::iter::empty()).map_err(|_| ConfigError::Issuer)?;
+        // This server speaks no TLS by itself.
+        if issuer.starts_with("https://") && self.trusted_proxies.is_empty() {
+            return Err(ConfigError::Proxies);
+        }
         self.policy(&issuer)?;
         Ok(Checked {
             clients: self.clients()?,
@@ -300,6 +304,12 @@ pub enum ConfigError {
         "the issuer must be an https URL (http on this machine) without a path, a query or a slash at its end"
     )]
     Issuer,
+    /// An https issuer, and nobody who speaks TLS for it.
+    #[error(
+        "the issuer is https, so that a proxy stands before this server: set trusted_proxies to the addresses from which the \
+         proxy connects. Without them every request would seem to come from the proxy, and all would share one quota"
+    )]
+    Proxies,
     /// The key of the server.
     #[error("server_key must be 32 octets or more from a secure generator, in base64")]
     ServerKey,

@@ -180,7 +180,7 @@ impl<'a> ReviewPage<'a> {
             age: ago(now - session.issued_at()),
             left: spoken(session.expires_at() - now),
             origin: origin.unwrap_or("an unknown address").to_owned(),
-            is_elsewhere: origin.is_some_and(|origin| origin != source.to_string()),
+            is_elsewhere: origin.is_some_and(|origin| source.is_far_from(origin)),
             scopes: scopes.map(|token| app.asked(token)).collect(),
         }
     }
