@@ -47,24 +47,27 @@ pub(crate) fn router(app: Arc<App>) -> Router {
             "/oauth2/device_authorization",
             any(endpoint::device_authorization),
         );
+    // These endpoints are done in that time, with an answer of their own; this is for the others.
+    let patience = app.request_timeout.saturating_add(Duration::from_secs(1));
+    let timeout = TimeoutLayer::with_status_code(StatusCode::SERVICE_UNAVAILABLE, patience);
+    let protocol = protocol.layer(timeout);
     let people = Router::new()
         .route("/device", get(page::show).post(page::submit))
         .route("/device/request/{session}", get(page::request::show))
         .route("/device/style.css", get(page::style))
         .route("/device/icon.svg", get(page::icon))
         .layer(DefaultBodyLimit::max(MAX_PAGE_BODY))
-        .layer(axum::middleware::map_response_with_state(
+        .fallback(page::unknown)
+        .layer(axum::middleware::from_fn_with_state(
             app.clone(),
             page::guard,
         ));
     let operators = Router::new()
         .route("/", get(|| async { Redirect::to("/device") }))
         .route("/healthz", get(healthz))
-        .route("/metrics", get(metrics));
+        .route("/metrics", get(metrics))
+        .layer(timeout);
     let nosniff = HeaderValue::from_static("nosniff");
-    // The protocol's endpoints are done in that time, with an answer of their own; this is for the others.
-    let patience = app.request_timeout.saturating_add(Duration::from_secs(1));
-    let timeout = TimeoutLayer::with_status_code(StatusCode::SERVICE_UNAVAILABLE, patience);
     Router::new()
         .merge(protocol)
         .merge(people)
@@ -73,7 +76,6 @@ pub(crate) fn router(app: Arc<App>) -> Router {
             header::X_CONTENT_TYPE_OPTIONS,
             nosniff,
         ))
-        .layer(timeout)
         .layer(CatchPanicLayer::new())
         .with_state(app)
 }

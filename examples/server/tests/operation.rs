@@ -20,9 +20,6 @@ use sqlx::migrate::{Migration, MigrationType, Migrator};
 use sqlx::{Connection as _, SqlSafeStr as _};
 use support::server::*;
 use support::services::Service;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
-use tokio::time::timeout;
 
 /// The program, with arguments: whether it succeeded, and what it said on its standard error. For those that end by themselves.
 fn run(arguments: &[&str]) -> (bool, String) {
@@ -464,92 +461,6 @@ async fn the_log_tells_what_happened_and_no_secret(store: &str) {
         let found = log.iter().find(|line| line.contains(&without_dash));
         assert_eq!(found, None);
     }
-}
-
-#[tokio::test]
-async fn a_request_that_has_begun_is_answered_before_the_server_stops() {
-    let mut server = Running::new().await;
-    let mut open = TcpStream::connect(server.address).await.unwrap();
-    let idle = TcpStream::connect(server.address).await.unwrap();
-    let body = "client_id=client_cli";
-    let head = format!(
-        "POST /oauth2/device_authorization HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-www-form-urlencoded\r\n\
-         Content-Length: {}\r\nExpect: 100-continue\r\n\r\n",
-        body.len()
-    );
-    open.write_all(head.as_bytes()).await.unwrap();
-    // It has been read: the server asks for the rest.
-    let mut read = [0; 64];
-    let length = open.read(&mut read).await.unwrap();
-    assert!(read[..length].starts_with(b"HTTP/1.1 100"));
-    server.stop();
-    let refused = eventually(async || TcpStream::connect(server.address).await.is_err());
-    assert!(refused.await, "nobody new");
-    open.write_all(body.as_bytes()).await.unwrap();
-    let mut answer = String::new();
-    open.read_to_string(&mut answer).await.unwrap();
-    assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
-    server.stopped().await;
-    drop(idle);
-}
-
-#[tokio::test]
-async fn heads_and_bodies_have_their_time_and_connections_their_number() {
-    let mut config = config();
-    config.limits.connections = 2;
-    config.limits.header_timeout = 1;
-    config.limits.request_timeout = 1;
-    let server = Running::with(config).await;
-    let mut slow_head = TcpStream::connect(server.address).await.unwrap();
-    slow_head
-        .write_all(b"POST /oauth2/token HTTP/1.1\r\nHost:")
-        .await
-        .unwrap();
-    let mut slow_body = TcpStream::connect(server.address).await.unwrap();
-    let head = "POST /oauth2/token HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-www-form-urlencoded\r\n\
-        Content-Length: 9\r\n\r\ngrant";
-    slow_body.write_all(head.as_bytes()).await.unwrap();
-    // The third one waits in line until one of the others is through.
-    let third = server
-        .get("/healthz")
-        .timeout(Duration::from_secs(9))
-        .send();
-    let (third, head, body) = tokio::join!(third, ended(slow_head), ended(slow_body));
-    assert_eq!(third.unwrap().status(), StatusCode::OK);
-    assert!(
-        head.is_empty() || head.starts_with("HTTP/1.1 408"),
-        "{head}"
-    );
-    assert!(body.starts_with("HTTP/1.1 408"), "{body}");
-}
-
-/// What comes until the server closes, which it has to within some seconds.
-async fn ended(mut stream: TcpStream) -> String {
-    let mut text = String::new();
-    let reading = stream.read_to_string(&mut text);
-    let read = timeout(Duration::from_secs(9), reading).await;
-    let _ = read.expect("the server closes");
-    text
-}
-
-#[tokio::test]
-async fn a_head_has_its_length_and_its_number_of_headers() {
-    let server = Running::new().await;
-    let answer = async |headers: String| {
-        let mut stream = TcpStream::connect(server.address).await.unwrap();
-        let head = format!("GET /healthz HTTP/1.1\r\nHost: x\r\n{headers}\r\n");
-        // The server may close before it has read all of it.
-        let _ = stream.write_all(head.as_bytes()).await;
-        let mut answer = [0; 12];
-        let read = timeout(Duration::from_secs(9), stream.read_exact(&mut answer)).await;
-        read.expect("an answer in time").unwrap();
-        String::from_utf8_lossy(&answer).into_owned()
-    };
-    let long = |length| format!("x: {}\r\n", "x".repeat(length));
-    assert_eq!(answer(long(10_000)).await, "HTTP/1.1 200");
-    assert_eq!(answer(long(100_000)).await, "HTTP/1.1 431");
-    assert_eq!(answer("x: x\r\n".repeat(60)).await, "HTTP/1.1 200");
-    assert_eq!(answer("x: x\r\n".repeat(65)).await, "HTTP/1.1 431");
 }
 
 #[tokio::test]

@@ -18,14 +18,15 @@ mod view;
 
 use std::sync::Arc;
 
-use axum::extract::rejection::{FormRejection, QueryRejection};
-use axum::extract::{Form, Query, State};
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Form, FromRequest as _, Query, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse as _, Redirect, Response};
 use device_flow::digest::SessionKey;
 use device_flow::server::{PageError, Session, Unavailable};
 use serde::Deserialize;
 use time::OffsetDateTime;
+use tokio::time::timeout;
 
 pub(crate) use guard::guard;
 pub(crate) use sign_in::SignInLimits;
@@ -77,26 +78,31 @@ pub(crate) async fn show(
 pub(crate) async fn submit(
     State(app): State<Arc<App>>,
     source: Source,
-    headers: HeaderMap,
-    form: Result<Form<Posted>, FormRejection>,
+    request: Request,
 ) -> Response {
+    let headers = request.headers().clone();
+    let form = timeout(app.request_timeout, Form::from_request(request, &app)).await;
     let now = now();
     let (login, (cause, response)) = match Login::read(&headers, &app, now).await {
         Err(Unavailable) => (None, busy()),
         Ok((mut login, user)) => {
             let frame = Frame::new(&login, user);
             let answered = match form {
-                Err(rejection) => {
+                Err(_) => {
+                    let page = Page::Problem(Problem::slow(frame));
+                    ("form_too_slow", page.send(StatusCode::REQUEST_TIMEOUT))
+                }
+                Ok(Err(rejection)) => {
                     let page = Page::Problem(Problem::form(frame));
                     ("form", page.send(rejection.status()))
                 }
-                Ok(Form(posted))
+                Ok(Ok(Form::<Posted>(posted)))
                     if !guard::is_own(&headers) || !login.vouches_for(&posted.csrf) =>
                 {
                     let page = Page::Problem(Problem::forged(frame));
                     ("forged", page.send(StatusCode::FORBIDDEN))
                 }
-                Ok(Form(posted)) => app.act(posted.step, &mut login, user, source, now).await,
+                Ok(Ok(Form(posted))) => app.act(posted.step, &mut login, user, source, now).await,
             };
             (Some(login), answered)
         }
@@ -216,6 +222,11 @@ impl App {
             }
         }
     }
+}
+
+/// Every path that is none of this server's.
+pub(crate) async fn unknown() -> Response {
+    Page::Problem(Problem::unknown()).send(StatusCode::NOT_FOUND)
 }
 
 /// `GET /device/style.css`

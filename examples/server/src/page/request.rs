@@ -32,7 +32,7 @@ pub(crate) async fn show(
     session: Result<Path<SessionKey>, PathRejection>,
 ) -> Response {
     let Ok(Path(key)) = session else {
-        return Page::Problem(Problem::unknown()).send(StatusCode::NOT_FOUND);
+        return super::unknown().await;
     };
     let now = now();
     let Ok((mut login, user)) = Login::read(&headers, &app, now).await else {

@@ -291,31 +291,41 @@ impl<'a> Outcome<'a> {
 #[template(path = "problem.html")]
 pub(crate) struct Problem<'a> {
     frame: Frame<'a>,
+    title: &'static str,
     text: &'static str,
 }
 
 impl<'a> Problem<'a> {
     pub(crate) fn form(frame: Frame<'a>) -> Self {
-        let text = "The form could not be read. Nothing was changed.";
-        Self { frame, text }
+        Self::new(frame, "The form could not be read. Nothing was changed.")
     }
 
-    pub(crate) fn busy() -> Self {
-        let text = "The server is busy, and nothing was changed. Try again in a moment.";
-        let frame = Frame::NOBODY;
-        Self { frame, text }
-    }
-
-    pub(crate) fn unknown() -> Self {
-        let text = "There is no such page.";
-        let frame = Frame::NOBODY;
-        Self { frame, text }
+    pub(crate) fn slow(frame: Frame<'a>) -> Self {
+        let text = "The form did not arrive in time. Nothing was changed.";
+        Self::new(frame, text)
     }
 
     pub(crate) fn forged(frame: Frame<'a>) -> Self {
         let text = "The form was too old or did not come from this page, or your browser keeps no cookies. Nothing was \
             changed.";
-        Self { frame, text }
+        Self::new(frame, text)
+    }
+
+    pub(crate) fn busy() -> Self {
+        let text = "The server is busy, and nothing was changed. Try again in a moment.";
+        Self::new(Frame::NOBODY, text)
+    }
+
+    pub(crate) fn unknown() -> Self {
+        Self {
+            title: "No such page",
+            ..Self::new(Frame::NOBODY, "The address is wrong, or the page is gone.")
+        }
+    }
+
+    const fn new(frame: Frame<'a>, text: &'static str) -> Self {
+        let title = "That did not work";
+        Self { frame, title, text }
     }
 }
 
