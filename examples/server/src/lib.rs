@@ -5,6 +5,7 @@
 //! where people decide.
 
 mod answer;
+mod authority;
 pub mod config;
 mod endpoint;
 mod host;

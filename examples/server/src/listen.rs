@@ -18,6 +18,7 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_io_timeout::TimeoutStream;
 
+use crate::authority;
 use crate::config::Limits;
 use crate::source::Peer;
 
@@ -43,6 +44,7 @@ pub(crate) async fn serve(
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new())
         .header_read_timeout(Duration::from_secs(limits.header_timeout))
+        .half_close(true) // one who has nothing more to ask still waits for the answer
         .max_headers(MAX_HEADERS)
         .max_buf_size(MAX_HEAD);
     let mut shutdown = std::pin::pin!(shutdown);
@@ -71,6 +73,9 @@ pub(crate) async fn serve(
             let mut router = router.clone();
             async move {
                 use tower_service::Service as _;
+                if !authority::is_named(request.version(), request.headers()) {
+                    return Ok(authority::missing());
+                }
                 Ok::<_, Infallible>(
                     router
                         .call(request)

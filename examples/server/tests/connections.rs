@@ -134,3 +134,42 @@ async fn an_unknown_path_gets_a_page() {
         assert!(html.contains("<h1>No such page</h1>"), "{html}");
     }
 }
+
+#[tokio::test]
+async fn a_request_names_one_host() {
+    let server = Running::new().await;
+    let status = async |version: &str, hosts: &[&str]| {
+        let hosts = hosts.iter().map(|host| format!("Host: {host}\r\n"));
+        let head = format!(
+            "GET /oauth2/jwks HTTP/{version}\r\n{}Connection: close\r\n\r\n",
+            hosts.collect::<String>()
+        );
+        let mut stream = TcpStream::connect(server.address).await.unwrap();
+        stream.write_all(head.as_bytes()).await.unwrap();
+        ended(stream).await.get(9..12).unwrap().to_owned()
+    };
+    for hosts in [&[][..], &["x", "x"], &["x", "y"], &[""], &["a b"], &["u@x"]] {
+        assert_eq!(status("1.1", hosts).await, "400", "{hosts:?}");
+    }
+    for host in ["login.example.com", "127.0.0.1:8628", "[::1]:8628"] {
+        assert_eq!(status("1.1", &[host]).await, "200", "{host}");
+    }
+    assert_eq!(status("1.0", &[]).await, "200", "it has none");
+}
+
+#[tokio::test]
+async fn whoever_closes_its_half_after_the_request_gets_the_answer() {
+    let server = Running::new().await;
+    let body = "client_id=client_cli";
+    let request = format!(
+        "POST /oauth2/device_authorization HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-www-form-urlencoded\r\n\
+         Content-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let mut stream = TcpStream::connect(server.address).await.unwrap();
+    stream.write_all(request.as_bytes()).await.unwrap();
+    stream.shutdown().await.unwrap();
+    let answer = ended(stream).await;
+    assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
+    assert!(answer.contains("device_code"));
+}
