@@ -18,6 +18,7 @@ mod password;
 mod routes;
 mod source;
 pub mod store;
+mod stream;
 mod userinfo;
 
 use std::collections::{BTreeMap, HashMap};

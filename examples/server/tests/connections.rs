@@ -173,3 +173,48 @@ async fn whoever_closes_its_half_after_the_request_gets_the_answer() {
     assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
     assert!(answer.contains("device_code"));
 }
+
+/// Asks on a connection that stays open: the status.
+async fn ask(stream: &mut TcpStream) -> String {
+    let head = "HEAD /oauth2/jwks HTTP/1.1\r\nHost: x\r\n\r\n";
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    while !answer.ends_with("\r\n\r\n") {
+        let mut read = [0; 1024];
+        let reading = timeout(Duration::from_secs(9), stream.read(&mut read));
+        let length = reading.await.expect("an answer in time").unwrap();
+        assert!(length > 0, "it is open");
+        answer.push_str(std::str::from_utf8(&read[..length]).unwrap());
+    }
+    answer[9..12].to_owned()
+}
+
+#[tokio::test]
+async fn idle_connections_live_longer_than_a_head_may_take() {
+    let mut config = config();
+    config.limits.header_timeout = 1;
+    let server = Running::with(config).await;
+    let mut idle = TcpStream::connect(server.address).await.unwrap();
+    assert_eq!(ask(&mut idle).await, "200");
+    // As long as it takes until a head that does not come is given up.
+    for begun in ["", "GET /oauth2/jwks HTTP/1.1\r\nHost:"] {
+        let mut slow = TcpStream::connect(server.address).await.unwrap();
+        slow.write_all(begun.as_bytes()).await.unwrap();
+        assert_eq!(ended(slow).await, "");
+        assert_eq!(ask(&mut idle).await, "200");
+    }
+    // A second head has no longer than the first.
+    idle.write_all(b"GET /oauth2/jwks HTTP").await.unwrap();
+    assert_eq!(ended(idle).await, "");
+}
+
+#[tokio::test]
+async fn idle_connections_have_their_time() {
+    let mut config = config();
+    config.limits.idle_timeout = 1;
+    let server = Running::with(config).await;
+    let mut idle = TcpStream::connect(server.address).await.unwrap();
+    assert_eq!(ask(&mut idle).await, "200");
+    assert_eq!(ask(&mut idle).await, "200");
+    assert_eq!(ended(idle).await, "");
+}

@@ -216,6 +216,7 @@ impl Config {
                 300,
             ),
             ("limits.header_timeout", self.limits.header_timeout, 1, 300),
+            ("limits.idle_timeout", self.limits.idle_timeout, 1, 3600),
             (
                 "limits.password_checks",
                 self.limits.password_checks.into(),

@@ -137,6 +137,8 @@ pub struct Limits {
     pub request_timeout: u64,
     /// Seconds for a request's head.
     pub header_timeout: u64,
+    /// Seconds between two requests of a connection.
+    pub idle_timeout: u64,
     /// Passwords checked at once.
     pub password_checks: u32,
 }
@@ -147,6 +149,7 @@ impl Default for Limits {
             connections: 1024,
             request_timeout: 10,
             header_timeout: 10,
+            idle_timeout: 75,
             password_checks: 2,
         }
     }
