@@ -368,6 +368,42 @@ async fn no_other_page_may_ask_for_codes_and_any_may_poll() {
     }
 }
 
+#[tokio::test]
+async fn a2_a_body_of_another_media_type_is_told_what_came_and_what_is_wanted() {
+    let server = Running::new().await;
+    let said = async |path: &str, media_type: Option<&str>| {
+        let mut request = server.http.post(format!("{}{path}", server.url));
+        if let Some(media_type) = media_type {
+            request = request.header(CONTENT_TYPE, media_type);
+        }
+        let response = request.body("{}").send().await.unwrap();
+        assert_eq!(response.status(), 400);
+        let body = json(response).await;
+        assert_eq!(body["error"], "invalid_request");
+        let said = text(&body, "error_description").to_owned();
+        assert!(said.contains(FORM), "{said}");
+        said
+    };
+    let by_query = format!("{ISSUE}?client_id=client_cli");
+    for (path, media_type, came) in [
+        (ISSUE, Some("application/json"), "the body is JSON"),
+        (
+            TOKEN,
+            Some("Application/JSON; charset=utf-8"),
+            "the body is JSON",
+        ),
+        (ISSUE, Some("multipart/form-data; boundary=x"), "multipart"),
+        (ISSUE, Some("text/plain;charset=UTF-8"), "plain text"),
+        (&by_query, None, "the parameters are in the URL"),
+        (TOKEN, None, "no Content-Type"),
+        (TOKEN, Some("image/png"), "the body must be"),
+    ] {
+        let said = said(path, media_type).await;
+        assert!(said.contains(came), "{media_type:?}: {said}");
+    }
+    assert_eq!(server.count("token", "media_type").await, 3);
+}
+
 /// Status, error, description, and the headers of every answer; for a 401 the challenge.
 async fn assert_answer(row: &str, response: reqwest::Response, status: u16, error: &str) {
     assert_eq!(response.status(), status, "{row}");
