@@ -6,6 +6,7 @@
 
 mod answer;
 mod authority;
+mod authorize;
 pub mod config;
 mod endpoint;
 mod host;

@@ -13,7 +13,7 @@ use tower_http::cors::{Any, CorsLayer};
 use tower_http::set_header::SetResponseHeaderLayer;
 use tower_http::timeout::TimeoutLayer;
 
-use crate::{App, RETRY_AFTER, endpoint, metadata, page, store_failed, userinfo};
+use crate::{App, RETRY_AFTER, authorize, endpoint, metadata, page, store_failed, userinfo};
 
 /// The longest body of a form of the page, in bytes.
 const MAX_PAGE_BODY: usize = 8 * 1024;
@@ -57,6 +57,10 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/device/style.css", get(page::style))
         .route("/device/icon.svg", get(page::icon))
         .layer(DefaultBodyLimit::max(MAX_PAGE_BODY))
+        .route(
+            "/oauth2/authorize",
+            get(authorize::handle).post(authorize::handle),
+        )
         .fallback(page::unknown)
         .layer(axum::middleware::from_fn_with_state(
             app.clone(),

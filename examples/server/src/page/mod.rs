@@ -224,6 +224,11 @@ impl App {
     }
 }
 
+/// What people are shown whom an application sent here to sign in.
+pub(crate) fn devices_alone() -> Response {
+    Page::Problem(Problem::devices_alone()).send(StatusCode::BAD_REQUEST)
+}
+
 /// Every path that is none of this server's.
 pub(crate) async fn unknown() -> Response {
     Page::Problem(Problem::unknown()).send(StatusCode::NOT_FOUND)

@@ -316,6 +316,15 @@ impl<'a> Problem<'a> {
         Self::new(Frame::NOBODY, text)
     }
 
+    pub(crate) fn devices_alone() -> Self {
+        let text = "Applications cannot send you here to sign in (unsupported_response_type). If a device shows you a code, go on \
+            below.";
+        Self {
+            title: "This server signs devices in",
+            ..Self::new(Frame::NOBODY, text)
+        }
+    }
+
     pub(crate) fn unknown() -> Self {
         Self {
             title: "No such page",
