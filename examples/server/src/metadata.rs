@@ -49,6 +49,8 @@ pub(crate) fn of<'a>(
             "iss",
             "aud",
             "sub",
+            "sid",
+            "jti",
             "iat",
             "exp",
             "auth_time",

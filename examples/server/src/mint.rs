@@ -44,7 +44,7 @@ pub(crate) struct AccessClaims {
     client_id: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     org_id: Option<String>,
-    /// The consent that it descends from.
+    /// The login that it is of: the consent, as `WorkOS` calls it.
     sid: String,
     pub(crate) scope: String,
     jti: String,
@@ -58,6 +58,9 @@ struct IdClaims<'a> {
     iss: &'a str,
     aud: &'a str,
     sub: &'a str,
+    /// The login, as in the access token.
+    sid: &'a str,
+    jti: String,
     iat: i64,
     exp: i64,
     auth_time: i64,
@@ -169,6 +172,8 @@ impl Minter {
             iss: &self.issuer,
             aud: grant.client_id(),
             sub: grant.subject().as_str(),
+            sid: &access.sid,
+            jti: text::<16>(),
             iat: issued_at,
             exp: expires_at,
             auth_time,

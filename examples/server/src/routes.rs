@@ -18,6 +18,9 @@ use crate::{App, RETRY_AFTER, authorize, endpoint, metadata, page, store_failed,
 /// The longest body of a form of the page, in bytes.
 const MAX_PAGE_BODY: usize = 8 * 1024;
 
+/// For how long a browser need not ask again whether it may ask: as long as the most patient of them keep it.
+const PREFLIGHT_KEPT: Duration = Duration::from_hours(2);
+
 pub(crate) fn router(app: Arc<App>) -> Router {
     // Every method goes to the core, which answers 405 by itself.
     let protocol = Router::new()
@@ -39,7 +42,8 @@ pub(crate) fn router(app: Arc<App>) -> Router {
                 .allow_origin(Any)
                 .allow_methods([Method::GET, Method::POST])
                 .allow_headers([header::AUTHORIZATION, header::CONTENT_TYPE])
-                .expose_headers([header::RETRY_AFTER, header::WWW_AUTHENTICATE]),
+                .expose_headers([header::RETRY_AFTER, header::WWW_AUTHENTICATE])
+                .max_age(PREFLIGHT_KEPT),
         )
         // No other page may read the codes: one in a victim's browser could ask for some from the victim's own address, and
         // send the victim on to the verification page.

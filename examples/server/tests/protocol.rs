@@ -363,6 +363,7 @@ async fn no_other_page_may_ask_for_codes_and_any_may_poll() {
     }
     let preflight = from_a_page(Method::OPTIONS, TOKEN).await;
     assert_eq!(preflight.status(), 200);
+    assert_eq!(preflight.headers()["access-control-max-age"], "7200");
     for response in [preflight, from_a_page(Method::POST, TOKEN).await] {
         assert_eq!(response.headers()["access-control-allow-origin"], "*");
     }
@@ -505,6 +506,9 @@ async fn a_login_yields_tokens_that_the_published_key_verifies() {
         assert_eq!(id[name], value);
     }
     assert!(id["auth_time"].as_i64().unwrap() <= id["iat"].as_i64().unwrap());
+    // One login, two tokens.
+    assert_eq!(id["sid"], access["sid"]);
+    assert!(id["jti"].is_string() && id["jti"] != access["jti"]);
 
     let (status, body) = server.poll(&codes).await;
     assert_eq!(
@@ -545,7 +549,7 @@ async fn scopes_decide_what_there_is() {
     let tokens = server.log_in("openid").await;
     assert!(tokens.get("refresh_token").is_none());
     // Nothing about the user but the subject, unless it was asked for.
-    let of_all = ["iss", "aud", "sub", "iat", "exp", "auth_time"];
+    let of_all = ["iss", "aud", "sub", "sid", "jti", "iat", "exp", "auth_time"];
     let of_profile = ["name", "given_name", "family_name"];
     let of_email = ["email", "email_verified"];
     for (scope, told) in [
@@ -646,6 +650,10 @@ async fn d2_codes_are_counted_by_client_and_source() {
     config.quotas.codes = quota(20);
     let server = Running::with(config).await;
     for _ in 0..20 {
+        // A request that is refused for its scope takes nothing.
+        let refused = [("client_id", "client_cli"), ("scope", "admin")];
+        let refused = server.post(ISSUE, &refused).send().await.unwrap();
+        assert_eq!(json(refused).await["error"], "invalid_scope");
         server.codes("openid").await;
     }
     let form = [("client_id", "client_cli")];
