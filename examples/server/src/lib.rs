@@ -29,6 +29,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum_extra::extract::cookie::Key;
+use device_flow::scope::Scope;
 use device_flow::server::{self, Client, ServerKeys, Store as _, Subject};
 use time::OffsetDateTime;
 use tokio::net::TcpListener;
@@ -65,6 +66,8 @@ pub(crate) struct App {
     trusted_proxies: Vec<IpAddr>,
     /// By id.
     clients: HashMap<String, Arc<Client>>,
+    /// What users cannot untick, by the id of the client.
+    required_scopes: HashMap<String, Scope>,
     users: Vec<User>,
     /// What scope tokens mean.
     scopes: BTreeMap<String, String>,
@@ -162,6 +165,11 @@ impl App {
             .iter()
             .flat_map(|client| client.scope.tokens());
         let metadata = metadata::of(&issuer, scopes).map_err(|_| ConfigError::Issuer)?;
+        let required_scopes = config
+            .clients
+            .iter()
+            .map(|client| (client.id.clone(), client.required_scope.clone()))
+            .collect();
         let policy = config.policy(&issuer)?;
         let store = Store::open(&config.store, config.pace.as_deref()).await?;
         let keys = if let Some(keys) = checked.server_keys {
@@ -181,6 +189,7 @@ impl App {
             request_timeout: Duration::from_secs(config.limits.request_timeout),
             trusted_proxies: config.trusted_proxies,
             clients: checked.clients,
+            required_scopes,
             users: checked.users,
             scopes: config.scopes,
             metadata: metadata.to_json(),

@@ -33,7 +33,7 @@ use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use sqlx::Connection as _;
 use support::processes::Process;
-use support::server::{client, field, location};
+use support::server::{boxes, client, field, location};
 use support::services::{Cable, Service};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
@@ -427,7 +427,7 @@ async fn user(
             None => browser.get(url(&page.path)),
             Some(step) => {
                 let email = format!("user{number}@example.com");
-                let form = [
+                let mut form = vec![
                     ("step", step),
                     ("csrf", &page.csrf),
                     ("email", &email),
@@ -435,6 +435,7 @@ async fn user(
                     ("user_code", &user_code),
                     ("session", page.session.as_deref().unwrap_or_default()),
                 ];
+                form.extend(page.boxes.iter().map(|name| (name.as_str(), "on")));
                 browser.post(url("/device")).form(&form)
             }
         };
@@ -472,6 +473,7 @@ struct Page {
     path: String,
     csrf: String,
     session: Option<String>,
+    boxes: Vec<String>,
     is_signed_out: bool,
 }
 
@@ -481,6 +483,7 @@ impl Page {
         Self {
             csrf: field(html, "csrf").unwrap_or_default(),
             session: field(html, "session").filter(|_| is_review),
+            boxes: boxes(html),
             is_signed_out: html.contains(r#"value="sign_in""#),
             ..Self::at("/device".to_owned())
         }
@@ -492,6 +495,7 @@ impl Page {
             path,
             csrf: String::new(),
             session: None,
+            boxes: Vec::new(),
             is_signed_out: false,
         }
     }

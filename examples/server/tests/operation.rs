@@ -129,7 +129,11 @@ fn what_is_wrong_with_a_configuration_is_said() {
         ),
         (
             "[[clients]]\nid = \"x\"\nname = \"x\"\nscope = \"a\"\ndefault_scope = \"b\"",
-            "within its scope",
+            "its default_scope must be within its scope",
+        ),
+        (
+            "[[clients]]\nid = \"x\"\nname = \"x\"\nscope = \"a\"\nrequired_scope = \"b\"",
+            "its required_scope must be within its scope",
         ),
         (
             "[[users]]\nsub = \"x\"\nemail = \"x\"\nname = \"x\"\npassword = \"in clear, oh dear\"",

@@ -4,6 +4,7 @@
 
 mod support;
 
+use device_flow::scope::Scope;
 use reqwest::StatusCode;
 use support::server::*;
 
@@ -255,6 +256,7 @@ async fn what_a_scope_says_is_text() {
     let mut config = config();
     config.clients[0].scope = "<b>bold</b>&amp;".parse().unwrap();
     config.clients[0].default_scope = None;
+    config.clients[0].required_scope = Scope::empty();
     config.clients[0].name = "<i>CLI</i>".to_owned();
     let server = Running::with(config).await;
     let codes = server.codes("<b>bold</b>&amp;").await;
@@ -320,13 +322,18 @@ async fn u14_a_client_that_is_gone_meanwhile_signs_nobody_in() {
     let mut without = config.clone();
     without.clients.retain(|client| client.id != "client_cli");
     let before = Running::with(config).await;
-    let (entered, other) = (before.codes("openid").await, before.codes("openid").await);
+    let (entered, other) = (before.codes("email").await, before.codes("email").await);
     let mut browser = before.signed_in().await;
     let session = browser.review(&entered).await;
     // Another server on the same store knows already.
     let after = Running::with(without).await;
     browser.url = format!("{}/device", after.url);
-    let (status, html) = browser.decide("approve", &session).await;
+    let approve = [
+        ("step", "approve"),
+        ("session", &session),
+        ("scope:email", "on"),
+    ];
+    let (status, html) = browser.submit(&approve).await;
     assert_eq!(status, StatusCode::FORBIDDEN);
     assert!(html.contains("The application is gone"));
     let (status, html) = browser.enter(text(&other, "user_code")).await;

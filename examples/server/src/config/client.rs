@@ -23,6 +23,9 @@ pub struct ClientEntry {
     pub scope: Scope,
     /// What it asks for by saying nothing.
     pub default_scope: Option<Scope>,
+    /// What of its scope a user cannot untick.
+    #[serde(default = "Scope::empty")]
+    pub required_scope: Scope,
 }
 
 /// A client, as the core knows it.
@@ -45,6 +48,9 @@ pub(super) fn client(entry: &ClientEntry) -> Result<Client, ConfigError> {
         .allow_scope(entry.scope.clone());
     if entry.device_grant {
         client = client.allow_device_grant();
+    }
+    if !entry.required_scope.is_within(&entry.scope) {
+        return Err(wrong("its required_scope must be within its scope"));
     }
     if let Some(default) = &entry.default_scope {
         if !default.is_within(&entry.scope) {

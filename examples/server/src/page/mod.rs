@@ -8,6 +8,7 @@
 //! 4. What was done leads on to a GET: "back" and a reload send no form again.
 //! 5. It works without a script, and nothing on it may run one.
 
+mod consent;
 mod guard;
 mod login;
 mod posted;
@@ -32,10 +33,10 @@ pub(crate) use guard::guard;
 pub(crate) use sign_in::SignInLimits;
 
 use crate::config::User;
-use crate::host::Approved;
 use crate::metrics::Endpoint;
 use crate::source::Source;
 use crate::{App, now};
+use consent::Ticked;
 use login::Login;
 use posted::{Posted, Step};
 use view::{Enter, Frame, Page, Problem, SignIn};
@@ -175,8 +176,13 @@ impl App {
                     }
                 }
             }
-            (Step::Approve { session }, Some(user)) => {
-                let approved = self.approve(&session, user, login, now).await;
+            (Step::Approve { session, ticked }, Some(user)) => {
+                let approved = self.approve(&session, &ticked, user, login, now).await;
+                if let Err(PageError::Scope) = approved {
+                    let problem = Some("Leave something ticked, or choose Deny.");
+                    let page = self.request(&session, login, user, source, now, problem);
+                    return ("nothing_ticked", page.await);
+                }
                 self.decided(login, user, &session, "approved", approved)
                     .await
             }
@@ -191,12 +197,13 @@ impl App {
     async fn approve(
         &self,
         session: &SessionKey,
+        ticked: &Ticked,
         user: &User,
         login: &Login,
         now: OffsetDateTime,
     ) -> Result<Session, PageError> {
         let auth_time = login.signed_in_at().ok_or(PageError::Unavailable)?;
-        let consent = Approved { auth_time }.consent();
+        let consent = self.consent(session, ticked, auth_time).await;
         let consent = consent.map_err(|Unavailable| PageError::Unavailable)?;
         let approve = self.server.approve(session, &user.subject, &consent, now);
         approve.run(self).await

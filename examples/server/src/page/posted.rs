@@ -3,6 +3,8 @@
 use device_flow::digest::SessionKey;
 use serde::Deserialize;
 
+use super::consent::Ticked;
+
 /// A form that was sent.
 #[derive(Deserialize)]
 pub(crate) struct Posted {
@@ -15,9 +17,22 @@ pub(crate) struct Posted {
 #[derive(Deserialize)]
 #[serde(tag = "step", rename_all = "snake_case")]
 pub(crate) enum Step {
-    SignIn { email: String, password: String },
-    Enter { user_code: String },
-    Approve { session: SessionKey },
-    Deny { session: SessionKey },
-    SignOut { session: Option<SessionKey> },
+    SignIn {
+        email: String,
+        password: String,
+    },
+    Enter {
+        user_code: String,
+    },
+    Approve {
+        session: SessionKey,
+        #[serde(flatten)]
+        ticked: Ticked,
+    },
+    Deny {
+        session: SessionKey,
+    },
+    SignOut {
+        session: Option<SessionKey>,
+    },
 }

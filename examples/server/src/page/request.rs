@@ -17,6 +17,7 @@ use time::OffsetDateTime;
 
 use super::login::Login;
 use super::view::{Frame, Outcome, Page, Problem, ReviewPage};
+use crate::config::User;
 use crate::source::Source;
 use crate::{App, now};
 
@@ -35,54 +36,59 @@ pub(crate) async fn show(
         return super::unknown().await;
     };
     let now = now();
-    let Ok((mut login, user)) = Login::read(&headers, &app, now).await else {
-        return Page::Problem(Problem::busy()).send(StatusCode::SERVICE_UNAVAILABLE);
-    };
-    let frame = Frame::new(&login, user);
-    let is_own = |session: &Session| session.claimant() == user.map(|user| &user.subject);
-    let stored = match (app.store.load(&key).await, user) {
-        (Err(Unavailable), _) => {
-            return Page::Problem(Problem::busy()).send(StatusCode::SERVICE_UNAVAILABLE);
-        }
-        (Ok(_), None) => {
+    match Login::read(&headers, &app, now).await {
+        Err(Unavailable) => Page::Problem(Problem::busy()).send(StatusCode::SERVICE_UNAVAILABLE),
+        Ok((login, Some(user))) => app.request(&key, &login, user, source, now, None).await,
+        Ok((mut login, None)) => {
             login.enter_again();
-            return login.kept_with(Redirect::to("/device").into_response(), &app);
+            login.kept_with(Redirect::to("/device").into_response(), &app)
         }
-        (Ok(stored), Some(_)) => stored.map(|stored| stored.session).filter(is_own),
-    };
-    let Some(session) = stored else {
-        return Page::Outcome(Outcome::expired(frame)).send(StatusCode::GONE);
-    };
-    match session.status() {
-        Status::Pending | Status::Claimed => match login.code_of(&key) {
-            None => Redirect::to("/device").into_response(),
-            Some(code) => app.review(frame, &session, code, source, now),
-        },
-        Status::Denied => Page::Outcome(Outcome::denied(frame)).send(StatusCode::OK),
-        Status::Approved | Status::Active => {
-            Page::Outcome(Outcome::approved(frame)).send(StatusCode::OK)
-        }
-        Status::Ended => Page::Outcome(Outcome::stands(frame, Status::Ended)).send(StatusCode::OK),
     }
 }
 
 impl App {
-    /// What the user is shown before deciding. The core asks again at the decision.
-    fn review(
+    /// The page of a request; with a problem, after an answer that could not be taken.
+    pub(crate) async fn request(
         &self,
-        frame: Frame<'_>,
-        session: &Session,
-        code: &str,
+        key: &SessionKey,
+        login: &Login,
+        user: &User,
         source: Source,
         now: OffsetDateTime,
+        problem: Option<&'static str>,
     ) -> Response {
-        if now >= session.expires_at() {
-            return Page::Outcome(Outcome::expired(frame)).send(StatusCode::GONE);
-        }
-        let Some(client) = self.clients.get(session.client_id()) else {
-            return Page::Outcome(Outcome::client_gone(frame)).send(StatusCode::FORBIDDEN);
+        let frame = Frame::new(login, Some(user));
+        let Ok(stored) = self.store.load(key).await else {
+            return Page::Problem(Problem::busy()).send(StatusCode::SERVICE_UNAVAILABLE);
         };
-        let page = ReviewPage::new(frame, session, client, code, self, source, now);
-        Page::Review(Box::new(page)).send(StatusCode::OK)
+        let is_own = |session: &Session| session.claimant() == Some(&user.subject);
+        let session = stored.map(|stored| stored.session).filter(is_own);
+        let Some(session) = session else {
+            return Page::Outcome(Outcome::expired(frame)).send(StatusCode::GONE);
+        };
+        let outcome = match session.status() {
+            Status::Pending | Status::Claimed => {
+                let Some(code) = login.code_of(key) else {
+                    return Redirect::to("/device").into_response();
+                };
+                if now >= session.expires_at() {
+                    return Page::Outcome(Outcome::expired(frame)).send(StatusCode::GONE);
+                }
+                // The core asks again at the decision.
+                let Some(client) = self.clients.get(session.client_id()) else {
+                    return Page::Outcome(Outcome::client_gone(frame)).send(StatusCode::FORBIDDEN);
+                };
+                let page = ReviewPage::new(frame, &session, client, code, self, source, now);
+                let status = match problem {
+                    Some(_) => StatusCode::BAD_REQUEST,
+                    None => StatusCode::OK,
+                };
+                return Page::Review(Box::new(page.refused(problem))).send(status);
+            }
+            Status::Denied => Outcome::denied(frame),
+            Status::Approved | Status::Active => Outcome::approved(frame),
+            Status::Ended => Outcome::stands(frame, Status::Ended),
+        };
+        Page::Outcome(outcome).send(StatusCode::OK)
     }
 }

@@ -6,6 +6,7 @@ use axum::response::{Html, IntoResponse as _, Response};
 use device_flow::server::{Client, RateLimited, Session, Status};
 use time::{Duration, OffsetDateTime};
 
+use super::consent::BOX;
 use super::login::Login;
 use crate::config::User;
 use crate::source::Source;
@@ -148,10 +149,15 @@ pub(crate) struct ReviewPage<'a> {
     /// Whether the request came from elsewhere than where the user is.
     is_elsewhere: bool,
     scopes: Vec<Asked>,
+    problem: Option<&'static str>,
 }
 
 /// A scope token that is asked for.
 struct Asked {
+    /// Of its box.
+    name: String,
+    /// Whether it cannot be unticked.
+    is_required: bool,
     /// What it means; where nobody said, the token.
     text: String,
     /// Whether it is the token.
@@ -181,13 +187,21 @@ impl<'a> ReviewPage<'a> {
             left: spoken(session.expires_at() - now),
             origin: origin.unwrap_or("an unknown address").to_owned(),
             is_elsewhere: origin.is_some_and(|origin| source.is_far_from(origin)),
-            scopes: scopes.map(|token| app.asked(token)).collect(),
+            scopes: scopes
+                .map(|token| app.asked(session.client_id(), token))
+                .collect(),
+            problem: None,
         }
+    }
+
+    /// The same, after an answer that could not be taken.
+    pub(crate) fn refused(self, problem: Option<&'static str>) -> Self {
+        Self { problem, ..self }
     }
 }
 
 impl App {
-    fn asked(&self, token: &str) -> Asked {
+    fn asked(&self, client_id: &str, token: &str) -> Asked {
         let meaning = match token {
             "openid" => Some("Know who you are"),
             "profile" => Some("Read your name"),
@@ -196,6 +210,8 @@ impl App {
             _ => self.scopes.get(token).map(String::as_str),
         };
         Asked {
+            name: format!("{BOX}{token}"),
+            is_required: self.is_required(client_id, token),
             text: meaning.unwrap_or(token).to_owned(),
             is_token: meaning.is_none(),
         }

@@ -251,17 +251,46 @@ test("a keyboard is enough, and the focus is seen", async (t) => {
   await page.keyboard.type(issued.user_code);
   await press("Enter");
   await heading(page, "Allow Example CLI to use your account?");
-  // From the top: out, no, yes. The first key that acts by itself does not allow.
+  // From the top: out, what may be unticked, no, yes. The first key that acts by itself does not allow.
   const order = [];
-  for (let i = 0; i < 3; i += 1) {
+  for (let i = 0; i < 7; i += 1) {
     await press("Tab");
     order.push(await focused());
     assert.ok(await seen());
+    if (order.at(-1) === "scope:email") await press("Space");
   }
-  assert.deepEqual(order, ["Sign out", "Deny", "The codes match: allow"]);
+  const boxes = ["scope:profile", "scope:email", "scope:offline_access", "scope:reports:read"];
+  assert.deepEqual(order, ["Sign out", ...boxes, "Deny", "The codes match: allow"]);
   await press("Enter");
   await heading(page, "Access allowed");
-  assert.ok((await poll(issued)).access_token);
+  assert.equal((await poll(issued)).scope, "openid profile offline_access reports:read");
+});
+
+test("somebody unticks what the device need not have", async (t) => {
+  const page = await open(t, { javaScriptEnabled: false });
+  const issued = await codes();
+  await signIn(page);
+  await enter(page, issued.user_code);
+  const box = (name) => page.getByRole("checkbox", { name });
+  assert.ok(await box("Know who you are It does not work without this.").isDisabled());
+  await box("Read your reports").uncheck();
+  await page.getByText("Read your e-mail address").click(); // its label
+  await allow(page).click();
+  await heading(page, "Access allowed");
+  assert.equal((await poll(issued)).scope, "openid profile offline_access");
+});
+
+test("who unticks everything is asked again", async (t) => {
+  const page = await open(t);
+  const issued = await codes(SERVER, "profile");
+  await signIn(page);
+  await enter(page, issued.user_code);
+  await page.getByRole("checkbox", { name: "Read your name" }).uncheck();
+  await allow(page).click();
+  await page.getByRole("alert").getByText("Leave something ticked, or choose Deny.").waitFor();
+  await allow(page).click();
+  await heading(page, "Access allowed");
+  assert.equal((await poll(issued)).scope, "profile");
 });
 
 test("it works without scripts", async (t) => {

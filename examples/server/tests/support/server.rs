@@ -241,8 +241,21 @@ impl Browser {
             .await
     }
 
+    /// Decides; for an approval with all boxes as they are on the review.
     pub(crate) async fn decide(&self, step: &str, session: &str) -> (StatusCode, String) {
-        self.submit(&[("step", step), ("session", session)]).await
+        let boxes = match step {
+            "approve" => self.boxes(session).await,
+            _ => Vec::new(),
+        };
+        let mut form = vec![("step", step), ("session", session)];
+        form.extend(boxes.iter().map(|name| (name.as_str(), "on")));
+        self.submit(&form).await
+    }
+
+    /// The names of the boxes that can be unticked.
+    pub(crate) async fn boxes(&self, session: &str) -> Vec<String> {
+        let review = self.open(&format!("/device/request/{session}")).await;
+        boxes(&review.text().await.unwrap())
     }
 
     /// Enters the code: the session of the review.
@@ -265,6 +278,18 @@ impl Browser {
 pub(crate) fn location(response: &Response) -> Option<String> {
     let location = response.headers().get("location")?;
     Some(location.to_str().unwrap().to_owned())
+}
+
+/// The names of the boxes of a page that can be unticked.
+pub(crate) fn boxes(html: &str) -> Vec<String> {
+    let inputs = html.split("<input ").filter_map(|input| {
+        let (input, _) = input.split_once('>')?;
+        let (_, name) = input.split_once("name=\"")?;
+        let (name, rest) = name.split_once('"')?;
+        let is_free = rest.contains("checked") && !rest.contains("disabled");
+        is_free.then(|| name.to_owned())
+    });
+    inputs.collect()
 }
 
 /// The value of the first input of a name.
