@@ -140,6 +140,11 @@ impl Minter {
         })
     }
 
+    /// How long an access token is good.
+    pub(crate) const fn access_lifetime(&self) -> Duration {
+        self.access_lifetime
+    }
+
     /// The public key, as a JWK set.
     pub(crate) fn jwks(&self) -> &str {
         &self.jwks

@@ -58,6 +58,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
     let people = Router::new()
         .route("/device", get(page::show).post(page::submit))
         .route("/device/request/{session}", get(page::request::show))
+        .route("/device/logins", get(page::logins::show))
         .route("/device/style.css", get(page::style))
         .route("/device/icon.svg", get(page::icon))
         .layer(DefaultBodyLimit::max(MAX_PAGE_BODY))

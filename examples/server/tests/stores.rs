@@ -36,6 +36,7 @@ on_every_store! {
     a_secret_is_made_once,
     a_sign_out_is_known_to_every_server_until_it_is_purged,
     a_pace_is_found_again,
+    a_users_logins_are_listed_from_the_approval_to_the_end,
 }
 
 fn now() -> OffsetDateTime {
@@ -260,6 +261,50 @@ async fn a_sign_out_is_known_to_every_server_until_it_is_purged(home: Home) {
         assert!(!servers.store().is_signed_out(&other).await.unwrap());
         assert!(servers.store().is_signed_out(&one).await.unwrap());
     }
+}
+
+async fn a_users_logins_are_listed_from_the_approval_to_the_end(home: Home) {
+    let servers = home.open().await;
+    let site = servers.one();
+    let codes = site.issue().await;
+    let listed = async || {
+        let logins = servers.store().logins(&codes.user, now()).await.unwrap();
+        let logins = logins
+            .iter()
+            .map(|session| (*session.key(), session.status()));
+        logins.collect::<Vec<_>>()
+    };
+    assert_eq!(listed().await, []);
+    site.enter(&codes, now()).await;
+    assert_eq!(listed().await, []);
+    site.approve(&codes, now()).await;
+    assert_eq!(listed().await, [(codes.session, Status::Approved)]);
+    let (_, token) = site.poll(&codes, now()).await;
+    assert_eq!(listed().await, [(codes.session, Status::Active)]);
+    let (_, token) = site.refresh(&token.unwrap(), now()).await;
+    assert_eq!(listed().await, [(codes.session, Status::Active)]);
+    // A second one of the same user, and one of another.
+    let second = site.issue().await;
+    let second = Codes {
+        user: codes.user.clone(),
+        ..second
+    };
+    site.enter(&second, now()).await;
+    site.approve(&second, now()).await;
+    site.approved().await;
+    let mut both = listed().await;
+    both.sort_by_key(|(_, status)| *status == Status::Approved);
+    let expected = [
+        (codes.session, Status::Active),
+        (second.session, Status::Approved),
+    ];
+    assert_eq!(both, expected);
+    site.revoke(&token.unwrap(), now()).await;
+    assert_eq!(listed().await, [(second.session, Status::Approved)]);
+    // Past its time it is not listed, purged or not.
+    let late = now() + time::Duration::DAY;
+    let logins = servers.store().logins(&codes.user, late).await.unwrap();
+    assert_eq!(logins.len(), 0);
 }
 
 /// The contract lets a store lose it; a store that always does slows nobody down.

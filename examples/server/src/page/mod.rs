@@ -11,6 +11,7 @@
 mod consent;
 mod guard;
 mod login;
+pub(crate) mod logins;
 mod posted;
 mod refusal;
 pub(crate) mod request;
@@ -157,7 +158,7 @@ impl App {
                 match step {
                     Step::Enter { user_code } => login.remember(&user_code),
                     Step::Approve { .. } | Step::Deny { .. } => login.enter_again(),
-                    Step::SignIn { .. } | Step::SignOut { .. } => {}
+                    Step::End { .. } | Step::SignIn { .. } | Step::SignOut { .. } => {}
                 }
                 let page = Page::SignIn(SignIn::again(Frame::new(login, None)));
                 ("signed_in_no_more", page.send(StatusCode::FORBIDDEN))
@@ -186,6 +187,7 @@ impl App {
                 self.decided(login, user, &session, "approved", approved)
                     .await
             }
+            (Step::End { session }, Some(user)) => self.end(&session, user, now).await,
             (Step::Deny { session }, Some(user)) => {
                 let deny = self.server.deny(&session, &user.subject, now);
                 let denied = deny.run(self).await;

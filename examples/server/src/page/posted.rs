@@ -32,6 +32,10 @@ pub(crate) enum Step {
     Deny {
         session: SessionKey,
     },
+    /// Ends the login of a device.
+    End {
+        session: SessionKey,
+    },
     SignOut {
         session: Option<SessionKey>,
     },

@@ -68,7 +68,7 @@ impl App {
     }
 }
 
-const fn name(error: PageError) -> &'static str {
+pub(crate) const fn name(error: PageError) -> &'static str {
     match error {
         PageError::RateLimited(_) => "guess_quota_spent",
         PageError::MalformedCode => "code_malformed",
@@ -81,6 +81,7 @@ const fn name(error: PageError) -> &'static str {
         PageError::NotYours => "decision_not_yours",
         PageError::Expired => "decision_expired",
         PageError::Decided => "decision_stands",
+        PageError::Undecided => "decision_missing",
         _ => "busy",
     }
 }

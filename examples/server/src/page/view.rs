@@ -42,6 +42,7 @@ pub(crate) enum Page<'a> {
     Enter(Enter<'a>),
     Review(Box<ReviewPage<'a>>),
     Outcome(Outcome<'a>),
+    Logins(Logins<'a>),
     Problem(Problem<'a>),
 }
 
@@ -61,6 +62,7 @@ impl Page<'_> {
             Self::Enter(page) => page.render(),
             Self::Review(page) => page.render(),
             Self::Outcome(page) => page.render(),
+            Self::Logins(page) => page.render(),
             Self::Problem(page) => page.render(),
         };
         let mut response = match html {
@@ -302,6 +304,63 @@ impl<'a> Outcome<'a> {
     }
 }
 
+/// The devices that are signed in.
+#[derive(Template)]
+#[template(path = "logins.html")]
+pub(crate) struct Logins<'a> {
+    frame: Frame<'a>,
+    devices: Vec<Device>,
+    /// The client whose login was ended just now.
+    ended: Option<String>,
+    /// How long what it has is still good.
+    lifetime: String,
+}
+
+impl<'a> Logins<'a> {
+    pub(crate) fn new(
+        frame: Frame<'a>,
+        devices: Vec<Device>,
+        ended: Option<String>,
+        lifetime: std::time::Duration,
+    ) -> Self {
+        let lifetime = spoken(Duration::try_from(lifetime).unwrap_or(Duration::MAX));
+        Self {
+            frame,
+            devices,
+            ended,
+            lifetime,
+        }
+    }
+}
+
+/// A device that is signed in.
+pub(crate) struct Device {
+    session: String,
+    client: String,
+    since: String,
+    origin: String,
+    refreshed: String,
+    /// Whether it was allowed and has not come for its tokens.
+    is_waiting: bool,
+}
+
+impl Device {
+    pub(crate) fn new(session: &Session, client: String, now: OffsetDateTime) -> Self {
+        let origin = session.source().unwrap_or("an unknown address");
+        let redeemed = session.redeemed_at();
+        // The first token is no refresh.
+        let refreshed = session.refreshed_at().filter(|at| Some(*at) != redeemed);
+        Self {
+            session: session.key().to_string(),
+            client,
+            since: ago(now - redeemed.unwrap_or(session.issued_at())),
+            origin: origin.to_owned(),
+            refreshed: refreshed.map_or("Not yet".to_owned(), |at| ago(now - at)),
+            is_waiting: redeemed.is_none(),
+        }
+    }
+}
+
 /// What could not be done, or shown.
 #[derive(Template)]
 #[template(path = "problem.html")]
@@ -369,7 +428,9 @@ fn ago(time: Duration) -> String {
 fn spoken(time: Duration) -> String {
     let (number, unit) = match time.whole_seconds().max(0) {
         seconds @ 0..=90 => (seconds, "second"),
-        seconds => (seconds.saturating_add(30) / 60, "minute"),
+        seconds @ 91..=5400 => (seconds.saturating_add(30) / 60, "minute"),
+        seconds @ 5401..=129_600 => (seconds.saturating_add(1800) / 3600, "hour"),
+        seconds => (seconds.saturating_add(43_200) / 86_400, "day"),
     };
     let s = if number == 1 { "" } else { "s" };
     format!("{number} {unit}{s}")

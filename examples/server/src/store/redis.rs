@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use device_flow::digest::{SessionKey, UserKey};
 use device_flow::server::{
-    Change, Inserted, Pace, RateLimited, RateState, Session, Stored, Take, Write,
+    Change, Inserted, Pace, RateLimited, RateState, Session, Stored, Subject, Take, Write,
 };
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use redis::{
@@ -26,7 +26,9 @@ use tracing::warn;
 
 use super::pace::lock;
 use super::stall::{BrokenOff, IDLE, TRIAL};
-use super::{OpenError, PATIENCE, Purged, StoreError, millis, quota_kept, stored};
+use super::{
+    MOST_LOGINS, OpenError, PATIENCE, Purged, StoreError, listed_of, millis, quota_kept, stored,
+};
 
 pub(super) struct Redis {
     client: Client,
@@ -79,7 +81,8 @@ static INSERT: LazyLock<Script> = LazyLock::new(|| {
     )
 });
 
-/// KEYS: session. ARGV: expected version, version, body, purge time, whether the user code still finds the session.
+/// KEYS: session; the logins of its user, where there is one. ARGV: expected version, version, body, purge time, whether the user
+/// code still finds the session, its key, whether it is one of the logins. The set of these is kept until the last is purged.
 static CHANGE: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         "
@@ -92,6 +95,15 @@ static CHANGE: LazyLock<Script> = LazyLock::new(|| {
         elseif user then
             redis.call('DEL', user)
             redis.call('HDEL', KEYS[1], 'user')
+        end
+        if KEYS[2] and ARGV[7] == '1' then
+            redis.call('ZADD', KEYS[2], ARGV[4], ARGV[6])
+        elseif KEYS[2] then
+            redis.call('ZREM', KEYS[2], ARGV[6])
+        end
+        local last = KEYS[2] and redis.call('ZRANGE', KEYS[2], -1, -1, 'WITHSCORES')[2]
+        if last then
+            redis.call('PEXPIREAT', KEYS[2], string.format('%.0f', last))
         end
         return 1",
     )
@@ -228,18 +240,42 @@ impl Redis {
     pub(super) async fn change(&self, change: Change<'_>) -> Result<Write, StoreError> {
         let next = change.session();
         let mut script = CHANGE.key(name("session", change.key()));
+        if let Some(subject) = next.claimant() {
+            script.key(name("logins", subject.as_str()));
+        }
         script
             .arg(change.expected_version())
             .arg(next.version())
             .arg(serde_json::to_string(next)?)
             .arg(millis(next.purge_at()))
-            .arg(u8::from(next.user_key().is_some()));
+            .arg(u8::from(next.user_key().is_some()))
+            .arg(next.key().to_string())
+            .arg(u8::from(listed_of(next).is_some()));
         Ok(
             match script.invoke_async(&mut self.connection().await).await? {
                 0 => Write::Conflict,
                 _ => Write::Committed,
             },
         )
+    }
+
+    pub(super) async fn logins(
+        &self,
+        subject: &Subject,
+        now: OffsetDateTime,
+    ) -> Result<Vec<Session>, StoreError> {
+        let mut connection = self.connection().await;
+        let logins = name("logins", subject.as_str());
+        // The scores are the purge times.
+        let (after, most) = (format!("({}", millis(now)), MOST_LOGINS.try_into());
+        let keys = connection.zrevrangebyscore_limit(logins, "+inf", after, 0, most.unwrap_or(1));
+        let keys: Vec<String> = keys.await?;
+        let mut sessions = Vec::new();
+        for key in keys {
+            let stored = self.stored(name("session", key)).await?;
+            sessions.extend(stored.map(|stored| stored.session));
+        }
+        Ok(sessions)
     }
 
     pub(super) async fn save_pace(&self, key: &SessionKey, pace: Pace) -> Result<(), StoreError> {

@@ -6,7 +6,9 @@
 //! 3. A statement that fails is an error, and its outcome unknown: never committed.
 
 use device_flow::digest::{SessionKey, UserKey};
-use device_flow::server::{Change, Inserted, RateLimited, RateState, Session, Stored, Take, Write};
+use device_flow::server::{
+    Change, Inserted, RateLimited, RateState, Session, Stored, Subject, Take, Write,
+};
 use sqlx::postgres::PgQueryResult;
 use sqlx::sqlite::SqliteQueryResult;
 use sqlx::{
@@ -14,7 +16,7 @@ use sqlx::{
 };
 use time::OffsetDateTime;
 
-use super::{Purged, StoreError, millis, quota_kept, stored};
+use super::{MOST_LOGINS, Purged, StoreError, listed_of, millis, quota_kept, stored};
 
 /// A database with the tables of the migrations.
 #[derive(Debug)]
@@ -49,8 +51,12 @@ const INSERT: &str = "
     ON CONFLICT DO NOTHING";
 const IS_KEY_TAKEN: &str = "SELECT 1 FROM sessions WHERE key = $1";
 const CHANGE: &str = "
-    UPDATE sessions SET version = $3, user_key = $4, purge_at = $5, body = $6
+    UPDATE sessions SET version = $3, user_key = $4, purge_at = $5, body = $6, subject = $7
     WHERE key = $1 AND version = $2";
+
+/// A session has a subject here from its approval to its end.
+const LOGINS: &str = "
+    SELECT body FROM sessions WHERE subject = $1 AND purge_at > $2 ORDER BY purge_at DESC LIMIT $3";
 
 /// The arithmetic of [`Take`]. $2 is the time now, $3 what one costs, $4 the last moment from which one may be taken. Past $5 it is
 /// of a clock that ran ahead.
@@ -95,9 +101,11 @@ where
     for<'q> Vec<u8>: Encode<'q, DB> + Type<DB>,
     for<'q> Option<Vec<u8>>: Encode<'q, DB> + Type<DB>,
     for<'q> String: Encode<'q, DB> + Type<DB>,
+    for<'q> Option<String>: Encode<'q, DB> + Type<DB>,
     for<'q> i64: Encode<'q, DB> + Type<DB>,
     for<'r> (i64,): FromRow<'r, DB::Row>,
     for<'r> (Vec<u8>,): FromRow<'r, DB::Row>,
+    for<'r> (String,): FromRow<'r, DB::Row>,
     for<'r> (String, Option<String>): FromRow<'r, DB::Row>,
 {
     pub(super) async fn insert(&self, session: &Session) -> Result<Inserted, StoreError> {
@@ -145,11 +153,26 @@ where
             .bind(version(next.version()))
             .bind(user_key(next))
             .bind(millis(next.purge_at()))
-            .bind(serde_json::to_string(next)?);
+            .bind(serde_json::to_string(next)?)
+            .bind(listed_of(next).map(|subject| subject.as_str().to_owned()));
         Ok(match update.execute(&self.write).await?.rows() {
             0 => Write::Conflict,
             _ => Write::Committed,
         })
+    }
+
+    pub(super) async fn logins(
+        &self,
+        subject: &Subject,
+        now: OffsetDateTime,
+    ) -> Result<Vec<Session>, StoreError> {
+        let logins = query_as(LOGINS)
+            .bind(subject.as_str().to_owned())
+            .bind(millis(now))
+            .bind(i64::try_from(MOST_LOGINS).unwrap_or(i64::MAX));
+        let rows: Vec<(String,)> = logins.fetch_all(&self.read).await?;
+        let sessions = rows.iter().map(|(body,)| Ok(serde_json::from_str(body)?));
+        sessions.collect()
     }
 
     pub(super) async fn take(&self, take: Take) -> Result<Result<(), RateLimited>, StoreError> {

@@ -253,14 +253,14 @@ test("a keyboard is enough, and the focus is seen", async (t) => {
   await heading(page, "Allow Example CLI to use your account?");
   // From the top: out, what may be unticked, no, yes. The first key that acts by itself does not allow.
   const order = [];
-  for (let i = 0; i < 7; i += 1) {
+  for (let i = 0; i < 8; i += 1) {
     await press("Tab");
     order.push(await focused());
     assert.ok(await seen());
     if (order.at(-1) === "scope:email") await press("Space");
   }
   const boxes = ["scope:profile", "scope:email", "scope:offline_access", "scope:reports:read"];
-  assert.deepEqual(order, ["Sign out", ...boxes, "Deny", "The codes match: allow"]);
+  assert.deepEqual(order, ["Devices signed in", "Sign out", ...boxes, "Deny", "The codes match: allow"]);
   await press("Enter");
   await heading(page, "Access allowed");
   assert.equal((await poll(issued)).scope, "openid profile offline_access reports:read");
@@ -291,6 +291,49 @@ test("who unticks everything is asked again", async (t) => {
   await allow(page).click();
   await heading(page, "Access allowed");
   assert.equal((await poll(issued)).scope, "profile");
+});
+
+// The list with no device on it.
+async function noDevices(page) {
+  await page.goto(`${SERVER}/device/logins`);
+  const buttons = page.getByRole("button", { name: "Sign this device out" });
+  while ((await buttons.count()) > 0) await buttons.first().click();
+}
+
+// Two devices, of which one was allowed and has not come yet.
+async function twoDevices(page) {
+  await signIn(page);
+  await noDevices(page);
+  const issued = [await codes(), await codes()];
+  for (const one of issued) {
+    await page.goto(`${SERVER}/device`);
+    await enter(page, one.user_code);
+    await allow(page).click();
+    await heading(page, "Access allowed");
+  }
+  const tokens = await poll(issued[0]);
+  await page.getByRole("link", { name: "Devices signed in" }).click();
+  await heading(page, "Devices signed in");
+  return tokens;
+}
+
+test("somebody sees which devices are signed in, and signs one out with the keyboard and without scripts", async (t) => {
+  const page = await open(t, { javaScriptEnabled: false });
+  const { refresh_token } = await twoDevices(page);
+  await page.getByText("The device has not fetched its access yet.").waitFor();
+  const button = page.getByRole("button", { name: "Sign this device out", description: "Example CLI" });
+  assert.equal(await button.count(), 2);
+  await button.last().focus();
+  await page.keyboard.press("Enter");
+  await page.getByRole("status").getByText("Example CLI was signed out.").waitFor();
+  assert.equal(await button.count(), 1);
+  const body = new URLSearchParams({ grant_type: "refresh_token", client_id: "client_cli", refresh_token });
+  const refreshed = await fetch(`${SERVER}/oauth2/token`, { method: "POST", body });
+  assert.equal((await refreshed.json()).error, "invalid_grant");
+  await page.goBack();
+  await heading(page, "Devices signed in");
+  await noDevices(page);
+  await page.getByText("No device is signed in with your account.").waitFor();
 });
 
 test("it works without scripts", async (t) => {
@@ -336,6 +379,25 @@ const PAGES = {
     await signIn(page);
     await enter(page, issued.user_code);
     await allow(page).waitFor();
+  },
+  "review-error": async (page) => {
+    const issued = await codes(SERVER, "profile email");
+    await signIn(page);
+    await enter(page, issued.user_code);
+    await allow(page).waitFor();
+    for (const box of await page.getByRole("checkbox").all()) await box.uncheck();
+    await allow(page).click();
+    await page.getByRole("alert").waitFor();
+  },
+  devices: twoDevices,
+  "devices-ended": async (page) => {
+    await twoDevices(page);
+    await page.getByRole("button", { name: "Sign this device out" }).first().click();
+    await page.getByRole("status").waitFor();
+  },
+  unknown: async (page) => {
+    await page.goto(`${SERVER}/nowhere`);
+    await heading(page, "No such page");
   },
   allowed: async (page) => {
     await PAGES.review(page);
