@@ -17,6 +17,7 @@ mod mint;
 mod page;
 mod password;
 mod routes;
+mod signing_keys;
 mod source;
 pub mod store;
 mod stream;
@@ -39,6 +40,7 @@ use metrics::Metrics;
 use mint::Minter;
 use page::SignInLimits;
 use password::Passwords;
+use signing_keys::SigningKeys;
 use store::{OpenError, Store, StoreError};
 
 /// When to come back after a 503, in seconds.
@@ -181,7 +183,8 @@ impl App {
         let cookie_key = store.secret("cookie-key", &random::<64>()).await?;
         let cookie_key = Key::try_from(cookie_key.as_slice());
         let cookie_key = cookie_key.map_err(|_| StartError::Key("cookie key"))?;
-        let minter = Minter::new(&store, &config.tokens, &issuer).await?;
+        let signing_keys = SigningKeys::new(&store, config.tokens.signing_key).await?;
+        let minter = Minter::new(signing_keys, &config.tokens, &issuer);
         Ok(Self {
             server: server::Server::new(policy, keys),
             cookie_key,

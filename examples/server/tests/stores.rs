@@ -237,6 +237,10 @@ async fn a_secret_is_made_once(home: Home) {
         async move { site.store.secret(&name, &candidate).await.unwrap() }
     });
     let mut secrets = secrets.await;
+    let found = servers.store().find_secret(&name).await.unwrap();
+    assert_eq!(found.as_ref(), secrets.first());
+    let unknown = servers.store().find_secret(&seed("unknown")).await;
+    assert_eq!(unknown.unwrap(), None);
     secrets.push(servers.store().secret(&name, b"late").await.unwrap());
     let first = secrets[0].clone();
     assert!(first.len() == 32 && secrets.iter().all(|one| *one == first));

@@ -230,6 +230,12 @@ impl Config {
                 DAY,
             ),
             (
+                "tokens.signing_key",
+                self.tokens.signing_key.into(),
+                1,
+                1_000_000,
+            ),
+            (
                 "page.session_lifetime",
                 self.page.session_lifetime.into(),
                 1,

@@ -91,6 +91,8 @@ pub struct TokenNumbers {
     pub audience: Option<String>,
     /// Seconds.
     pub access_lifetime: u32,
+    /// The number of the key that signs.
+    pub signing_key: u32,
     /// Seconds for which a refresh token is good if it is not used.
     pub refresh_idle: u64,
     /// Seconds after which a login ends however often it is refreshed. Without it, never.
@@ -104,6 +106,7 @@ impl Default for TokenNumbers {
         Self {
             audience: None,
             access_lifetime: 300,
+            signing_key: 1,
             refresh_idle: 30 * 24 * 60 * 60,
             refresh_absolute: None,
             refresh_grace: 30,

@@ -96,6 +96,10 @@ impl Memory {
         Ok(secret.or_insert(Secret(candidate.to_owned())).0.clone())
     }
 
+    pub(super) async fn find_secret(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        Ok(lock(&self.secrets).get(name).map(|secret| secret.0.clone()))
+    }
+
     pub(super) async fn sign_out(&self, id: &str, until: OffsetDateTime) -> Result<(), StoreError> {
         lock(&self.sign_outs).insert(id.to_owned(), until);
         Ok(())

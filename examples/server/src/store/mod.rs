@@ -116,6 +116,15 @@ impl Store {
         ask!(self, store => store.secret(name, candidate))
     }
 
+    /// The secret of this name, if it was made before.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`].
+    pub async fn find_secret(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        ask!(self, store => store.find_secret(name))
+    }
+
     /// The logins of a user that were approved and have not ended, a hundred at most.
     ///
     /// # Errors

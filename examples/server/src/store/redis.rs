@@ -325,10 +325,14 @@ impl Redis {
         candidate: &[u8],
     ) -> Result<Vec<u8>, StoreError> {
         let first = SetOptions::default().conditional_set(ExistenceCheck::NX);
-        let name = format!("device-flow:secret:{secret}");
+        let name = name_of_secret(secret);
         let mut connection = self.connection().await;
         let _: Option<String> = connection.set_options(&name, candidate, first).await?;
         Ok(connection.get(&name).await?)
+    }
+
+    pub(super) async fn find_secret(&self, secret: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        Ok(self.connection().await.get(name_of_secret(secret)).await?)
     }
 
     pub(super) async fn sign_out(&self, id: &str, until: OffsetDateTime) -> Result<(), StoreError> {
@@ -367,4 +371,9 @@ fn config() -> ConnectionManagerConfig {
 /// One Redis may serve others, too: the first edition of this server, whose names had no number.
 fn name(kind: &str, key: impl Display) -> String {
     format!("device-flow:2:{kind}:{key}")
+}
+
+/// The first edition kept them under the same names.
+fn name_of_secret(secret: &str) -> String {
+    format!("device-flow:secret:{secret}")
 }

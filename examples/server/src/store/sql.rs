@@ -212,6 +212,11 @@ where
         Ok(load.fetch_one(&self.write).await?)
     }
 
+    pub(super) async fn find_secret(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        let load = query_scalar(LOAD_SECRET).bind(name.to_owned());
+        Ok(load.fetch_optional(&self.write).await?)
+    }
+
     pub(super) async fn sign_out(&self, id: &str, until: OffsetDateTime) -> Result<(), StoreError> {
         let sign_out = query(SIGN_OUT).bind(id.to_owned()).bind(millis(until));
         sign_out.execute(&self.write).await?;
