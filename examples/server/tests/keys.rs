@@ -6,7 +6,9 @@ mod support;
 
 use std::collections::BTreeSet;
 
-use example_server::config::Config;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use example_server::config::{Config, Hidden};
 use reqwest::StatusCode;
 use serde_json::Value;
 use support::server::*;
@@ -79,4 +81,38 @@ async fn rotating_the_signing_key_invalidates_no_token() {
     // They are the same after a restart, and for a server that has not been there before.
     let again = site.with(|config| config.tokens.signing_key = 3).await;
     assert_eq!(keys(&again).await, keys(&third).await);
+}
+
+#[tokio::test]
+async fn replacing_the_server_key_keeps_codes_and_logins() {
+    let key = |octet: u8| {
+        let octets: Vec<u8> = (octet..octet + 32).collect();
+        Some(Hidden(STANDARD.encode(octets)))
+    };
+    let site = Site::new();
+    let before = site.with(|config| config.server_key = key(0)).await;
+    let (codes, others) = (before.codes(SCOPE).await, before.codes(SCOPE).await);
+    let tokens = before.log_in(SCOPE).await;
+
+    let after = site.with(|config| {
+        config.server_key = key(32);
+        config.previous_server_key = key(0);
+    });
+    let after = after.await;
+    after.signed_in().await.approve(&codes).await;
+    assert_eq!(after.poll(&codes).await.0, StatusCode::OK);
+    let old = text(&tokens, "refresh_token");
+    let (status, refreshed) = after.refresh(&[("refresh_token", old)]).await;
+    assert_eq!(status, StatusCode::OK);
+
+    // Without the previous one, what was made under it is unknown.
+    let later = site.with(|config| config.server_key = key(32)).await;
+    let browser = later.signed_in().await;
+    let (status, _) = browser.enter(text(&others, "user_code")).await;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
+    let (_, body) = later.refresh(&[("refresh_token", old)]).await;
+    assert_eq!(body["error"], "invalid_grant");
+    let new = text(&refreshed, "refresh_token");
+    let (status, _) = later.refresh(&[("refresh_token", new)]).await;
+    assert_eq!(status, StatusCode::OK);
 }

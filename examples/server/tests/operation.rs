@@ -122,7 +122,11 @@ fn what_is_wrong_with_a_configuration_is_said() {
             "[limits]\nconnections = 0",
             "limits.connections must be from 1 to",
         ),
-        ("server_key = \"c2hvcnQ=\"", "server_key must be 32 octets"),
+        ("server_key = \"c2hvcnQ=\"", "must be 32 octets or more"),
+        (
+            "previous_server_key = \"c2hvcnQ=\"",
+            "needs a server_key beside it",
+        ),
         (
             "[[clients]]\nid = \"x\"\nname = \"x\"\nscope = \"a\"\nsecret_sha256 = [\"beef\"]",
             "64 hexadecimal digits",

@@ -59,6 +59,8 @@ pub struct Config {
     pub trusted_proxies: Vec<IpAddr>,
     /// The key for the digests of user codes and for refresh tokens, in base64. Without one, the store keeps one.
     pub server_key: Option<Hidden>,
+    /// The server key before it, while codes and refresh tokens made under it are in use.
+    pub previous_server_key: Option<Hidden>,
     #[serde(default)]
     pub policy: PolicyNumbers,
     #[serde(default)]
@@ -141,14 +143,26 @@ impl Config {
         Ok(policy.build()?)
     }
 
-    /// The key of the server. `None` if the store keeps it.
+    /// The keys of the server. `None` if the store keeps one.
     fn server_keys(&self) -> Result<Option<ServerKeys>, ConfigError> {
-        let Some(Hidden(text)) = &self.server_key else {
-            return Ok(None);
+        let octets = |Hidden(text): &Hidden| {
+            let octets = STANDARD.decode(text);
+            octets.map_err(|_| ConfigError::ServerKey)
         };
-        let octets = STANDARD.decode(text).map_err(|_| ConfigError::ServerKey)?;
-        let keys = ServerKeys::new(&octets).map_err(|_| ConfigError::ServerKey)?;
-        Ok(Some(keys))
+        let wrong = |_| ConfigError::ServerKey;
+        match (&self.server_key, &self.previous_server_key) {
+            (None, None) => Ok(None),
+            (None, Some(_)) => Err(ConfigError::PreviousKey),
+            (Some(key), None) => {
+                let keys = ServerKeys::new(&octets(key)?).map_err(wrong)?;
+                Ok(Some(keys))
+            }
+            (Some(key), Some(previous)) => {
+                let keys = ServerKeys::new(&octets(key)?).map_err(wrong)?;
+                let keys = keys.with_previous(&octets(previous)?).map_err(wrong)?;
+                Ok(Some(keys))
+            }
+        }
     }
 
     /// Refuses what cannot be served, before anything listens. The URLs of the stores are looked at when these are opened.
@@ -318,8 +332,13 @@ pub enum ConfigError {
     )]
     Proxies,
     /// The key of the server.
-    #[error("server_key must be 32 octets or more from a secure generator, in base64")]
+    #[error(
+        "server_key and previous_server_key must be 32 octets or more from a secure generator, in base64"
+    )]
     ServerKey,
+    /// A previous key alone.
+    #[error("previous_server_key needs a server_key beside it, which is now the current one")]
+    PreviousKey,
     /// A client.
     #[error("client {0:?}: {1}")]
     Client(String, &'static str),
