@@ -53,6 +53,8 @@ const PURGE_PERIOD: Duration = Duration::from_mins(1);
 pub struct Server {
     app: Arc<App>,
     listener: TcpListener,
+    /// For health and metrics.
+    operators: TcpListener,
     limits: Limits,
 }
 
@@ -90,8 +92,8 @@ impl Server {
     /// A [`StartError`], which says what to do.
     pub async fn bind(config: Config) -> Result<Self, StartError> {
         let checked = config.check()?;
-        let listener = TcpListener::bind(config.listen).await;
-        let listener = listener.map_err(|error| StartError::Listen(config.listen, error))?;
+        let listener = bind(config.listen).await?;
+        let operators = bind(config.metrics_listen).await?;
         let address = listener.local_addr();
         let address = address.map_err(|error| StartError::Listen(config.listen, error))?;
         // Port 0 is another one by now.
@@ -102,6 +104,7 @@ impl Server {
         Ok(Self {
             app,
             listener,
+            operators,
             limits,
         })
     }
@@ -115,6 +118,15 @@ impl Server {
         self.listener.local_addr()
     }
 
+    /// The address that it serves health and metrics on.
+    ///
+    /// # Errors
+    ///
+    /// What the operating system says.
+    pub fn metrics_address(&self) -> std::io::Result<SocketAddr> {
+        self.operators.local_addr()
+    }
+
     /// The issuer: the base of every URL.
     pub fn issuer(&self) -> &str {
         &self.app.issuer
@@ -123,10 +135,20 @@ impl Server {
     /// Answers until `shutdown`, and then what has begun.
     pub async fn run(self, shutdown: impl Future<Output = ()>) {
         let purging = tokio::spawn(purge(self.app.clone()));
+        let (operators, limits) = (routes::operators(self.app.clone()), self.limits.clone());
+        let operating = tokio::spawn(async move {
+            listen::serve(self.operators, operators, &limits, std::future::pending()).await;
+        });
         let router = routes::router(self.app);
         listen::serve(self.listener, router, &self.limits, shutdown).await;
+        operating.abort();
         purging.abort();
     }
+}
+
+async fn bind(address: SocketAddr) -> Result<TcpListener, StartError> {
+    let listener = TcpListener::bind(address).await;
+    listener.map_err(|error| StartError::Listen(address, error))
 }
 
 /// Removes what is past its time, for as long as the server runs.

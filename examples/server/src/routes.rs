@@ -1,4 +1,4 @@
-//! The routes, and what holds for all of them.
+//! The routes of both listeners, and what holds for all of them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,6 +21,7 @@ const MAX_PAGE_BODY: usize = 8 * 1024;
 /// For how long a browser need not ask again whether it may ask: as long as the most patient of them keep it.
 const PREFLIGHT_KEPT: Duration = Duration::from_hours(2);
 
+/// What devices, clients and people may reach.
 pub(crate) fn router(app: Arc<App>) -> Router {
     // Every method goes to the core, which answers 405 by itself.
     let protocol = Router::new()
@@ -51,11 +52,9 @@ pub(crate) fn router(app: Arc<App>) -> Router {
             "/oauth2/device_authorization",
             any(endpoint::device_authorization),
         );
-    // These endpoints are done in that time, with an answer of their own; this is for the others.
-    let patience = app.request_timeout.saturating_add(Duration::from_secs(1));
-    let timeout = TimeoutLayer::with_status_code(StatusCode::SERVICE_UNAVAILABLE, patience);
-    let protocol = protocol.layer(timeout);
+    let protocol = protocol.layer(timeout(&app));
     let people = Router::new()
+        .route("/", get(|| async { Redirect::to("/device") }))
         .route("/device", get(page::show).post(page::submit))
         .route("/device/request/{session}", get(page::request::show))
         .route("/device/logins", get(page::logins::show))
@@ -71,19 +70,30 @@ pub(crate) fn router(app: Arc<App>) -> Router {
             app.clone(),
             page::guard,
         ));
+    with_all(Router::new().merge(protocol).merge(people), app)
+}
+
+/// What operators alone may see: it tells apart what the answers hide.
+pub(crate) fn operators(app: Arc<App>) -> Router {
+    let timeout = timeout(&app);
     let operators = Router::new()
-        .route("/", get(|| async { Redirect::to("/device") }))
         .route("/healthz", get(healthz))
         .route("/metrics", get(metrics))
         .layer(timeout);
-    let nosniff = HeaderValue::from_static("nosniff");
-    Router::new()
-        .merge(protocol)
-        .merge(people)
-        .merge(operators)
+    with_all(operators, app)
+}
+
+/// The time for endpoints that have no limit of their own.
+fn timeout(app: &App) -> TimeoutLayer {
+    let patience = app.request_timeout.saturating_add(Duration::from_secs(1));
+    TimeoutLayer::with_status_code(StatusCode::SERVICE_UNAVAILABLE, patience)
+}
+
+fn with_all(router: Router<Arc<App>>, app: Arc<App>) -> Router {
+    router
         .layer(SetResponseHeaderLayer::overriding(
             header::X_CONTENT_TYPE_OPTIONS,
-            nosniff,
+            HeaderValue::from_static("nosniff"),
         ))
         .layer(CatchPanicLayer::new())
         .with_state(app)

@@ -57,7 +57,7 @@ async fn heads_and_bodies_have_their_time_and_connections_their_number() {
     slow_body.write_all(head.as_bytes()).await.unwrap();
     // The third one waits in line until one of the others is through.
     let third = server
-        .get("/healthz")
+        .get("/oauth2/jwks")
         .timeout(Duration::from_secs(9))
         .send();
     let (third, head, body) = tokio::join!(third, ended(slow_head), ended(slow_body));
@@ -83,7 +83,7 @@ async fn a_head_has_its_length_and_its_number_of_headers() {
     let server = Running::new().await;
     let answer = async |headers: String| {
         let mut stream = TcpStream::connect(server.address).await.unwrap();
-        let head = format!("GET /healthz HTTP/1.1\r\nHost: x\r\n{headers}\r\n");
+        let head = format!("GET /oauth2/jwks HTTP/1.1\r\nHost: x\r\n{headers}\r\n");
         // The server may close before it has read all of it.
         let _ = stream.write_all(head.as_bytes()).await;
         let mut answer = [0; 12];

@@ -114,8 +114,8 @@ async fn who_never_reads_does_not_keep_others_out() {
         let _ = tokio::time::timeout(Duration::from_secs(1), write).await;
         deaf.push(stream);
     }
-    let healthz = server.get("/healthz").timeout(Duration::from_secs(20));
-    assert_eq!(healthz.send().await.unwrap().status(), 200);
+    let jwks = server.get("/oauth2/jwks").timeout(Duration::from_secs(20));
+    assert_eq!(jwks.send().await.unwrap().status(), 200);
 }
 
 #[tokio::test(flavor = "multi_thread")]

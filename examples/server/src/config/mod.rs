@@ -49,6 +49,9 @@ pub struct Config {
     /// Where it listens.
     #[serde(default = "default_listen")]
     pub listen: SocketAddr,
+    /// Where it serves health and metrics.
+    #[serde(default = "default_metrics_listen")]
+    pub metrics_listen: SocketAddr,
     /// The store's URL. It may hold a password.
     #[serde(default = "default_store")]
     pub store: String,
@@ -82,6 +85,10 @@ pub struct Config {
 
 fn default_listen() -> SocketAddr {
     ([127, 0, 0, 1], 8628).into()
+}
+
+fn default_metrics_listen() -> SocketAddr {
+    ([127, 0, 0, 1], 8629).into()
 }
 
 fn default_store() -> String {

@@ -9,6 +9,7 @@
 
 pub(crate) mod home;
 pub(crate) mod processes;
+pub(crate) mod program;
 pub(crate) mod server;
 pub(crate) mod services;
 pub(crate) mod site;

@@ -20,6 +20,7 @@ pub(crate) const SCOPE: &str = "openid profile email offline_access reports:read
 pub(crate) fn config() -> Config {
     let mut config = Config::parse(DEFAULT).unwrap();
     config.listen = "127.0.0.1:0".parse().unwrap();
+    config.metrics_listen = config.listen;
     "memory:".clone_into(&mut config.store);
     config
 }
@@ -33,6 +34,8 @@ pub(crate) const fn quota(burst: u32) -> Quota {
 /// A server that answers until it is dropped or stopped.
 pub(crate) struct Running {
     pub(crate) url: String,
+    /// Of health and metrics.
+    pub(crate) operators: String,
     pub(crate) address: SocketAddr,
     stop: Option<oneshot::Sender<()>>,
     task: Option<JoinHandle<()>>,
@@ -47,12 +50,14 @@ impl Running {
     pub(crate) async fn with(config: Config) -> Self {
         let server = Server::bind(config).await.unwrap();
         let address = server.address().unwrap();
+        let operators = format!("http://{}", server.metrics_address().unwrap());
         let (stop, stopped) = oneshot::channel();
         let task = tokio::spawn(server.run(async {
             let _ = stopped.await;
         }));
         Self {
             url: format!("http://{address}"),
+            operators,
             address,
             stop: Some(stop),
             task: Some(task),
@@ -89,6 +94,10 @@ impl Running {
 
     pub(crate) fn get(&self, path: &str) -> RequestBuilder {
         self.http.get(format!("{}{path}", self.url))
+    }
+
+    pub(crate) fn get_as_operator(&self, path: &str) -> RequestBuilder {
+        self.http.get(format!("{}{path}", self.operators))
     }
 
     pub(crate) fn post(&self, path: &str, form: &[(&str, &str)]) -> RequestBuilder {
@@ -156,7 +165,7 @@ impl Running {
     /// The value of a counter.
     pub(crate) async fn count(&self, endpoint: &str, cause: &str) -> u64 {
         let text = self
-            .get("/metrics")
+            .get_as_operator("/metrics")
             .send()
             .await
             .unwrap()
