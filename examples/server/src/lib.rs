@@ -35,7 +35,7 @@ use device_flow::server::{self, Client, ServerKeys, Store as _, Subject};
 use time::OffsetDateTime;
 use tokio::net::TcpListener;
 
-use config::{Checked, Config, ConfigError, Limits, User};
+use config::{Checked, Config, ConfigError, Hidden, Limits, User};
 use metrics::Metrics;
 use mint::Minter;
 use page::SignInLimits;
@@ -195,7 +195,8 @@ impl App {
             .map(|client| (client.id.clone(), client.required_scope.clone()))
             .collect();
         let policy = config.policy(&issuer)?;
-        let store = Store::open(&config.store, config.pace.as_deref()).await?;
+        let pace = config.pace.as_ref().map(|Hidden(url)| url.as_str());
+        let store = Store::open(&config.store.0, pace).await?;
         let keys = if let Some(keys) = checked.server_keys {
             keys
         } else {

@@ -29,7 +29,12 @@ struct Arguments {
     #[arg(long, value_name = "ADDRESS")]
     metrics_listen: Option<SocketAddr>,
     /// Where everything is kept: memory:, sqlite:PATH, postgres://… or redis://… [default: sqlite:example-server.db]
-    #[arg(long, value_name = "URL")]
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "EXAMPLE_SERVER_STORE",
+        hide_env_values = true
+    )]
     store: Option<String>,
     /// Where the server is reached from outside [default: `http://` and the address]
     #[arg(long, value_name = "URL")]
@@ -58,7 +63,7 @@ async fn run(arguments: Arguments) -> Result<(), StartError> {
         config.metrics_listen = listen;
     }
     if let Some(store) = arguments.store {
-        config.store = store;
+        config.store = store.into();
     }
     if arguments.issuer.is_some() {
         config.issuer = arguments.issuer;

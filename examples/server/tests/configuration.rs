@@ -4,6 +4,8 @@
 
 mod support;
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
 
 use example_server::Server;
@@ -169,7 +171,8 @@ fn what_is_wrong_with_a_configuration_is_said() {
 
 #[test]
 fn what_a_file_leaves_out_is_as_the_default_file_has_it() {
-    let default = format!("{:#?}", Config::parse(DEFAULT).unwrap());
+    let default = Config::parse(DEFAULT).unwrap();
+    let (store, default) = (default.store.0.clone(), format!("{default:#?}"));
     for part in [
         "listen",
         "metrics_listen",
@@ -184,6 +187,7 @@ fn what_a_file_leaves_out_is_as_the_default_file_has_it() {
         assert!(file.remove(part).is_some(), "{part}");
         let without = Config::parse(&file.to_string()).unwrap();
         assert_eq!(format!("{without:#?}"), default, "{part}");
+        assert_eq!(without.store.0, store, "{part}");
     }
 }
 
@@ -213,4 +217,61 @@ fn help_names_every_flag() {
     ] {
         assert!(said.contains(flag), "{said}");
     }
+}
+
+#[test]
+fn what_is_shown_of_a_configuration_hides_its_secrets() {
+    let mut config = config();
+    config.store = "postgres://user:sesame@localhost/x".into();
+    config.pace = Some("redis://:sesame@localhost/1".into());
+    config.server_key = Some("sesame".into());
+    config.previous_server_key = Some("sesame".into());
+    config.users[0].password = "sesame".into();
+    let shown = format!("{config:?}");
+    assert!(
+        shown.contains("client_cli") && !shown.contains("sesame"),
+        "{shown}"
+    );
+}
+
+#[test]
+fn a_file_with_secrets_that_others_can_read_is_warned_of() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("server.toml");
+    let key = "c2VzYW1lc2VzYW1lc2VzYW1lc2VzYW1lc2VzYW1lc2VzYW1l";
+    let with_key = format!("server_key = \"{key}\"\nstore = \"none\"");
+    let with_password = "store = \"mysql://user:sesame@localhost/x\"";
+    for (text, mode, is_warned) in [
+        (with_key.as_str(), 0o644, true),
+        (&with_key, 0o640, true),
+        (&with_key, 0o600, false),
+        (with_password, 0o644, true),
+        (with_password, 0o600, false),
+        ("store = \"none\"", 0o644, false),
+    ] {
+        std::fs::write(&path, text).unwrap();
+        std::fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
+        let file = path.to_str().unwrap();
+        let any = "127.0.0.1:0";
+        let (_, said) = run(&["--config", file, "--listen", any, "--metrics-listen", any]);
+        assert!(said.contains("the store must be"), "{said}");
+        let warning = "the configuration holds secrets, and others can read it";
+        assert_eq!(said.contains(warning), is_warned, "{mode:o}: {said}");
+        assert!(!said.contains("sesame") && !said.contains(key), "{said}");
+    }
+}
+
+#[test]
+fn the_url_of_the_store_can_come_from_the_environment() {
+    let url = ("EXAMPLE_SERVER_STORE", "mysql://user:sesame@localhost/x");
+    let with = |arguments: &[&str]| program::run(command().args(arguments).env(url.0, url.1));
+    let any = "127.0.0.1:0";
+    let listen = ["--listen", any, "--metrics-listen", any];
+    let (_, said) = with(&listen);
+    assert!(said.contains("the store must be"), "{said}");
+    assert!(!said.contains("sesame"), "{said}");
+    // It would be seen in the list of processes, and in the help.
+    let help = command().arg("--help").env(url.0, url.1).output().unwrap();
+    let help = String::from_utf8(help.stdout).unwrap();
+    assert!(help.contains(url.0) && !help.contains("sesame"), "{help}");
 }

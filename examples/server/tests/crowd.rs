@@ -38,7 +38,7 @@ async fn statuses(server: &Running, secret: &str) -> BTreeMap<u16, usize> {
 /// One client's limits, whoever asks: the codes by the client, the secrets by client and source.
 async fn is_fair(store: String) {
     let mut config = config();
-    config.store = store;
+    config.store = store.into();
     config.limits.request_timeout = 60; // a disk may be slow
     config.quotas.codes = quota(30);
     config.quotas.secrets = quota(10);

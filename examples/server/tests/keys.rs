@@ -24,7 +24,7 @@ impl Site {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut config = config();
-        config.store = format!("sqlite:{}", folder.path().join("server.db").display());
+        config.store = format!("sqlite:{}", folder.path().join("server.db").display()).into();
         config.issuer = Some("http://127.0.0.1:8628".to_owned());
         Self {
             config,

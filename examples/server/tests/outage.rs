@@ -22,7 +22,7 @@ async fn recovers(service: Option<Service>, request_timeout: u64) {
     let folder = tempfile::tempdir().unwrap();
     let (url, cable) = service.through(folder.path());
     let mut config = config();
-    config.store = url;
+    config.store = url.into();
     config.limits.request_timeout = request_timeout;
     let server = Running::with(config).await;
     // All connections are in use.

@@ -318,7 +318,7 @@ async fn u5_to_u10_the_claimant_alone_decides_and_is_told_what_stands() {
 async fn u14_a_client_that_is_gone_meanwhile_signs_nobody_in() {
     let folder = tempfile::tempdir().unwrap();
     let mut config = config();
-    config.store = format!("sqlite:{}", folder.path().join("server.db").display());
+    config.store = format!("sqlite:{}", folder.path().join("server.db").display()).into();
     let mut without = config.clone();
     without.clients.retain(|client| client.id != "client_cli");
     let before = Running::with(config).await;

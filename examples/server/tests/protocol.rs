@@ -858,7 +858,7 @@ async fn c15_an_account_that_is_gone_or_locked_gets_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let store = format!("sqlite:{}", folder.path().join("server.db").display());
     let mut with_alice = config();
-    with_alice.store = store;
+    with_alice.store = store.into();
     let mut without = with_alice.clone();
     without.users[0].locked = true;
     let before = Running::with(with_alice).await;
@@ -886,7 +886,7 @@ async fn c15_an_account_that_is_gone_or_locked_gets_nothing() {
 async fn servers_on_one_store_share_everything() {
     let folder = tempfile::tempdir().unwrap();
     let mut config = config();
-    config.store = format!("sqlite:{}", folder.path().join("server.db").display());
+    config.store = format!("sqlite:{}", folder.path().join("server.db").display()).into();
     config.issuer = Some("http://127.0.0.1:8628".to_owned());
     let one = Running::with(config.clone()).await;
     let other = Running::with(config).await;

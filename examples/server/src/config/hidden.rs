@@ -12,3 +12,9 @@ impl std::fmt::Debug for Hidden {
         f.write_str("(hidden)")
     }
 }
+
+impl<T: Into<String>> From<T> for Hidden {
+    fn from(text: T) -> Self {
+        Self(text.into())
+    }
+}

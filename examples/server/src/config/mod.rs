@@ -12,6 +12,7 @@ mod user;
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -54,9 +55,9 @@ pub struct Config {
     pub metrics_listen: SocketAddr,
     /// The store's URL. It may hold a password.
     #[serde(default = "default_store")]
-    pub store: String,
+    pub store: Hidden,
     /// The URL of a store for the pace alone.
-    pub pace: Option<String>,
+    pub pace: Option<Hidden>,
     /// The proxies that may say where a request came from.
     #[serde(default)]
     pub trusted_proxies: Vec<IpAddr>,
@@ -91,12 +92,12 @@ fn default_metrics_listen() -> SocketAddr {
     ([127, 0, 0, 1], 8629).into()
 }
 
-fn default_store() -> String {
-    "sqlite:example-server.db".to_owned()
+fn default_store() -> Hidden {
+    "sqlite:example-server.db".into()
 }
 
 impl Config {
-    /// Reads a file, or the default where there is none.
+    /// Reads a file, or the default where there is none. Warns of a file with secrets that others can read.
     ///
     /// # Errors
     ///
@@ -107,7 +108,22 @@ impl Config {
         };
         let text = std::fs::read_to_string(path)
             .map_err(|error| ConfigError::Unreadable(path.display().to_string(), error))?;
-        Self::parse(&text)
+        let config = Self::parse(&text)?;
+        if config.has_secrets() && others_can_read(path) {
+            let path = path.display();
+            tracing::warn!(%path, "the configuration holds secrets, and others can read it: chmod 600 it");
+        }
+        Ok(config)
+    }
+
+    /// Whether it holds a key of the server or the password of a store.
+    fn has_secrets(&self) -> bool {
+        let keys = [&self.server_key, &self.previous_server_key];
+        let mut urls = [Some(&self.store), self.pace.as_ref()]
+            .into_iter()
+            .flatten();
+        keys.into_iter().any(Option::is_some)
+            || urls.any(|Hidden(url)| url.contains('@') || url.contains("pass"))
     }
 
     /// The configuration of a TOML text.
@@ -290,6 +306,11 @@ impl Config {
         }
         Ok(())
     }
+}
+
+fn others_can_read(path: &Path) -> bool {
+    let metadata = path.metadata();
+    metadata.is_ok_and(|metadata| metadata.permissions().mode() & 0o077 != 0)
 }
 
 /// Whether a URL is of this machine.

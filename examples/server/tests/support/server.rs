@@ -21,7 +21,7 @@ pub(crate) fn config() -> Config {
     let mut config = Config::parse(DEFAULT).unwrap();
     config.listen = "127.0.0.1:0".parse().unwrap();
     config.metrics_listen = config.listen;
-    "memory:".clone_into(&mut config.store);
+    config.store = "memory:".into();
     config
 }
 
@@ -72,7 +72,7 @@ impl Running {
         lifetime: u64,
     ) -> (Self, Self, TempDir) {
         let folder = tempfile::tempdir().unwrap();
-        config.store = format!("sqlite:{}", folder.path().join("server.db").display());
+        config.store = format!("sqlite:{}", folder.path().join("server.db").display()).into();
         let mut brief = config.clone();
         brief.policy.interval = 1;
         brief.policy.lifetime = lifetime;
