@@ -79,6 +79,15 @@ impl Answer {
         Self::json(endpoint, cause, status, &body)
     }
 
+    /// What people are shown.
+    pub(crate) const fn page(endpoint: Endpoint, cause: &'static str, response: Response) -> Self {
+        Self {
+            endpoint,
+            cause,
+            response,
+        }
+    }
+
     /// The same answer with a header.
     pub(crate) fn header(
         mut self,

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use axum::body::{Body, Bytes};
 use axum::extract::State;
-use axum::http::{self, StatusCode, header};
+use axum::http::{self, HeaderMap, StatusCode, Uri, header};
 use axum::response::Response;
-use device_flow::server::{Reply, Request};
+use device_flow::server::{Cause, Reply, Request};
 use http_body_util::BodyExt as _;
 use tokio::time::{Instant, timeout_at};
 
@@ -76,7 +76,14 @@ async fn serve(
                 refused("timed_out", StatusCode::SERVICE_UNAVAILABLE, later)
                     .header(header::RETRY_AFTER, crate::RETRY_AFTER)
             };
-            reply.map_or_else(late, |reply| Answer::of(endpoint, reply, source))
+            match (reply, described(request.headers(), request.uri())) {
+                (Err(elapsed), _) => late(elapsed),
+                (Ok(reply), Some(what)) if reply.cause() == Cause::MediaType => {
+                    let cause = reply.cause().as_str();
+                    refused(cause, StatusCode::BAD_REQUEST, ("invalid_request", what))
+                }
+                (Ok(reply), _) => Answer::of(endpoint, reply, source),
+            }
         }
         Ok(None) => {
             let invalid = ("invalid_request", "the body breaks off");
@@ -88,6 +95,42 @@ async fn serve(
         }
     };
     answer.send(app, source)
+}
+
+/// What is said of a body that is no form: what came, and what is wanted.
+fn described(headers: &HeaderMap, uri: &Uri) -> Option<&'static str> {
+    let mut types = headers.get_all(header::CONTENT_TYPE).iter();
+    let media_type = match (types.next(), types.next()) {
+        (None, _) if uri.query().is_some() => {
+            return Some(
+                "the parameters are in the URL; send them in the body, as application/x-www-form-urlencoded",
+            );
+        }
+        (None, _) => {
+            return Some(
+                "the body has no Content-Type; send the parameters as application/x-www-form-urlencoded",
+            );
+        }
+        (Some(media_type), None) => media_type.to_str().ok()?.to_ascii_lowercase(),
+        (Some(_), Some(_)) => return None,
+    };
+    let kinds = [
+        (
+            "json",
+            "the body is JSON; send the parameters as application/x-www-form-urlencoded",
+        ),
+        (
+            "multipart/",
+            "the body is multipart; send the parameters as application/x-www-form-urlencoded",
+        ),
+        (
+            "text/plain",
+            "the body is plain text; send the parameters as application/x-www-form-urlencoded",
+        ),
+    ];
+    let mut kinds = kinds.iter();
+    let kind = kinds.find(|(kind, _)| media_type.contains(kind))?;
+    Some(kind.1)
 }
 
 /// Collects a body up to one octet more than `limit`, and no more: the core says that it is too large. Returns `None` if the

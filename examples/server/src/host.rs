@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use device_flow::code::Entropy;
 use device_flow::server::{
-    Claim, Client, Consent, Found, Grant, GrantRefusal, Host, HostValue, Unavailable,
+    Claim, Client, Found, Grant, GrantRefusal, Host, HostValue, Unavailable,
 };
 use device_flow::wire::tokens::Tokens;
 use serde::{Deserialize, Serialize};
@@ -64,9 +64,8 @@ pub(crate) struct Approved {
 }
 
 impl Approved {
-    /// Consents to all that was asked for, and keeps this with it.
-    pub(crate) fn consent(&self) -> Result<Consent, Unavailable> {
-        let value = HostValue::new(serde_json::to_vec(self)?)?;
-        Ok(Consent::to_all().with_value(value))
+    /// The value for the core.
+    pub(crate) fn value(&self) -> Result<HostValue, Unavailable> {
+        Ok(HostValue::new(serde_json::to_vec(self)?)?)
     }
 }

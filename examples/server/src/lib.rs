@@ -5,6 +5,8 @@
 //! where people decide.
 
 mod answer;
+mod authority;
+mod authorize;
 pub mod config;
 mod endpoint;
 mod host;
@@ -15,8 +17,10 @@ mod mint;
 mod page;
 mod password;
 mod routes;
+mod signing_keys;
 mod source;
 pub mod store;
+mod stream;
 mod userinfo;
 
 use std::collections::{BTreeMap, HashMap};
@@ -26,15 +30,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum_extra::extract::cookie::Key;
+use device_flow::scope::Scope;
 use device_flow::server::{self, Client, ServerKeys, Store as _, Subject};
 use time::OffsetDateTime;
 use tokio::net::TcpListener;
 
-use config::{Checked, Config, ConfigError, Limits, User};
+use config::{Checked, Config, ConfigError, Hidden, Limits, User};
 use metrics::Metrics;
 use mint::Minter;
 use page::SignInLimits;
 use password::Passwords;
+use signing_keys::SigningKeys;
 use store::{OpenError, Store, StoreError};
 
 /// When to come back after a 503, in seconds.
@@ -47,6 +53,8 @@ const PURGE_PERIOD: Duration = Duration::from_mins(1);
 pub struct Server {
     app: Arc<App>,
     listener: TcpListener,
+    /// For health and metrics.
+    operators: TcpListener,
     limits: Limits,
 }
 
@@ -56,11 +64,14 @@ pub(crate) struct App {
     /// The core: it decides what every request gets.
     server: server::Server,
     cookie_key: Key,
-    session_lifetime: Duration,
+    /// In seconds.
+    session_lifetime: i64,
     request_timeout: Duration,
     trusted_proxies: Vec<IpAddr>,
     /// By id.
     clients: HashMap<String, Arc<Client>>,
+    /// What users cannot untick, by the id of the client.
+    required_scopes: HashMap<String, Scope>,
     users: Vec<User>,
     /// What scope tokens mean.
     scopes: BTreeMap<String, String>,
@@ -81,8 +92,8 @@ impl Server {
     /// A [`StartError`], which says what to do.
     pub async fn bind(config: Config) -> Result<Self, StartError> {
         let checked = config.check()?;
-        let listener = TcpListener::bind(config.listen).await;
-        let listener = listener.map_err(|error| StartError::Listen(config.listen, error))?;
+        let listener = bind(config.listen).await?;
+        let operators = bind(config.metrics_listen).await?;
         let address = listener.local_addr();
         let address = address.map_err(|error| StartError::Listen(config.listen, error))?;
         // Port 0 is another one by now.
@@ -93,6 +104,7 @@ impl Server {
         Ok(Self {
             app,
             listener,
+            operators,
             limits,
         })
     }
@@ -106,6 +118,15 @@ impl Server {
         self.listener.local_addr()
     }
 
+    /// The address that it serves health and metrics on.
+    ///
+    /// # Errors
+    ///
+    /// What the operating system says.
+    pub fn metrics_address(&self) -> std::io::Result<SocketAddr> {
+        self.operators.local_addr()
+    }
+
     /// The issuer: the base of every URL.
     pub fn issuer(&self) -> &str {
         &self.app.issuer
@@ -114,10 +135,20 @@ impl Server {
     /// Answers until `shutdown`, and then what has begun.
     pub async fn run(self, shutdown: impl Future<Output = ()>) {
         let purging = tokio::spawn(purge(self.app.clone()));
+        let (operators, limits) = (routes::operators(self.app.clone()), self.limits.clone());
+        let operating = tokio::spawn(async move {
+            listen::serve(self.operators, operators, &limits, std::future::pending()).await;
+        });
         let router = routes::router(self.app);
         listen::serve(self.listener, router, &self.limits, shutdown).await;
+        operating.abort();
         purging.abort();
     }
+}
+
+async fn bind(address: SocketAddr) -> Result<TcpListener, StartError> {
+    let listener = TcpListener::bind(address).await;
+    listener.map_err(|error| StartError::Listen(address, error))
 }
 
 /// Removes what is past its time, for as long as the server runs.
@@ -158,8 +189,14 @@ impl App {
             .iter()
             .flat_map(|client| client.scope.tokens());
         let metadata = metadata::of(&issuer, scopes).map_err(|_| ConfigError::Issuer)?;
+        let required_scopes = config
+            .clients
+            .iter()
+            .map(|client| (client.id.clone(), client.required_scope.clone()))
+            .collect();
         let policy = config.policy(&issuer)?;
-        let store = Store::open(&config.store, config.pace.as_deref()).await?;
+        let pace = config.pace.as_ref().map(|Hidden(url)| url.as_str());
+        let store = Store::open(&config.store.0, pace).await?;
         let keys = if let Some(keys) = checked.server_keys {
             keys
         } else {
@@ -169,14 +206,16 @@ impl App {
         let cookie_key = store.secret("cookie-key", &random::<64>()).await?;
         let cookie_key = Key::try_from(cookie_key.as_slice());
         let cookie_key = cookie_key.map_err(|_| StartError::Key("cookie key"))?;
-        let minter = Minter::new(&store, &config.tokens, &issuer).await?;
+        let signing_keys = SigningKeys::new(&store, config.tokens.signing_key).await?;
+        let minter = Minter::new(signing_keys, &config.tokens, &issuer);
         Ok(Self {
             server: server::Server::new(policy, keys),
             cookie_key,
-            session_lifetime: Duration::from_secs(config.page.session_lifetime.into()),
+            session_lifetime: config.page.session_lifetime.into(),
             request_timeout: Duration::from_secs(config.limits.request_timeout),
             trusted_proxies: config.trusted_proxies,
             clients: checked.clients,
+            required_scopes,
             users: checked.users,
             scopes: config.scopes,
             metadata: metadata.to_json(),

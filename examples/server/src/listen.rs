@@ -10,6 +10,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::http::Request;
+use axum::response::Response;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -18,8 +19,10 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_io_timeout::TimeoutStream;
 
+use crate::authority;
 use crate::config::Limits;
 use crate::source::Peer;
+use crate::stream::{Stream, Turns};
 
 /// The most headers of a request.
 const MAX_HEADERS: usize = 64;
@@ -42,7 +45,8 @@ pub(crate) async fn serve(
     let open = GracefulShutdown::new();
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new())
-        .header_read_timeout(Duration::from_secs(limits.header_timeout))
+        .header_read_timeout(None) // the stream has one of its own
+        .half_close(true) // one who has nothing more to ask still waits for the answer
         .max_headers(MAX_HEADERS)
         .max_buf_size(MAX_HEAD);
     let mut shutdown = std::pin::pin!(shutdown);
@@ -64,26 +68,23 @@ pub(crate) async fn serve(
                 continue;
             }
         };
-        let router = router.clone();
-        let service = service_fn(move |request: Request<hyper::body::Incoming>| {
-            let mut request = request.map(Body::new);
-            request.extensions_mut().insert(Peer(peer));
-            let mut router = router.clone();
-            async move {
-                use tower_service::Service as _;
-                Ok::<_, Infallible>(
-                    router
-                        .call(request)
-                        .await
-                        .unwrap_or_else(|never| match never {}),
-                )
-            }
-        });
         // One who asks and does not read what is answered would hold the connection for ever.
         let mut stream = TimeoutStream::new(stream);
         stream.set_write_timeout(Some(Duration::from_secs(limits.request_timeout)));
-        let stream = TokioIo::new(Box::pin(stream));
-        let connection = http.serve_connection(stream, service);
+        let turns = Turns::default();
+        let stream = Stream::new(Box::pin(stream), limits, turns.clone());
+        let router = router.clone();
+        let service = service_fn(move |mut request: Request<hyper::body::Incoming>| {
+            request.extensions_mut().insert(Peer(peer));
+            let (router, turns) = (router.clone(), turns.clone());
+            async move {
+                turns.advance();
+                let response = answer(router, request.map(Body::new)).await;
+                turns.advance();
+                Ok::<_, Infallible>(response)
+            }
+        });
+        let connection = http.serve_connection(TokioIo::new(stream), service);
         let connection = open.watch(connection);
         tokio::spawn(async move {
             if let Err(error) = connection.await {
@@ -103,4 +104,13 @@ pub(crate) async fn serve(
     {
         tracing::warn!("some connections did not end in time");
     }
+}
+
+async fn answer(mut router: Router, request: Request<Body>) -> Response {
+    use tower_service::Service as _;
+    if !authority::is_named(request.version(), request.headers()) {
+        return authority::missing();
+    }
+    let response = router.call(request).await;
+    response.unwrap_or_else(|never| match never {})
 }

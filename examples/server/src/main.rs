@@ -25,8 +25,16 @@ struct Arguments {
     /// The address and port to listen on [default: 127.0.0.1:8628]
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<SocketAddr>,
+    /// The address and port for /healthz and /metrics [default: 127.0.0.1:8629]
+    #[arg(long, value_name = "ADDRESS")]
+    metrics_listen: Option<SocketAddr>,
     /// Where everything is kept: memory:, sqlite:PATH, postgres://… or redis://… [default: sqlite:example-server.db]
-    #[arg(long, value_name = "URL")]
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "EXAMPLE_SERVER_STORE",
+        hide_env_values = true
+    )]
     store: Option<String>,
     /// Where the server is reached from outside [default: `http://` and the address]
     #[arg(long, value_name = "URL")]
@@ -51,16 +59,20 @@ async fn run(arguments: Arguments) -> Result<(), StartError> {
     if let Some(listen) = arguments.listen {
         config.listen = listen;
     }
+    if let Some(listen) = arguments.metrics_listen {
+        config.metrics_listen = listen;
+    }
     if let Some(store) = arguments.store {
-        config.store = store;
+        config.store = store.into();
     }
     if arguments.issuer.is_some() {
         config.issuer = arguments.issuer;
     }
-    let listen = config.listen;
+    let (listen, metrics_listen) = (config.listen, config.metrics_listen);
     let server = Server::bind(config).await?;
     let address = server.address().unwrap_or(listen);
-    tracing::info!(%address, issuer = server.issuer(), "listening");
+    let metrics = server.metrics_address().unwrap_or(metrics_listen);
+    tracing::info!(%address, issuer = server.issuer(), %metrics, "listening");
     let told_again = async {
         told_to_stop().await;
         told_to_stop().await;

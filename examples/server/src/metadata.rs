@@ -31,6 +31,8 @@ pub(crate) fn of<'a>(
         &at("/oauth2/token"),
     )?
     .grant_type("refresh_token")
+    // Discovery requires it. It refuses, and `response_types_supported` is empty.
+    .member("authorization_endpoint", at("/oauth2/authorize"))?
     .member("jwks_uri", at("/oauth2/jwks"))?
     .member("revocation_endpoint", at("/oauth2/revoke"))?
     .member(
@@ -47,6 +49,8 @@ pub(crate) fn of<'a>(
             "iss",
             "aud",
             "sub",
+            "sid",
+            "jti",
             "iat",
             "exp",
             "auth_time",

@@ -16,6 +16,7 @@ pub(crate) enum Endpoint {
     DeviceAuthorization,
     Token,
     Revocation,
+    Authorization,
     Userinfo,
     Page,
 }
@@ -26,6 +27,7 @@ impl Endpoint {
             Self::DeviceAuthorization => "device_authorization",
             Self::Token => "token",
             Self::Revocation => "revocation",
+            Self::Authorization => "authorization",
             Self::Userinfo => "userinfo",
             Self::Page => "page",
         }

@@ -1,38 +1,30 @@
 //! The minting of tokens: RS256 JWTs, in memory, without a trace. The core sends them once the store has written, and adds the
 //! refresh token.
 //!
-//! Rules:
-//! 1. `openid` yields the ID token, `profile` and `email` their claims.
-//! 2. The signing key is made at the first start and kept in the store: every server on that store signs with the same one.
+//! Rule: `openid` yields the ID token, `profile` and `email` their claims.
 
 use std::error::Error;
 use std::time::Duration;
 
-use aws_lc_rs::encoding::AsDer as _;
-use aws_lc_rs::rsa::{KeyPair, KeySize};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use device_flow::scope::Scope;
 use device_flow::server::Grant;
 use device_flow::wire::tokens::Tokens;
-use jsonwebtoken::jwk::{Jwk, JwkSet, PublicKeyUse, ThumbprintHash};
-use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
+use jsonwebtoken::{Algorithm, Header, Validation};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
 use crate::config::{TokenNumbers, User, UserEntry};
-use crate::store::Store;
-use crate::{StartError, random};
+use crate::random;
+use crate::signing_keys::SigningKeys;
 
 /// Mints.
 pub(crate) struct Minter {
     issuer: String,
     audience: String,
     access_lifetime: Duration,
-    key: EncodingKey,
-    public: DecodingKey,
-    key_id: String,
-    jwks: String,
+    keys: SigningKeys,
 }
 
 /// The claims of an access token (RFC 9068).
@@ -44,7 +36,7 @@ pub(crate) struct AccessClaims {
     client_id: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     org_id: Option<String>,
-    /// The consent that it descends from.
+    /// The login that it is of: the consent, as `WorkOS` calls it.
     sid: String,
     pub(crate) scope: String,
     jti: String,
@@ -58,6 +50,9 @@ struct IdClaims<'a> {
     iss: &'a str,
     aud: &'a str,
     sub: &'a str,
+    /// The login, as in the access token.
+    sid: &'a str,
+    jti: String,
     iat: i64,
     exp: i64,
     auth_time: i64,
@@ -104,42 +99,24 @@ pub(crate) struct Claims {
 }
 
 impl Minter {
-    /// Fetches the signing key from the store, which keeps a new one if it has none.
-    pub(crate) async fn new(
-        store: &Store,
-        numbers: &TokenNumbers,
-        issuer: &str,
-    ) -> Result<Self, StartError> {
-        let unusable = || StartError::Key("signing key");
-        let candidate = tokio::task::spawn_blocking(generate).await;
-        let candidate = candidate.ok().flatten().ok_or_else(unusable)?;
-        let pem = store.secret("signing-key", candidate.as_bytes()).await?;
-        let key = EncodingKey::from_rsa_pem(&pem).map_err(|_| unusable())?;
-        let mut jwk = Jwk::from_encoding_key(&key, Algorithm::RS256).map_err(|_| unusable())?;
-        let key_id = jwk
-            .thumbprint(ThumbprintHash::SHA256)
-            .map_err(|_| unusable())?;
-        jwk.common.key_id = Some(key_id.clone());
-        jwk.common.public_key_use = Some(PublicKeyUse::Signature);
-        let public = DecodingKey::from_jwk(&jwk).map_err(|_| unusable())?;
-        let jwks = JwkSet { keys: vec![jwk] };
-        Ok(Self {
+    pub(crate) fn new(keys: SigningKeys, numbers: &TokenNumbers, issuer: &str) -> Self {
+        let audience = numbers.audience.clone();
+        Self {
             issuer: issuer.to_owned(),
-            audience: numbers
-                .audience
-                .clone()
-                .unwrap_or_else(|| issuer.to_owned()),
+            audience: audience.unwrap_or_else(|| issuer.to_owned()),
             access_lifetime: Duration::from_secs(numbers.access_lifetime.into()),
-            key,
-            public,
-            key_id,
-            jwks: serde_json::to_string(&jwks).map_err(|_| unusable())?,
-        })
+            keys,
+        }
     }
 
-    /// The public key, as a JWK set.
+    /// How long an access token is good.
+    pub(crate) const fn access_lifetime(&self) -> Duration {
+        self.access_lifetime
+    }
+
+    /// The public keys, as a JWK set.
     pub(crate) fn jwks(&self) -> &str {
-        &self.jwks
+        self.keys.jwks()
     }
 
     /// What the tokens of a grant say.
@@ -169,6 +146,8 @@ impl Minter {
             iss: &self.issuer,
             aud: grant.client_id(),
             sub: grant.subject().as_str(),
+            sid: &access.sid,
+            jti: text::<16>(),
             iat: issued_at,
             exp: expires_at,
             auth_time,
@@ -200,7 +179,9 @@ impl Minter {
         validation.set_issuer(&[&self.issuer]);
         validation.set_audience(&[&self.audience]);
         validation.leeway = 0;
-        let data = jsonwebtoken::decode::<AccessClaims>(token, &self.public, &validation).ok()?;
+        let key_id = jsonwebtoken::decode_header(token).ok()?.kid?;
+        let key = self.keys.public(&key_id)?;
+        let data = jsonwebtoken::decode::<AccessClaims>(token, key, &validation).ok()?;
         // An ID token is none.
         (data.header.typ.as_deref() == Some("at+jwt")).then_some(data.claims)
     }
@@ -212,16 +193,10 @@ impl Minter {
     ) -> Result<String, jsonwebtoken::errors::Error> {
         let mut header = Header::new(Algorithm::RS256);
         header.typ = Some(kind.to_owned());
-        header.kid = Some(self.key_id.clone());
-        jsonwebtoken::encode(&header, claims, &self.key)
+        let (key, id) = self.keys.current();
+        header.kid = Some(id.to_owned());
+        jsonwebtoken::encode(&header, claims, key)
     }
-}
-
-/// A new signing key, as PKCS #8 in PEM.
-fn generate() -> Option<String> {
-    let key = KeyPair::generate(KeySize::Rsa2048).ok()?;
-    let der = key.as_der().ok()?;
-    Some(pem::encode(&pem::Pem::new("PRIVATE KEY", der.as_ref())))
 }
 
 /// Random characters for `N` octets.

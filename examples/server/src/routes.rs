@@ -1,4 +1,4 @@
-//! The routes, and what holds for all of them.
+//! The routes of both listeners, and what holds for all of them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,18 +13,18 @@ use tower_http::cors::{Any, CorsLayer};
 use tower_http::set_header::SetResponseHeaderLayer;
 use tower_http::timeout::TimeoutLayer;
 
-use crate::{App, RETRY_AFTER, endpoint, metadata, page, store_failed, userinfo};
+use crate::{App, RETRY_AFTER, authorize, endpoint, metadata, page, store_failed, userinfo};
 
 /// The longest body of a form of the page, in bytes.
 const MAX_PAGE_BODY: usize = 8 * 1024;
 
+/// For how long a browser need not ask again whether it may ask: as long as the most patient of them keep it.
+const PREFLIGHT_KEPT: Duration = Duration::from_hours(2);
+
+/// What devices, clients and people may reach.
 pub(crate) fn router(app: Arc<App>) -> Router {
     // Every method goes to the core, which answers 405 by itself.
     let protocol = Router::new()
-        .route(
-            "/oauth2/device_authorization",
-            any(endpoint::device_authorization),
-        )
         .route("/oauth2/token", any(endpoint::token))
         .route("/oauth2/revoke", any(endpoint::revocation))
         .route(
@@ -37,40 +37,64 @@ pub(crate) fn router(app: Arc<App>) -> Router {
             "/.well-known/oauth-authorization-server",
             get(metadata::handle),
         )
-        // No cookie counts here, so any page may ask. The verification page is another matter.
+        // No cookie counts here, so any page may ask.
         .layer(
             CorsLayer::new()
                 .allow_origin(Any)
                 .allow_methods([Method::GET, Method::POST])
                 .allow_headers([header::AUTHORIZATION, header::CONTENT_TYPE])
-                .expose_headers([header::RETRY_AFTER, header::WWW_AUTHENTICATE]),
+                .expose_headers([header::RETRY_AFTER, header::WWW_AUTHENTICATE])
+                .max_age(PREFLIGHT_KEPT),
+        )
+        // No other page may read the codes: one in a victim's browser could ask for some from the victim's own address, and
+        // send the victim on to the verification page.
+        .route(
+            "/oauth2/device_authorization",
+            any(endpoint::device_authorization),
         );
+    let protocol = protocol.layer(timeout(&app));
     let people = Router::new()
+        .route("/", get(|| async { Redirect::to("/device") }))
         .route("/device", get(page::show).post(page::submit))
+        .route("/device/request/{session}", get(page::request::show))
+        .route("/device/logins", get(page::logins::show))
         .route("/device/style.css", get(page::style))
         .route("/device/icon.svg", get(page::icon))
         .layer(DefaultBodyLimit::max(MAX_PAGE_BODY))
-        .layer(axum::middleware::map_response_with_state(
+        .route(
+            "/oauth2/authorize",
+            get(authorize::handle).post(authorize::handle),
+        )
+        .fallback(page::unknown)
+        .layer(axum::middleware::from_fn_with_state(
             app.clone(),
             page::guard,
         ));
+    with_all(Router::new().merge(protocol).merge(people), app)
+}
+
+/// What operators alone may see: it tells apart what the answers hide.
+pub(crate) fn operators(app: Arc<App>) -> Router {
+    let timeout = timeout(&app);
     let operators = Router::new()
-        .route("/", get(|| async { Redirect::to("/device") }))
         .route("/healthz", get(healthz))
-        .route("/metrics", get(metrics));
-    let nosniff = HeaderValue::from_static("nosniff");
-    // The protocol's endpoints are done in that time, with an answer of their own; this is for the others.
+        .route("/metrics", get(metrics))
+        .layer(timeout);
+    with_all(operators, app)
+}
+
+/// The time for endpoints that have no limit of their own.
+fn timeout(app: &App) -> TimeoutLayer {
     let patience = app.request_timeout.saturating_add(Duration::from_secs(1));
-    let timeout = TimeoutLayer::with_status_code(StatusCode::SERVICE_UNAVAILABLE, patience);
-    Router::new()
-        .merge(protocol)
-        .merge(people)
-        .merge(operators)
+    TimeoutLayer::with_status_code(StatusCode::SERVICE_UNAVAILABLE, patience)
+}
+
+fn with_all(router: Router<Arc<App>>, app: Arc<App>) -> Router {
+    router
         .layer(SetResponseHeaderLayer::overriding(
             header::X_CONTENT_TYPE_OPTIONS,
-            nosniff,
+            HeaderValue::from_static("nosniff"),
         ))
-        .layer(timeout)
         .layer(CatchPanicLayer::new())
         .with_state(app)
 }

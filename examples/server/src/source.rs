@@ -35,6 +35,32 @@ impl Source {
         Self(source)
     }
 
+    /// Whether a request that was shown to come from `other` came from another network, as far as addresses tell. One of a
+    /// private network or of this machine tells nothing, and one of IPv4 nothing about one of IPv6.
+    pub(crate) fn is_far_from(self, other: &str) -> bool {
+        let Ok(other) = other.parse().map(Self) else {
+            return false;
+        };
+        let is_comparable = self.0.is_ipv4() == other.0.is_ipv4();
+        is_comparable && self.is_public() && other.is_public() && self.key() != other.key()
+    }
+
+    /// Whether it could be anybody's on the internet.
+    fn is_public(self) -> bool {
+        match self.0 {
+            IpAddr::V4(address) => {
+                let [a, b, ..] = address.octets();
+                let is_of_carrier = a == 100 && (64..128).contains(&b); // RFC 6598
+                let is_local = address.is_private() || address.is_loopback();
+                !(is_of_carrier || is_local || address.is_link_local() || address.is_unspecified())
+            }
+            IpAddr::V6(address) => {
+                let is_local = address.is_unique_local() || address.is_loopback();
+                !(is_local || address.is_unicast_link_local() || address.is_unspecified())
+            }
+        }
+    }
+
     /// What limits are keyed by. Whoever has one address of IPv6 has the network of 64 bits around it.
     pub(crate) fn key(self) -> String {
         match self.0 {
@@ -113,6 +139,33 @@ mod tests {
         assert_eq!(source("10.0.0.7", &[hop], &proxies), "2001:db8::1");
         assert_eq!(source("10.0.0.7", &["nonsense"], &proxies), "10.0.0.7");
         assert_eq!(source("10.0.0.7", &[], &proxies), "10.0.0.7");
+    }
+
+    #[test]
+    fn public_addresses_alone_are_compared() {
+        let is_far = |own: &str, other: &str| Source(own.parse().unwrap()).is_far_from(other);
+        assert!(is_far("198.51.100.7", "203.0.113.9"));
+        assert!(is_far("2001:db8:1::1", "2001:db8:2::1"));
+        assert!(!is_far("198.51.100.7", "198.51.100.7"));
+        assert!(!is_far("2001:db8:1::1", "2001:db8:1::2"), "one network");
+        assert!(!is_far("198.51.100.7", "2001:db8::1"), "two families");
+        assert!(!is_far("198.51.100.7", "an unknown address"));
+        for local in [
+            "10.0.0.7",
+            "172.16.0.1",
+            "192.168.1.1",
+            "127.0.0.1",
+            "169.254.0.1",
+            "100.64.0.1",
+            "0.0.0.0",
+        ] {
+            assert!(!is_far("198.51.100.7", local), "{local}");
+            assert!(!is_far(local, "198.51.100.7"), "{local}");
+        }
+        for local in ["::1", "fd00::1", "fe80::1", "::"] {
+            assert!(!is_far("2001:db8::1", local), "{local}");
+            assert!(!is_far(local, "2001:db8::1"), "{local}");
+        }
     }
 
     #[test]

@@ -54,9 +54,11 @@ async fn people_use_the_page_in_a_browser() {
     config.quotas.sign_ins_by_source = often;
     config.policy.expected_sessions = 100;
     config.policy.interval = 1;
+    config.policy.verification_uri_complete = true;
     config.limits.password_checks = 4;
     let mut hasty = config.clone();
     hasty.policy.lifetime = 2;
+    hasty.policy.verification_uri_complete = false;
     let (server, hasty) = (Running::with(config).await, Running::with(hasty).await);
     let chromium = CHROMIUM
         .iter()

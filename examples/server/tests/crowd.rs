@@ -38,7 +38,7 @@ async fn statuses(server: &Running, secret: &str) -> BTreeMap<u16, usize> {
 /// One client's limits, whoever asks: the codes by the client, the secrets by client and source.
 async fn is_fair(store: String) {
     let mut config = config();
-    config.store = store;
+    config.store = store.into();
     config.limits.request_timeout = 60; // a disk may be slow
     config.quotas.codes = quota(30);
     config.quotas.secrets = quota(10);
@@ -114,8 +114,8 @@ async fn who_never_reads_does_not_keep_others_out() {
         let _ = tokio::time::timeout(Duration::from_secs(1), write).await;
         deaf.push(stream);
     }
-    let healthz = server.get("/healthz").timeout(Duration::from_secs(20));
-    assert_eq!(healthz.send().await.unwrap().status(), 200);
+    let jwks = server.get("/oauth2/jwks").timeout(Duration::from_secs(20));
+    assert_eq!(jwks.send().await.unwrap().status(), 200);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -33,7 +33,7 @@ use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use sqlx::Connection as _;
 use support::processes::Process;
-use support::server::{client, field};
+use support::server::{boxes, client, field, location};
 use support::services::{Cable, Service};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
@@ -411,11 +411,11 @@ async fn user(
     let browser = client();
     let most = world.plan.lifetime.as_secs_f64() / 2.0;
     sleep(Duration::from_secs_f64(rng.f64() * most)).await;
-    let mut page = Page::default();
+    let mut page = Page::at("/device".to_owned());
     let started = Instant::now();
     while started.elapsed() < world.plan.lifetime {
         let server = world.servers[rng.usize(..world.servers.len())];
-        let url = format!("http://{server}/device");
+        let url = |path: &str| format!("http://{server}{path}");
         let step = match wish {
             _ if page.csrf.is_empty() => None,
             _ if page.is_signed_out => Some("sign_in"),
@@ -424,34 +424,41 @@ async fn user(
             Wish::Approve | Wish::Deny | Wish::Ignore => Some("enter"),
         };
         let request = match step {
-            None => browser.get(url),
-            Some(step) => browser.post(url).form(&[
-                ("step", step),
-                ("csrf", &page.csrf),
-                ("email", &format!("user{number}@example.com")),
-                ("password", PASSWORD),
-                ("user_code", &user_code),
-                ("session", page.session.as_deref().unwrap_or_default()),
-            ]),
+            None => browser.get(url(&page.path)),
+            Some(step) => {
+                let email = format!("user{number}@example.com");
+                let mut form = vec![
+                    ("step", step),
+                    ("csrf", &page.csrf),
+                    ("email", &email),
+                    ("password", PASSWORD),
+                    ("user_code", &user_code),
+                    ("session", page.session.as_deref().unwrap_or_default()),
+                ];
+                form.extend(page.boxes.iter().map(|name| (name.as_str(), "on")));
+                browser.post(url("/device")).form(&form)
+            }
         };
         let source = format!("198.19.{}.{}", number / 256, number % 256);
         let request = request.header("x-forwarded-for", source);
         let response = request.timeout(PATIENCE).send().await;
-        let read = async |response: reqwest::Response| {
-            (
+        let read = async |response: reqwest::Response| match location(&response) {
+            Some(path) => (response.status().as_u16(), path),
+            None => (
                 response.status().as_u16(),
                 response.text().await.unwrap_or_default(),
-            )
+            ),
         };
         let answer = match response {
             Ok(response) => Some(read(response).await),
             Err(_) => None,
         };
         match (step, answer) {
-            (Some("approve" | "deny"), Some((200, _))) => return true,
-            (Some("sign_in"), Some((303, _))) => page = Page::default(), // now the form for a code
+            (Some("approve" | "deny"), Some((303, _))) => return true,
+            (_, Some((303, path))) => page = Page::at(path), // on to the form for a code, or to the review
             // It was decided, by an answer that was lost or by the clock; or claimed, and nobody knows.
-            (Some("approve" | "deny"), Some((403..=410, _))) | (Some("enter"), Some((400, _))) => {
+            (Some("approve" | "deny") | None, Some((403..=410, _)))
+            | (Some("enter"), Some((400, _))) => {
                 return false;
             }
             (_, Some((200, text))) => page = Page::read(&text),
@@ -462,10 +469,11 @@ async fn user(
 }
 
 /// What a form of the page needs.
-#[derive(Default)]
 struct Page {
+    path: String,
     csrf: String,
     session: Option<String>,
+    boxes: Vec<String>,
     is_signed_out: bool,
 }
 
@@ -475,7 +483,20 @@ impl Page {
         Self {
             csrf: field(html, "csrf").unwrap_or_default(),
             session: field(html, "session").filter(|_| is_review),
+            boxes: boxes(html),
             is_signed_out: html.contains(r#"value="sign_in""#),
+            ..Self::at("/device".to_owned())
+        }
+    }
+
+    /// One that was not opened yet.
+    fn at(path: String) -> Self {
+        Self {
+            path,
+            csrf: String::new(),
+            session: None,
+            boxes: Vec::new(),
+            is_signed_out: false,
         }
     }
 }

@@ -1,5 +1,5 @@
-//! Clients that nobody of this project wrote sign in through this server: the crate `oauth2`, openid-client in JavaScript, and
-//! Authlib in Python. Each prints the user code and what came of it; a browser without a screen decides.
+//! Clients that nobody of this project wrote sign in through this server: the crates `oauth2` and `openidconnect`,
+//! openid-client in JavaScript, and Authlib in Python. Each prints the user code and what came of it; a browser without a screen decides.
 
 #![allow(
     clippy::unwrap_used,
@@ -21,6 +21,10 @@ use oauth2::{
     HttpResponse, RequestTokenError, Scope, StandardDeviceAuthorizationResponse,
     TokenResponse as _, TokenUrl,
 };
+use openidconnect::core::{
+    CoreClient, CoreDeviceAuthorizationResponse, CoreProviderMetadata, CoreResponseType,
+};
+use openidconnect::{IssuerUrl, Nonce};
 use serde_json::{Value, json};
 use support::server::{EMAIL, Running, client, config};
 use support::{missing, node};
@@ -130,7 +134,7 @@ async fn authlib_signs_in_and_verifies_the_id_token() {
     }
 }
 
-/// What carries the requests of the crate `oauth2`.
+/// What carries the requests of both crates.
 async fn carry(request: HttpRequest) -> Result<HttpResponse, reqwest::Error> {
     let response = client().execute(request.try_into()?).await?;
     let mut carried = HttpResponse::new(Vec::new());
@@ -173,6 +177,53 @@ async fn the_crate_oauth2_signs_in() {
                 renewed.access_token().secret(),
                 tokens.access_token().secret()
             );
+        } else {
+            let RequestTokenError::ServerResponse(refused) = polled.unwrap_err() else {
+                panic!("refused by the server");
+            };
+            assert_eq!(*refused.error(), DeviceCodeErrorResponseType::AccessDenied);
+        }
+    }
+    server.stopped().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_crate_openidconnect_reads_the_metadata_signs_in_and_verifies_the_id_token() {
+    let server = server().await;
+    let issuer = IssuerUrl::new(server.url.clone()).unwrap();
+    let metadata = CoreProviderMetadata::discover_async(issuer, &carry);
+    let metadata = metadata.await.unwrap();
+    assert_eq!(
+        metadata.response_types_supported(),
+        &Vec::<openidconnect::ResponseTypes<CoreResponseType>>::new()
+    );
+    let id = ClientId::new("client_cli".to_owned());
+    let at = |path: &str| format!("{}{path}", server.url);
+    let client = CoreClient::from_provider_metadata(metadata, id, None)
+        .set_device_authorization_url(
+            DeviceAuthorizationUrl::new(at("/oauth2/device_authorization")).unwrap(),
+        )
+        .set_auth_type(AuthType::RequestBody);
+    for approves in [true, false] {
+        let codes: CoreDeviceAuthorizationResponse = client
+            .exchange_device_code()
+            .add_scope(Scope::new("email".to_owned()))
+            .request_async(&carry)
+            .await
+            .unwrap();
+        decide(&server, codes.user_code().secret(), approves).await;
+        let polled = client
+            .exchange_device_access_token(&codes)
+            .unwrap()
+            .request_async(&carry, tokio::time::sleep, Some(PATIENCE))
+            .await;
+        if approves {
+            let tokens = polled.unwrap();
+            let id_token = tokens.extra_fields().id_token().unwrap();
+            // There is no nonce in a device login.
+            let verified = id_token.claims(&client.id_token_verifier(), |_: Option<&Nonce>| Ok(()));
+            let email = verified.unwrap().email().unwrap();
+            assert_eq!(email.as_str(), EMAIL);
         } else {
             let RequestTokenError::ServerResponse(refused) = polled.unwrap_err() else {
                 panic!("refused by the server");

@@ -1,229 +1,30 @@
-//! Running the server: what it refuses to start with, what it bounds, what it logs, how it stops.
+//! Running the server: what it logs, what operators see, and where requests come from.
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "in tests")]
 
 mod support;
 
 use std::fs::Permissions;
-use std::io::{BufRead as _, BufReader, Read as _};
+use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant};
 
-use example_server::Server;
-use example_server::config::{Config, DEFAULT};
 use reqwest::StatusCode;
 use serde_json::Value;
 use sqlx::migrate::{Migration, MigrationType, Migrator};
 use sqlx::{Connection as _, SqlSafeStr as _};
+use support::program::Program;
 use support::server::*;
 use support::services::Service;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
-use tokio::time::timeout;
-
-/// The program, with arguments: whether it succeeded, and what it said on its standard error. For those that end by themselves.
-fn run(arguments: &[&str]) -> (bool, String) {
-    let command = &mut Command::new(env!("CARGO_BIN_EXE_example-server"));
-    let command = command.args(arguments).stderr(Stdio::piped());
-    let mut program = Program(command.spawn().unwrap());
-    let begun = Instant::now();
-    while program.0.try_wait().unwrap().is_none() {
-        assert!(
-            begun.elapsed() < Duration::from_secs(30),
-            "it runs: {arguments:?}"
-        );
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    let mut said = String::new();
-    let mut stderr = program.0.stderr.take().unwrap();
-    stderr.read_to_string(&mut said).unwrap();
-    (program.0.wait().unwrap().success(), said)
-}
-
-#[test]
-fn development_credentials_are_for_this_machine_alone() {
-    for arguments in [
-        ["--listen", "0.0.0.0:0"],
-        ["--listen", "[::]:0"],
-        ["--issuer", "https://login.example.com"],
-    ] {
-        let (succeeded, said) = run(&[&["--store", "memory:"], &arguments[..]].concat());
-        assert!(!succeeded, "{arguments:?}");
-        assert!(said.contains("is the one for development"), "{said}");
-    }
-}
-
-#[tokio::test]
-async fn either_development_credential_alone_keeps_it_on_this_machine() {
-    let refusal = async |change: fn(&mut Config)| {
-        let mut config = config();
-        config.listen = "0.0.0.0:0".parse().unwrap();
-        change(&mut config);
-        let refused = Server::bind(config).await.err();
-        refused.map(|error| format!("{error:?}"))
-    };
-    let by_user = refusal(|config| config.clients.clear()).await.unwrap();
-    assert!(by_user.contains("password"), "{by_user}");
-    let by_client = refusal(|config| config.users.clear()).await.unwrap();
-    assert!(by_client.contains("secret"), "{by_client}");
-    // In capital letters it is the same secret.
-    let in_capitals = refusal(|config| {
-        config.users.clear();
-        let secrets = config
-            .clients
-            .iter_mut()
-            .flat_map(|client| &mut client.secret_sha256);
-        secrets.for_each(|secret| secret.make_ascii_uppercase());
-    });
-    assert!(in_capitals.await.is_some());
-}
-
-#[test]
-fn what_is_wrong_with_a_configuration_is_said() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("server.toml");
-    let file = path.to_str().unwrap();
-    let database = folder.path().join("db");
-    let url = format!("sqlite:{}", database.display());
-    let cases = [
-        ("lisen = \"127.0.0.1:0\"", "line 1: unknown field `lisen`"),
-        ("\n[policy]\ninterval = \"5\"", "line 3: invalid type"),
-        (
-            "[[clients]]\nid = \"x\"\nname = \"x\"\nscope = \"a  b\"",
-            "exactly one space",
-        ),
-        (
-            "issuer = \"http://login.example.com\"",
-            "the issuer must be an https URL",
-        ),
-        (
-            "issuer = \"https://login.example.com/tenant\"",
-            "without a path",
-        ),
-        ("issuer = \"https://login.example.com/\"", "without a path"),
-        ("[policy]\nlifetime = 1", "at least twice the interval"),
-        (
-            "[policy]\nexpected_sessions = 1_000_000",
-            "codes can be guessed",
-        ),
-        (
-            "[quotas]\nguesses = { burst = 0, period = 60 }",
-            "a burst of at least one",
-        ),
-        (
-            "[quotas]\nsign_ins = { burst = 0, period = 60 }",
-            "the quota of sign_ins is refused",
-        ),
-        (
-            "[limits]\nconnections = 0",
-            "limits.connections must be from 1 to",
-        ),
-        ("server_key = \"c2hvcnQ=\"", "server_key must be 32 octets"),
-        (
-            "[[clients]]\nid = \"x\"\nname = \"x\"\nscope = \"a\"\nsecret_sha256 = [\"beef\"]",
-            "64 hexadecimal digits",
-        ),
-        (
-            "[[clients]]\nid = \"x\"\nname = \"x\"\nscope = \"a\"\ndefault_scope = \"b\"",
-            "within its scope",
-        ),
-        (
-            "[[users]]\nsub = \"x\"\nemail = \"x\"\nname = \"x\"\npassword = \"in clear, oh dear\"",
-            "must be an argon2 hash",
-        ),
-        (
-            "store = \"mysql://user:sesame@localhost/x\"",
-            "the store must be",
-        ),
-    ];
-    for (text, expected) in cases {
-        std::fs::write(&path, text).unwrap();
-        let store: &[&str] = if text.starts_with("store") {
-            &[]
-        } else {
-            &["--store", &url]
-        };
-        let arguments = [&["--listen", "127.0.0.1:0", "--config", file], store].concat();
-        let (succeeded, said) = run(&arguments);
-        assert!(!succeeded, "{text}");
-        assert!(said.contains(expected), "{text}: {said}");
-        assert!(!database.exists(), "{text}: nothing is begun before");
-        assert!(
-            !said.contains("oh dear") && !said.contains("sesame"),
-            "{said}"
-        );
-    }
-    let (_, said) = run(&["--config", "nowhere.toml"]);
-    assert!(said.contains("nowhere.toml cannot be read"), "{said}");
-    let twice = DEFAULT.replace("id = \"client_web\"", "id = \"client_cli\"");
-    std::fs::write(&path, twice).unwrap();
-    let (_, said) = run(&[
-        "--store",
-        "memory:",
-        "--listen",
-        "127.0.0.1:0",
-        "--config",
-        file,
-    ]);
-    assert!(
-        said.contains("client \"client_cli\": it is there twice"),
-        "{said}"
-    );
-}
-
-#[test]
-fn what_a_file_leaves_out_is_as_the_default_file_has_it() {
-    let default = format!("{:#?}", Config::parse(DEFAULT).unwrap());
-    for part in [
-        "listen", "store", "policy", "quotas", "tokens", "page", "limits",
-    ] {
-        let mut file: toml::Table = DEFAULT.parse().unwrap();
-        assert!(file.remove(part).is_some(), "{part}");
-        let without = Config::parse(&file.to_string()).unwrap();
-        assert_eq!(format!("{without:#?}"), default, "{part}");
-    }
-}
-
-#[test]
-fn an_address_in_use_is_named() {
-    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = taken.local_addr().unwrap().to_string();
-    let (succeeded, said) = run(&["--store", "memory:", "--listen", &address]);
-    assert!(!succeeded);
-    assert!(
-        said.contains(&format!("{address} cannot be listened on")),
-        "{said}"
-    );
-}
-
-#[test]
-fn help_names_every_flag() {
-    let output = Command::new(env!("CARGO_BIN_EXE_example-server"))
-        .arg("--help")
-        .output();
-    let said = String::from_utf8(output.unwrap().stdout).unwrap();
-    for flag in ["--config", "--listen", "--store", "--issuer", "client_cli"] {
-        assert!(said.contains(flag), "{said}");
-    }
-}
-
-/// The program as it is run, with its log.
-struct Program(std::process::Child);
-
-impl Drop for Program {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
 
 /// The program on a port of its own, with all of its log as it comes.
 fn logging(store: &str) -> (Program, Receiver<String>) {
     let command = &mut Command::new(env!("CARGO_BIN_EXE_example-server"));
     let command = command.args(["--listen", "127.0.0.1:0", "--store", store]);
+    let command = command.args(["--metrics-listen", "127.0.0.1:0"]);
     let command = command.env("RUST_LOG", "trace").stderr(Stdio::piped());
     let mut program = Program(command.spawn().unwrap());
     let log = BufReader::new(program.0.stderr.take().unwrap());
@@ -463,98 +264,12 @@ async fn the_log_tells_what_happened_and_no_secret(store: &str) {
 }
 
 #[tokio::test]
-async fn a_request_that_has_begun_is_answered_before_the_server_stops() {
-    let mut server = Running::new().await;
-    let mut open = TcpStream::connect(server.address).await.unwrap();
-    let idle = TcpStream::connect(server.address).await.unwrap();
-    let body = "client_id=client_cli";
-    let head = format!(
-        "POST /oauth2/device_authorization HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-www-form-urlencoded\r\n\
-         Content-Length: {}\r\nExpect: 100-continue\r\n\r\n",
-        body.len()
-    );
-    open.write_all(head.as_bytes()).await.unwrap();
-    // It has been read: the server asks for the rest.
-    let mut read = [0; 64];
-    let length = open.read(&mut read).await.unwrap();
-    assert!(read[..length].starts_with(b"HTTP/1.1 100"));
-    server.stop();
-    let refused = eventually(async || TcpStream::connect(server.address).await.is_err());
-    assert!(refused.await, "nobody new");
-    open.write_all(body.as_bytes()).await.unwrap();
-    let mut answer = String::new();
-    open.read_to_string(&mut answer).await.unwrap();
-    assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
-    server.stopped().await;
-    drop(idle);
-}
-
-#[tokio::test]
-async fn heads_and_bodies_have_their_time_and_connections_their_number() {
-    let mut config = config();
-    config.limits.connections = 2;
-    config.limits.header_timeout = 1;
-    config.limits.request_timeout = 1;
-    let server = Running::with(config).await;
-    let mut slow_head = TcpStream::connect(server.address).await.unwrap();
-    slow_head
-        .write_all(b"POST /oauth2/token HTTP/1.1\r\nHost:")
-        .await
-        .unwrap();
-    let mut slow_body = TcpStream::connect(server.address).await.unwrap();
-    let head = "POST /oauth2/token HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-www-form-urlencoded\r\n\
-        Content-Length: 9\r\n\r\ngrant";
-    slow_body.write_all(head.as_bytes()).await.unwrap();
-    // The third one waits in line until one of the others is through.
-    let third = server
-        .get("/healthz")
-        .timeout(Duration::from_secs(9))
-        .send();
-    let (third, head, body) = tokio::join!(third, ended(slow_head), ended(slow_body));
-    assert_eq!(third.unwrap().status(), StatusCode::OK);
-    assert!(
-        head.is_empty() || head.starts_with("HTTP/1.1 408"),
-        "{head}"
-    );
-    assert!(body.starts_with("HTTP/1.1 408"), "{body}");
-}
-
-/// What comes until the server closes, which it has to within some seconds.
-async fn ended(mut stream: TcpStream) -> String {
-    let mut text = String::new();
-    let reading = stream.read_to_string(&mut text);
-    let read = timeout(Duration::from_secs(9), reading).await;
-    let _ = read.expect("the server closes");
-    text
-}
-
-#[tokio::test]
-async fn a_head_has_its_length_and_its_number_of_headers() {
+async fn operators_alone_see_health_and_counts() {
     let server = Running::new().await;
-    let answer = async |headers: String| {
-        let mut stream = TcpStream::connect(server.address).await.unwrap();
-        let head = format!("GET /healthz HTTP/1.1\r\nHost: x\r\n{headers}\r\n");
-        // The server may close before it has read all of it.
-        let _ = stream.write_all(head.as_bytes()).await;
-        let mut answer = [0; 12];
-        let read = timeout(Duration::from_secs(9), stream.read_exact(&mut answer)).await;
-        read.expect("an answer in time").unwrap();
-        String::from_utf8_lossy(&answer).into_owned()
-    };
-    let long = |length| format!("x: {}\r\n", "x".repeat(length));
-    assert_eq!(answer(long(10_000)).await, "HTTP/1.1 200");
-    assert_eq!(answer(long(100_000)).await, "HTTP/1.1 431");
-    assert_eq!(answer("x: x\r\n".repeat(60)).await, "HTTP/1.1 200");
-    assert_eq!(answer("x: x\r\n".repeat(65)).await, "HTTP/1.1 431");
-}
-
-#[tokio::test]
-async fn operators_see_health_and_counts() {
-    let server = Running::new().await;
-    let health = server.get("/healthz").send().await.unwrap();
+    let health = server.get_as_operator("/healthz").send().await.unwrap();
     assert_eq!(health.status(), StatusCode::OK);
     server.codes("openid").await;
-    let metrics = server.get("/metrics").send().await.unwrap();
+    let metrics = server.get_as_operator("/metrics").send().await.unwrap();
     assert_eq!(
         metrics.headers()["content-type"],
         "text/plain; version=0.0.4"
@@ -562,6 +277,13 @@ async fn operators_see_health_and_counts() {
     let text = metrics.text().await.unwrap();
     let line = r#"device_login_replies_total{cause="issued",endpoint="device_authorization"} 1"#;
     assert!(text.contains(line), "{text}");
+    // Nobody else does.
+    for path in ["/healthz", "/metrics"] {
+        let response = server.get(path).send().await.unwrap();
+        assert_eq!(response.status(), StatusCode::NOT_FOUND, "{path}");
+    }
+    let public = server.get_as_operator("/oauth2/jwks").send().await.unwrap();
+    assert_eq!(public.status(), StatusCode::NOT_FOUND);
     // The address in a browser leads on.
     let root = server.get("/").send().await.unwrap();
     assert_eq!(root.headers()["location"], "/device");
@@ -576,11 +298,18 @@ async fn a_request_comes_from_where_a_trusted_proxy_says() {
     let request = server.post("/oauth2/device_authorization", &form);
     let request = request.header("x-forwarded-for", "192.0.2.1, 203.0.113.9");
     let codes = json(request.send().await.unwrap()).await;
-    let (_, html) = server
-        .signed_in()
-        .await
-        .enter(text(&codes, "user_code"))
-        .await;
-    assert!(html.contains("203.0.113.9") && html.contains("Not your network address"));
-    assert!(!html.contains("192.0.2.1"));
+    let browser = server.signed_in().await;
+    let session = browser.review(&codes).await;
+    let review = format!("{}/request/{session}", browser.url);
+    for (source, differs) in [
+        ("198.51.100.7", true),
+        ("203.0.113.9", false),
+        ("192.168.1.1", false), // it tells nothing
+    ] {
+        let request = browser.http.get(&review).header("x-forwarded-for", source);
+        let html = request.send().await.unwrap().text().await.unwrap();
+        assert!(html.contains("203.0.113.9") && !html.contains("192.0.2.1"));
+        let is_said = html.contains("This is not your network address now.");
+        assert_eq!(is_said, differs, "{source}");
+    }
 }

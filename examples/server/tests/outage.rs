@@ -22,7 +22,7 @@ async fn recovers(service: Option<Service>, request_timeout: u64) {
     let folder = tempfile::tempdir().unwrap();
     let (url, cable) = service.through(folder.path());
     let mut config = config();
-    config.store = url;
+    config.store = url.into();
     config.limits.request_timeout = request_timeout;
     let server = Running::with(config).await;
     // All connections are in use.
@@ -41,7 +41,7 @@ async fn recovers(service: Option<Service>, request_timeout: u64) {
 async fn statuses(server: &Running) -> Vec<u16> {
     let mut requests = JoinSet::new();
     for _ in 0..REQUESTS {
-        requests.spawn(server.get("/healthz").send());
+        requests.spawn(server.get_as_operator("/healthz").send());
     }
     let answers = requests.join_all().await.into_iter();
     answers

@@ -315,7 +315,7 @@ async fn every_kind_of_bad_input_gets_the_answer_of_its_row() {
 }
 
 #[tokio::test]
-async fn a1_other_methods_get_405_and_preflights_an_answer() {
+async fn a1_other_methods_get_405() {
     let server = Running::new().await;
     for path in [ISSUE, TOKEN] {
         for method in [
@@ -338,16 +338,71 @@ async fn a1_other_methods_get_405_and_preflights_an_answer() {
                 assert_answer(method.as_str(), response, 405, "invalid_request").await;
             }
         }
-        let request = server
-            .http
-            .request(Method::OPTIONS, format!("{}{path}", server.url));
+    }
+}
+
+#[tokio::test]
+async fn no_other_page_may_ask_for_codes_and_any_may_poll() {
+    let server = Running::new().await;
+    let from_a_page = async |method: Method, path: &str| {
+        let request = server.http.request(method, format!("{}{path}", server.url));
+        let request = request.form(&[("client_id", "client_cli")]);
         let request = request
             .header("origin", "https://app.example.com")
             .header("access-control-request-method", "POST");
-        let response = request.send().await.unwrap();
-        assert_eq!(response.status(), 200);
+        request.send().await.unwrap()
+    };
+    for method in [Method::OPTIONS, Method::POST, Method::GET] {
+        let response = from_a_page(method.clone(), ISSUE).await;
+        let mut names = response.headers().keys().map(HeaderName::as_str);
+        let allowed = names.find(|name| name.starts_with("access-control-"));
+        assert_eq!(allowed, None, "{method}");
+        if method == Method::OPTIONS {
+            assert_eq!(response.status(), 405);
+        }
+    }
+    let preflight = from_a_page(Method::OPTIONS, TOKEN).await;
+    assert_eq!(preflight.status(), 200);
+    assert_eq!(preflight.headers()["access-control-max-age"], "7200");
+    for response in [preflight, from_a_page(Method::POST, TOKEN).await] {
         assert_eq!(response.headers()["access-control-allow-origin"], "*");
     }
+}
+
+#[tokio::test]
+async fn a2_a_body_of_another_media_type_is_told_what_came_and_what_is_wanted() {
+    let server = Running::new().await;
+    let said = async |path: &str, media_type: Option<&str>| {
+        let mut request = server.http.post(format!("{}{path}", server.url));
+        if let Some(media_type) = media_type {
+            request = request.header(CONTENT_TYPE, media_type);
+        }
+        let response = request.body("{}").send().await.unwrap();
+        assert_eq!(response.status(), 400);
+        let body = json(response).await;
+        assert_eq!(body["error"], "invalid_request");
+        let said = text(&body, "error_description").to_owned();
+        assert!(said.contains(FORM), "{said}");
+        said
+    };
+    let by_query = format!("{ISSUE}?client_id=client_cli");
+    for (path, media_type, came) in [
+        (ISSUE, Some("application/json"), "the body is JSON"),
+        (
+            TOKEN,
+            Some("Application/JSON; charset=utf-8"),
+            "the body is JSON",
+        ),
+        (ISSUE, Some("multipart/form-data; boundary=x"), "multipart"),
+        (ISSUE, Some("text/plain;charset=UTF-8"), "plain text"),
+        (&by_query, None, "the parameters are in the URL"),
+        (TOKEN, None, "no Content-Type"),
+        (TOKEN, Some("image/png"), "the body must be"),
+    ] {
+        let said = said(path, media_type).await;
+        assert!(said.contains(came), "{media_type:?}: {said}");
+    }
+    assert_eq!(server.count("token", "media_type").await, 3);
 }
 
 /// Status, error, description, and the headers of every answer; for a 401 the challenge.
@@ -451,6 +506,9 @@ async fn a_login_yields_tokens_that_the_published_key_verifies() {
         assert_eq!(id[name], value);
     }
     assert!(id["auth_time"].as_i64().unwrap() <= id["iat"].as_i64().unwrap());
+    // One login, two tokens.
+    assert_eq!(id["sid"], access["sid"]);
+    assert!(id["jti"].is_string() && id["jti"] != access["jti"]);
 
     let (status, body) = server.poll(&codes).await;
     assert_eq!(
@@ -491,7 +549,7 @@ async fn scopes_decide_what_there_is() {
     let tokens = server.log_in("openid").await;
     assert!(tokens.get("refresh_token").is_none());
     // Nothing about the user but the subject, unless it was asked for.
-    let of_all = ["iss", "aud", "sub", "iat", "exp", "auth_time"];
+    let of_all = ["iss", "aud", "sub", "sid", "jti", "iat", "exp", "auth_time"];
     let of_profile = ["name", "given_name", "family_name"];
     let of_email = ["email", "email_verified"];
     for (scope, told) in [
@@ -592,6 +650,10 @@ async fn d2_codes_are_counted_by_client_and_source() {
     config.quotas.codes = quota(20);
     let server = Running::with(config).await;
     for _ in 0..20 {
+        // A request that is refused for its scope takes nothing.
+        let refused = [("client_id", "client_cli"), ("scope", "admin")];
+        let refused = server.post(ISSUE, &refused).send().await.unwrap();
+        assert_eq!(json(refused).await["error"], "invalid_scope");
         server.codes("openid").await;
     }
     let form = [("client_id", "client_cli")];
@@ -796,7 +858,7 @@ async fn c15_an_account_that_is_gone_or_locked_gets_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let store = format!("sqlite:{}", folder.path().join("server.db").display());
     let mut with_alice = config();
-    with_alice.store = store;
+    with_alice.store = store.into();
     let mut without = with_alice.clone();
     without.users[0].locked = true;
     let before = Running::with(with_alice).await;
@@ -824,7 +886,7 @@ async fn c15_an_account_that_is_gone_or_locked_gets_nothing() {
 async fn servers_on_one_store_share_everything() {
     let folder = tempfile::tempdir().unwrap();
     let mut config = config();
-    config.store = format!("sqlite:{}", folder.path().join("server.db").display());
+    config.store = format!("sqlite:{}", folder.path().join("server.db").display()).into();
     config.issuer = Some("http://127.0.0.1:8628".to_owned());
     let one = Running::with(config.clone()).await;
     let other = Running::with(config).await;

@@ -9,189 +9,21 @@
 
 mod support;
 
-use std::any::Any;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use ::redis::aio::MultiplexedConnection;
-use device_flow::digest::{QuotaKey, SessionKey, UserKey};
-use device_flow::server::{
-    Cause, Change, Inserted, Next, Pace, RateLimit, RateLimited, Session, Status, Store as _,
-    Stored, Take, Unavailable, Write,
-};
+use device_flow::digest::QuotaKey;
+use device_flow::server::{Cause, Next, Pace, RateLimit, Status, Store as _, Unavailable};
 use device_flow_testkit::{Check, check_store};
 use example_server::store::{OpenError, Store};
 use sqlx::Connection as _;
-use support::services::{Service, Shared};
+use support::home::{Home, on_every_store};
+use support::services::Service;
 use support::site::{Codes, Site, seed};
 use time::OffsetDateTime;
-use tokio::task::JoinSet;
-
-/// Where a store is.
-struct Home {
-    url: String,
-    /// Whether processes share it.
-    is_shared: bool,
-    /// Whether it removes what has expired by itself.
-    expires: bool,
-    /// Whether the pace is in each process, where it outlives its session by an hour.
-    has_paces_apart: bool,
-    /// What must live as long: a folder, a service.
-    _kept: Box<dyn Any + Send>,
-}
-
-static POSTGRES: Shared = Shared::new();
-static REDIS: Shared = Shared::new();
-
-impl Home {
-    fn new(url: impl Into<String>, kept: impl Any + Send) -> Self {
-        Self {
-            url: url.into(),
-            is_shared: true,
-            expires: false,
-            has_paces_apart: false,
-            _kept: Box::new(kept),
-        }
-    }
-
-    #[expect(clippy::unnecessary_wraps, reason = "as those that may be missing")]
-    fn memory() -> Option<Self> {
-        let is_shared = false;
-        let home = Self::new("memory:", ());
-        Some(Self { is_shared, ..home })
-    }
-
-    #[expect(clippy::unnecessary_wraps, reason = "as those that may be missing")]
-    fn sqlite() -> Option<Self> {
-        let folder = tempfile::tempdir().unwrap();
-        let url = format!("sqlite:{}", folder.path().join("db").display());
-        let has_paces_apart = true;
-        let home = Self::new(url, folder);
-        Some(Self {
-            has_paces_apart,
-            ..home
-        })
-    }
-
-    fn postgres() -> Option<Self> {
-        let service = POSTGRES.start(Service::postgres)?;
-        Some(Self::new(service.url(), service.clone()))
-    }
-
-    fn redis() -> Option<Self> {
-        let service = REDIS.start(Service::redis)?;
-        let home = Self::new(service.url(), service.clone());
-        let expires = true;
-        Some(Self { expires, ..home })
-    }
-
-    /// As several servers open it.
-    async fn open(&self) -> Servers {
-        let mut sites = Vec::new();
-        for _ in 0..if self.is_shared { 3 } else { 1 } {
-            let store = Store::open(&self.url, None).await.unwrap();
-            sites.push(Arc::new(Site::new(store)));
-        }
-        Servers {
-            sites,
-            has_paces_apart: self.has_paces_apart,
-            next: AtomicUsize::new(0),
-        }
-    }
-}
-
-/// Several servers on one store.
-struct Servers {
-    sites: Vec<Arc<Site>>,
-    has_paces_apart: bool,
-    next: AtomicUsize,
-}
-
-impl Servers {
-    fn one(&self) -> &Site {
-        &self.sites[0]
-    }
-
-    fn store(&self) -> &Store {
-        let next = self.next.fetch_add(1, Ordering::Relaxed);
-        &self.sites[next % self.sites.len()].store
-    }
-
-    /// Does this many things at once, each by the next server; the answers in their order.
-    async fn at_once<T: Send + 'static, F: Future<Output = T> + Send + 'static>(
-        &self,
-        count: usize,
-        task: impl Fn(Arc<Site>, usize) -> F,
-    ) -> Vec<T> {
-        let mut tasks = JoinSet::new();
-        for number in 0..count {
-            let task = task(self.sites[number % self.sites.len()].clone(), number);
-            tasks.spawn(async move { (number, task.await) });
-        }
-        let mut answers = tasks.join_all().await;
-        answers.sort_by_key(|(number, _)| *number);
-        answers.into_iter().map(|(_, answer)| answer).collect()
-    }
-}
-
-/// Each operation by the next server. A pace apart is not in the database that they share: the contract is checked without it.
-impl device_flow::server::Store for Servers {
-    async fn insert(&self, session: &Session) -> Result<Inserted, Unavailable> {
-        self.store().insert(session).await
-    }
-
-    async fn load(&self, key: &SessionKey) -> Result<Option<Stored>, Unavailable> {
-        self.store().load(key).await
-    }
-
-    async fn load_by_user_key(&self, key: &UserKey) -> Result<Option<Stored>, Unavailable> {
-        self.store().load_by_user_key(key).await
-    }
-
-    async fn change(&self, change: Change<'_>) -> Result<Write, Unavailable> {
-        self.store().change(change).await
-    }
-
-    async fn save_pace(&self, key: &SessionKey, pace: Pace) {
-        if !self.has_paces_apart {
-            self.store().save_pace(key, pace).await;
-        }
-    }
-
-    async fn take(&self, take: Take) -> Result<Result<(), RateLimited>, Unavailable> {
-        self.store().take(take).await
-    }
-
-    async fn purge(&self, now: OffsetDateTime) -> Result<usize, Unavailable> {
-        self.store().purge(now).await
-    }
-}
-
-/// Declares the tests for every store.
-macro_rules! on_every_store {
-    ($($test:ident),* $(,)?) => {
-        on_every_store!(@ memory [$($test)*]);
-        on_every_store!(@ sqlite [$($test)*]);
-        on_every_store!(@ postgres [$($test)*]);
-        on_every_store!(@ redis [$($test)*]);
-    };
-    (@ $store:ident [$($test:ident)*]) => {
-        mod $store {
-            $(
-                #[tokio::test(flavor = "multi_thread")]
-                async fn $test() {
-                    if let Some(home) = super::Home::$store() {
-                        super::$test(home).await;
-                    }
-                }
-            )*
-        }
-    };
-}
 
 on_every_store! {
     keeps_the_contract,
@@ -202,7 +34,9 @@ on_every_store! {
     a_login_that_was_not_refreshed_for_too_long_ends,
     a_quota_is_told_when_it_has_something_left_again,
     a_secret_is_made_once,
+    a_sign_out_is_known_to_every_server_until_it_is_purged,
     a_pace_is_found_again,
+    a_users_logins_are_listed_from_the_approval_to_the_end,
 }
 
 fn now() -> OffsetDateTime {
@@ -403,11 +237,78 @@ async fn a_secret_is_made_once(home: Home) {
         async move { site.store.secret(&name, &candidate).await.unwrap() }
     });
     let mut secrets = secrets.await;
+    let found = servers.store().find_secret(&name).await.unwrap();
+    assert_eq!(found.as_ref(), secrets.first());
+    let unknown = servers.store().find_secret(&seed("unknown")).await;
+    assert_eq!(unknown.unwrap(), None);
     secrets.push(servers.store().secret(&name, b"late").await.unwrap());
     let first = secrets[0].clone();
     assert!(first.len() == 32 && secrets.iter().all(|one| *one == first));
     let another = servers.store().secret(&seed("another"), b"\0\xff").await;
     assert_eq!(another.unwrap(), b"\0\xff");
+}
+
+async fn a_sign_out_is_known_to_every_server_until_it_is_purged(home: Home) {
+    let servers = home.open().await;
+    let (one, other) = (seed("sign-in"), seed("sign-in"));
+    let until = now() + time::Duration::HOUR;
+    servers.store().sign_out(&one, until).await.unwrap();
+    servers.store().sign_out(&one, until).await.unwrap(); // twice is no mistake
+    for _ in &servers.sites {
+        assert!(servers.store().is_signed_out(&one).await.unwrap());
+        assert!(!servers.store().is_signed_out(&other).await.unwrap());
+    }
+    if !home.expires {
+        let past = now() - time::Duration::days(365 * 10);
+        servers.store().sign_out(&other, past).await.unwrap();
+        servers.purge(past).await.unwrap();
+        assert!(!servers.store().is_signed_out(&other).await.unwrap());
+        assert!(servers.store().is_signed_out(&one).await.unwrap());
+    }
+}
+
+async fn a_users_logins_are_listed_from_the_approval_to_the_end(home: Home) {
+    let servers = home.open().await;
+    let site = servers.one();
+    let codes = site.issue().await;
+    let listed = async || {
+        let logins = servers.store().logins(&codes.user, now()).await.unwrap();
+        let logins = logins
+            .iter()
+            .map(|session| (*session.key(), session.status()));
+        logins.collect::<Vec<_>>()
+    };
+    assert_eq!(listed().await, []);
+    site.enter(&codes, now()).await;
+    assert_eq!(listed().await, []);
+    site.approve(&codes, now()).await;
+    assert_eq!(listed().await, [(codes.session, Status::Approved)]);
+    let (_, token) = site.poll(&codes, now()).await;
+    assert_eq!(listed().await, [(codes.session, Status::Active)]);
+    let (_, token) = site.refresh(&token.unwrap(), now()).await;
+    assert_eq!(listed().await, [(codes.session, Status::Active)]);
+    // A second one of the same user, and one of another.
+    let second = site.issue().await;
+    let second = Codes {
+        user: codes.user.clone(),
+        ..second
+    };
+    site.enter(&second, now()).await;
+    site.approve(&second, now()).await;
+    site.approved().await;
+    let mut both = listed().await;
+    both.sort_by_key(|(_, status)| *status == Status::Approved);
+    let expected = [
+        (codes.session, Status::Active),
+        (second.session, Status::Approved),
+    ];
+    assert_eq!(both, expected);
+    site.revoke(&token.unwrap(), now()).await;
+    assert_eq!(listed().await, [(second.session, Status::Approved)]);
+    // Past its time it is not listed, purged or not.
+    let late = now() + time::Duration::DAY;
+    let logins = servers.store().logins(&codes.user, late).await.unwrap();
+    assert_eq!(logins.len(), 0);
 }
 
 /// The contract lets a store lose it; a store that always does slows nobody down.

@@ -152,7 +152,9 @@ async fn measure(server: &Path, store: &str, pace: Option<&str>) -> Vec<Run> {
         let cpu = spent.as_secs_f64() / polls;
         runs.push(Run { rate, cpu });
     }
-    let metrics = reqwest::get(format!("{base}/metrics")).await.unwrap();
+    let metrics = reqwest::get(format!("http://{}/metrics", process.operators()))
+        .await
+        .unwrap();
     let metrics = metrics.text().await.unwrap();
     let others = metrics
         .lines()

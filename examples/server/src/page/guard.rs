@@ -1,11 +1,14 @@
-//! What protects the page from other pages.
+//! What protects the page from other pages, and from taking for ever.
 
 use std::sync::Arc;
 
-use axum::extract::State;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::middleware::Next;
 use axum::response::Response;
+use tokio::time::timeout;
 
+use super::view::{Page, Problem};
 use crate::App;
 
 /// No script, nothing from elsewhere, forms to itself alone, no frame around it.
@@ -15,7 +18,7 @@ const CONTENT: &str = "default-src 'none'; style-src 'self'; img-src 'self'; for
 const HEADERS: [(HeaderName, &str); 7] = [
     (header::CONTENT_SECURITY_POLICY, CONTENT),
     (header::X_FRAME_OPTIONS, "DENY"),
-    // A code may stand in the address.
+    // A code may stand in the address, where the policy gives such links out.
     (header::REFERRER_POLICY, "no-referrer"),
     (
         HeaderName::from_static("cross-origin-opener-policy"),
@@ -32,8 +35,14 @@ const HEADERS: [(HeaderName, &str); 7] = [
     (HeaderName::from_static("x-robots-tag"), "noindex"),
 ];
 
-/// Adds the headers to every response of the page.
-pub(crate) async fn guard(State(app): State<Arc<App>>, mut response: Response) -> Response {
+/// Bounds the time for every response of the page, and adds the headers to it.
+pub(crate) async fn guard(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    // As long again as a form may take to arrive.
+    let patience = app.request_timeout.saturating_mul(2);
+    let mut response = match timeout(patience, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => Page::Problem(Problem::busy()).send(StatusCode::SERVICE_UNAVAILABLE),
+    };
     let headers = response.headers_mut();
     for (name, value) in HEADERS {
         headers.insert(name, HeaderValue::from_static(value));

@@ -3,14 +3,19 @@
 //! Rules:
 //! 1. A sign-in is a new cookie with a new token for its forms: what was there before is worth nothing.
 //! 2. `SameSite=Lax`: a link or a QR code opens the page signed in, no other site's form comes with the cookie.
-//! 3. The cookie tells when its user signed in, and lapses here, not in the browser.
+//! 3. The cookie tells when its user signed in, and lapses here, not in the browser. Whoever signs out is noted in the store, so
+//!    that a copy of the cookie is worth nothing, either.
+//! 4. The code that somebody typed, or followed a link with, is kept in the cookie over the sign-in and the review, never in a URL.
 
 use axum::http::HeaderMap;
+use axum::response::{IntoResponse as _, Response};
 use axum_extra::extract::PrivateCookieJar;
 use axum_extra::extract::cookie::{Cookie, SameSite};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use device_flow::server::Subject;
+use device_flow::code::MAX_USER_CODE_ENTRY;
+use device_flow::digest::SessionKey;
+use device_flow::server::{Subject, Unavailable};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
@@ -26,13 +31,21 @@ pub(crate) struct Login {
     /// What forms must say.
     csrf: String,
     user: Option<SignedIn>,
-    /// Whether the browser does not have it yet.
+    /// The code that is entered next, or that the user compares.
+    #[serde(default)]
+    user_code: String,
+    /// The session of that code, once it was entered.
+    #[serde(default)]
+    session: Option<SessionKey>,
+    /// Whether the browser does not have it like this yet.
     #[serde(skip)]
     is_new: bool,
 }
 
 #[derive(Serialize, Deserialize)]
 struct SignedIn {
+    /// Of this sign-in.
+    id: String,
     sub: Subject,
     /// When, in seconds.
     at: i64,
@@ -44,43 +57,88 @@ impl Login {
         Self {
             csrf: URL_SAFE_NO_PAD.encode(random::<32>()),
             user: None,
+            user_code: String::new(),
+            session: None,
             is_new: true,
         }
     }
 
-    /// Of somebody who has just signed in.
-    pub(crate) fn of(user: &User, now: OffsetDateTime) -> Self {
+    /// Of somebody who has just signed in, where this one was before.
+    pub(crate) fn of(&self, user: &User, now: OffsetDateTime) -> Self {
         Self {
             user: Some(SignedIn {
+                id: URL_SAFE_NO_PAD.encode(random::<16>()),
                 sub: user.subject.clone(),
                 at: now.unix_timestamp(),
             }),
+            user_code: self.user_code.clone(),
             ..Self::anonymous()
         }
     }
 
     /// The one of the cookie, and its user as they are known now.
-    pub(crate) fn read<'a>(
+    pub(crate) async fn read<'a>(
         headers: &HeaderMap,
         app: &'a App,
         now: OffsetDateTime,
-    ) -> (Self, Option<&'a User>) {
+    ) -> Result<(Self, Option<&'a User>), Unavailable> {
         let cookie = app.jar(headers).get(app.cookie_name());
         let read = cookie.and_then(|cookie| serde_json::from_str::<Self>(cookie.value()).ok());
         let mut login = read.unwrap_or_else(Self::anonymous);
-        let lifetime = i64::try_from(app.session_lifetime.as_secs()).unwrap_or(i64::MAX);
-        let is_fresh = |user: &SignedIn| {
-            let age = now.unix_timestamp().saturating_sub(user.at);
-            (-CLOCKS_APART..lifetime).contains(&age)
-        };
-        login.user = login.user.filter(is_fresh);
+        login.user = login
+            .user
+            .filter(|user| user.at <= now.unix_timestamp().saturating_add(CLOCKS_APART))
+            .filter(|user| now < app.end_of(user));
+        if let Some(user) = &login.user
+            && app.store.is_signed_out(&user.id).await?
+        {
+            login.user = None;
+        }
         let user = login.user.as_ref().and_then(|user| app.user(&user.sub));
-        (login, user)
+        Ok((login, user))
     }
 
-    /// Whether it is still to be kept.
-    pub(crate) const fn is_new(&self) -> bool {
-        self.is_new
+    /// The code that fills in the form.
+    pub(crate) fn typed(&self) -> &str {
+        match self.session {
+            Some(_) => "",
+            None => &self.user_code,
+        }
+    }
+
+    /// Remembers a code that was not entered yet.
+    pub(crate) fn remember(&mut self, user_code: &str) {
+        if user_code.len() <= MAX_USER_CODE_ENTRY {
+            self.keep(user_code, None);
+        }
+    }
+
+    /// Remembers the code that was entered, for the user to compare.
+    pub(crate) fn entered(&mut self, user_code: &str, session: &SessionKey) {
+        self.keep(user_code, Some(*session));
+    }
+
+    /// Lets the user enter the same code again.
+    pub(crate) fn enter_again(&mut self) {
+        self.keep(&self.user_code.clone(), None);
+    }
+
+    /// Forgets the code.
+    pub(crate) fn forget(&mut self) {
+        self.keep("", None);
+    }
+
+    fn keep(&mut self, user_code: &str, session: Option<SessionKey>) {
+        if self.user_code != user_code || self.session != session {
+            user_code.clone_into(&mut self.user_code);
+            self.session = session;
+            self.is_new = true;
+        }
+    }
+
+    /// The code of a session, if it was entered in this browser last.
+    pub(crate) fn code_of(&self, session: &SessionKey) -> Option<&str> {
+        (self.session.as_ref() == Some(session)).then_some(&self.user_code)
     }
 
     /// What forms of this login's pages say.
@@ -99,8 +157,24 @@ impl Login {
         self.user.as_ref().map(|user| user.at)
     }
 
-    /// Into the cookie.
-    pub(crate) fn keep(&self, app: &App) -> PrivateCookieJar {
+    /// Ends it: on this server and the others, wherever the cookie may be.
+    pub(crate) async fn sign_out(&mut self, app: &App) -> Result<(), Unavailable> {
+        if let Some(user) = &self.user {
+            app.store.sign_out(&user.id, app.end_of(user)).await?;
+        }
+        *self = Self::anonymous();
+        Ok(())
+    }
+
+    /// The response, with the cookie if the browser does not have it like this yet.
+    pub(crate) fn kept_with(&self, response: Response, app: &App) -> Response {
+        if self.is_new {
+            return (self.cookie(app), response).into_response();
+        }
+        response
+    }
+
+    fn cookie(&self, app: &App) -> PrivateCookieJar {
         let value = serde_json::to_string(self).unwrap_or_default();
         let mut cookie = Cookie::new(app.cookie_name(), value);
         cookie.set_path("/");
@@ -114,6 +188,13 @@ impl Login {
 impl App {
     pub(crate) fn is_https(&self) -> bool {
         self.issuer.starts_with("https://")
+    }
+
+    /// When a sign-in lapses.
+    fn end_of(&self, user: &SignedIn) -> OffsetDateTime {
+        let at = OffsetDateTime::from_unix_timestamp(user.at);
+        let at = at.unwrap_or(OffsetDateTime::UNIX_EPOCH);
+        at.saturating_add(time::Duration::seconds(self.session_lifetime))
     }
 
     fn jar(&self, headers: &HeaderMap) -> PrivateCookieJar {

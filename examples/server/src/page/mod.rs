@@ -1,39 +1,49 @@
 //! The verification page: sign-in, code entry, review, and the decision (RFC 8628, section 3.3).
 //!
 //! Rules:
-//! 1. A GET shows, a POST does. A code in a link only fills in the form: codes are looked up on a POST of somebody signed in.
+//! 1. A GET shows, a POST does. A code in a link only fills in the form, and only where the policy gives such links out. Codes are
+//!    looked up on a POST of somebody signed in.
 //! 2. A POST counts only with the token of the form's own page, from that page.
 //! 3. A wrong, expired or used code is one sentence. The claimant of a request is told what became of it.
-//! 4. It works without a script, and nothing on it may run one.
+//! 4. What was done leads on to a GET: "back" and a reload send no form again.
+//! 5. It works without a script, and nothing on it may run one.
 
+mod consent;
 mod guard;
 mod login;
+pub(crate) mod logins;
+mod posted;
 mod refusal;
+pub(crate) mod request;
 mod sign_in;
 mod view;
 
 use std::sync::Arc;
 
-use axum::extract::rejection::{FormRejection, QueryRejection};
-use axum::extract::{Form, Query, State};
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Form, FromRequest as _, Query, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse as _, Redirect, Response};
-use device_flow::code::MAX_USER_CODE_ENTRY;
 use device_flow::digest::SessionKey;
 use device_flow::server::{PageError, Session, Unavailable};
 use serde::Deserialize;
 use time::OffsetDateTime;
+use tokio::time::timeout;
 
 pub(crate) use guard::guard;
 pub(crate) use sign_in::SignInLimits;
 
 use crate::config::User;
-use crate::host::Approved;
 use crate::metrics::Endpoint;
 use crate::source::Source;
 use crate::{App, now};
+use consent::Ticked;
 use login::Login;
-use view::{Enter, Frame, Outcome, Page, Problem, SignIn};
+use posted::{Posted, Step};
+use view::{Enter, Frame, Page, Problem, SignIn};
+
+/// What came of a form: a name for the metrics, and the response.
+type Answered = (&'static str, Response);
 
 /// What stands in the link of a device.
 #[derive(Default, Deserialize)]
@@ -42,192 +52,195 @@ pub(crate) struct Link {
     user_code: String,
 }
 
-/// What a form of the page sends.
-#[derive(Deserialize)]
-pub(crate) struct Posted {
-    csrf: String,
-    #[serde(flatten)]
-    step: Step,
-}
-
-/// What somebody wants to do.
-#[derive(Deserialize)]
-#[serde(tag = "step", rename_all = "snake_case")]
-enum Step {
-    SignIn {
-        email: String,
-        password: String,
-        #[serde(default)]
-        user_code: String,
-    },
-    Enter {
-        user_code: String,
-    },
-    Approve {
-        session: SessionKey,
-        #[serde(default)]
-        user_code: String,
-    },
-    Deny {
-        session: SessionKey,
-        #[serde(default)]
-        user_code: String,
-    },
-    SignOut {
-        session: Option<SessionKey>,
-    },
-}
-
 /// `GET /device`
 pub(crate) async fn show(
     State(app): State<Arc<App>>,
     headers: HeaderMap,
     link: Result<Query<Link>, QueryRejection>,
 ) -> Response {
-    let mut user_code = link.map(|Query(link)| link.user_code).unwrap_or_default();
-    if user_code.len() > MAX_USER_CODE_ENTRY {
-        user_code.clear();
+    let Ok((mut login, user)) = Login::read(&headers, &app, now()).await else {
+        return Page::Problem(Problem::busy()).send(StatusCode::SERVICE_UNAVAILABLE);
+    };
+    if app.server.policy().has_verification_uri_complete()
+        && let Ok(Query(Link { user_code })) = link
+        && !user_code.is_empty()
+    {
+        login.remember(&user_code);
     }
-    let (login, user) = Login::read(&headers, &app, now());
     let frame = Frame::new(&login, user);
     let page = match user {
-        Some(_) => Page::Enter(Enter::new(frame, user_code)),
-        None => Page::SignIn(SignIn::new(frame, user_code)),
+        Some(_) => Page::Enter(Enter::new(frame, login.typed().to_owned())),
+        None => Page::SignIn(SignIn::new(frame)),
     };
     let response = page.send(StatusCode::OK);
-    if login.is_new() {
-        return (login.keep(&app), response).into_response();
-    }
-    response
+    login.kept_with(response, &app)
 }
 
 /// `POST /device`
 pub(crate) async fn submit(
     State(app): State<Arc<App>>,
     source: Source,
-    headers: HeaderMap,
-    form: Result<Form<Posted>, FormRejection>,
+    request: Request,
 ) -> Response {
+    let headers = request.headers().clone();
+    let form = timeout(app.request_timeout, Form::from_request(request, &app)).await;
     let now = now();
-    let (login, user) = Login::read(&headers, &app, now);
-    let frame = Frame::new(&login, user);
-    let (cause, response) = match form {
-        Err(rejection) => {
-            let page = Page::Problem(Problem::form(frame));
-            ("form", page.send(rejection.status()))
+    let (login, (cause, response)) = match Login::read(&headers, &app, now).await {
+        Err(Unavailable) => (None, busy()),
+        Ok((mut login, user)) => {
+            let frame = Frame::new(&login, user);
+            let answered = match form {
+                Err(_) => {
+                    let page = Page::Problem(Problem::slow(frame));
+                    ("form_too_slow", page.send(StatusCode::REQUEST_TIMEOUT))
+                }
+                Ok(Err(rejection)) => {
+                    let page = Page::Problem(Problem::form(frame));
+                    ("form", page.send(rejection.status()))
+                }
+                Ok(Ok(Form::<Posted>(posted)))
+                    if !guard::is_own(&headers) || !login.vouches_for(&posted.csrf) =>
+                {
+                    let page = Page::Problem(Problem::forged(frame));
+                    ("forged", page.send(StatusCode::FORBIDDEN))
+                }
+                Ok(Ok(Form(posted))) => app.act(posted.step, &mut login, user, source, now).await,
+            };
+            (Some(login), answered)
         }
-        Ok(Form(posted)) if !guard::is_own(&headers) || !login.vouches_for(&posted.csrf) => {
-            let page = Page::Problem(Problem::forged(frame));
-            ("forged", page.send(StatusCode::FORBIDDEN))
-        }
-        Ok(Form(posted)) => match (posted.step, user) {
-            (
-                Step::SignIn {
-                    email,
-                    password,
-                    user_code,
-                },
-                _,
-            ) => match app.sign_in(&email, password, source, now).await {
-                Ok(user) => {
-                    let jar = Login::of(user, now).keep(&app);
-                    let response = (jar, Redirect::to(&link_to(&user_code))).into_response();
-                    ("signed_in", response)
-                }
-                Err(refused) => refused.page(frame, email, user_code),
-            },
-            (Step::SignOut { session }, user) => {
-                if let (Some(session), Some(user)) = (session, user) {
-                    // If that fails, the session stays claimed, and expires.
-                    let release = app.server.release(&session, &user.subject, now);
-                    let _ = release.run(&*app).await;
-                }
-                let jar = Login::anonymous().keep(&app);
-                (
-                    "signed_out",
-                    (jar, Redirect::to(&link_to(""))).into_response(),
-                )
-            }
-            // The sign-in has lapsed meanwhile.
-            (
-                Step::Enter { user_code }
-                | Step::Approve { user_code, .. }
-                | Step::Deny { user_code, .. },
-                None,
-            ) => {
-                let page = Page::SignIn(SignIn::again(frame, user_code));
-                ("signed_in_no_more", page.send(StatusCode::FORBIDDEN))
-            }
-            (Step::Enter { user_code }, Some(user)) => {
-                // Guesses are counted by user alone: many people may come from one address.
-                let enter = app.server.enter(&user_code, &user.subject, "", now);
-                match enter.run(&*app).await {
-                    Ok(review) => {
-                        let page = view::review(frame, &review, &app, source);
-                        ("entered", page.send(StatusCode::OK))
-                    }
-                    Err(error) => refusal::of_entry(frame, user_code, error),
-                }
-            }
-            (Step::Approve { session, .. }, Some(user)) => {
-                let approved = app.approve(&session, user, &login, now).await;
-                let page = ("approved", Outcome::approved(frame));
-                app.decided(frame, &session, page, approved).await
-            }
-            (Step::Deny { session, .. }, Some(user)) => {
-                let deny = app.server.deny(&session, &user.subject, now);
-                let page = ("denied", Outcome::denied(frame));
-                app.decided(frame, &session, page, deny.run(&*app).await)
-                    .await
-            }
-        },
     };
     app.metrics.count(Endpoint::Page, cause);
     let status = response.status().as_u16();
     tracing::info!(endpoint = "page", cause, status, %source, "answered");
-    response
+    match login {
+        Some(login) => login.kept_with(response, &app),
+        None => response,
+    }
+}
+
+fn busy() -> Answered {
+    let page = Page::Problem(Problem::busy());
+    ("busy", page.send(StatusCode::SERVICE_UNAVAILABLE))
 }
 
 impl App {
+    async fn act(
+        &self,
+        step: Step,
+        login: &mut Login,
+        user: Option<&User>,
+        source: Source,
+        now: OffsetDateTime,
+    ) -> Answered {
+        match (step, user) {
+            (Step::SignIn { email, password }, _) => {
+                match self.sign_in(&email, password, source, now).await {
+                    Ok(user) => {
+                        *login = login.of(user, now);
+                        ("signed_in", Redirect::to("/device").into_response())
+                    }
+                    Err(refused) => refused.page(Frame::new(login, user), email),
+                }
+            }
+            (Step::SignOut { session }, user) => {
+                if let (Some(session), Some(user)) = (session, user) {
+                    // If that fails, the session stays claimed, and expires.
+                    let release = self.server.release(&session, &user.subject, now);
+                    let _ = release.run(self).await;
+                }
+                match login.sign_out(self).await {
+                    Ok(()) => ("signed_out", Redirect::to("/device").into_response()),
+                    Err(Unavailable) => busy(),
+                }
+            }
+            // The sign-in has lapsed meanwhile.
+            (step, None) => {
+                match step {
+                    Step::Enter { user_code } => login.remember(&user_code),
+                    Step::Approve { .. } | Step::Deny { .. } => login.enter_again(),
+                    Step::End { .. } | Step::SignIn { .. } | Step::SignOut { .. } => {}
+                }
+                let page = Page::SignIn(SignIn::again(Frame::new(login, None)));
+                ("signed_in_no_more", page.send(StatusCode::FORBIDDEN))
+            }
+            (Step::Enter { user_code }, Some(user)) => {
+                // Guesses are counted by user alone: many people may come from one address.
+                let enter = self.server.enter(&user_code, &user.subject, "", now);
+                match enter.run(self).await {
+                    Ok(review) => {
+                        let session = review.session_key();
+                        login.entered(&review.user_code().display().to_string(), session);
+                        ("entered", request::redirect_to(session))
+                    }
+                    Err(error) => {
+                        refusal::of_entry(Frame::new(login, Some(user)), user_code, error)
+                    }
+                }
+            }
+            (Step::Approve { session, ticked }, Some(user)) => {
+                let approved = self.approve(&session, &ticked, user, login, now).await;
+                if let Err(PageError::Scope) = approved {
+                    let problem = Some("Leave something ticked, or choose Deny.");
+                    let page = self.request(&session, login, user, source, now, problem);
+                    return ("nothing_ticked", page.await);
+                }
+                self.decided(login, user, &session, "approved", approved)
+                    .await
+            }
+            (Step::End { session }, Some(user)) => self.end(&session, user, now).await,
+            (Step::Deny { session }, Some(user)) => {
+                let deny = self.server.deny(&session, &user.subject, now);
+                let denied = deny.run(self).await;
+                self.decided(login, user, &session, "denied", denied).await
+            }
+        }
+    }
+
     async fn approve(
         &self,
         session: &SessionKey,
+        ticked: &Ticked,
         user: &User,
         login: &Login,
         now: OffsetDateTime,
     ) -> Result<Session, PageError> {
         let auth_time = login.signed_in_at().ok_or(PageError::Unavailable)?;
-        let consent = Approved { auth_time }.consent();
+        let consent = self.consent(session, ticked, auth_time).await;
         let consent = consent.map_err(|Unavailable| PageError::Unavailable)?;
         let approve = self.server.approve(session, &user.subject, &consent, now);
         approve.run(self).await
     }
 
-    /// The page of a decision that was taken, or why it was not.
+    /// Leads to what came of a decision, or says why none was taken.
     async fn decided(
         &self,
-        frame: Frame<'_>,
+        login: &mut Login,
+        user: &User,
         session: &SessionKey,
-        (cause, page): (&'static str, Outcome<'_>),
+        cause: &'static str,
         decided: Result<Session, PageError>,
-    ) -> (&'static str, Response) {
+    ) -> Answered {
         match decided {
-            Ok(_) => (cause, Page::Outcome(page).send(StatusCode::OK)),
-            Err(error) => self.undecided(frame, session, error).await,
+            Ok(_) => {
+                login.forget();
+                (cause, request::redirect_to(session))
+            }
+            Err(error) => {
+                self.undecided(Frame::new(login, Some(user)), session, error)
+                    .await
+            }
         }
     }
 }
 
-/// The page with a code filled in.
-fn link_to(user_code: &str) -> String {
-    // What else somebody typed does not survive the way; it was no part of a code.
-    let is_kept = |character: &char| character.is_ascii_alphanumeric() || *character == '-';
-    let kept = user_code.chars().filter(is_kept).take(MAX_USER_CODE_ENTRY);
-    let kept = kept.collect::<String>();
-    if kept.is_empty() {
-        return "/device".to_owned();
-    }
-    format!("/device?user_code={kept}")
+/// What people are shown whom an application sent here to sign in.
+pub(crate) fn devices_alone() -> Response {
+    Page::Problem(Problem::devices_alone()).send(StatusCode::BAD_REQUEST)
+}
+
+/// Every path that is none of this server's.
+pub(crate) async fn unknown() -> Response {
+    Page::Problem(Problem::unknown()).send(StatusCode::NOT_FOUND)
 }
 
 /// `GET /device/style.css`

@@ -6,19 +6,15 @@
 )]
 
 use axum::http::StatusCode;
-use axum::response::Response;
 use device_flow::digest::SessionKey;
 use device_flow::server::{PageError, Store as _};
 
+use super::Answered;
 use super::view::{Enter, Frame, Outcome, Page, later};
 use crate::App;
 
 /// The form for a code again: one sentence for every code that does not lead on.
-pub(crate) fn of_entry(
-    frame: Frame<'_>,
-    user_code: String,
-    error: PageError,
-) -> (&'static str, Response) {
+pub(crate) fn of_entry(frame: Frame<'_>, user_code: String, error: PageError) -> Answered {
     let form = Enter::new(frame, user_code);
     let page = |problem: &str| Page::Enter(form.refused(problem.to_owned()));
     let response = match error {
@@ -52,7 +48,7 @@ impl App {
         frame: Frame<'_>,
         session: &SessionKey,
         error: PageError,
-    ) -> (&'static str, Response) {
+    ) -> Answered {
         let (status, outcome) = match error {
             // The session may have been purged long ago, or there never was one, which is nobody's business.
             PageError::Expired => (StatusCode::GONE, Outcome::expired(frame)),
@@ -72,7 +68,7 @@ impl App {
     }
 }
 
-const fn name(error: PageError) -> &'static str {
+pub(crate) const fn name(error: PageError) -> &'static str {
     match error {
         PageError::RateLimited(_) => "guess_quota_spent",
         PageError::MalformedCode => "code_malformed",
@@ -85,6 +81,7 @@ const fn name(error: PageError) -> &'static str {
         PageError::NotYours => "decision_not_yours",
         PageError::Expired => "decision_expired",
         PageError::Decided => "decision_stands",
+        PageError::Undecided => "decision_missing",
         _ => "busy",
     }
 }

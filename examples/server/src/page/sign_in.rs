@@ -6,11 +6,11 @@
 //! 2. An unknown account, a locked one and a wrong password are one sentence, at one cost.
 
 use axum::http::StatusCode;
-use axum::response::Response;
 use device_flow::digest::QuotaKey;
 use device_flow::server::{RateLimit, RateLimited, Store as _, Unavailable};
 use time::OffsetDateTime;
 
+use super::Answered;
 use super::view::{Frame, Page, SignIn, later};
 use crate::App;
 use crate::config::{ConfigError, Quotas, User};
@@ -98,13 +98,8 @@ impl App {
 
 impl Refused {
     /// The form again, with the reason; and the reason's name.
-    pub(crate) fn page(
-        self,
-        frame: Frame<'_>,
-        email: String,
-        user_code: String,
-    ) -> (&'static str, Response) {
-        let form = SignIn::new(frame, user_code);
+    pub(crate) fn page(self, frame: Frame<'_>, email: String) -> Answered {
+        let form = SignIn::new(frame);
         let page = |problem: String| Page::SignIn(form.refused(email, problem));
         match self {
             Self::Wrong => {

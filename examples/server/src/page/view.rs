@@ -1,12 +1,12 @@
 //! What people see. The templates escape everything: what a peer or a device sent is text here, never markup.
 
-use std::time::Duration;
-
 use askama::Template;
 use axum::http::{StatusCode, header};
 use axum::response::{Html, IntoResponse as _, Response};
-use device_flow::server::{RateLimited, Review, Status};
+use device_flow::server::{Client, RateLimited, Session, Status};
+use time::{Duration, OffsetDateTime};
 
+use super::consent::BOX;
 use super::login::Login;
 use crate::config::User;
 use crate::source::Source;
@@ -22,6 +22,12 @@ pub(crate) struct Frame<'a> {
 }
 
 impl<'a> Frame<'a> {
+    /// Around a page for whoever it may be.
+    const NOBODY: Self = Self {
+        csrf: "",
+        email: None,
+    };
+
     pub(crate) fn new(login: &'a Login, user: Option<&'a User>) -> Self {
         Self {
             csrf: login.csrf(),
@@ -36,6 +42,7 @@ pub(crate) enum Page<'a> {
     Enter(Enter<'a>),
     Review(Box<ReviewPage<'a>>),
     Outcome(Outcome<'a>),
+    Logins(Logins<'a>),
     Problem(Problem<'a>),
 }
 
@@ -55,6 +62,7 @@ impl Page<'_> {
             Self::Enter(page) => page.render(),
             Self::Review(page) => page.render(),
             Self::Outcome(page) => page.render(),
+            Self::Logins(page) => page.render(),
             Self::Problem(page) => page.render(),
         };
         let mut response = match html {
@@ -76,26 +84,23 @@ impl Page<'_> {
 #[template(path = "sign_in.html")]
 pub(crate) struct SignIn<'a> {
     frame: Frame<'a>,
-    /// Carried along.
-    user_code: String,
     email: String,
     problem: Option<String>,
 }
 
 impl<'a> SignIn<'a> {
-    pub(crate) fn new(frame: Frame<'a>, user_code: String) -> Self {
+    pub(crate) fn new(frame: Frame<'a>) -> Self {
         Self {
             frame,
-            user_code,
             email: String::new(),
             problem: None,
         }
     }
 
     /// For somebody whose sign-in has lapsed.
-    pub(crate) fn again(frame: Frame<'a>, user_code: String) -> Self {
+    pub(crate) fn again(frame: Frame<'a>) -> Self {
         let problem = "You were signed out after a while. Sign in again.";
-        Self::new(frame, user_code).refused(String::new(), problem.to_owned())
+        Self::new(frame).refused(String::new(), problem.to_owned())
     }
 
     pub(crate) fn refused(self, email: String, problem: String) -> Self {
@@ -143,43 +148,62 @@ pub(crate) struct ReviewPage<'a> {
     age: String,
     left: String,
     origin: String,
-    /// Whether the request came from where the user is.
-    is_near: bool,
+    /// Whether the request came from elsewhere than where the user is.
+    is_elsewhere: bool,
     scopes: Vec<Asked>,
+    problem: Option<&'static str>,
 }
 
 /// A scope token that is asked for.
 struct Asked {
+    /// Of its box.
+    name: String,
+    /// Whether it cannot be unticked.
+    is_required: bool,
     /// What it means; where nobody said, the token.
     text: String,
     /// Whether it is the token.
     is_token: bool,
 }
 
-/// What the user decides on.
-pub(crate) fn review<'a>(frame: Frame<'a>, review: &Review, app: &App, source: Source) -> Page<'a> {
-    let client = review.client_name().unwrap_or(review.client_id());
-    let origin = review.source();
-    Page::Review(Box::new(ReviewPage {
-        frame,
-        session: review.session_key().to_string(),
-        code: review.user_code().display().to_string(),
-        client: client.to_owned(),
-        is_public: review.is_public_client(),
-        age: ago(review.age()),
-        left: spoken(review.time_left()),
-        origin: origin.unwrap_or("an unknown address").to_owned(),
-        is_near: origin == Some(source.to_string().as_str()),
-        scopes: review
-            .scope()
-            .tokens()
-            .map(|token| app.asked(token))
-            .collect(),
-    }))
+impl<'a> ReviewPage<'a> {
+    /// What the user decides on.
+    pub(crate) fn new(
+        frame: Frame<'a>,
+        session: &Session,
+        client: &Client,
+        code: &str,
+        app: &App,
+        source: Source,
+        now: OffsetDateTime,
+    ) -> Self {
+        let origin = session.source();
+        let scopes = session.scope().tokens();
+        Self {
+            frame,
+            session: session.key().to_string(),
+            code: code.to_owned(),
+            client: client.name().unwrap_or(client.id()).to_owned(),
+            is_public: client.is_public(),
+            age: ago(now - session.issued_at()),
+            left: spoken(session.expires_at() - now),
+            origin: origin.unwrap_or("an unknown address").to_owned(),
+            is_elsewhere: origin.is_some_and(|origin| source.is_far_from(origin)),
+            scopes: scopes
+                .map(|token| app.asked(session.client_id(), token))
+                .collect(),
+            problem: None,
+        }
+    }
+
+    /// The same, after an answer that could not be taken.
+    pub(crate) fn refused(self, problem: Option<&'static str>) -> Self {
+        Self { problem, ..self }
+    }
 }
 
 impl App {
-    fn asked(&self, token: &str) -> Asked {
+    fn asked(&self, client_id: &str, token: &str) -> Asked {
         let meaning = match token {
             "openid" => Some("Know who you are"),
             "profile" => Some("Read your name"),
@@ -188,6 +212,8 @@ impl App {
             _ => self.scopes.get(token).map(String::as_str),
         };
         Asked {
+            name: format!("{BOX}{token}"),
+            is_required: self.is_required(client_id, token),
             text: meaning.unwrap_or(token).to_owned(),
             is_token: meaning.is_none(),
         }
@@ -278,43 +304,133 @@ impl<'a> Outcome<'a> {
     }
 }
 
-/// A form that was not taken.
+/// The devices that are signed in.
+#[derive(Template)]
+#[template(path = "logins.html")]
+pub(crate) struct Logins<'a> {
+    frame: Frame<'a>,
+    devices: Vec<Device>,
+    /// The client whose login was ended just now.
+    ended: Option<String>,
+    /// How long what it has is still good.
+    lifetime: String,
+}
+
+impl<'a> Logins<'a> {
+    pub(crate) fn new(
+        frame: Frame<'a>,
+        devices: Vec<Device>,
+        ended: Option<String>,
+        lifetime: std::time::Duration,
+    ) -> Self {
+        let lifetime = spoken(Duration::try_from(lifetime).unwrap_or(Duration::MAX));
+        Self {
+            frame,
+            devices,
+            ended,
+            lifetime,
+        }
+    }
+}
+
+/// A device that is signed in.
+pub(crate) struct Device {
+    session: String,
+    client: String,
+    since: String,
+    origin: String,
+    refreshed: String,
+    /// Whether it was allowed and has not come for its tokens.
+    is_waiting: bool,
+}
+
+impl Device {
+    pub(crate) fn new(session: &Session, client: String, now: OffsetDateTime) -> Self {
+        let origin = session.source().unwrap_or("an unknown address");
+        let redeemed = session.redeemed_at();
+        // The first token is no refresh.
+        let refreshed = session.refreshed_at().filter(|at| Some(*at) != redeemed);
+        Self {
+            session: session.key().to_string(),
+            client,
+            since: ago(now - redeemed.unwrap_or(session.issued_at())),
+            origin: origin.to_owned(),
+            refreshed: refreshed.map_or("Not yet".to_owned(), |at| ago(now - at)),
+            is_waiting: redeemed.is_none(),
+        }
+    }
+}
+
+/// What could not be done, or shown.
 #[derive(Template)]
 #[template(path = "problem.html")]
 pub(crate) struct Problem<'a> {
     frame: Frame<'a>,
+    title: &'static str,
     text: &'static str,
 }
 
 impl<'a> Problem<'a> {
     pub(crate) fn form(frame: Frame<'a>) -> Self {
-        let text = "The form could not be read. Nothing was changed.";
-        Self { frame, text }
+        Self::new(frame, "The form could not be read. Nothing was changed.")
+    }
+
+    pub(crate) fn slow(frame: Frame<'a>) -> Self {
+        let text = "The form did not arrive in time. Nothing was changed.";
+        Self::new(frame, text)
     }
 
     pub(crate) fn forged(frame: Frame<'a>) -> Self {
         let text = "The form was too old or did not come from this page, or your browser keeps no cookies. Nothing was \
             changed.";
-        Self { frame, text }
+        Self::new(frame, text)
+    }
+
+    pub(crate) fn busy() -> Self {
+        let text = "The server is busy, and nothing was changed. Try again in a moment.";
+        Self::new(Frame::NOBODY, text)
+    }
+
+    pub(crate) fn devices_alone() -> Self {
+        let text = "Applications cannot send you here to sign in (unsupported_response_type). If a device shows you a code, go on \
+            below.";
+        Self {
+            title: "This server signs devices in",
+            ..Self::new(Frame::NOBODY, text)
+        }
+    }
+
+    pub(crate) fn unknown() -> Self {
+        Self {
+            title: "No such page",
+            ..Self::new(Frame::NOBODY, "The address is wrong, or the page is gone.")
+        }
+    }
+
+    const fn new(frame: Frame<'a>, text: &'static str) -> Self {
+        let title = "That did not work";
+        Self { frame, title, text }
     }
 }
 
 /// A time until then, as people say it.
 pub(crate) fn later(limited: RateLimited) -> String {
-    spoken(Duration::from_secs(limited.seconds().into()))
+    spoken(Duration::seconds(limited.seconds().into()))
 }
 
 fn ago(time: Duration) -> String {
-    if time < Duration::from_secs(5) {
+    if time < Duration::seconds(5) {
         return "Just now".to_owned();
     }
     format!("{} ago", spoken(time))
 }
 
 fn spoken(time: Duration) -> String {
-    let (number, unit) = match time.as_secs() {
+    let (number, unit) = match time.whole_seconds().max(0) {
         seconds @ 0..=90 => (seconds, "second"),
-        seconds => (seconds.saturating_add(30) / 60, "minute"),
+        seconds @ 91..=5400 => (seconds.saturating_add(30) / 60, "minute"),
+        seconds @ 5401..=129_600 => (seconds.saturating_add(1800) / 3600, "hour"),
+        seconds => (seconds.saturating_add(43_200) / 86_400, "day"),
     };
     let s = if number == 1 { "" } else { "s" };
     format!("{number} {unit}{s}")

@@ -12,7 +12,8 @@ use std::time::Duration;
 
 use device_flow::digest::{SessionKey, UserKey};
 use device_flow::server::{
-    self, Change, Inserted, Pace, RateLimited, RateState, Session, Stored, Take, Unavailable, Write,
+    self, Change, Inserted, Pace, RateLimited, RateState, Session, Status, Stored, Subject, Take,
+    Unavailable, Write,
 };
 use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
 use sqlx::{Postgres, SqlSafeStr as _, Sqlite};
@@ -113,6 +114,46 @@ impl Store {
     /// [`StoreError`]; do not use the candidate then.
     pub async fn secret(&self, name: &str, candidate: &[u8]) -> Result<Vec<u8>, StoreError> {
         ask!(self, store => store.secret(name, candidate))
+    }
+
+    /// The secret of this name, if it was made before.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`].
+    pub async fn find_secret(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        ask!(self, store => store.find_secret(name))
+    }
+
+    /// The logins of a user that were approved and have not ended, a hundred at most.
+    ///
+    /// # Errors
+    ///
+    /// [`Unavailable`].
+    pub async fn logins(
+        &self,
+        subject: &Subject,
+        now: OffsetDateTime,
+    ) -> Result<Vec<Session>, Unavailable> {
+        logged(ask!(self, store => store.logins(subject, now)))
+    }
+
+    /// Notes that a sign-in to the page has ended before its time, until which that is kept.
+    ///
+    /// # Errors
+    ///
+    /// [`Unavailable`]; the sign-in may then still be good.
+    pub async fn sign_out(&self, id: &str, until: OffsetDateTime) -> Result<(), Unavailable> {
+        logged(ask!(self, store => store.sign_out(id, until)))
+    }
+
+    /// Whether a sign-in to the page has ended before its time.
+    ///
+    /// # Errors
+    ///
+    /// [`Unavailable`]; take nobody for signed in then.
+    pub async fn is_signed_out(&self, id: &str) -> Result<bool, Unavailable> {
+        logged(ask!(self, store => store.is_signed_out(id)))
     }
 
     /// Whether the store answers.
@@ -248,6 +289,17 @@ pub enum StoreError {
     /// Redis failed, or the connection to it.
     #[error("redis failed")]
     Redis(#[from] ::redis::RedisError),
+}
+
+/// How many logins of a user are listed.
+const MOST_LOGINS: usize = 100;
+
+/// The user in whose list of logins a session is.
+fn listed_of(session: &Session) -> Option<&Subject> {
+    match session.status() {
+        Status::Approved | Status::Active => session.claimant(),
+        Status::Pending | Status::Claimed | Status::Denied | Status::Ended => None,
+    }
 }
 
 /// What a store that keeps texts has of a session. A pace that cannot be read is as good as lost.

@@ -31,6 +31,8 @@ const DIALECT: Dialect = Dialect {
     ),
     purge_quotas: "DELETE FROM quotas WHERE key IN
         (SELECT key FROM quotas WHERE value <= $1 LIMIT 500 FOR UPDATE SKIP LOCKED)",
+    purge_sign_outs: "DELETE FROM sign_outs WHERE id IN
+        (SELECT id FROM sign_outs WHERE until <= $1 LIMIT 500 FOR UPDATE SKIP LOCKED)",
 };
 
 /// Only where the session is, so that no pace outlives its session for good.
@@ -98,6 +100,7 @@ async fn migrate(options: &PgConnectOptions) -> Result<(), OpenError> {
     let migrator = migrations(&[
         include_str!("migrations/1_postgres.sql"),
         include_str!("migrations/2_postgres.sql"),
+        include_str!("migrations/3_postgres.sql"),
     ]);
     migrator.run(&mut connection).await?;
     connection.close().await?;

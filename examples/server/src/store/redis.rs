@@ -14,17 +14,21 @@ use std::time::{Duration, Instant};
 
 use device_flow::digest::{SessionKey, UserKey};
 use device_flow::server::{
-    Change, Inserted, Pace, RateLimited, RateState, Session, Stored, Take, Write,
+    Change, Inserted, Pace, RateLimited, RateState, Session, Stored, Subject, Take, Write,
 };
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
-use redis::{AsyncCommands as _, Client, ExistenceCheck, RedisError, Script, SetOptions};
+use redis::{
+    AsyncCommands as _, Client, ExistenceCheck, RedisError, Script, SetExpiry, SetOptions,
+};
 use time::OffsetDateTime;
 use tokio::time::timeout;
 use tracing::warn;
 
 use super::pace::lock;
 use super::stall::{BrokenOff, IDLE, TRIAL};
-use super::{OpenError, PATIENCE, Purged, StoreError, millis, quota_kept, stored};
+use super::{
+    MOST_LOGINS, OpenError, PATIENCE, Purged, StoreError, listed_of, millis, quota_kept, stored,
+};
 
 pub(super) struct Redis {
     client: Client,
@@ -77,7 +81,8 @@ static INSERT: LazyLock<Script> = LazyLock::new(|| {
     )
 });
 
-/// KEYS: session. ARGV: expected version, version, body, purge time, whether the user code still finds the session.
+/// KEYS: session; the logins of its user, where there is one. ARGV: expected version, version, body, purge time, whether the user
+/// code still finds the session, its key, whether it is one of the logins. The set of these is kept until the last is purged.
 static CHANGE: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         "
@@ -90,6 +95,15 @@ static CHANGE: LazyLock<Script> = LazyLock::new(|| {
         elseif user then
             redis.call('DEL', user)
             redis.call('HDEL', KEYS[1], 'user')
+        end
+        if KEYS[2] and ARGV[7] == '1' then
+            redis.call('ZADD', KEYS[2], ARGV[4], ARGV[6])
+        elseif KEYS[2] then
+            redis.call('ZREM', KEYS[2], ARGV[6])
+        end
+        local last = KEYS[2] and redis.call('ZRANGE', KEYS[2], -1, -1, 'WITHSCORES')[2]
+        if last then
+            redis.call('PEXPIREAT', KEYS[2], string.format('%.0f', last))
         end
         return 1",
     )
@@ -226,18 +240,42 @@ impl Redis {
     pub(super) async fn change(&self, change: Change<'_>) -> Result<Write, StoreError> {
         let next = change.session();
         let mut script = CHANGE.key(name("session", change.key()));
+        if let Some(subject) = next.claimant() {
+            script.key(name("logins", subject.as_str()));
+        }
         script
             .arg(change.expected_version())
             .arg(next.version())
             .arg(serde_json::to_string(next)?)
             .arg(millis(next.purge_at()))
-            .arg(u8::from(next.user_key().is_some()));
+            .arg(u8::from(next.user_key().is_some()))
+            .arg(next.key().to_string())
+            .arg(u8::from(listed_of(next).is_some()));
         Ok(
             match script.invoke_async(&mut self.connection().await).await? {
                 0 => Write::Conflict,
                 _ => Write::Committed,
             },
         )
+    }
+
+    pub(super) async fn logins(
+        &self,
+        subject: &Subject,
+        now: OffsetDateTime,
+    ) -> Result<Vec<Session>, StoreError> {
+        let mut connection = self.connection().await;
+        let logins = name("logins", subject.as_str());
+        // The scores are the purge times.
+        let (after, most) = (format!("({}", millis(now)), MOST_LOGINS.try_into());
+        let keys = connection.zrevrangebyscore_limit(logins, "+inf", after, 0, most.unwrap_or(1));
+        let keys: Vec<String> = keys.await?;
+        let mut sessions = Vec::new();
+        for key in keys {
+            let stored = self.stored(name("session", key)).await?;
+            sessions.extend(stored.map(|stored| stored.session));
+        }
+        Ok(sessions)
     }
 
     pub(super) async fn save_pace(&self, key: &SessionKey, pace: Pace) -> Result<(), StoreError> {
@@ -287,10 +325,27 @@ impl Redis {
         candidate: &[u8],
     ) -> Result<Vec<u8>, StoreError> {
         let first = SetOptions::default().conditional_set(ExistenceCheck::NX);
-        let name = format!("device-flow:secret:{secret}");
+        let name = name_of_secret(secret);
         let mut connection = self.connection().await;
         let _: Option<String> = connection.set_options(&name, candidate, first).await?;
         Ok(connection.get(&name).await?)
+    }
+
+    pub(super) async fn find_secret(&self, secret: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        Ok(self.connection().await.get(name_of_secret(secret)).await?)
+    }
+
+    pub(super) async fn sign_out(&self, id: &str, until: OffsetDateTime) -> Result<(), StoreError> {
+        let until = u64::try_from(millis(until)).unwrap_or_default();
+        let kept = SetOptions::default().with_expiration(SetExpiry::PXAT(until));
+        let mut connection = self.connection().await;
+        Ok(connection
+            .set_options(name("sign-out", id), "", kept)
+            .await?)
+    }
+
+    pub(super) async fn is_signed_out(&self, id: &str) -> Result<bool, StoreError> {
+        Ok(self.connection().await.exists(name("sign-out", id)).await?)
     }
 
     pub(super) async fn ping(&self) -> Result<(), StoreError> {
@@ -316,4 +371,9 @@ fn config() -> ConnectionManagerConfig {
 /// One Redis may serve others, too: the first edition of this server, whose names had no number.
 fn name(kind: &str, key: impl Display) -> String {
     format!("device-flow:2:{kind}:{key}")
+}
+
+/// The first edition kept them under the same names.
+fn name_of_secret(secret: &str) -> String {
+    format!("device-flow:secret:{secret}")
 }

@@ -6,7 +6,9 @@
 //! 3. A statement that fails is an error, and its outcome unknown: never committed.
 
 use device_flow::digest::{SessionKey, UserKey};
-use device_flow::server::{Change, Inserted, RateLimited, RateState, Session, Stored, Take, Write};
+use device_flow::server::{
+    Change, Inserted, RateLimited, RateState, Session, Stored, Subject, Take, Write,
+};
 use sqlx::postgres::PgQueryResult;
 use sqlx::sqlite::SqliteQueryResult;
 use sqlx::{
@@ -14,7 +16,7 @@ use sqlx::{
 };
 use time::OffsetDateTime;
 
-use super::{Purged, StoreError, millis, quota_kept, stored};
+use super::{MOST_LOGINS, Purged, StoreError, listed_of, millis, quota_kept, stored};
 
 /// A database with the tables of the migrations.
 #[derive(Debug)]
@@ -37,6 +39,8 @@ pub(super) struct Dialect {
     pub(super) purge_paces: Option<&'static str>,
     /// The same for quotas.
     pub(super) purge_quotas: &'static str,
+    /// The same for sign-outs.
+    pub(super) purge_sign_outs: &'static str,
 }
 
 /// How many rows a statement of the purge removes at most, so that it never holds others up for long.
@@ -47,8 +51,12 @@ const INSERT: &str = "
     ON CONFLICT DO NOTHING";
 const IS_KEY_TAKEN: &str = "SELECT 1 FROM sessions WHERE key = $1";
 const CHANGE: &str = "
-    UPDATE sessions SET version = $3, user_key = $4, purge_at = $5, body = $6
+    UPDATE sessions SET version = $3, user_key = $4, purge_at = $5, body = $6, subject = $7
     WHERE key = $1 AND version = $2";
+
+/// A session has a subject here from its approval to its end.
+const LOGINS: &str = "
+    SELECT body FROM sessions WHERE subject = $1 AND purge_at > $2 ORDER BY purge_at DESC LIMIT $3";
 
 /// The arithmetic of [`Take`]. $2 is the time now, $3 what one costs, $4 the last moment from which one may be taken. Past $5 it is
 /// of a clock that ran ahead.
@@ -65,6 +73,9 @@ const LOOK: &str = "SELECT value FROM quotas WHERE key = $1";
 const FIRST_SECRET: &str =
     "INSERT INTO secrets (name, value) VALUES ($1, $2) ON CONFLICT DO NOTHING";
 const LOAD_SECRET: &str = "SELECT value FROM secrets WHERE name = $1";
+
+const SIGN_OUT: &str = "INSERT INTO sign_outs (id, until) VALUES ($1, $2) ON CONFLICT DO NOTHING";
+const SIGNED_OUT: &str = "SELECT until FROM sign_outs WHERE id = $1";
 
 /// How many rows a statement changed, which each database tells by a type of its own.
 pub(super) trait Changed {
@@ -90,9 +101,11 @@ where
     for<'q> Vec<u8>: Encode<'q, DB> + Type<DB>,
     for<'q> Option<Vec<u8>>: Encode<'q, DB> + Type<DB>,
     for<'q> String: Encode<'q, DB> + Type<DB>,
+    for<'q> Option<String>: Encode<'q, DB> + Type<DB>,
     for<'q> i64: Encode<'q, DB> + Type<DB>,
     for<'r> (i64,): FromRow<'r, DB::Row>,
     for<'r> (Vec<u8>,): FromRow<'r, DB::Row>,
+    for<'r> (String,): FromRow<'r, DB::Row>,
     for<'r> (String, Option<String>): FromRow<'r, DB::Row>,
 {
     pub(super) async fn insert(&self, session: &Session) -> Result<Inserted, StoreError> {
@@ -140,11 +153,26 @@ where
             .bind(version(next.version()))
             .bind(user_key(next))
             .bind(millis(next.purge_at()))
-            .bind(serde_json::to_string(next)?);
+            .bind(serde_json::to_string(next)?)
+            .bind(listed_of(next).map(|subject| subject.as_str().to_owned()));
         Ok(match update.execute(&self.write).await?.rows() {
             0 => Write::Conflict,
             _ => Write::Committed,
         })
+    }
+
+    pub(super) async fn logins(
+        &self,
+        subject: &Subject,
+        now: OffsetDateTime,
+    ) -> Result<Vec<Session>, StoreError> {
+        let logins = query_as(LOGINS)
+            .bind(subject.as_str().to_owned())
+            .bind(millis(now))
+            .bind(i64::try_from(MOST_LOGINS).unwrap_or(i64::MAX));
+        let rows: Vec<(String,)> = logins.fetch_all(&self.read).await?;
+        let sessions = rows.iter().map(|(body,)| Ok(serde_json::from_str(body)?));
+        sessions.collect()
     }
 
     pub(super) async fn take(&self, take: Take) -> Result<Result<(), RateLimited>, StoreError> {
@@ -184,6 +212,22 @@ where
         Ok(load.fetch_one(&self.write).await?)
     }
 
+    pub(super) async fn find_secret(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        let load = query_scalar(LOAD_SECRET).bind(name.to_owned());
+        Ok(load.fetch_optional(&self.write).await?)
+    }
+
+    pub(super) async fn sign_out(&self, id: &str, until: OffsetDateTime) -> Result<(), StoreError> {
+        let sign_out = query(SIGN_OUT).bind(id.to_owned()).bind(millis(until));
+        sign_out.execute(&self.write).await?;
+        Ok(())
+    }
+
+    pub(super) async fn is_signed_out(&self, id: &str) -> Result<bool, StoreError> {
+        let signed_out = query(SIGNED_OUT).bind(id.to_owned());
+        Ok(signed_out.fetch_optional(&self.read).await?.is_some())
+    }
+
     pub(super) async fn ping(&self) -> Result<(), StoreError> {
         query("SELECT 1").fetch_optional(&self.read).await?;
         Ok(())
@@ -199,6 +243,7 @@ where
         let sessions = remove(self.dialect.purge_sessions, now).await?;
         let quotas = now.saturating_sub(quota_kept());
         let mut most = sessions.max(remove(self.dialect.purge_quotas, quotas).await?);
+        most = most.max(remove(self.dialect.purge_sign_outs, now).await?);
         if let Some(purge_paces) = self.dialect.purge_paces {
             most = most.max(remove(purge_paces, now).await?);
         }

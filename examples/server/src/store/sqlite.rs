@@ -25,6 +25,8 @@ const DIALECT: Dialect = Dialect {
     purge_paces: None,
     purge_quotas: "DELETE FROM quotas WHERE key IN
         (SELECT key FROM quotas WHERE value <= $1 LIMIT 500)",
+    purge_sign_outs: "DELETE FROM sign_outs WHERE id IN
+        (SELECT id FROM sign_outs WHERE until <= $1 LIMIT 500)",
 };
 
 /// How many connections read at once.
@@ -96,6 +98,7 @@ async fn migrate(options: &SqliteConnectOptions) -> Result<(), OpenError> {
     let migrator = migrations(&[
         include_str!("migrations/1_sqlite.sql"),
         include_str!("migrations/2_sqlite.sql"),
+        include_str!("migrations/3_sqlite.sql"),
     ]);
     migrator.run_direct(None, &mut *transaction, false).await?;
     transaction.commit().await?;

@@ -1,8 +1,8 @@
 // The verification page in a real browser: what people do on it, what they see, and whether all of them can.
 //
 // Run by tests/browser.rs, which starts the servers:
-//   SERVER       a server with the default configuration and generous limits
-//   HASTY        the same, whose codes are good for two seconds
+//   SERVER       a server with the default configuration, links with codes, and generous limits
+//   HASTY        the same, whose codes are good for two seconds, and which gives no links with codes out
 //   CHROMIUM     the browser
 //   SCREENSHOTS  a folder for pictures of every page, if they are to be taken
 
@@ -133,11 +133,28 @@ test("somebody signs in, mistypes the code, types it in lower case, compares and
   await enter(page, issued.user_code.toLowerCase().replace("-", " "));
   await heading(page, "Allow Example CLI to use your account?");
   await page.getByText(issued.user_code, { exact: true }).waitFor();
-  await page.getByText("The same network address as yours now.").waitFor();
+  assert.equal(await page.getByText("network address").count(), 0);
   await page.getByText("Read your reports").waitFor();
   assert.equal((await poll(issued)).error, "authorization_pending");
   await allow(page).click();
   await heading(page, "Access allowed");
+  assert.ok((await poll(issued)).access_token);
+});
+
+test("after allowing, the way back sends no form again", async (t) => {
+  const page = await open(t);
+  const issued = await codes();
+  await signIn(page);
+  await enter(page, issued.user_code);
+  await allow(page).click();
+  await heading(page, "Access allowed");
+  await page.reload();
+  await heading(page, "Access allowed");
+  await page.goBack();
+  await heading(page, "Access allowed");
+  await page.goBack();
+  await heading(page, "Connect a device");
+  assert.equal(await page.getByLabel("Code on your device").inputValue(), "");
   assert.ok((await poll(issued)).access_token);
 });
 
@@ -189,6 +206,32 @@ test("a link fills in the code, over the sign-in, and looks nothing up", async (
   await heading(page, "Allow Example CLI to use your account?");
 });
 
+test("a link fills in nothing where the server gives no such links out", async (t) => {
+  const page = await open(t);
+  const issued = await codes(HASTY);
+  await signIn(page, HASTY, `?user_code=${issued.user_code}`);
+  assert.equal(await page.getByLabel("Code on your device").inputValue(), "");
+  await page.goto(`${HASTY}/device?user_code=${issued.user_code}`);
+  assert.equal(await page.getByLabel("Code on your device").inputValue(), "");
+});
+
+test("another page can poll, and cannot read the codes that it asks for", async (t) => {
+  const context = await browser.newContext();
+  t.after(() => context.close());
+  const page = await context.newPage();
+  await page.goto(`${HASTY}/oauth2/jwks`); // another origin, and no policy of its own
+  const status = (path, form) =>
+    page.evaluate(
+      async ([url, form]) => {
+        const asked = fetch(url, { method: "POST", body: new URLSearchParams(form) });
+        return asked.then(({ status }) => status, ({ name }) => name);
+      },
+      [`${SERVER}${path}`, form],
+    );
+  assert.equal(await status("/oauth2/device_authorization", { client_id: "client_cli" }), "TypeError");
+  assert.equal(await status("/oauth2/token", { client_id: "client_cli" }), 400);
+});
+
 test("a keyboard is enough, and the focus is seen", async (t) => {
   const page = await open(t, { viewport: DESKTOP });
   const issued = await codes();
@@ -208,17 +251,89 @@ test("a keyboard is enough, and the focus is seen", async (t) => {
   await page.keyboard.type(issued.user_code);
   await press("Enter");
   await heading(page, "Allow Example CLI to use your account?");
-  // From the top: out, no, yes. The first key that acts by itself does not allow.
+  // From the top: out, what may be unticked, no, yes. The first key that acts by itself does not allow.
   const order = [];
-  for (let i = 0; i < 3; i += 1) {
+  for (let i = 0; i < 8; i += 1) {
     await press("Tab");
     order.push(await focused());
     assert.ok(await seen());
+    if (order.at(-1) === "scope:email") await press("Space");
   }
-  assert.deepEqual(order, ["Sign out", "Deny", "The codes match: allow"]);
+  const boxes = ["scope:profile", "scope:email", "scope:offline_access", "scope:reports:read"];
+  assert.deepEqual(order, ["Devices signed in", "Sign out", ...boxes, "Deny", "The codes match: allow"]);
   await press("Enter");
   await heading(page, "Access allowed");
-  assert.ok((await poll(issued)).access_token);
+  assert.equal((await poll(issued)).scope, "openid profile offline_access reports:read");
+});
+
+test("somebody unticks what the device need not have", async (t) => {
+  const page = await open(t, { javaScriptEnabled: false });
+  const issued = await codes();
+  await signIn(page);
+  await enter(page, issued.user_code);
+  const box = (name) => page.getByRole("checkbox", { name });
+  assert.ok(await box("Know who you are It does not work without this.").isDisabled());
+  await box("Read your reports").uncheck();
+  await page.getByText("Read your e-mail address").click(); // its label
+  await allow(page).click();
+  await heading(page, "Access allowed");
+  assert.equal((await poll(issued)).scope, "openid profile offline_access");
+});
+
+test("who unticks everything is asked again", async (t) => {
+  const page = await open(t);
+  const issued = await codes(SERVER, "profile");
+  await signIn(page);
+  await enter(page, issued.user_code);
+  await page.getByRole("checkbox", { name: "Read your name" }).uncheck();
+  await allow(page).click();
+  await page.getByRole("alert").getByText("Leave something ticked, or choose Deny.").waitFor();
+  await allow(page).click();
+  await heading(page, "Access allowed");
+  assert.equal((await poll(issued)).scope, "profile");
+});
+
+// The list with no device on it.
+async function noDevices(page) {
+  await page.goto(`${SERVER}/device/logins`);
+  const buttons = page.getByRole("button", { name: "Sign this device out" });
+  while ((await buttons.count()) > 0) await buttons.first().click();
+}
+
+// Two devices, of which one was allowed and has not come yet.
+async function twoDevices(page) {
+  await signIn(page);
+  await noDevices(page);
+  const issued = [await codes(), await codes()];
+  for (const one of issued) {
+    await page.goto(`${SERVER}/device`);
+    await enter(page, one.user_code);
+    await allow(page).click();
+    await heading(page, "Access allowed");
+  }
+  const tokens = await poll(issued[0]);
+  await page.getByRole("link", { name: "Devices signed in" }).click();
+  await heading(page, "Devices signed in");
+  return tokens;
+}
+
+test("somebody sees which devices are signed in, and signs one out with the keyboard and without scripts", async (t) => {
+  const page = await open(t, { javaScriptEnabled: false });
+  const { refresh_token } = await twoDevices(page);
+  await page.getByText("The device has not fetched its access yet.").waitFor();
+  const button = page.getByRole("button", { name: "Sign this device out", description: "Example CLI" });
+  assert.equal(await button.count(), 2);
+  await button.last().focus();
+  await page.keyboard.press("Enter");
+  await page.getByRole("status").getByText("Example CLI was signed out.").waitFor();
+  assert.equal(await button.count(), 1);
+  const body = new URLSearchParams({ grant_type: "refresh_token", client_id: "client_cli", refresh_token });
+  const refreshed = await fetch(`${SERVER}/oauth2/token`, { method: "POST", body });
+  assert.equal((await refreshed.json()).error, "invalid_grant");
+  await page.goBack();
+  await heading(page, "Devices signed in");
+  await noDevices(page);
+  await page.getByText("No device is signed in with your account.").waitFor();
 });
 
 test("it works without scripts", async (t) => {
@@ -264,6 +379,25 @@ const PAGES = {
     await signIn(page);
     await enter(page, issued.user_code);
     await allow(page).waitFor();
+  },
+  "review-error": async (page) => {
+    const issued = await codes(SERVER, "profile email");
+    await signIn(page);
+    await enter(page, issued.user_code);
+    await allow(page).waitFor();
+    for (const box of await page.getByRole("checkbox").all()) await box.uncheck();
+    await allow(page).click();
+    await page.getByRole("alert").waitFor();
+  },
+  devices: twoDevices,
+  "devices-ended": async (page) => {
+    await twoDevices(page);
+    await page.getByRole("button", { name: "Sign this device out" }).first().click();
+    await page.getByRole("status").waitFor();
+  },
+  unknown: async (page) => {
+    await page.goto(`${SERVER}/nowhere`);
+    await heading(page, "No such page");
   },
   allowed: async (page) => {
     await PAGES.review(page);

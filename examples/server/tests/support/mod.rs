@@ -1,8 +1,15 @@
 //! What the tests share.
 
-#![allow(dead_code, reason = "each test file uses a part")]
+#![allow(
+    dead_code,
+    unused_imports,
+    unused_macros,
+    reason = "each test file uses a part"
+)]
 
+pub(crate) mod home;
 pub(crate) mod processes;
+pub(crate) mod program;
 pub(crate) mod server;
 pub(crate) mod services;
 pub(crate) mod site;

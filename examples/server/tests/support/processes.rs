@@ -15,6 +15,8 @@ use tokio::time::sleep;
 pub(crate) struct Process {
     program: PathBuf,
     address: SocketAddr,
+    /// For health and metrics.
+    operators: SocketAddr,
     config: PathBuf,
     log: PathBuf,
     child: Option<Child>,
@@ -27,11 +29,12 @@ const STARTS_WITHIN: Duration = Duration::from_secs(20);
 const ANSWERS_WITHIN: Duration = Duration::from_secs(2);
 
 impl Process {
-    /// A server with this configuration, on an address that is free, not started yet.
+    /// A server with this configuration, on addresses that are free, not started yet.
     pub(crate) fn new(program: &Path, config: &Path, log: &Path) -> Self {
         Self {
             program: program.to_owned(),
             address: free_address(),
+            operators: free_address(),
             config: config.to_owned(),
             log: log.to_owned(),
             child: None,
@@ -40,6 +43,10 @@ impl Process {
 
     pub(crate) const fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    pub(crate) const fn operators(&self) -> SocketAddr {
+        self.operators
     }
 
     pub(crate) fn id(&self) -> Option<u32> {
@@ -51,7 +58,7 @@ impl Process {
     pub(crate) async fn start(&mut self) {
         let http = Client::builder().no_proxy().timeout(ANSWERS_WITHIN);
         let http = http.build().unwrap();
-        let health = format!("http://{}/healthz", self.address);
+        let health = format!("http://{}/healthz", self.operators);
         let started = Instant::now();
         loop {
             let child = self.child.get_or_insert_with(|| {
@@ -60,6 +67,7 @@ impl Process {
                     .arg("--config")
                     .arg(&self.config)
                     .args(["--listen", &self.address.to_string()])
+                    .args(["--metrics-listen", &self.operators.to_string()])
                     .stdin(Stdio::null())
                     .stderr(log.unwrap())
                     .spawn()

@@ -20,7 +20,8 @@ pub(crate) const SCOPE: &str = "openid profile email offline_access reports:read
 pub(crate) fn config() -> Config {
     let mut config = Config::parse(DEFAULT).unwrap();
     config.listen = "127.0.0.1:0".parse().unwrap();
-    "memory:".clone_into(&mut config.store);
+    config.metrics_listen = config.listen;
+    config.store = "memory:".into();
     config
 }
 
@@ -33,6 +34,8 @@ pub(crate) const fn quota(burst: u32) -> Quota {
 /// A server that answers until it is dropped or stopped.
 pub(crate) struct Running {
     pub(crate) url: String,
+    /// Of health and metrics.
+    pub(crate) operators: String,
     pub(crate) address: SocketAddr,
     stop: Option<oneshot::Sender<()>>,
     task: Option<JoinHandle<()>>,
@@ -47,12 +50,14 @@ impl Running {
     pub(crate) async fn with(config: Config) -> Self {
         let server = Server::bind(config).await.unwrap();
         let address = server.address().unwrap();
+        let operators = format!("http://{}", server.metrics_address().unwrap());
         let (stop, stopped) = oneshot::channel();
         let task = tokio::spawn(server.run(async {
             let _ = stopped.await;
         }));
         Self {
             url: format!("http://{address}"),
+            operators,
             address,
             stop: Some(stop),
             task: Some(task),
@@ -67,7 +72,7 @@ impl Running {
         lifetime: u64,
     ) -> (Self, Self, TempDir) {
         let folder = tempfile::tempdir().unwrap();
-        config.store = format!("sqlite:{}", folder.path().join("server.db").display());
+        config.store = format!("sqlite:{}", folder.path().join("server.db").display()).into();
         let mut brief = config.clone();
         brief.policy.interval = 1;
         brief.policy.lifetime = lifetime;
@@ -89,6 +94,10 @@ impl Running {
 
     pub(crate) fn get(&self, path: &str) -> RequestBuilder {
         self.http.get(format!("{}{path}", self.url))
+    }
+
+    pub(crate) fn get_as_operator(&self, path: &str) -> RequestBuilder {
+        self.http.get(format!("{}{path}", self.operators))
     }
 
     pub(crate) fn post(&self, path: &str, form: &[(&str, &str)]) -> RequestBuilder {
@@ -156,7 +165,7 @@ impl Running {
     /// The value of a counter.
     pub(crate) async fn count(&self, endpoint: &str, cause: &str) -> u64 {
         let text = self
-            .get("/metrics")
+            .get_as_operator("/metrics")
             .send()
             .await
             .unwrap()
@@ -208,12 +217,23 @@ impl Browser {
         self.http.post(&self.url).form(form)
     }
 
-    /// Submits a form with the token.
+    /// Submits a form with the token; follows where it leads to a request.
     pub(crate) async fn submit(&self, form: &[(&str, &str)]) -> (StatusCode, String) {
         let mut all = vec![("csrf", self.csrf.as_str())];
         all.extend(form);
-        let response = self.post(&all).send().await.unwrap();
+        let mut response = self.post(&all).send().await.unwrap();
+        if let Some(path) = location(&response)
+            && path.starts_with("/device/request/")
+        {
+            response = self.open(&path).await;
+        }
         (response.status(), response.text().await.unwrap())
+    }
+
+    /// Opens another page.
+    pub(crate) async fn open(&self, path: &str) -> Response {
+        let base = self.url.strip_suffix("/device").unwrap();
+        self.http.get(format!("{base}{path}")).send().await.unwrap()
     }
 
     pub(crate) async fn sign_in(&self, email: &str, password: &str) -> (StatusCode, String) {
@@ -230,8 +250,21 @@ impl Browser {
             .await
     }
 
+    /// Decides; for an approval with all boxes as they are on the review.
     pub(crate) async fn decide(&self, step: &str, session: &str) -> (StatusCode, String) {
-        self.submit(&[("step", step), ("session", session)]).await
+        let boxes = match step {
+            "approve" => self.boxes(session).await,
+            _ => Vec::new(),
+        };
+        let mut form = vec![("step", step), ("session", session)];
+        form.extend(boxes.iter().map(|name| (name.as_str(), "on")));
+        self.submit(&form).await
+    }
+
+    /// The names of the boxes that can be unticked.
+    pub(crate) async fn boxes(&self, session: &str) -> Vec<String> {
+        let review = self.open(&format!("/device/request/{session}")).await;
+        boxes(&review.text().await.unwrap())
     }
 
     /// Enters the code: the session of the review.
@@ -248,6 +281,24 @@ impl Browser {
         assert_eq!(status, StatusCode::OK, "{html}");
         session
     }
+}
+
+/// Where a response leads.
+pub(crate) fn location(response: &Response) -> Option<String> {
+    let location = response.headers().get("location")?;
+    Some(location.to_str().unwrap().to_owned())
+}
+
+/// The names of the boxes of a page that can be unticked.
+pub(crate) fn boxes(html: &str) -> Vec<String> {
+    let inputs = html.split("<input ").filter_map(|input| {
+        let (input, _) = input.split_once('>')?;
+        let (_, name) = input.split_once("name=\"")?;
+        let (name, rest) = name.split_once('"')?;
+        let is_free = rest.contains("checked") && !rest.contains("disabled");
+        is_free.then(|| name.to_owned())
+    });
+    inputs.collect()
 }
 
 /// The value of the first input of a name.

@@ -5,27 +5,35 @@
 //! 2. What the file does not know is refused, not ignored: a misspelt limit is no limit.
 //! 3. The credentials that everybody can read in this repository are for this machine alone.
 
+mod client;
+mod hidden;
+mod numbers;
+mod user;
+
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use argon2::password_hash::phc::PasswordHash;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use device_flow::digest::SecretDigest;
-use device_flow::scope::Scope;
-use device_flow::server::{
-    Client, ClientAuthMethod, InvalidText, Policy, PolicyError, RateLimit, ServerKeys, Subject,
-};
+use device_flow::server::{Client, InvalidText, Policy, PolicyError, ServerKeys};
 use serde::Deserialize;
+
+pub use client::ClientEntry;
+pub use hidden::Hidden;
+pub use numbers::{Limits, PageNumbers, PolicyNumbers, Quota, Quotas, TokenNumbers};
+pub use user::{User, UserEntry};
 
 use crate::page::SignInLimits;
 use crate::{metadata, password};
+use client::{client, unhex};
 
 /// The configuration that the server has when it is given none.
-pub const DEFAULT: &str = include_str!("../config.toml");
+pub const DEFAULT: &str = include_str!("../../config.toml");
 
 /// The secret of `client_backend` in [`DEFAULT`].
 const DEVELOPMENT_SECRET: &str = "backend-secret-for-development-only";
@@ -42,16 +50,21 @@ pub struct Config {
     /// Where it listens.
     #[serde(default = "default_listen")]
     pub listen: SocketAddr,
+    /// Where it serves health and metrics.
+    #[serde(default = "default_metrics_listen")]
+    pub metrics_listen: SocketAddr,
     /// The store's URL. It may hold a password.
     #[serde(default = "default_store")]
-    pub store: String,
+    pub store: Hidden,
     /// The URL of a store for the pace alone.
-    pub pace: Option<String>,
+    pub pace: Option<Hidden>,
     /// The proxies that may say where a request came from.
     #[serde(default)]
     pub trusted_proxies: Vec<IpAddr>,
     /// The key for the digests of user codes and for refresh tokens, in base64. Without one, the store keeps one.
     pub server_key: Option<Hidden>,
+    /// The server key before it, while codes and refresh tokens made under it are in use.
+    pub previous_server_key: Option<Hidden>,
     #[serde(default)]
     pub policy: PolicyNumbers,
     #[serde(default)]
@@ -71,207 +84,20 @@ pub struct Config {
     pub users: Vec<UserEntry>,
 }
 
-/// The numbers of the device grant.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct PolicyNumbers {
-    /// Seconds between two polls.
-    pub interval: u64,
-    /// Seconds in which a code can be approved.
-    pub lifetime: u64,
-    /// Logins that wait at once.
-    pub expected_sessions: u64,
-    /// Whether a link with the code in it is handed out.
-    pub verification_uri_complete: bool,
-    /// Seconds in which a second redemption is a repeated request, not a theft. Without it, what the core has.
-    pub retry_window: Option<u64>,
-}
-
-impl Default for PolicyNumbers {
-    fn default() -> Self {
-        Self {
-            interval: 5,
-            lifetime: 300,
-            expected_sessions: 10_000,
-            verification_uri_complete: false,
-            retry_window: None,
-        }
-    }
-}
-
-/// How often is too often.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Quotas {
-    /// Codes asked for: by a public client and its source, by a confidential client.
-    pub codes: Quota,
-    /// Wrong secrets, by client and source.
-    pub secrets: Quota,
-    /// Codes entered on the page, by user.
-    pub guesses: Quota,
-    /// Refreshes, by login.
-    pub refreshes: Quota,
-    /// Attempts to sign in, by account and source.
-    pub sign_ins: Quota,
-    /// Attempts to sign in to any account, by source.
-    pub sign_ins_by_source: Quota,
-}
-
-impl Default for Quotas {
-    fn default() -> Self {
-        let quota = |burst, period| Quota { burst, period };
-        Self {
-            codes: quota(100, 1),
-            secrets: quota(10, 60),
-            guesses: quota(10, 60),
-            refreshes: quota(20, 60),
-            sign_ins: quota(20, 30),
-            sign_ins_by_source: quota(200, 2),
-        }
-    }
-}
-
-/// So many at once, then one per period.
-#[derive(Clone, Copy, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Quota {
-    pub burst: u32,
-    /// Seconds.
-    pub period: u64,
-}
-
-impl Quota {
-    pub(crate) fn limit(self, name: &'static str) -> Result<RateLimit, ConfigError> {
-        let period = Duration::from_secs(self.period);
-        RateLimit::new(self.burst, period).map_err(|error| ConfigError::Quota(name, error))
-    }
-}
-
-/// The numbers of the tokens.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct TokenNumbers {
-    /// Whom access tokens are for; none: the issuer.
-    pub audience: Option<String>,
-    /// Seconds.
-    pub access_lifetime: u32,
-    /// Seconds for which a refresh token is good if it is not used.
-    pub refresh_idle: u64,
-    /// Seconds after which a login ends however often it is refreshed. Without it, never.
-    pub refresh_absolute: Option<u64>,
-    /// Seconds in which a refresh token that was replaced may be sent again.
-    pub refresh_grace: u64,
-}
-
-impl Default for TokenNumbers {
-    fn default() -> Self {
-        Self {
-            audience: None,
-            access_lifetime: 300,
-            refresh_idle: 30 * 24 * 60 * 60,
-            refresh_absolute: None,
-            refresh_grace: 30,
-        }
-    }
-}
-
-/// The numbers of the page.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct PageNumbers {
-    /// Seconds for which somebody who signed in stays so.
-    pub session_lifetime: u32,
-}
-
-impl Default for PageNumbers {
-    fn default() -> Self {
-        Self {
-            session_lifetime: 3600,
-        }
-    }
-}
-
-/// What a peer may cost.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Limits {
-    /// Connections at once.
-    pub connections: u32,
-    /// Seconds from a request's head to its answer, and for a peer that does not read it.
-    pub request_timeout: u64,
-    /// Seconds for a request's head.
-    pub header_timeout: u64,
-    /// Passwords checked at once.
-    pub password_checks: u32,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            connections: 1024,
-            request_timeout: 10,
-            header_timeout: 10,
-            password_checks: 2,
-        }
-    }
-}
-
-/// A client, as it stands in the file.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ClientEntry {
-    pub id: String,
-    /// What people know it as.
-    pub name: String,
-    /// The SHA-256 of its secret in hexadecimal, of two while one replaces the other; none for a public client.
-    #[serde(default)]
-    pub secret_sha256: Vec<String>,
-    #[serde(default)]
-    pub device_grant: bool,
-    /// What it may ask for.
-    pub scope: Scope,
-    /// What it asks for by saying nothing.
-    pub default_scope: Option<Scope>,
-}
-
-/// A user, as it stands in the file.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct UserEntry {
-    pub sub: String,
-    pub email: String,
-    /// An argon2 hash in PHC form.
-    pub password: Hidden,
-    pub name: String,
-    pub given_name: Option<String>,
-    pub family_name: Option<String>,
-    pub org_id: Option<String>,
-    /// A locked account: nobody signs in to it, and what it approved before is not redeemed.
-    #[serde(default)]
-    pub locked: bool,
-}
-
-/// A text that no log shows.
-#[derive(Clone, Deserialize)]
-#[serde(transparent)]
-pub struct Hidden(pub String);
-
-impl std::fmt::Debug for Hidden {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("(hidden)")
-    }
-}
-
 fn default_listen() -> SocketAddr {
     ([127, 0, 0, 1], 8628).into()
 }
 
-fn default_store() -> String {
-    "sqlite:example-server.db".to_owned()
+fn default_metrics_listen() -> SocketAddr {
+    ([127, 0, 0, 1], 8629).into()
+}
+
+fn default_store() -> Hidden {
+    "sqlite:example-server.db".into()
 }
 
 impl Config {
-    /// Reads a file, or the default where there is none.
+    /// Reads a file, or the default where there is none. Warns of a file with secrets that others can read.
     ///
     /// # Errors
     ///
@@ -282,7 +108,22 @@ impl Config {
         };
         let text = std::fs::read_to_string(path)
             .map_err(|error| ConfigError::Unreadable(path.display().to_string(), error))?;
-        Self::parse(&text)
+        let config = Self::parse(&text)?;
+        if config.has_secrets() && others_can_read(path) {
+            let path = path.display();
+            tracing::warn!(%path, "the configuration holds secrets, and others can read it: chmod 600 it");
+        }
+        Ok(config)
+    }
+
+    /// Whether it holds a key of the server or the password of a store.
+    fn has_secrets(&self) -> bool {
+        let keys = [&self.server_key, &self.previous_server_key];
+        let mut urls = [Some(&self.store), self.pace.as_ref()]
+            .into_iter()
+            .flatten();
+        keys.into_iter().any(Option::is_some)
+            || urls.any(|Hidden(url)| url.contains('@') || url.contains("pass"))
     }
 
     /// The configuration of a TOML text.
@@ -325,14 +166,26 @@ impl Config {
         Ok(policy.build()?)
     }
 
-    /// The key of the server. `None` if the store keeps it.
+    /// The keys of the server. `None` if the store keeps one.
     fn server_keys(&self) -> Result<Option<ServerKeys>, ConfigError> {
-        let Some(Hidden(text)) = &self.server_key else {
-            return Ok(None);
+        let octets = |Hidden(text): &Hidden| {
+            let octets = STANDARD.decode(text);
+            octets.map_err(|_| ConfigError::ServerKey)
         };
-        let octets = STANDARD.decode(text).map_err(|_| ConfigError::ServerKey)?;
-        let keys = ServerKeys::new(&octets).map_err(|_| ConfigError::ServerKey)?;
-        Ok(Some(keys))
+        let wrong = |_| ConfigError::ServerKey;
+        match (&self.server_key, &self.previous_server_key) {
+            (None, None) => Ok(None),
+            (None, Some(_)) => Err(ConfigError::PreviousKey),
+            (Some(key), None) => {
+                let keys = ServerKeys::new(&octets(key)?).map_err(wrong)?;
+                Ok(Some(keys))
+            }
+            (Some(key), Some(previous)) => {
+                let keys = ServerKeys::new(&octets(key)?).map_err(wrong)?;
+                let keys = keys.with_previous(&octets(previous)?).map_err(wrong)?;
+                Ok(Some(keys))
+            }
+        }
     }
 
     /// Refuses what cannot be served, before anything listens. The URLs of the stores are looked at when these are opened.
@@ -345,6 +198,10 @@ impl Config {
         let issuer = self.issuer.clone().unwrap_or_else(derived);
         self.check_exposure(&issuer)?;
         metadata::of(&issuer, std::iter::empty()).map_err(|_| ConfigError::Issuer)?;
+        // This server speaks no TLS by itself.
+        if issuer.starts_with("https://") && self.trusted_proxies.is_empty() {
+            return Err(ConfigError::Proxies);
+        }
         self.policy(&issuer)?;
         Ok(Checked {
             clients: self.clients()?,
@@ -396,6 +253,7 @@ impl Config {
                 300,
             ),
             ("limits.header_timeout", self.limits.header_timeout, 1, 300),
+            ("limits.idle_timeout", self.limits.idle_timeout, 1, 3600),
             (
                 "limits.password_checks",
                 self.limits.password_checks.into(),
@@ -407,6 +265,12 @@ impl Config {
                 self.tokens.access_lifetime.into(),
                 1,
                 DAY,
+            ),
+            (
+                "tokens.signing_key",
+                self.tokens.signing_key.into(),
+                1,
+                1_000_000,
             ),
             (
                 "page.session_lifetime",
@@ -444,6 +308,11 @@ impl Config {
     }
 }
 
+fn others_can_read(path: &Path) -> bool {
+    let metadata = path.metadata();
+    metadata.is_ok_and(|metadata| metadata.permissions().mode() & 0o077 != 0)
+}
+
 /// Whether a URL is of this machine.
 fn is_loopback(url: &str) -> bool {
     let uri = url.parse::<axum::http::Uri>().unwrap_or_default();
@@ -461,76 +330,6 @@ pub(crate) struct Checked {
     /// `None` if the store keeps the key.
     pub(crate) server_keys: Option<ServerKeys>,
     pub(crate) sign_in_limits: SignInLimits,
-}
-
-/// A client, as the core knows it.
-pub(crate) fn client(entry: &ClientEntry) -> Result<Client, ConfigError> {
-    let wrong = |what| ConfigError::Client(entry.id.clone(), what);
-    let digests = entry.secret_sha256.iter().map(|text| {
-        unhex(text).ok_or_else(|| wrong("secret_sha256 must be 64 hexadecimal digits"))
-    });
-    let digests = digests.collect::<Result<Vec<_>, _>>()?;
-    let method = match *digests.as_slice() {
-        [] => ClientAuthMethod::None,
-        [one] => ClientAuthMethod::secret(one),
-        [one, two] => ClientAuthMethod::Secret([Some(one), Some(two)]),
-        _ => return Err(wrong("at most two secrets may be active")),
-    };
-    let client = Client::new(entry.id.as_str(), method)
-        .map_err(|_| wrong("its id must be visible ASCII"))?;
-    let mut client = client
-        .named(entry.name.as_str())
-        .allow_scope(entry.scope.clone());
-    if entry.device_grant {
-        client = client.allow_device_grant();
-    }
-    if let Some(default) = &entry.default_scope {
-        if !default.is_within(&entry.scope) {
-            return Err(wrong("its default_scope must be within its scope"));
-        }
-        client = client.default_scope(default.clone());
-    }
-    Ok(client)
-}
-
-fn unhex(text: &str) -> Option<SecretDigest> {
-    let mut octets = [0; 32];
-    if text.len() != 64 || !text.is_ascii() {
-        return None;
-    }
-    for (octet, digits) in octets.iter_mut().zip(text.as_bytes().chunks(2)) {
-        *octet = u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?;
-    }
-    Some(SecretDigest::from_bytes(octets))
-}
-
-/// Somebody with an account.
-pub struct User {
-    pub(crate) subject: Subject,
-    pub(crate) entry: UserEntry,
-}
-
-impl User {
-    pub(crate) fn of(entry: &UserEntry) -> Result<Self, ConfigError> {
-        let wrong = |what| ConfigError::User(entry.email.clone(), what);
-        if PasswordHash::new(&entry.password.0).is_err() {
-            return Err(wrong(
-                "its password must be an argon2 hash in PHC form: $argon2id$…",
-            ));
-        }
-        let subject = Subject::new(entry.sub.as_str())
-            .map_err(|_| wrong("its sub must have 1 to 255 bytes"))?;
-        Ok(Self {
-            subject,
-            entry: entry.clone(),
-        })
-    }
-
-    /// Whether one of them could not be told from the other.
-    pub(crate) fn is_same_as(&self, other: &Self) -> bool {
-        let email = &other.entry.email;
-        self.subject == other.subject || self.entry.email.eq_ignore_ascii_case(email)
-    }
 }
 
 /// What is wrong with a configuration.
@@ -554,9 +353,20 @@ pub enum ConfigError {
         "the issuer must be an https URL (http on this machine) without a path, a query or a slash at its end"
     )]
     Issuer,
+    /// An https issuer, and nobody who speaks TLS for it.
+    #[error(
+        "the issuer is https, so that a proxy stands before this server: set trusted_proxies to the addresses from which the \
+         proxy connects. Without them every request would seem to come from the proxy, and all would share one quota"
+    )]
+    Proxies,
     /// The key of the server.
-    #[error("server_key must be 32 octets or more from a secure generator, in base64")]
+    #[error(
+        "server_key and previous_server_key must be 32 octets or more from a secure generator, in base64"
+    )]
     ServerKey,
+    /// A previous key alone.
+    #[error("previous_server_key needs a server_key beside it, which is now the current one")]
+    PreviousKey,
     /// A client.
     #[error("client {0:?}: {1}")]
     Client(String, &'static str),

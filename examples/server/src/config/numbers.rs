@@ -1,0 +1,159 @@
+//! The numbers of the configuration, each with its default.
+
+use std::time::Duration;
+
+use device_flow::server::RateLimit;
+use serde::Deserialize;
+
+use super::ConfigError;
+
+/// The numbers of the device grant.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PolicyNumbers {
+    /// Seconds between two polls.
+    pub interval: u64,
+    /// Seconds in which a code can be approved.
+    pub lifetime: u64,
+    /// Logins that wait at once.
+    pub expected_sessions: u64,
+    /// Whether a link with the code in it is handed out.
+    pub verification_uri_complete: bool,
+    /// Seconds in which a second redemption is a repeated request, not a theft. Without it, what the core has.
+    pub retry_window: Option<u64>,
+}
+
+impl Default for PolicyNumbers {
+    fn default() -> Self {
+        Self {
+            interval: 5,
+            lifetime: 300,
+            expected_sessions: 10_000,
+            verification_uri_complete: false,
+            retry_window: None,
+        }
+    }
+}
+
+/// How often is too often.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Quotas {
+    /// Codes asked for: by a public client and its source, by a confidential client.
+    pub codes: Quota,
+    /// Wrong secrets, by client and source.
+    pub secrets: Quota,
+    /// Codes entered on the page, by user.
+    pub guesses: Quota,
+    /// Refreshes, by login.
+    pub refreshes: Quota,
+    /// Attempts to sign in, by account and source.
+    pub sign_ins: Quota,
+    /// Attempts to sign in to any account, by source.
+    pub sign_ins_by_source: Quota,
+}
+
+impl Default for Quotas {
+    fn default() -> Self {
+        let quota = |burst, period| Quota { burst, period };
+        Self {
+            codes: quota(100, 1),
+            secrets: quota(10, 60),
+            guesses: quota(10, 60),
+            refreshes: quota(20, 60),
+            sign_ins: quota(20, 30),
+            sign_ins_by_source: quota(200, 2),
+        }
+    }
+}
+
+/// So many at once, then one per period.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Quota {
+    pub burst: u32,
+    /// Seconds.
+    pub period: u64,
+}
+
+impl Quota {
+    pub(crate) fn limit(self, name: &'static str) -> Result<RateLimit, ConfigError> {
+        let period = Duration::from_secs(self.period);
+        RateLimit::new(self.burst, period).map_err(|error| ConfigError::Quota(name, error))
+    }
+}
+
+/// The numbers of the tokens.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TokenNumbers {
+    /// Whom access tokens are for; none: the issuer.
+    pub audience: Option<String>,
+    /// Seconds.
+    pub access_lifetime: u32,
+    /// The number of the key that signs.
+    pub signing_key: u32,
+    /// Seconds for which a refresh token is good if it is not used.
+    pub refresh_idle: u64,
+    /// Seconds after which a login ends however often it is refreshed. Without it, never.
+    pub refresh_absolute: Option<u64>,
+    /// Seconds in which a refresh token that was replaced may be sent again.
+    pub refresh_grace: u64,
+}
+
+impl Default for TokenNumbers {
+    fn default() -> Self {
+        Self {
+            audience: None,
+            access_lifetime: 300,
+            signing_key: 1,
+            refresh_idle: 30 * 24 * 60 * 60,
+            refresh_absolute: None,
+            refresh_grace: 30,
+        }
+    }
+}
+
+/// The numbers of the page.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PageNumbers {
+    /// Seconds for which somebody who signed in stays so.
+    pub session_lifetime: u32,
+}
+
+impl Default for PageNumbers {
+    fn default() -> Self {
+        Self {
+            session_lifetime: 3600,
+        }
+    }
+}
+
+/// What a peer may cost.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Connections at once.
+    pub connections: u32,
+    /// Seconds from a request's head to its answer, and for a peer that does not read it.
+    pub request_timeout: u64,
+    /// Seconds for a request's head.
+    pub header_timeout: u64,
+    /// Seconds between two requests of a connection.
+    pub idle_timeout: u64,
+    /// Passwords checked at once.
+    pub password_checks: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 1024,
+            request_timeout: 10,
+            header_timeout: 10,
+            idle_timeout: 75,
+            password_checks: 2,
+        }
+    }
+}

@@ -1,0 +1,54 @@
+//! What the user allows: what was asked for, less what was unticked on the review.
+//!
+//! Rule: what the client needs to work (`required_scope`) is allowed with the rest, whatever the form says. Who does not want that
+//! denies.
+
+use std::collections::BTreeMap;
+
+use device_flow::digest::SessionKey;
+use device_flow::scope::Scope;
+use device_flow::server::{Consent, Session, Store as _, Unavailable};
+
+use crate::App;
+use crate::host::Approved;
+
+/// The boxes that were ticked, by their names. Those of scope tokens begin with [`BOX`].
+pub(crate) type Ticked = BTreeMap<String, String>;
+
+/// What the name of the box of a scope token begins with.
+pub(crate) const BOX: &str = "scope:";
+
+impl App {
+    /// What a user who ticked these boxes consents to. Whether that can be, the core says.
+    pub(crate) async fn consent(
+        &self,
+        session: &SessionKey,
+        ticked: &Ticked,
+        auth_time: i64,
+    ) -> Result<Consent, Unavailable> {
+        let consent = match self.store.load(session).await? {
+            Some(stored) => Consent::to(self.allowed(&stored.session, ticked)?),
+            None => Consent::to_all(), // of nothing
+        };
+        Ok(consent.with_value(Approved { auth_time }.value()?))
+    }
+
+    fn allowed(&self, session: &Session, ticked: &Ticked) -> Result<Scope, Unavailable> {
+        let is_allowed = |token: &&str| {
+            self.is_required(session.client_id(), token)
+                || ticked.contains_key(&format!("{BOX}{token}"))
+        };
+        let tokens = session.scope().tokens().filter(is_allowed);
+        let tokens = tokens.collect::<Vec<_>>();
+        if tokens.is_empty() {
+            return Ok(Scope::empty());
+        }
+        Ok(tokens.join(" ").parse()?)
+    }
+
+    /// Whether a client needs this scope token to work.
+    pub(crate) fn is_required(&self, client_id: &str, token: &str) -> bool {
+        let required = self.required_scopes.get(client_id);
+        required.is_some_and(|required| required.contains(token))
+    }
+}

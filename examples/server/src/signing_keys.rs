@@ -1,0 +1,109 @@
+//! The keys that sign tokens. Each has a number, and the store keeps it from when it is first asked for: every server on that store
+//! has the same ones.
+//!
+//! Rules:
+//! 1. The configuration names the key that signs (`tokens.signing_key`). To rotate is to raise that number by one.
+//! 2. The key before it stays published and good, for the tokens that it signed.
+//! 3. The key after it is published already: whoever keeps the JWKS for a while knows it before it signs, and servers may be
+//!    restarted one after the other.
+
+use std::collections::HashMap;
+
+use aws_lc_rs::encoding::AsDer as _;
+use aws_lc_rs::rsa::{KeyPair, KeySize};
+use jsonwebtoken::jwk::{Jwk, JwkSet, PublicKeyUse, ThumbprintHash};
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey};
+
+use crate::StartError;
+use crate::store::Store;
+
+/// The keys.
+pub(crate) struct SigningKeys {
+    /// The one that signs.
+    current: EncodingKey,
+    current_id: String,
+    /// Those that are good, by their ids.
+    public: HashMap<String, DecodingKey>,
+    jwks: String,
+}
+
+impl SigningKeys {
+    /// Fetches the key of this number and its neighbours from the store, which keeps new ones where it has none.
+    pub(crate) async fn new(store: &Store, number: u32) -> Result<Self, StartError> {
+        let first = number.saturating_sub(1).max(1);
+        let mut keys = JwkSet { keys: Vec::new() };
+        let mut public = HashMap::new();
+        let mut signing = None;
+        for each in first..=number.saturating_add(1) {
+            let key = fetched(store, each).await?;
+            let jwk = jwk(&key).ok_or_else(unusable)?;
+            let id = jwk.common.key_id.clone().unwrap_or_default();
+            let decoding = DecodingKey::from_jwk(&jwk).map_err(|_| unusable())?;
+            public.insert(id.clone(), decoding);
+            if each == number {
+                // The first in the set, for clients that look no further.
+                keys.keys.insert(0, jwk);
+                signing = Some((key, id));
+            } else {
+                keys.keys.push(jwk);
+            }
+        }
+        let (current, current_id) = signing.ok_or_else(unusable)?;
+        Ok(Self {
+            current,
+            current_id,
+            public,
+            jwks: serde_json::to_string(&keys).map_err(|_| unusable())?,
+        })
+    }
+
+    /// The key that signs, and its id.
+    pub(crate) fn current(&self) -> (&EncodingKey, &str) {
+        (&self.current, &self.current_id)
+    }
+
+    /// The public key of this id.
+    pub(crate) fn public(&self, id: &str) -> Option<&DecodingKey> {
+        self.public.get(id)
+    }
+
+    /// The public keys, as a JWK set.
+    pub(crate) fn jwks(&self) -> &str {
+        &self.jwks
+    }
+}
+
+const fn unusable() -> StartError {
+    StartError::Key("signing key")
+}
+
+async fn fetched(store: &Store, number: u32) -> Result<EncodingKey, StartError> {
+    let name = match number {
+        1 => "signing-key".to_owned(),
+        number => format!("signing-key-{number}"),
+    };
+    let pem = if let Some(kept) = store.find_secret(&name).await? {
+        kept
+    } else {
+        // To make one takes a processor for a while.
+        let candidate = tokio::task::spawn_blocking(generate).await;
+        let candidate = candidate.ok().flatten().ok_or_else(unusable)?;
+        store.secret(&name, candidate.as_bytes()).await?
+    };
+    EncodingKey::from_rsa_pem(&pem).map_err(|_| unusable())
+}
+
+/// A new key, as PKCS #8 in PEM.
+fn generate() -> Option<String> {
+    let key = KeyPair::generate(KeySize::Rsa2048).ok()?;
+    let der = key.as_der().ok()?;
+    Some(pem::encode(&pem::Pem::new("PRIVATE KEY", der.as_ref())))
+}
+
+/// The public half, with its thumbprint as its id.
+fn jwk(key: &EncodingKey) -> Option<Jwk> {
+    let mut jwk = Jwk::from_encoding_key(key, Algorithm::RS256).ok()?;
+    jwk.common.key_id = Some(jwk.thumbprint(ThumbprintHash::SHA256).ok()?);
+    jwk.common.public_key_use = Some(PublicKeyUse::Signature);
+    Some(jwk)
+}

@@ -1,0 +1,14 @@
+-- Sign-ins to the page that have ended before their time.
+CREATE TABLE sign_outs (
+    id    TEXT   NOT NULL PRIMARY KEY,
+    until BIGINT NOT NULL
+);
+CREATE INDEX sign_outs_until ON sign_outs (until);
+
+-- Whose login it is, from the approval to the end.
+ALTER TABLE sessions ADD COLUMN subject TEXT;
+UPDATE sessions SET subject = coalesce(
+    body::json #>> '{state,active,approval,subject}',
+    body::json #>> '{state,approved,subject}'
+);
+CREATE INDEX sessions_subject ON sessions (subject) WHERE subject IS NOT NULL;
