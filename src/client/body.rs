@@ -1,27 +1,26 @@
-//! A body, read in one pass.
+//! A body, divided into its members in one pass.
 //!
 //! Rules:
-//! 1. A body is JSON, or else a form if that has a key `access_token`, `device_code` or `error`.
-//! 2. The members that the protocol knows are borrowed from the body; the others are not built before somebody asks.
+//! 1. A body is JSON, or else a form if that has a key `access_token`, `device_code` or `error`. A byte order mark is skipped.
+//! 2. The value of a member stays as it is written until somebody asks for it. So a value that nobody can read, or that is nested
+//!    however deep, harms nothing but itself.
 //! 3. `null` is absent. A number may be an integer, a float (rounded up) or a string. A scope may be an array.
-//! 4. A member of ours that comes twice is remembered: two readers would see two answers.
+//! 4. A repeated member of ours is remembered, because two readers would see two answers.
 
 use alloc::borrow::Cow;
 use alloc::boxed::Box;
-use alloc::string::{String, ToString as _};
+use alloc::collections::BTreeMap;
+use alloc::string::String;
 use alloc::vec::Vec;
-use core::cell::OnceCell;
 use core::fmt;
 use core::time::Duration;
 
-use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
-use serde::de::{
-    Deserialize, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor,
-};
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::Map;
+use serde_json::value::RawValue;
 
 use crate::time;
-use crate::wire::form::Segments;
+use crate::wire::form::{Raw, Segments};
 
 /// What a body says.
 pub(crate) struct Body<'a> {
@@ -32,7 +31,6 @@ pub(crate) struct Body<'a> {
     others: bool,
     format: Format,
     text: &'a str,
-    kept: &'a Kept,
 }
 
 /// How a body is written.
@@ -45,15 +43,14 @@ pub(crate) enum Format {
 }
 
 impl<'a> Body<'a> {
-    /// A body that says nothing.
-    pub(crate) fn new(kept: &'a Kept) -> Self {
+    /// Returns a body that says nothing.
+    pub(crate) fn new() -> Self {
         Self {
             members: Members::default(),
             repeated: false,
             others: false,
             format: Format::Json,
             text: "",
-            kept,
         }
     }
 
@@ -62,21 +59,22 @@ impl<'a> Body<'a> {
         let Ok(text) = core::str::from_utf8(octets) else {
             return Format::Unknown;
         };
+        let text = text.strip_prefix('\u{FEFF}').unwrap_or(text);
         self.text = text;
         let mut json = serde_json::Deserializer::from_str(text);
-        let object = (&mut *self).deserialize(&mut json);
+        let object = json.deserialize_map(&mut *self);
         if object.and_then(|()| json.end()).is_ok() {
             return Format::Json;
         }
         *self = Self {
             text: text.trim_ascii(),
             format: Format::Form,
-            ..Self::new(self.kept)
+            ..Self::new()
         };
         if self.read_form().is_some() {
             return Format::Form;
         }
-        *self = Self::new(self.kept);
+        *self = Self::new();
         // JSON, but no object: it can be read, and says nothing.
         match serde_json::from_str::<IgnoredAny>(text) {
             Ok(_) => Format::Json,
@@ -91,10 +89,10 @@ impl<'a> Body<'a> {
             return None;
         }
         for (name, value) in Segments::of(self.text.as_bytes()) {
-            let value = value.text()?;
+            value.text()?;
             match self.members.slot(&name.text()?) {
                 Some(slot) if slot.is_there() => self.repeated = true,
-                Some(slot) => *slot = Value::Text(self.kept.text(value)),
+                Some(slot) => *slot = Value::Form(value),
                 None => self.others = true,
             }
         }
@@ -103,23 +101,31 @@ impl<'a> Body<'a> {
         keys.iter().any(Value::is_there).then_some(())
     }
 
-    /// The members that are not ours.
+    /// Returns the members that are not ours.
     pub(crate) fn others(&self) -> Others {
         Others(self.others.then(|| (self.format, self.text.into())))
     }
 }
 
 /// The members that are not ours, not built before somebody asks: the body that has some.
-#[derive(Clone, PartialEq)]
+#[derive(Clone)]
 pub(crate) struct Others(Option<(Format, Box<str>)>);
 
 impl Others {
-    /// Builds them. They are lost where they are nested deeper than `serde_json` reads, 128 levels: an answer is not refused
-    /// for that.
+    /// Returns the members of a JSON object, all of which are taken for not ours but those with a name of ours.
+    pub(crate) fn from_json(object: String) -> Self {
+        Self(Some((Format::Json, object.into())))
+    }
+
+    /// Builds them. One is lost where it is nested deeper than `serde_json` reads, 128 levels: an answer is not refused for that.
     pub(crate) fn build(&self) -> Map<String, serde_json::Value> {
         let mut all: Map<_, _> = match &self.0 {
             None => return Map::new(),
-            Some((Format::Json, text)) => serde_json::from_str(text).unwrap_or_default(),
+            Some((Format::Json, text)) => serde_json::from_str::<BTreeMap<String, &RawValue>>(text)
+                .unwrap_or_default()
+                .into_iter()
+                .filter_map(|(name, value)| Some((name, serde_json::from_str(value.get()).ok()?)))
+                .collect(),
             Some((Format::Form | Format::Unknown, text)) => Segments::of(text.as_bytes())
                 .filter_map(|(name, value)| Some((name.text()?.into_owned(), value.text()?.into())))
                 .collect(),
@@ -129,31 +135,16 @@ impl Others {
     }
 }
 
-/// The strings of a body that could not be borrowed, for they had escapes: a list with one entry for a member at most.
-#[derive(Default)]
-pub(crate) struct Kept(OnceCell<Box<(String, Kept)>>);
-
-impl Kept {
-    fn keep(&self, text: String) -> &str {
-        let mut end = self;
-        while let Some(entry) = end.0.get() {
-            end = &entry.1;
-        }
-        &end.0.get_or_init(|| Box::new((text, Self::default()))).0
-    }
-
-    fn text<'a>(&'a self, text: Cow<'a, str>) -> &'a str {
-        match text {
-            Cow::Borrowed(text) => text,
-            Cow::Owned(text) => self.keep(text),
-        }
+impl PartialEq for Others {
+    fn eq(&self, other: &Self) -> bool {
+        self.build() == other.build()
     }
 }
 
 /// Declares the members that the protocol knows.
 macro_rules! members {
     ($($name:ident),+ $(,)?) => {
-        /// The members of ours, those of both endpoints.
+        /// The members of ours, those of all endpoints.
         #[derive(Default)]
         pub(crate) struct Members<'a> {
             $(pub(crate) $name: Value<'a>,)+
@@ -182,60 +173,79 @@ members! {
     code, message,
 }
 
-/// The value of a member. It has nothing to drop, which for sixteen of them takes longer than a pending answer may.
+/// The value of a member, as it is written. It has nothing to drop, which for sixteen of them takes longer than a pending answer
+/// may.
 #[derive(Clone, Copy, Default)]
 pub(crate) enum Value<'a> {
     #[default]
     Absent,
-    Null,
-    Text(&'a str),
-    Number(u64),
-    /// An array of strings, joined by spaces.
-    List(&'a str),
-    Other,
+    Json(&'a str),
+    Form(Raw<'a>),
 }
 
 impl<'a> Value<'a> {
-    /// Whether the member is there at all, if only as `null`.
-    fn is_there(&self) -> bool {
+    /// Returns whether the member is there at all, if only as `null`.
+    pub(crate) const fn is_there(&self) -> bool {
         !matches!(self, Self::Absent)
     }
 
-    /// Whether the member has a value.
+    /// Returns whether the member has a value.
     pub(crate) fn is_given(self) -> bool {
-        !matches!(self, Self::Absent | Self::Null)
-    }
-
-    /// The characters of a string that is not empty.
-    pub(crate) fn text(self) -> Option<&'a str> {
         match self {
-            Self::Text(text) if !text.is_empty() => Some(text),
-            Self::Absent
-            | Self::Null
-            | Self::Text(_)
-            | Self::Number(_)
-            | Self::List(_)
-            | Self::Other => None,
+            Self::Absent => false,
+            Self::Json(written) => written != "null",
+            Self::Form(_) => true,
         }
     }
 
-    /// A scope, its tokens separated by spaces. Commas separate where nothing else does.
-    pub(crate) fn scope(self) -> Option<Cow<'a, str>> {
+    /// Returns the characters of a string.
+    #[inline]
+    pub(crate) fn string(self) -> Option<Cow<'a, str>> {
         match self {
-            Self::Text(text) if text.contains(',') && !text.contains(' ') => {
-                Some(text.replace(',', " ").into())
+            Self::Absent => None,
+            Self::Json(written) => {
+                let inner = written.strip_prefix('"')?.strip_suffix('"')?;
+                // What has no escape stands for itself.
+                if memchr::memchr(b'\\', inner.as_bytes()).is_none() {
+                    return Some(Cow::Borrowed(inner));
+                }
+                serde_json::from_str(written).ok().map(Cow::Owned)
             }
-            Self::Text(text) | Self::List(text) => Some(Cow::Borrowed(text)),
-            Self::Absent | Self::Null | Self::Number(_) | Self::Other => None,
+            Self::Form(raw) => raw.text(),
         }
     }
 
-    /// A number of seconds.
+    /// Returns the characters of a string that is not empty.
+    #[inline]
+    pub(crate) fn text(self) -> Option<Cow<'a, str>> {
+        self.string().filter(|text| !text.is_empty())
+    }
+
+    /// Returns a scope, its tokens separated by spaces. Commas separate where nothing else does.
+    pub(crate) fn scope(self) -> Option<Cow<'a, str>> {
+        if let Some(text) = self.string() {
+            let is_list = text.contains(',') && !text.contains(' ');
+            return Some(if is_list {
+                text.replace(',', " ").into()
+            } else {
+                text
+            });
+        }
+        match self {
+            Self::Json(written) => {
+                let tokens: Vec<String> = serde_json::from_str(written).ok()?;
+                Some(tokens.join(" ").into())
+            }
+            Self::Absent | Self::Form(_) => None,
+        }
+    }
+
+    /// Returns a number of seconds.
     pub(crate) fn seconds(self) -> Option<Duration> {
         let seconds = match self {
-            Self::Number(seconds) => Some(seconds),
-            Self::Text(text) => number(text),
-            Self::Absent | Self::Null | Self::List(_) | Self::Other => None,
+            Self::Json(written) if !written.starts_with('"') => number(written),
+            Self::Absent => None,
+            Self::Json(_) | Self::Form(_) => number(&self.string()?),
         };
         seconds.map(Duration::from_secs)
     }
@@ -247,12 +257,40 @@ fn number(text: &str) -> Option<u64> {
         .or_else(|| time::whole_seconds(text.parse().ok()?))
 }
 
-impl<'de> DeserializeSeed<'de> for &mut Body<'de> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_map(self)
-    }
+/// Why a response could not be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Malformed {
+    /// The body has more than [`MAX_BODY`](super::MAX_BODY) bytes.
+    #[error("the response has more than 1 MiB; check that the endpoint's URL is right")]
+    TooLarge,
+    /// The body is neither JSON nor a form.
+    #[error(
+        "the response is neither JSON nor a form; check that the endpoint's URL is right, and that no sign-in page of the \
+         network answers in the server's place"
+    )]
+    Unreadable,
+    /// A member of the protocol comes twice.
+    #[error("the response has a repeated member; report this to whoever runs the server")]
+    Repeated,
+    /// The body has both a token and an error.
+    #[error("the response has both a token and an error; report this to whoever runs the server")]
+    Contradiction,
+    /// A 2xx has neither a token nor an error.
+    #[error(
+        "the response has neither a token nor an error; check that the endpoint's URL is right"
+    )]
+    Empty,
+    /// A token has a character outside `%x20-7E`, which would break the header that it is sent in.
+    #[error(
+        "the response has a token, or a token type, that cannot be sent in a header; report this to whoever runs the server"
+    )]
+    Token,
+    /// The response has a status that no final response has.
+    #[error(
+        "the status of the response is not that of a final HTTP response; check that the endpoint's URL is right"
+    )]
+    Status,
 }
 
 impl<'de> Visitor<'de> for &mut Body<'de> {
@@ -266,7 +304,7 @@ impl<'de> Visitor<'de> for &mut Body<'de> {
         while let Some(slot) = object.next_key_seed(Name(&mut self.members))? {
             match slot {
                 Some(slot) if !slot.is_there() => {
-                    *slot = object.next_value_seed(Reading(self.kept))?;
+                    *slot = Value::Json(object.next_value::<&RawValue>()?.get());
                 }
                 passed => {
                     self.repeated |= passed.is_some();
@@ -299,75 +337,5 @@ impl<'m, 'de> Visitor<'de> for Name<'m, 'de> {
 
     fn visit_str<E>(self, name: &str) -> Result<Self::Value, E> {
         Ok(self.0.slot(name))
-    }
-}
-
-/// Reads a member's value.
-struct Reading<'de>(&'de Kept);
-
-impl<'de> DeserializeSeed<'de> for Reading<'de> {
-    type Value = Value<'de>;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value<'de>, D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Reading<'de> {
-    type Value = Value<'de>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a value")
-    }
-
-    fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Value<'de>, E> {
-        Ok(Value::Text(text))
-    }
-
-    fn visit_str<E>(self, text: &str) -> Result<Value<'de>, E> {
-        Ok(Value::Text(self.0.keep(text.into())))
-    }
-
-    fn visit_u64<E>(self, number: u64) -> Result<Value<'de>, E> {
-        Ok(Value::Number(number))
-    }
-
-    fn visit_i64<E>(self, number: i64) -> Result<Value<'de>, E> {
-        Ok(u64::try_from(number).map_or(Value::Other, Value::Number))
-    }
-
-    fn visit_f64<E>(self, number: f64) -> Result<Value<'de>, E> {
-        Ok(time::whole_seconds(number).map_or(Value::Other, Value::Number))
-    }
-
-    fn visit_unit<E>(self) -> Result<Value<'de>, E> {
-        Ok(Value::Null)
-    }
-
-    fn visit_bool<E>(self, _: bool) -> Result<Value<'de>, E> {
-        Ok(Value::Other)
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<Value<'de>, A::Error> {
-        let items = Vec::<serde_json::Value>::deserialize(SeqAccessDeserializer::new(list))?;
-        let tokens: Option<Vec<&str>> = items.iter().map(serde_json::Value::as_str).collect();
-        Ok(tokens.map_or(Value::Other, |tokens| {
-            Value::List(self.0.keep(tokens.join(" ")))
-        }))
-    }
-
-    /// An object, or a number: where the host's dependencies switch on the feature `arbitrary_precision` of `serde_json`,
-    /// numbers arrive as an object that only its own type understands.
-    fn visit_map<A: MapAccess<'de>>(self, object: A) -> Result<Value<'de>, A::Error> {
-        match serde_json::Value::deserialize(MapAccessDeserializer::new(object))? {
-            serde_json::Value::Number(digits) => {
-                Ok(number(&digits.to_string()).map_or(Value::Other, Value::Number))
-            }
-            serde_json::Value::Null
-            | serde_json::Value::Bool(_)
-            | serde_json::Value::String(_)
-            | serde_json::Value::Array(_)
-            | serde_json::Value::Object(_) => Ok(Value::Other),
-        }
     }
 }
