@@ -584,6 +584,11 @@ fn deep_nesting_neither_overflows_the_stack_nor_loses_a_token() {
             "{name}"
         );
     }
+    // Nor does a value that nobody can read.
+    for unreadable in [r#""scope":"\ud800""#, r#""expires_in":1e400"#] {
+        let body = format!("{{\"access_token\":\"a\",{unreadable}}}");
+        assert_eq!(granted(&tokens(read(200, &body))), bearer_a(), "{body}");
+    }
     let beside = deep("x").replace("{\"", "{\"y\":1,\"");
     let mut expected = bearer_a();
     expected["members"] = json!({"y": 1});

@@ -2,25 +2,26 @@
 //!
 //! Rules:
 //! 1. A body is JSON, or else a form if that has a key `access_token`, `device_code` or `error`. A byte order mark is skipped.
-//! 2. The value of a member stays as it is written until somebody asks for it. So a value that nobody can read, or that is nested
-//!    however deep, harms nothing but itself.
+//! 2. The members that the protocol knows are borrowed from the body; the others are not built before somebody asks.
 //! 3. `null` is absent. A number may be an integer, a float (rounded up) or a string. A scope may be an array.
-//! 4. A repeated member of ours is remembered, because two readers would see two answers.
+//! 4. A value of another type, nested however deep, harms nothing but itself.
+//! 5. A repeated member of ours is remembered, because two readers would see two answers.
 
 use alloc::borrow::Cow;
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::cell::OnceCell;
 use core::fmt;
 use core::time::Duration;
 
-use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::Map;
 use serde_json::value::RawValue;
 
 use crate::time;
-use crate::wire::form::{Raw, Segments};
+use crate::wire::form::Segments;
 
 /// What a body says.
 pub(crate) struct Body<'a> {
@@ -31,6 +32,7 @@ pub(crate) struct Body<'a> {
     others: bool,
     format: Format,
     text: &'a str,
+    kept: &'a Kept,
 }
 
 /// How a body is written.
@@ -44,13 +46,14 @@ pub(crate) enum Format {
 
 impl<'a> Body<'a> {
     /// Returns a body that says nothing.
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(kept: &'a Kept) -> Self {
         Self {
             members: Members::default(),
             repeated: false,
             others: false,
             format: Format::Json,
             text: "",
+            kept,
         }
     }
 
@@ -62,19 +65,34 @@ impl<'a> Body<'a> {
         let text = text.strip_prefix('\u{FEFF}').unwrap_or(text);
         self.text = text;
         let mut json = serde_json::Deserializer::from_str(text);
-        let object = json.deserialize_map(&mut *self);
+        let object = json.deserialize_map(Object::<false>(self));
+        if object.and_then(|()| json.end()).is_ok() {
+            return Format::Json;
+        }
+        self.read_otherwise(text)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn read_otherwise(&mut self, text: &'a str) -> Format {
+        *self = Self {
+            text,
+            ..Self::new(self.kept)
+        };
+        let mut json = serde_json::Deserializer::from_str(text);
+        let object = json.deserialize_map(Object::<true>(self));
         if object.and_then(|()| json.end()).is_ok() {
             return Format::Json;
         }
         *self = Self {
             text: text.trim_ascii(),
             format: Format::Form,
-            ..Self::new()
+            ..Self::new(self.kept)
         };
         if self.read_form().is_some() {
             return Format::Form;
         }
-        *self = Self::new();
+        *self = Self::new(self.kept);
         // JSON, but no object: it can be read, and says nothing.
         match serde_json::from_str::<IgnoredAny>(text) {
             Ok(_) => Format::Json,
@@ -89,10 +107,10 @@ impl<'a> Body<'a> {
             return None;
         }
         for (name, value) in Segments::of(self.text.as_bytes()) {
-            value.text()?;
+            let value = value.text()?;
             match self.members.slot(&name.text()?) {
                 Some(slot) if slot.is_there() => self.repeated = true,
-                Some(slot) => *slot = Value::Form(value),
+                Some(slot) => *slot = Value::Text(self.kept.text(value)),
                 None => self.others = true,
             }
         }
@@ -141,6 +159,27 @@ impl PartialEq for Others {
     }
 }
 
+/// The strings of a body that could not be borrowed, for they had escapes: a list with one entry for a member at most.
+#[derive(Default)]
+pub(crate) struct Kept(OnceCell<Box<(String, Kept)>>);
+
+impl Kept {
+    fn keep(&self, text: String) -> &str {
+        let mut end = self;
+        while let Some(entry) = end.0.get() {
+            end = &entry.1;
+        }
+        &end.0.get_or_init(|| Box::new((text, Self::default()))).0
+    }
+
+    fn text<'a>(&'a self, text: Cow<'a, str>) -> &'a str {
+        match text {
+            Cow::Borrowed(text) => text,
+            Cow::Owned(text) => self.keep(text),
+        }
+    }
+}
+
 /// Declares the members that the protocol knows.
 macro_rules! members {
     ($($name:ident),+ $(,)?) => {
@@ -173,79 +212,60 @@ members! {
     code, message,
 }
 
-/// The value of a member, as it is written. It has nothing to drop, which for sixteen of them takes longer than a pending answer
-/// may.
+/// The value of a member. It has nothing to drop, which for sixteen of them takes longer than a pending answer may.
 #[derive(Clone, Copy, Default)]
 pub(crate) enum Value<'a> {
     #[default]
     Absent,
-    Json(&'a str),
-    Form(Raw<'a>),
+    Null,
+    Text(&'a str),
+    Number(u64),
+    /// An array of strings, joined by spaces.
+    List(&'a str),
+    Other,
 }
 
 impl<'a> Value<'a> {
-    /// Returns whether the member is there at all, if only as `null`.
-    pub(crate) const fn is_there(&self) -> bool {
+    /// Whether the member is there at all, if only as `null`.
+    fn is_there(&self) -> bool {
         !matches!(self, Self::Absent)
     }
 
-    /// Returns whether the member has a value.
+    /// Whether the member has a value.
     pub(crate) fn is_given(self) -> bool {
+        !matches!(self, Self::Absent | Self::Null)
+    }
+
+    /// The characters of a string that is not empty.
+    pub(crate) fn text(self) -> Option<&'a str> {
         match self {
-            Self::Absent => false,
-            Self::Json(written) => written != "null",
-            Self::Form(_) => true,
+            Self::Text(text) if !text.is_empty() => Some(text),
+            Self::Absent
+            | Self::Null
+            | Self::Text(_)
+            | Self::Number(_)
+            | Self::List(_)
+            | Self::Other => None,
         }
     }
 
-    /// Returns the characters of a string.
-    #[inline]
-    pub(crate) fn string(self) -> Option<Cow<'a, str>> {
-        match self {
-            Self::Absent => None,
-            Self::Json(written) => {
-                let inner = written.strip_prefix('"')?.strip_suffix('"')?;
-                // What has no escape stands for itself.
-                if memchr::memchr(b'\\', inner.as_bytes()).is_none() {
-                    return Some(Cow::Borrowed(inner));
-                }
-                serde_json::from_str(written).ok().map(Cow::Owned)
-            }
-            Self::Form(raw) => raw.text(),
-        }
-    }
-
-    /// Returns the characters of a string that is not empty.
-    #[inline]
-    pub(crate) fn text(self) -> Option<Cow<'a, str>> {
-        self.string().filter(|text| !text.is_empty())
-    }
-
-    /// Returns a scope, its tokens separated by spaces. Commas separate where nothing else does.
+    /// A scope, its tokens separated by spaces. Commas separate where nothing else does.
     pub(crate) fn scope(self) -> Option<Cow<'a, str>> {
-        if let Some(text) = self.string() {
-            let is_list = text.contains(',') && !text.contains(' ');
-            return Some(if is_list {
-                text.replace(',', " ").into()
-            } else {
-                text
-            });
-        }
         match self {
-            Self::Json(written) => {
-                let tokens: Vec<String> = serde_json::from_str(written).ok()?;
-                Some(tokens.join(" ").into())
+            Self::Text(text) if text.contains(',') && !text.contains(' ') => {
+                Some(text.replace(',', " ").into())
             }
-            Self::Absent | Self::Form(_) => None,
+            Self::Text(text) | Self::List(text) => Some(Cow::Borrowed(text)),
+            Self::Absent | Self::Null | Self::Number(_) | Self::Other => None,
         }
     }
 
-    /// Returns a number of seconds.
+    /// A number of seconds.
     pub(crate) fn seconds(self) -> Option<Duration> {
         let seconds = match self {
-            Self::Json(written) if !written.starts_with('"') => number(written),
-            Self::Absent => None,
-            Self::Json(_) | Self::Form(_) => number(&self.string()?),
+            Self::Number(seconds) => Some(seconds),
+            Self::Text(text) => number(text),
+            Self::Absent | Self::Null | Self::List(_) | Self::Other => None,
         };
         seconds.map(Duration::from_secs)
     }
@@ -293,7 +313,11 @@ pub enum Malformed {
     Status,
 }
 
-impl<'de> Visitor<'de> for &mut Body<'de> {
+/// Reads an object into a body: its values in one go, which is fast, or each by itself, so that one that cannot be read (half a
+/// surrogate pair, a number beyond all bounds) does not end it.
+struct Object<'b, 'de, const ONE_BY_ONE: bool>(&'b mut Body<'de>);
+
+impl<'de, const ONE_BY_ONE: bool> Visitor<'de> for Object<'_, 'de, ONE_BY_ONE> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -301,14 +325,22 @@ impl<'de> Visitor<'de> for &mut Body<'de> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<(), A::Error> {
-        while let Some(slot) = object.next_key_seed(Name(&mut self.members))? {
+        let body = self.0;
+        while let Some(slot) = object.next_key_seed(Name(&mut body.members))? {
             match slot {
                 Some(slot) if !slot.is_there() => {
-                    *slot = Value::Json(object.next_value::<&RawValue>()?.get());
+                    *slot = if ONE_BY_ONE {
+                        let written = object.next_value::<&RawValue>()?.get();
+                        let mut json = serde_json::Deserializer::from_str(written);
+                        let read = Reading(body.kept).deserialize(&mut json);
+                        read.unwrap_or(Value::Other)
+                    } else {
+                        object.next_value_seed(Reading(body.kept))?
+                    };
                 }
                 passed => {
-                    self.repeated |= passed.is_some();
-                    self.others |= passed.is_none();
+                    body.repeated |= passed.is_some();
+                    body.others |= passed.is_none();
                     object.next_value::<IgnoredAny>()?;
                 }
             }
@@ -337,5 +369,81 @@ impl<'m, 'de> Visitor<'de> for Name<'m, 'de> {
 
     fn visit_str<E>(self, name: &str) -> Result<Self::Value, E> {
         Ok(self.0.slot(name))
+    }
+}
+
+/// Reads a member's value.
+struct Reading<'de>(&'de Kept);
+
+impl<'de> DeserializeSeed<'de> for Reading<'de> {
+    type Value = Value<'de>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value<'de>, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Reading<'de> {
+    type Value = Value<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a value")
+    }
+
+    fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Value<'de>, E> {
+        Ok(Value::Text(text))
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Value<'de>, E> {
+        Ok(Value::Text(self.0.keep(text.into())))
+    }
+
+    fn visit_u64<E>(self, number: u64) -> Result<Value<'de>, E> {
+        Ok(Value::Number(number))
+    }
+
+    fn visit_i64<E>(self, number: i64) -> Result<Value<'de>, E> {
+        Ok(u64::try_from(number).map_or(Value::Other, Value::Number))
+    }
+
+    fn visit_f64<E>(self, number: f64) -> Result<Value<'de>, E> {
+        Ok(time::whole_seconds(number).map_or(Value::Other, Value::Number))
+    }
+
+    fn visit_unit<E>(self) -> Result<Value<'de>, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Value<'de>, E> {
+        Ok(Value::Other)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Value<'de>, A::Error> {
+        let mut tokens = Some(Vec::new());
+        while let Some(item) = list.next_element::<&RawValue>()? {
+            let token = serde_json::from_str::<String>(item.get()).ok();
+            tokens = tokens.zip(token).map(|(mut tokens, token)| {
+                tokens.push(token);
+                tokens
+            });
+        }
+        Ok(tokens.map_or(Value::Other, |tokens| {
+            Value::List(self.0.keep(tokens.join(" ")))
+        }))
+    }
+
+    /// An object, or a number: where the host's dependencies switch on the feature `arbitrary_precision` of `serde_json`,
+    /// numbers arrive as an object with one member of this name.
+    fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<Value<'de>, A::Error> {
+        let mut read = Value::Other;
+        while let Some(name) = object.next_key::<Cow<'de, str>>()? {
+            if name == "$serde_json::private::Number" {
+                let digits = object.next_value::<Cow<'de, str>>()?;
+                read = number(&digits).map_or(Value::Other, Value::Number);
+            } else {
+                object.next_value::<IgnoredAny>()?;
+            }
+        }
+        Ok(read)
     }
 }

@@ -2,14 +2,14 @@
 //!
 //! [RFC 8628, section 3.2]: https://www.rfc-editor.org/rfc/rfc8628#section-3.2
 
-use alloc::borrow::{Cow, ToOwned as _};
+use alloc::borrow::{Cow, ToOwned};
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use super::body::{Body, Format, Malformed};
+use super::body::{Body, Format, Kept, Malformed};
 use super::flow::Options;
 use super::prompt::{Prompt, Warning, fault_of_user_code};
 use super::refusal::Refusal;
@@ -29,14 +29,15 @@ pub(crate) struct Codes {
 /// Reads an answer to the device authorization request.
 pub(crate) fn read(response: &Response<&[u8]>, options: Options) -> Result<Codes, StartError> {
     let status = response.status();
-    let mut body = Body::new();
+    let kept = Kept::default();
+    let mut body = Body::new(&kept);
     let format = open(response, &mut body).map_err(|unread| match unread {
         Unread::Redirected => StartError::Redirected(status),
         Unread::Malformed(why) => StartError::Malformed(why),
     })?;
     let refusal = |code| Refusal::new(status, response.pause(), code, &body);
     if let Some(code) = code(status, &body.members) {
-        return Err(StartError::Rejected(refusal(Some(&code))));
+        return Err(StartError::Rejected(refusal(Some(code))));
     }
     match status {
         200..=299 => match format {
@@ -63,7 +64,7 @@ fn issued(body: &Body<'_>, options: Options) -> Result<Codes, StartError> {
     let device_code = device_code.ok_or_else(|| field("device_code", MISSING))?;
     let user_code = members.user_code.text();
     let user_code = user_code.ok_or_else(|| field("user_code", MISSING))?;
-    if let Some(fault) = fault_of_user_code(&user_code) {
+    if let Some(fault) = fault_of_user_code(user_code) {
         return Err(field("user_code", fault));
     }
     // Google and others wrote `verification_url` before the name was settled, and still do.
@@ -72,10 +73,10 @@ fn issued(body: &Body<'_>, options: Options) -> Result<Codes, StartError> {
         .text()
         .or_else(|| members.verification_url.text());
     let verification_uri = verification_uri.ok_or_else(|| field("verification_uri", MISSING))?;
-    metadata::shown(&verification_uri, options.plain)
+    metadata::shown(verification_uri, options.plain)
         .map_err(|why| field("verification_uri", &format!("cannot be used: {why}")))?;
     let complete = members.verification_uri_complete;
-    let is_shown = |uri: &Cow<'_, str>| metadata::shown(uri, options.plain).is_ok();
+    let is_shown = |uri: &&str| metadata::shown(uri, options.plain).is_ok();
     let usable = complete.text().filter(is_shown);
     if usable.is_none() && complete.is_given() {
         warnings.push(Warning::VerificationUriComplete);
@@ -101,12 +102,12 @@ fn issued(body: &Body<'_>, options: Options) -> Result<Codes, StartError> {
     }
 
     Ok(Codes {
-        device_code: device_code.into_owned(),
+        device_code: device_code.to_owned(),
         interval,
         prompt: Prompt {
-            user_code: user_code.into_owned(),
-            verification_uri: verification_uri.into_owned(),
-            verification_uri_complete: usable.map(Cow::into_owned),
+            user_code: user_code.to_owned(),
+            verification_uri: verification_uri.to_owned(),
+            verification_uri_complete: usable.map(ToOwned::to_owned),
             lifetime,
             warnings,
             members: body.others().build(),

@@ -11,6 +11,7 @@ use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
 use core::fmt;
+use core::future::ready;
 use core::ops::ControlFlow;
 use core::time::Duration;
 
@@ -149,12 +150,14 @@ impl Refresh {
     /// # Errors
     ///
     /// [`RefreshError`].
-    pub async fn run<Q, R, B>(
+    pub async fn run<Q, R, B, S, W>(
         &mut self,
-        mut send: impl AsyncFnMut(Q) -> Result<R, TransportError>,
-        mut wait: impl AsyncFnMut(Duration) -> ControlFlow<()>,
+        mut send: impl FnMut(Q) -> S,
+        mut wait: impl FnMut(Duration) -> W,
     ) -> Result<Tokens, RefreshError>
     where
+        S: Future<Output = Result<R, TransportError>>,
+        W: Future<Output = ControlFlow<()>>,
         Q: From<Request>,
         R: Into<Response<B>>,
         B: AsRef<[u8]>,
@@ -189,7 +192,7 @@ impl Refresh {
         R: Into<Response<B>>,
         B: AsRef<[u8]>,
     {
-        block(self.run(async |request| send(request), async |span| wait(span)))
+        block(self.run(|request| ready(send(request)), |span| ready(wait(span))))
     }
 }
 

@@ -1,6 +1,5 @@
 //! A refusal by the server: what it said, and what to do about it.
 
-use alloc::borrow::Cow;
 use alloc::string::String;
 use core::fmt;
 use core::time::Duration;
@@ -40,11 +39,10 @@ impl Refusal {
     ) -> Self {
         let members = &body.members;
         let description = members.error_description.text().or(members.message.text());
-        let printable = |text: Cow<'_, str>| DisplayText::new(&text);
         Self {
             status,
             code: code.map(DisplayText::new),
-            description: description.map(printable),
+            description: description.map(DisplayText::new),
             possibly_redeemed: false,
             retry_after,
             members: body.others().build(),

@@ -4,6 +4,7 @@
 //!
 //! [RFC 7009]: https://www.rfc-editor.org/rfc/rfc7009
 
+use core::future::ready;
 use core::ops::ControlFlow;
 use core::time::Duration;
 
@@ -95,12 +96,14 @@ impl Revocation {
     /// # Errors
     ///
     /// [`RevokeError`]: the token may still be good.
-    pub async fn run<Q, R, B>(
+    pub async fn run<Q, R, B, S, W>(
         &self,
-        mut send: impl AsyncFnMut(Q) -> Result<R, TransportError>,
-        mut wait: impl AsyncFnMut(Duration) -> ControlFlow<()>,
+        mut send: impl FnMut(Q) -> S,
+        mut wait: impl FnMut(Duration) -> W,
     ) -> Result<(), RevokeError>
     where
+        S: Future<Output = Result<R, TransportError>>,
+        W: Future<Output = ControlFlow<()>>,
         Q: From<Request>,
         R: Into<Response<B>>,
         B: AsRef<[u8]>,
@@ -133,7 +136,7 @@ impl Revocation {
         R: Into<Response<B>>,
         B: AsRef<[u8]>,
     {
-        block(self.run(async |request| send(request), async |span| wait(span)))
+        block(self.run(|request| ready(send(request)), |span| ready(wait(span))))
     }
 }
 

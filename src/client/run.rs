@@ -2,6 +2,7 @@
 //!
 //! Rule: it does nothing itself. What sends, waits, shows and reads the clock is the caller's.
 
+use core::future::ready;
 use core::ops::ControlFlow;
 use core::pin::pin;
 use core::task::{Context, Poll, Waker};
@@ -29,14 +30,16 @@ impl Login {
     /// # Errors
     ///
     /// [`LoginError`].
-    pub async fn run<Q, R, B>(
+    pub async fn run<Q, R, B, S, W>(
         &mut self,
         now: impl Fn() -> Duration,
-        mut send: impl AsyncFnMut(Q) -> Result<R, TransportError>,
+        mut send: impl FnMut(Q) -> S,
         mut show: impl FnMut(&Prompt),
-        mut wait: impl AsyncFnMut(Duration, WaitingFor) -> ControlFlow<()>,
+        mut wait: impl FnMut(Duration, WaitingFor) -> W,
     ) -> Result<Tokens, LoginError>
     where
+        S: Future<Output = Result<R, TransportError>>,
+        W: Future<Output = ControlFlow<()>>,
         Q: From<Request>,
         R: Into<Response<B>>,
         B: AsRef<[u8]>,
@@ -78,9 +81,9 @@ impl Login {
     {
         block(self.run(
             now,
-            async |request| send(request),
+            |request| ready(send(request)),
             show,
-            async |span, reason| wait(span, reason),
+            |span, reason| ready(wait(span, reason)),
         ))
     }
 }

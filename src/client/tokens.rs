@@ -40,10 +40,11 @@ impl Tokens {
     pub(crate) fn read(body: &Body<'_>) -> Result<Self, Malformed> {
         let members = &body.members;
         let token_type = match members.token_type {
-            own if !own.is_given() => None,
-            own => Some(checked(&own.string().ok_or(Malformed::Token)?)?),
+            Value::Absent | Value::Null => None,
+            Value::Text(name) => Some(checked(name)?),
+            Value::Number(_) | Value::List(_) | Value::Other => return Err(Malformed::Token),
         };
-        let optional = |token: Value<'_>| token.text().map(|text| checked(&text)).transpose();
+        let optional = |token: Value<'_>| token.text().map(checked).transpose();
         Ok(Self {
             access_token: optional(members.access_token)?.ok_or(Malformed::Empty)?,
             token_type,

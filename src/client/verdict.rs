@@ -6,10 +6,9 @@
 //! 3. Nothing but a 2xx with an access token is a success.
 //! 4. What stays unclear is no reason to go on: an unknown error code ends the polling, unless the status says "later".
 
-use alloc::borrow::Cow;
 use core::time::Duration;
 
-use super::body::{Body, Format, Malformed, Members};
+use super::body::{Body, Format, Kept, Malformed, Members};
 use super::refusal::Refusal;
 use super::response::{MAX_BODY, Response};
 use super::tokens::Tokens;
@@ -61,7 +60,8 @@ pub fn verdict<B: AsRef<[u8]>>(response: &Response<B>) -> Verdict {
 
 fn read(response: &Response<&[u8]>) -> Verdict {
     let status = response.status();
-    let mut body = Body::new();
+    let kept = Kept::default();
+    let mut body = Body::new(&kept);
     let format = match open(response, &mut body) {
         Ok(format) => format,
         Err(Unread::Redirected) => return Verdict::Redirected(status),
@@ -78,15 +78,11 @@ fn read(response: &Response<&[u8]>) -> Verdict {
             _ => Verdict::Malformed(Malformed::Status),
         };
     };
-    // Quicker to ask first whether there is a token at all.
-    if members.access_token.is_there()
-        && members.access_token.text().is_some()
-        && members.error.text().is_some()
-    {
+    if members.access_token.text().is_some() && members.error.text().is_some() {
         return Verdict::Malformed(Malformed::Contradiction);
     }
-    let refusal = || Refusal::new(status, response.pause(), Some(&code), &body);
-    match Meaning::of(&code) {
+    let refusal = || Refusal::new(status, response.pause(), Some(code), &body);
+    match Meaning::of(code) {
         Some(Meaning::Pending) => Verdict::Pending(members.interval.seconds()),
         Some(Meaning::SlowDown) => Verdict::SlowDown(members.interval.seconds()),
         Some(Meaning::Denied) => Verdict::Denied(refusal()),
@@ -124,7 +120,7 @@ pub(crate) fn open<'a>(
 pub(crate) fn may_hide_success(response: &Response<&[u8]>) -> bool {
     match response.status() {
         500..=599 => true,
-        200..=299 => Body::new().read(response.octets()) == Format::Unknown,
+        200..=299 => Body::new(&Kept::default()).read(response.octets()) == Format::Unknown,
         _ => false,
     }
 }
@@ -136,12 +132,12 @@ pub(crate) enum Unread {
 }
 
 /// Returns the error code of a body.
-pub(crate) fn code<'a>(status: u16, members: &Members<'a>) -> Option<Cow<'a, str>> {
+pub(crate) fn code<'a>(status: u16, members: &Members<'a>) -> Option<&'a str> {
     members.error.text().or_else(|| {
         if matches!(status, 200..=299) {
             return None;
         }
-        let known = |text: &Cow<'_, str>| Meaning::of(text).is_some();
+        let known = |text: &&str| Meaning::of(text).is_some();
         members
             .code
             .text()
