@@ -38,7 +38,7 @@ use std::sync::LazyLock;
 use std::time::Instant;
 
 use ::time::OffsetDateTime;
-use device_flow::client::{DeviceFlow, Endpoints, Next, Outcome, Received, Step, Waiting};
+use device_flow::client::{DeviceFlow, Endpoints, Login, LoginError, Next, Response, Tokens};
 use device_flow::digest::{SessionKey, UserKey};
 use device_flow::memory::Memory;
 use device_flow::server::{
@@ -225,7 +225,7 @@ struct Fleet {
 
 struct Device {
     /// Until there is an outcome.
-    waiting: Option<Waiting>,
+    login: Option<Login>,
     plan: Plan,
     is_right: bool,
     /// Until it is entered.
@@ -277,7 +277,7 @@ impl Fleet {
                 _ => Plan::Approve,
             };
             fleet.devices.push(Device {
-                waiting: None,
+                login: None,
                 plan,
                 is_right: false,
                 user_code: String::new(),
@@ -317,16 +317,22 @@ impl Fleet {
     }
 
     fn start(&mut self, at: u64, number: u32) {
-        let (starting, request) = self.flow.start(Duration::from_millis(at)).unwrap();
+        let mut login = self.flow.login().unwrap();
+        let Next::Send(ask) = login.next(Duration::from_millis(at)) else {
+            panic!("it asks for codes first");
+        };
+        let request = ask.request().clone();
         let served = at + self.between(TRAVEL);
         let (random, out) = (&mut self.random, &mut self.out);
         let request = Request::new(request.body());
         self.host
             .device_authorization(request, || random.entropy(), moment(served), out);
         let answered = served + self.between(TRAVEL);
-        let received = Received::new(self.out.status, &self.out.body);
-        let answer = starting.answer(Ok(received), Duration::from_millis(answered));
-        let (waiting, prompt) = answer.unwrap();
+        let response = Response::new(self.out.status, &self.out.body);
+        ask.answer(Ok(response), Duration::from_millis(answered));
+        let Next::Show(prompt) = login.next(Duration::from_millis(answered)) else {
+            panic!("nothing is shown");
+        };
         self.transitions += 2;
         let device = &mut self.devices[number as usize];
         device.user_code = prompt.user_code;
@@ -334,16 +340,18 @@ impl Fleet {
             let after = self.between(ENTER_AFTER);
             self.note(answered + after, number, What::Enter);
         }
-        self.wait(waiting, answered, number);
+        self.wait(login, answered, number);
     }
 
     fn poll(&mut self, at: u64, number: u32) {
-        let waiting = self.devices[number as usize].waiting.take().unwrap();
-        let (sent, request) = match waiting.next(Duration::from_millis(at)) {
-            Next::Wait(waiting, _) => return self.wait(waiting, at, number),
-            Next::Send(sent, request) => (sent, request),
+        let mut login = self.devices[number as usize].login.take().unwrap();
+        let ask = match login.next(Duration::from_millis(at)) {
+            Next::Send(ask) => ask,
             Next::Done(outcome) => return self.end(number, &outcome),
+            Next::Wait(_) => return self.wait(login, at, number),
+            Next::Show(_) => panic!("the prompt is shown twice"),
         };
+        let request = ask.request().clone();
         let served = at + self.between(TRAVEL);
         let request = Request::new(request.body());
         let random = &mut self.random;
@@ -351,12 +359,10 @@ impl Fleet {
         self.host
             .token(request, entropy, moment(served), &mut self.out);
         let answered = served + self.between(TRAVEL);
-        let received = Received::new(self.out.status, &self.out.body);
+        let response = Response::new(self.out.status, &self.out.body);
         self.transitions += 2;
-        match sent.answer(Ok(received), Duration::from_millis(answered)) {
-            Step::Again(waiting) => self.wait(waiting, answered, number),
-            Step::Done(outcome) => self.end(number, &outcome),
-        }
+        ask.answer(Ok(response), Duration::from_millis(answered));
+        self.wait(login, answered, number);
     }
 
     fn enter(&mut self, at: u64, number: u32) {
@@ -381,22 +387,29 @@ impl Fleet {
         self.transitions += 1;
     }
 
-    /// Notes when the device is to ask again.
-    fn wait(&mut self, waiting: Waiting, now: u64, number: u32) {
-        let (waiting, at) = match waiting.next(Duration::from_millis(now)) {
-            Next::Wait(waiting, until) => (waiting, until.as_millis() as u64),
-            other @ (Next::Send(..) | Next::Done(_)) => panic!("{other:?}"),
-        };
-        self.devices[number as usize].waiting = Some(waiting);
-        self.note(at, number, What::Poll);
+    /// Notes when the device is to ask again, unless its login is over.
+    fn wait(&mut self, mut login: Login, now: u64, number: u32) {
+        match login.next(Duration::from_millis(now)) {
+            Next::Wait(until) => {
+                self.devices[number as usize].login = Some(login);
+                self.note(until.as_millis() as u64, number, What::Poll);
+            }
+            Next::Done(outcome) => self.end(number, &outcome),
+            other @ (Next::Send(_) | Next::Show(_)) => panic!("{other:?}"),
+        }
     }
 
-    fn end(&mut self, number: u32, outcome: &Outcome) {
+    fn end(&mut self, number: u32, outcome: &Result<Tokens, LoginError>) {
         let device = &mut self.devices[number as usize];
         device.is_right = match device.plan {
-            Plan::Approve => matches!(outcome, Outcome::Granted(_)),
-            Plan::Deny => matches!(outcome, Outcome::Denied(_)),
-            Plan::Nothing => matches!(outcome, Outcome::Expired(_)),
+            Plan::Approve => outcome.is_ok(),
+            Plan::Deny => matches!(outcome, Err(LoginError::Denied(_))),
+            Plan::Nothing => {
+                matches!(
+                    outcome,
+                    Err(LoginError::Expired(_) | LoginError::TimedOut(_))
+                )
+            }
         };
     }
 

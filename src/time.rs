@@ -75,33 +75,35 @@ pub(crate) const DEFAULT_INTERVAL: Duration = Duration::from_secs(5);
 const SLOW_DOWN_STEP: Duration = Duration::from_secs(5);
 
 /// The longest interval that is taken from an answer to a poll: above an hour it is a mistake, or malice.
-const MAX_TOLD: Duration = Duration::from_hours(1);
+pub(crate) const MAX_ANNOUNCED: Duration = Duration::from_hours(1);
 
 /// A back-off goes this far even where the interval is short: long enough to relieve a server, short enough to wait for.
 const MIN_CEILING: Duration = Duration::from_mins(1);
 
-/// The floor after an answer that named an interval: it only rises.
-pub(crate) fn raised(floor: Duration, told: Option<Duration>) -> Duration {
-    floor.max(told.map_or(Duration::ZERO, |told| told.min(MAX_TOLD)))
+/// Returns the interval in force after an answer that announced one: it only rises.
+pub(crate) fn raised(min_interval: Duration, announced: Option<Duration>) -> Duration {
+    min_interval.max(announced.map_or(Duration::ZERO, |announced| announced.min(MAX_ANNOUNCED)))
 }
 
-/// The floor after `slow_down`.
-pub(crate) fn slowed(floor: Duration, told: Option<Duration>) -> Duration {
-    raised(floor.saturating_add(SLOW_DOWN_STEP), told)
+/// Returns the interval in force after `slow_down`.
+pub(crate) fn slowed(min_interval: Duration, announced: Option<Duration>) -> Duration {
+    raised(min_interval.saturating_add(SLOW_DOWN_STEP), announced)
 }
 
-/// The gap after `failures` in a row: doubled for each, up to a ceiling, and never under the floor.
-pub(crate) fn back_off(floor: Duration, failures: u32) -> Duration {
+/// The gap after `failures` in a row: doubled for each, up to a ceiling, and never under the interval in force.
+pub(crate) fn back_off(min_interval: Duration, failures: u32) -> Duration {
     if failures == 0 {
-        return floor;
+        return min_interval;
     }
     let factor = 1_u32.checked_shl(failures).unwrap_or(u32::MAX);
-    floor.saturating_mul(factor).min(ceiling(floor))
+    min_interval
+        .saturating_mul(factor)
+        .min(ceiling(min_interval))
 }
 
 /// The longest gap, and how long after the deadline the last poll may go out.
-pub(crate) fn ceiling(floor: Duration) -> Duration {
-    floor.saturating_add(floor).max(MIN_CEILING)
+pub(crate) fn ceiling(min_interval: Duration) -> Duration {
+    min_interval.saturating_add(min_interval).max(MIN_CEILING)
 }
 
 /// The whole seconds of a number that need not be one, rounded up; none where it is negative or not a number.

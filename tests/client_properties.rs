@@ -2,6 +2,7 @@
 
 #![allow(
     clippy::unwrap_used,
+    clippy::wildcard_enum_match_arm,
     clippy::panic,
     clippy::indexing_slicing,
     clippy::arithmetic_side_effects,
@@ -15,12 +16,12 @@ mod support;
 use core::time::Duration;
 
 use device_flow::client::{
-    Cause, Expiry, Failure, Next, Outcome, Prose, Received, Snapshot, Step, Verdict, Waiting,
-    verdict,
+    DisplayText, Login, LoginError, Next, Response, Snapshot, Tokens, TransportError, Verdict,
+    WaitingFor, verdict,
 };
 use proptest::prelude::*;
 use serde_json::{Value, json};
-use support::{ISSUED, flow, ok};
+use support::{ISSUED, flow, ok, over, s, sends, start_at};
 
 /// Milliseconds, signed: the oracle needs no saturation.
 type Millis = i128;
@@ -49,7 +50,7 @@ struct Oracle {
     final_poll: bool,
     final_sent: bool,
     lost: bool,
-    cause: Option<Cause>,
+    cause: Option<WaitingFor>,
     /// After a restart at an unknown time: whether a final poll is permitted was settled before.
     settled: Option<bool>,
 }
@@ -58,7 +59,7 @@ struct Oracle {
 enum Said {
     Wait(Millis),
     Send,
-    Expired(Option<Cause>),
+    Expired(Option<WaitingFor>),
 }
 
 impl Oracle {
@@ -123,7 +124,7 @@ impl Oracle {
             Answer::Pending(told) => {
                 self.k = 0;
                 self.raise(self.floor, told.map(|told| i128::from(told) * SECOND));
-                self.cause = Some(Cause::Pending);
+                self.cause = Some(WaitingFor::User);
             }
             Answer::SlowDown(told) => {
                 self.k = 0;
@@ -131,16 +132,18 @@ impl Oracle {
                     self.floor + 5 * SECOND,
                     told.map(|told| i128::from(told) * SECOND),
                 );
-                self.cause = Some(Cause::SlowDown);
+                self.cause = Some(WaitingFor::SlowDown);
             }
-            Answer::Transient => {
+            Answer::Transient(status) => {
                 self.k += 1;
-                self.cause = Some(Cause::Unavailable(503));
+                // "a 5xx (of the server after an unknown commit, of a gateway), a 2xx that cannot be read (cut short)"
+                self.lost |= *status != 429;
+                self.cause = Some(WaitingFor::Server(*status));
             }
             Answer::Lost(failure) => {
                 self.k += 1;
                 self.lost = true;
-                self.cause = Some(Cause::Failure(*failure));
+                self.cause = Some(WaitingFor::Connection(*failure));
             }
             Answer::Ends(_) => panic!("not asked for these"),
         }
@@ -156,8 +159,8 @@ impl Oracle {
 enum Answer {
     Pending(Option<u32>),
     SlowDown(Option<u32>),
-    Transient,
-    Lost(Failure),
+    Transient(u16),
+    Lost(TransportError),
     Ends(Ending),
 }
 
@@ -174,14 +177,20 @@ enum Ending {
 }
 
 impl Answer {
-    fn told(&self, retry_after: Option<u32>) -> Result<Received<String>, Failure> {
+    fn told(&self, retry_after: Option<u32>) -> Result<Response<String>, TransportError> {
         let (status, body) = match self {
             Self::Pending(told) => (
                 400,
                 json!({"error": "authorization_pending", "interval": told}),
             ),
             Self::SlowDown(told) => (400, json!({"error": "slow_down", "interval": told})),
-            Self::Transient => (503, json!({})),
+            Self::Transient(200) => {
+                return Ok(paused(
+                    Response::new(200, "{\"access_token".into()),
+                    retry_after,
+                ));
+            }
+            Self::Transient(status) => (*status, json!({})),
             Self::Lost(failure) => return Err(*failure),
             Self::Ends(ending) => match ending {
                 Ending::Tokens => (200, json!({"access_token": "a"})),
@@ -191,14 +200,17 @@ impl Answer {
                 Ending::Rejected => (400, json!({"error": "invalid_client"})),
                 Ending::Redirect => (302, json!({})),
                 Ending::Malformed => (200, json!({})),
-                Ending::Permanent => return Err(Failure::Permanent),
+                Ending::Permanent => return Err(TransportError::Permanent),
             },
         };
-        let received = Received::new(status, body.to_string());
-        Ok(match retry_after {
-            Some(seconds) => received.retry_after(&seconds.to_string()),
-            None => received,
-        })
+        Ok(paused(Response::new(status, body.to_string()), retry_after))
+    }
+}
+
+fn paused(response: Response<String>, retry_after: Option<u32>) -> Response<String> {
+    match retry_after {
+        Some(seconds) => response.retry_after(&seconds.to_string()),
+        None => response,
     }
 }
 
@@ -243,11 +255,14 @@ fn answer() -> impl Strategy<Value = Answer> {
             Ending::Malformed, Ending::Permanent,
         ]),
     ];
-    let failure = prop::sample::select(vec![Failure::ConnectionTimeout, Failure::Other]);
+    let failure = prop::sample::select(vec![
+        TransportError::ConnectionTimeout,
+        TransportError::Other,
+    ]);
     prop_oneof![
         8 => told().prop_map(Answer::Pending),
         4 => told().prop_map(Answer::SlowDown),
-        3 => Just(Answer::Transient),
+        3 => prop::sample::select(vec![503, 502, 429, 200]).prop_map(Answer::Transient),
         3 => failure.prop_map(Answer::Lost),
         1 => ending.prop_map(Answer::Ends),
     ]
@@ -300,29 +315,29 @@ fn turn() -> impl Strategy<Value = Turn> {
 }
 
 /// What an ending has to look like.
-fn check_ending(ending: Ending, oracle: &Oracle, outcome: &Outcome) {
+fn check_ending(ending: Ending, oracle: &Oracle, outcome: &Result<Tokens, LoginError>) {
     let fits = match (ending, outcome) {
-        (Ending::Tokens, Outcome::Granted(tokens)) => tokens.bearer() == Some("a"),
+        (Ending::Tokens, Ok(tokens)) => tokens.bearer() == Some("a"),
         // P8, P9, P10, in this order.
-        (Ending::InvalidGrant, Outcome::Rejected(refusal)) => {
+        (Ending::InvalidGrant, Err(LoginError::Rejected(refusal))) => {
             refusal.possibly_redeemed == oracle.lost && (oracle.lost || oracle.t < oracle.deadline)
         }
-        (Ending::InvalidGrant, Outcome::Expired(Expiry::ByServer(_))) => {
+        (Ending::InvalidGrant, Err(LoginError::Expired(_))) => {
             !oracle.lost && oracle.t >= oracle.deadline
         }
-        (Ending::Rejected, Outcome::Rejected(refusal)) => !refusal.possibly_redeemed,
-        (Ending::Denied, Outcome::Denied(_))
-        | (Ending::Expired, Outcome::Expired(Expiry::ByServer(_)))
-        | (Ending::Redirect, Outcome::Redirected(302))
-        | (Ending::Malformed, Outcome::Malformed(_))
-        | (Ending::Permanent, Outcome::Failed(Failure::Permanent)) => true,
+        (Ending::Rejected, Err(LoginError::Rejected(refusal))) => !refusal.possibly_redeemed,
+        (Ending::Denied, Err(LoginError::Denied(_)))
+        | (Ending::Expired, Err(LoginError::Expired(_)))
+        | (Ending::Redirect, Err(LoginError::Redirected(302)))
+        | (Ending::Malformed, Err(LoginError::Malformed(_)))
+        | (Ending::Permanent, Err(LoginError::Failed(TransportError::Permanent))) => true,
         (_, _) => false,
     };
     assert!(fits, "{ending:?} {outcome:?} {oracle:?}");
 }
 
 /// Through the stored form, and up again on another clock; moves the oracle's moments to that clock.
-fn restart(snapshot: &Snapshot, how: Restart, oracle: &mut Oracle) -> Waiting {
+fn restart(snapshot: &Snapshot, how: Restart, oracle: &mut Oracle) -> Login {
     let kept = serde_json::to_string(snapshot).unwrap();
     let snapshot = serde_json::from_str(&kept).unwrap();
     let elapsed = if how.known { how.elapsed } else { 0 };
@@ -363,8 +378,8 @@ proptest! {
         let body = ISSUED
             .replace("\"expires_in\":300", &format!("\"expires_in\":{lifetime}"))
             .replace("\"interval\":5", &format!("\"interval\":{interval}"));
-        let (starting, _) = flow.start(span(asked)).unwrap();
-        let (mut waiting, _) = starting.answer(ok(200, &body), span(asked + answered)).unwrap();
+        let (mut login, _) =
+            start_at(&flow, span(asked), ok(200, &body), span(asked + answered)).unwrap();
 
         let lifetime = i128::from(lifetime) * SECOND;
         let first_floor = i128::from(interval) * SECOND;
@@ -380,7 +395,7 @@ proptest! {
         'turns: for turn in turns {
             // A poll that was overdue when it was taken up again is due now; only then would a margin show the difference.
             if !resumed {
-                waiting = waiting.with_margin(span(turn.margin));
+                login.jitter(span(turn.margin));
                 oracle.margin = turn.margin.min(oracle.floor);
             }
             resumed = false;
@@ -388,33 +403,37 @@ proptest! {
                 guessed |= !how.known;
                 // What has passed since the last answer goes on passing on the other clock.
                 let passed = last_answer.map(|last| oracle.t + if how.known { how.elapsed } else { 0 } - last);
-                waiting = restart(&waiting.snapshot(span(oracle.t)), how, &mut oracle);
+                login = restart(&login.snapshot(span(oracle.t)).unwrap(), how, &mut oracle);
                 last_answer = passed.map(|passed| oracle.t - passed);
             }
 
             // Asks near the wakes that it names, until it sends or ends. It may be asked any number of times.
             let mut now = turn.jump.unwrap_or(oracle.next + oracle.margin + turn.late);
-            let sent = loop {
+            let ask = loop {
                 oracle.clock(now.max(0));
                 let said = oracle.ask();
-                match waiting.next(span(now)) {
-                    Next::Wait(same, until) => {
-                        prop_assert_eq!(said, Said::Wait(millis(until)));
-                        // 6. The next wake is finite, and in the future.
-                        prop_assert!(millis(until) > oracle.t);
-                        waiting = same;
-                        now = millis(until);
+                if said != Said::Send {
+                    match login.next(span(now)) {
+                        Next::Wait(until) => {
+                            prop_assert_eq!(said, Said::Wait(millis(until)));
+                            // 6. The next wake is finite, and in the future.
+                            prop_assert!(millis(until) > oracle.t);
+                            now = millis(until);
+                            continue;
+                        }
+                        Next::Done(Err(LoginError::TimedOut(reason))) => {
+                            prop_assert_eq!(said, Said::Expired(reason));
+                            break 'turns;
+                        }
+                        other => panic!("{said:?} {other:?}"),
                     }
-                    Next::Send(sent, request) => {
-                        prop_assert_eq!(said, Said::Send);
-                        prop_assert_eq!(request.body(), support::POLL);
-                        break sent;
+                }
+                match login.next(span(now)) {
+                    Next::Send(ask) => {
+                        prop_assert_eq!(ask.request().body(), support::POLL);
+                        break ask;
                     }
-                    Next::Done(Outcome::Expired(Expiry::ByClock(cause))) => {
-                        prop_assert_eq!(said, Said::Expired(cause));
-                        break 'turns;
-                    }
-                    Next::Done(other) => panic!("{other:?}"),
+                    other => panic!("{said:?} {other:?}"),
                 }
             };
             // 1. From answer to request at least the floor in force.
@@ -426,38 +445,34 @@ proptest! {
             if let Some(how) = turn.restart.filter(|how| how.in_flight) {
                 guessed |= !how.known;
                 oracle.clock((oracle.t + turn.latency).max(0));
-                let snapshot = sent.snapshot(span(oracle.t));
-                oracle.go_on(&Answer::Lost(Failure::Other), None);
-                waiting = restart(&snapshot, how, &mut oracle);
+                let snapshot = ask.snapshot(span(oracle.t)).unwrap();
+                oracle.go_on(&Answer::Lost(TransportError::Other), None);
+                login = restart(&snapshot, how, &mut oracle);
                 last_answer = None;
                 resumed = true;
                 continue;
             }
             let answered = (oracle.t + turn.latency).max(0);
             oracle.clock(answered);
-            let step = sent.answer(turn.answer.told(turn.retry_after), span(answered));
+            ask.answer(turn.answer.told(turn.retry_after), span(answered));
+            let goes_on = login.deadline().is_some();
             if let Answer::Ends(ending) = turn.answer {
-                let Step::Done(outcome) = step else { panic!("{ending:?}") };
-                check_ending(ending, &oracle, &outcome);
+                prop_assert!(!goes_on, "{:?}", ending);
+                check_ending(ending, &oracle, &over(login));
                 break;
             }
             let before = oracle.floor;
             let retry_after = turn.retry_after.filter(|_| !matches!(turn.answer, Answer::Lost(_)));
-            let goes_on = oracle.go_on(&turn.answer, retry_after.map(|seconds| i128::from(seconds) * SECOND));
+            let expected = oracle.go_on(&turn.answer, retry_after.map(|seconds| i128::from(seconds) * SECOND));
             // 2. The floor never falls.
             prop_assert!(oracle.floor >= before);
-            match step {
-                Step::Again(later) => {
-                    prop_assert!(goes_on);
-                    waiting = later;
-                    last_answer = Some(oracle.t);
-                }
-                Step::Done(outcome) => {
-                    prop_assert!(!goes_on);
-                    prop_assert_eq!(outcome, Outcome::Expired(Expiry::ByClock(oracle.cause)));
-                    break;
-                }
+            prop_assert_eq!(goes_on, expected);
+            if !goes_on {
+                prop_assert_eq!(over(login), Err(LoginError::TimedOut(oracle.cause)));
+                break;
             }
+            prop_assert_eq!(login.interval().map(millis), Some(oracle.floor));
+            last_answer = Some(oracle.t);
         }
         // 7. At most the lifetime divided by the floor, plus two.
         if !guessed {
@@ -476,26 +491,17 @@ proptest! {
         let body = ISSUED
             .replace("\"expires_in\":300", &format!("\"expires_in\":{lifetime}"))
             .replace("\"interval\":5", &format!("\"interval\":{interval}"));
-        let (starting, _) = flow().start(now).unwrap();
-        let (mut waiting, _) = starting.answer(ok(200, &body), now).unwrap();
-        for answer in [Err(Failure::Other), Ok(Received::new(503, "").retry_after(&retry_after)), ok(400, support::SLOW_DOWN)] {
-            match waiting.next(now) {
-                Next::Wait(same, until) => {
-                    prop_assert!(until > now);
-                    waiting = same;
-                }
+        let (mut login, _) = start_at(&flow(), now, ok(200, &body), now).unwrap();
+        for answer in [Err(TransportError::Other), Ok(Response::new(503, "").retry_after(&retry_after)), ok(400, support::SLOW_DOWN)] {
+            match login.next(now) {
+                Next::Wait(until) => prop_assert!(until > now),
                 // At the last moment that there is, everything is past: one poll, and the end.
-                Next::Send(sent, _) => match sent.answer(answer, now) {
-                    Step::Again(later) => waiting = later,
-                    Step::Done(outcome) => {
-                        prop_assert!(matches!(outcome, Outcome::Expired(Expiry::ByClock(_))));
-                        break;
-                    }
-                },
+                Next::Send(ask) => ask.answer(answer, now),
                 Next::Done(outcome) => {
-                    prop_assert!(matches!(outcome, Outcome::Expired(Expiry::ByClock(_))));
+                    prop_assert!(matches!(outcome, Err(LoginError::TimedOut(_))));
                     break;
                 }
+                Next::Show(_) => panic!("it was shown"),
             }
         }
     }
@@ -693,7 +699,7 @@ proptest! {
 
     #[test]
     fn a_verdict_is_what_the_table_says(status in status(), members in prop::collection::vec(member(), 0..6)) {
-        let verdict = verdict(&Received::new(status, object(&members)));
+        let verdict = verdict(&Response::new(status, object(&members)));
         prop_assert_eq!(word(&verdict), table(status, &members));
     }
 
@@ -714,25 +720,30 @@ proptest! {
         let marked = [(String::from("access_token"), json!("s3cret")), (String::from("x"), json!("s3cret"))];
         let marked = object(&[&members[..], &marked[..]].concat());
         for body in [&body[..], marked.as_bytes()] {
-            let received = Received::new(status, body);
+            let received = Response::new(status, body);
             let shown = format!("{received:?} {:?}", verdict(&received));
             prop_assert!(!shown.contains("s3cret"));
-            let shown = format!("{:?}", flow().read(&received));
+            let mut login = flow().login().unwrap();
+            sends(&mut login, s(0)).answer(Ok(received), s(0));
+            let shown = format!("{:?}", login.next(s(0)));
             prop_assert!(!shown.contains("s3cret"));
         }
     }
 
     #[test]
     fn no_octets_panic(status in status(), body in prop::collection::vec(any::<u8>(), 0..200)) {
-        let received = Received::new(status, body);
-        let _ = (verdict(&received), flow().read(&received));
+        let received = Response::new(status, body);
+        let _ = verdict(&received);
+        let mut login = flow().login().unwrap();
+        sends(&mut login, s(0)).answer(Ok(received), s(0));
+        let _ = login.next(s(0));
     }
 
     /// 10. Text to be shown contains no control and no format characters.
     #[test]
     fn what_is_shown_is_printable(text in any::<String>(), hidden in prop::collection::vec(0x2000..0x2070_u32, 0..9)) {
         let text: String = text.chars().chain(hidden.into_iter().filter_map(char::from_u32)).collect();
-        let shown = Prose::of(&text);
+        let shown = DisplayText::new(&text);
         let shown: Vec<char> = shown.as_str().chars().collect();
         prop_assert_eq!(shown.len(), text.chars().count().min(1024));
         for (shown, c) in shown.iter().zip(text.chars()) {

@@ -143,9 +143,9 @@ fn all_values_are_send_and_sync() {
     holds::<server::Policy>();
     holds::<Reply>();
     holds::<device_flow::memory::Memory>();
-    holds::<client::Starting>();
-    holds::<client::Waiting>();
-    holds::<client::Sent>();
-    holds::<client::Outcome>();
+    holds::<client::Login>();
+    holds::<client::LoginError>();
+    holds::<client::Refresh>();
+    holds::<client::Revocation>();
     holds::<client::Snapshot>();
 }

@@ -5,7 +5,7 @@
     reason = "a panic is how a test fails"
 )]
 
-use device_flow::client::{DeviceFlow, Endpoints, Received, Verdict, verdict};
+use device_flow::client::{DeviceFlow, Endpoints, Next as ClientNext, Response, Verdict, verdict};
 use device_flow::server::{
     Authenticated, Client, ClientAuthMethod, Exchange, Next, Policy, Reply, Request, Server,
     ServerKeys,
@@ -108,8 +108,11 @@ fn a_reply_becomes_a_response_with_all_its_headers() {
 fn the_clients_request_and_answer_are_those_of_http() {
     let endpoints = Endpoints::new("https://as.example/device", "https://as.example/token");
     let flow = DeviceFlow::new(endpoints.expect("endpoints"), "cli").secret_basic("a secret");
-    let (_, request) = flow.start(core::time::Duration::ZERO).expect("a start");
-    let request: http::Request<String> = request.into();
+    let mut login = flow.login().expect("a login");
+    let ClientNext::Send(ask) = login.next(core::time::Duration::ZERO) else {
+        panic!("it asks for codes first")
+    };
+    let request: http::Request<String> = ask.request().clone().into();
     assert_eq!(request.method(), "POST");
     assert_eq!(request.uri(), "https://as.example/device");
     assert_eq!(request.headers()["authorization"], "Basic Y2xpOmErc2VjcmV0");
@@ -118,6 +121,6 @@ fn the_clients_request_and_answer_are_those_of_http() {
     let response = http::Response::builder()
         .status(503)
         .header("retry-after", "7");
-    let received = Received::from(response.body(Vec::<u8>::new()).expect("a response"));
+    let received = Response::from(response.body(Vec::<u8>::new()).expect("a response"));
     assert_eq!(verdict(&received), Verdict::Transient);
 }

@@ -109,7 +109,7 @@ fn m2_without_a_device_authorization_endpoint_the_grant_is_unsupported_unless_on
     assert_eq!(lacking.device_authorization_endpoint(), None);
     assert_eq!(
         Endpoints::from_metadata(&lacking),
-        Err(EndpointError::Unsupported)
+        Err(EndpointError::Missing("device_authorization_endpoint"))
     );
     let other = "https://as.example/device";
     let filled = lacking.or_device_authorization_endpoint(other).unwrap();
@@ -126,7 +126,7 @@ fn m2_without_a_device_authorization_endpoint_the_grant_is_unsupported_unless_on
     let no_token = with("token_endpoint", json!(null)).unwrap();
     assert_eq!(
         Endpoints::from_metadata(&no_token),
-        Err(EndpointError::Unsupported)
+        Err(EndpointError::Missing("token_endpoint"))
     );
 }
 
@@ -182,8 +182,15 @@ fn m3_an_endpoint_that_must_not_be_used_is_an_error() {
         for name in ["device_authorization_endpoint", "token_endpoint"] {
             assert_eq!(with(name, json!(url)), bad(error), "{name} {url}");
         }
-        assert_eq!(Endpoints::new(url, TOKEN), Err(EndpointError::Url(error)));
-        assert_eq!(Endpoints::new(DEVICE, url), Err(EndpointError::Url(error)));
+        for endpoints in [Endpoints::new(url, TOKEN), Endpoints::new(DEVICE, url)] {
+            let fault = endpoints.unwrap_err();
+            assert!(
+                matches!(fault, EndpointError::Url { why, .. } if why == error),
+                "{fault}"
+            );
+            // The reason stands in the error itself.
+            assert!(fault.to_string().ends_with(&error.to_string()));
+        }
         assert_eq!(Metadata::for_server(ISSUER, DEVICE, url), bad(error));
         assert_eq!(Metadata::for_server(ISSUER, url, TOKEN), bad(error));
     }
@@ -193,13 +200,56 @@ fn m3_an_endpoint_that_must_not_be_used_is_an_error() {
     for url in [
         "https://as.example",
         "HTTPS://as.example:8443/token?tenant=a",
+        "https://[2001:db8::1]/",
+        "https://localhost/",
+    ] {
+        assert!(with("token_endpoint", json!(url)).is_ok(), "{url}");
+    }
+}
+
+/// Otherwise somebody else's document sends codes to a program that listens on this machine.
+#[test]
+fn m3_an_endpoint_on_loopback_by_plain_http_is_for_an_issuer_on_loopback() {
+    for url in [
         "http://localhost:8080/t",
         "http://LOCALHOST/",
         "http://127.3.2.1/",
         "http://[::1]:80/",
-        "https://[2001:db8::1]/",
     ] {
-        assert!(with("token_endpoint", json!(url)).is_ok(), "{url}");
+        let refused = Err(MetadataError::Url(UrlError::Loopback));
+        for name in ["device_authorization_endpoint", "token_endpoint"] {
+            assert_eq!(with(name, json!(url)), refused, "{name} {url}");
+        }
+        let named = with("revocation_endpoint", json!(url)).unwrap();
+        assert!(named.endpoint("revocation_endpoint").is_err(), "{url}");
+        let lacking = with("device_authorization_endpoint", json!(null)).unwrap();
+        assert_eq!(lacking.or_device_authorization_endpoint(url), refused);
+        assert_eq!(Metadata::for_server(ISSUER, DEVICE, url), refused);
+        for issuer in ["http://localhost:9000", "https://127.0.0.1", "http://[::1]"] {
+            let mut own = document();
+            own["issuer"] = json!(issuer);
+            own["token_endpoint"] = json!(url);
+            let read = Metadata::read(own.to_string().as_bytes(), issuer).unwrap();
+            assert!(Endpoints::from_metadata(&read).is_ok());
+            assert!(Metadata::for_server(issuer, url, url).is_ok());
+        }
+        assert!(Endpoints::new(url, url).is_ok());
+    }
+}
+
+#[test]
+fn m2_a_revocation_endpoint_is_taken_over_and_must_be_usable() {
+    let named = |url: &str| with("revocation_endpoint", json!(url)).unwrap();
+    let revoke = "https://as.example/revoke";
+    let expected = Endpoints::new(DEVICE, TOKEN).unwrap().revocation(revoke);
+    assert_eq!(Endpoints::from_metadata(&named(revoke)), expected);
+    for url in ["http://as.example/revoke", "http://localhost/revoke"] {
+        let fault = Endpoints::from_metadata(&named(url)).unwrap_err();
+        assert!(
+            fault
+                .to_string()
+                .starts_with("the revocation_endpoint cannot be used: ")
+        );
     }
 }
 

@@ -2,6 +2,7 @@
 
 #![allow(
     clippy::unwrap_used,
+    clippy::wildcard_enum_match_arm,
     clippy::panic,
     clippy::indexing_slicing,
     clippy::arithmetic_side_effects,
@@ -13,29 +14,30 @@
 mod support;
 
 use device_flow::client::{
-    DeviceFlow, Expiry, Field, Next, Outcome, Prompt, Received, Refusal, StartError, Step, Verdict,
-    Warning, verdict,
+    DeviceFlow, LoginError, Next, Prompt, Refusal, Response, StartError, Tokens, Verdict, Warning,
+    verdict,
 };
 use serde_json::{Value, json};
 use support::{flow, granted, ok, s, shown, start, told, whole};
 
+/// How a login ended.
+type Outcome = Result<Tokens, LoginError>;
+
 /// Plays a dialogue: what is shown, the gap before each poll in seconds, and how it ended.
 fn play(flow: &DeviceFlow, issued: &str, answers: &[(u16, &str)]) -> (Prompt, Vec<u64>, Outcome) {
-    let (mut waiting, prompt) = start(flow, ok(200, issued)).unwrap();
+    let (mut login, prompt) = start(flow, ok(200, issued)).unwrap();
     let (mut now, mut gaps, mut answers) = (s(0), Vec::new(), answers.iter());
     loop {
-        match waiting.next(now) {
-            Next::Wait(same, until) => {
+        match login.next(now) {
+            Next::Wait(until) => {
                 gaps.push((until - now).as_secs());
-                (waiting, now) = (same, until);
+                now = until;
             }
-            Next::Send(sent, _) => {
+            Next::Send(ask) => {
                 let (status, body) = answers.next().unwrap();
-                match sent.answer(ok(*status, body), now) {
-                    Step::Again(later) => waiting = later,
-                    Step::Done(outcome) => return (prompt, gaps, outcome),
-                }
+                ask.answer(ok(*status, body), now);
             }
+            Next::Show(_) => panic!("it was shown"),
             Next::Done(outcome) => return (prompt, gaps, outcome),
         }
     }
@@ -44,7 +46,7 @@ fn play(flow: &DeviceFlow, issued: &str, answers: &[(u16, &str)]) -> (Prompt, Ve
 /// Plays a dialogue that ends with tokens.
 fn success(flow: &DeviceFlow, issued: &str, answers: &[(u16, &str)]) -> (Value, Vec<u64>, Value) {
     match play(flow, issued, answers) {
-        (prompt, gaps, Outcome::Granted(tokens)) => (shown(&prompt), gaps, granted(&tokens)),
+        (prompt, gaps, Ok(tokens)) => (shown(&prompt), gaps, granted(&tokens)),
         (_, _, other) => panic!("{other:?}"),
     }
 }
@@ -53,15 +55,10 @@ fn success(flow: &DeviceFlow, issued: &str, answers: &[(u16, &str)]) -> (Value, 
 fn ends(status: u16, body: &str) -> (&'static str, Value) {
     let told = |kind, refusal: &Refusal| (kind, told(refusal));
     match play(&flow(), support::ISSUED, &[(status, body)]).2 {
-        Outcome::Denied(refusal) => told("denied", &refusal),
-        Outcome::Expired(Expiry::ByServer(refusal)) => told("expired", &refusal),
-        Outcome::Rejected(refusal) => told("rejected", &refusal),
-        other @ (Outcome::Granted(_)
-        | Outcome::Expired(Expiry::ByClock(_))
-        | Outcome::Failed(_)
-        | Outcome::Redirected(_)
-        | Outcome::Malformed(_)
-        | Outcome::Cancelled(_)) => panic!("{other:?}"),
+        Err(LoginError::Denied(refusal)) => told("denied", &refusal),
+        Err(LoginError::Expired(refusal)) => told("expired", &refusal),
+        Err(LoginError::Rejected(refusal)) => told("rejected", &refusal),
+        other => panic!("{other:?}"),
     }
 }
 
@@ -73,7 +70,7 @@ fn refusal(status: u16, code: Option<&str>, description: Option<&str>, members: 
 
 fn pending(status: u16, body: &str) {
     assert_eq!(
-        verdict(&Received::new(status, body)),
+        verdict(&Response::new(status, body)),
         Verdict::Pending(None),
         "{body}"
     );
@@ -167,12 +164,12 @@ fn google() {
 fn entra_id() {
     let issued = r#"{"user_code":"FJC3EPNH5","device_code":"FAQABAAEAAAD","verification_uri":"https://microsoft.com/devicelogin",
         "expires_in":900,"interval":5,"message":"To sign in, use a web browser to open the page."}"#;
-    let waiting = r#"{"error":"authorization_pending","error_description":"AADSTS70016: Authorization is pending. Continue polling.\r\nTrace ID: 01",
+    let login = r#"{"error":"authorization_pending","error_description":"AADSTS70016: Authorization is pending. Continue polling.\r\nTrace ID: 01",
         "error_codes":[70016],"timestamp":"2026-03-21 12:00:00Z","trace_id":"01","correlation_id":"02",
         "error_uri":"https://login.microsoftonline.com/error?code=70016"}"#;
     let tokens = r#"{"token_type":"Bearer","scope":"User.Read profile openid email","expires_in":3599,"ext_expires_in":3599,
         "access_token":"eyJ0.e.s","refresh_token":"AwAB","id_token":"eyJ0.i.s"}"#;
-    let (prompt, gaps, granted) = success(&flow(), issued, &[(400, waiting), (200, tokens)]);
+    let (prompt, gaps, granted) = success(&flow(), issued, &[(400, login), (200, tokens)]);
     assert_eq!(prompt["verification_uri_complete"], json!(null));
     assert_eq!(gaps, [5, 5]);
     let expected = json!({
@@ -215,7 +212,7 @@ fn auth0() {
         r#"{"error":"authorization_pending","error_description":"User has yet to authorize device code."}"#,
     );
     let slow = r#"{"error":"slow_down","error_description":"You are polling faster than the specified interval of 5 seconds."}"#;
-    assert_eq!(verdict(&Received::new(429, slow)), Verdict::SlowDown(None));
+    assert_eq!(verdict(&Response::new(429, slow)), Verdict::SlowDown(None));
     let expired = r#"{"error":"expired_token","error_description":"The device code is expired."}"#;
     let expected = refusal(
         403,
@@ -233,10 +230,10 @@ fn auth0() {
     );
     assert_eq!(ends(403, denied), ("denied", expected));
     // After the first expired_token it says invalid_grant: a machine that slept through the first still knows.
-    let (waiting, _) = start(&flow(), ok(200, support::ISSUED)).unwrap();
+    let (login, _) = start(&flow(), ok(200, support::ISSUED)).unwrap();
     let body = r#"{"error":"invalid_grant","error_description":"Invalid or expired device code."}"#;
-    let outcome = support::over(support::sends(waiting, s(900)).answer(ok(403, body), s(900)));
-    let Outcome::Expired(Expiry::ByServer(told_by)) = outcome else {
+    let outcome = support::over(support::answered(login, s(900), ok(403, body), s(900)));
+    let Err(LoginError::Expired(told_by)) = outcome else {
         panic!("{outcome:?}")
     };
     let expected = refusal(
@@ -289,8 +286,9 @@ fn okta_keycloak_gitlab_buildkite_and_kinde_keep_to_the_standard() {
 fn twitch() {
     let flow =
         DeviceFlow::new(support::endpoints(), "cli").extra("scopes", "chat:read user:read:email");
-    let (_, request) = flow.start(s(0)).unwrap();
+    let mut login = flow.login().unwrap();
     let body = "client_id=cli&scopes=chat%3Aread+user%3Aread%3Aemail";
+    let request = support::sends(&mut login, s(0)).request().clone();
     assert_eq!(whole(&request), support::posted(support::DEVICE, body));
     let issued = r#"{"device_code":"ike3GM8QIdYZs43KdrWPIO36LofILoCyFEzjlQ91","expires_in":1800,"interval":5,"user_code":"ABCDEFGH",
         "verification_uri":"https://www.twitch.tv/activate?public=true&device-code=ABCDEFGH"}"#;
@@ -314,7 +312,13 @@ fn twitch() {
 fn salesforce_tells_no_lifetime() {
     let issued = r#"{"device_code":"M01WRy","user_code":"3G4CJ4M8","verification_uri":"https://login.salesforce.com/setup/connect","interval":5}"#;
     let refused = start(&flow(), ok(200, issued)).unwrap_err();
-    assert_eq!(refused, StartError::Field(Field::ExpiresIn));
+    assert!(matches!(
+        refused,
+        StartError::Field {
+            name: "expires_in",
+            ..
+        }
+    ));
     let tokens = r#"{"access_token":"00D!AQ","refresh_token":"5Aep","instance_url":"https://x.my.salesforce.com",
         "id":"https://login.salesforce.com/id/00D/005","issued_at":"1774094400000","token_type":"Bearer","signature":"c2ln"}"#;
     let flow = flow().default_lifetime(s(600));
@@ -478,7 +482,7 @@ fn workos_authkit() {
         r#"{"error":"too_many_requests","error_description":"Slow."}"#,
         r#"{"code":"daily_quota_exceeded","message":"Enough."}"#,
     ] {
-        assert_eq!(verdict(&Received::new(429, body)), Verdict::Transient);
+        assert_eq!(verdict(&Response::new(429, body)), Verdict::Transient);
     }
     // At authorize 403 access_denied means that the feature is off.
     let off = start(&flow(), ok(403, r#"{"error":"access_denied"}"#)).unwrap_err();

@@ -26,7 +26,7 @@ use std::panic::catch_unwind;
 use std::sync::LazyLock;
 
 use device_flow::client::{
-    DeviceFlow, Endpoints, Expiry, MAX_BODY, Next, Outcome, Received, Step, Verdict, verdict,
+    DeviceFlow, Endpoints, LoginError, MAX_BODY, Next, Response, Verdict, verdict,
 };
 use device_flow::server::Cause;
 use pair::{Client, Commit, Dialogue, Granted, Heard, Meddler, Op, Setup, Summary, User};
@@ -82,7 +82,7 @@ fn of_the_device() -> impl Strategy<Value = Op> {
         (0..400_000_i64).prop_map(Op::Suspended),
         (0..400_000_i64).prop_map(Op::SuspendedClock),
         (0..60_000_i64).prop_map(Op::ClientClockBack),
-        (0..20_000_i64).prop_map(Op::Margin),
+        (0..20_000_i64).prop_map(Op::Jitter),
         Just(Op::TakenOver),
         Just(Op::Purge),
     ]
@@ -561,63 +561,75 @@ fn resist(
     let issued = ISSUED
         .replace("LIFETIME", lifetime)
         .replace("INTERVAL", interval);
-    let (starting, _) = flow.start(Duration::ZERO).unwrap();
-    let Ok((mut waiting, prompt)) =
-        starting.answer(Ok(Received::new(200, &issued)), Duration::ZERO)
-    else {
+    let mut login = flow.login().unwrap();
+    let Next::Send(ask) = login.next(Duration::ZERO) else {
+        panic!("it asks for codes first")
+    };
+    ask.answer(Ok(Response::new(200, &issued)), Duration::ZERO);
+    let Next::Show(prompt) = login.next(Duration::ZERO) else {
         return Ok(0);
     };
-    let mut floor = flow.read(&Received::new(200, &issued)).unwrap().interval;
+    let mut floor = login.interval().unwrap();
     prop_assert!(floor >= Duration::from_secs(1) && !prompt.lifetime.is_zero());
     let most = (prompt.lifetime.as_secs() / floor.as_secs()).saturating_add(2);
     let (mut now, mut answered, mut polls) = (Duration::ZERO, Duration::ZERO, 0);
     let mut asked_last = false;
     let mut script = script.iter();
-    let (ended, expected) = loop {
-        match waiting.next(now) {
-            Next::Wait(same, until) => {
+    let mut expected = None;
+    let ended = loop {
+        match login.next(now) {
+            Next::Wait(until) => {
                 prop_assert!(until > now, "it waits for the past");
                 let latest = prompt
                     .lifetime
                     .max(answered)
                     .saturating_add(MINUTE.max(floor.saturating_mul(2)));
                 prop_assert!(until <= latest, "it waits for ever");
-                (waiting, now) = (same, until);
+                now = until;
             }
-            Next::Send(sent, request) => {
+            Next::Send(ask) => {
                 prop_assert!(now.saturating_sub(answered) >= floor, "too early");
-                prop_assert_eq!(request.url(), "https://as.example/token");
+                prop_assert_eq!(ask.request().url(), "https://as.example/token");
                 polls += 1;
                 asked_last |= now >= prompt.lifetime;
                 prop_assert!(polls <= most, "too often");
                 let denied = ((400, r#"{"error":"access_denied"}"#, Some("denied")), "", 0);
                 let ((status, body, end), retry_after, delay) = *script.next().unwrap_or(&denied);
                 let body = if body == "GIANT" { &GIANT } else { body };
-                let received = Received::new(status, body).retry_after(retry_after);
-                let shown = format!("{received:?} {:?} {sent:?} {request:?}", verdict(&received));
+                let response = Response::new(status, body).retry_after(retry_after);
+                let shown = format!(
+                    "{response:?} {:?} {ask:?} {:?}",
+                    verdict(&response),
+                    ask.request()
+                );
                 let hidden = !shown.contains("s3cret") && !shown.contains("d3vice");
                 prop_assert!(hidden, "a secret is shown");
                 now = now.saturating_add(Duration::from_millis(delay));
                 answered = now;
-                let told = |told: Option<Duration>| told.unwrap_or_default().min(HOUR);
-                floor = match verdict(&received) {
-                    Verdict::Pending(interval) => floor.max(told(interval)),
-                    Verdict::SlowDown(interval) => floor.saturating_add(STEP).max(told(interval)),
+                let announced = |span: Option<Duration>| span.unwrap_or_default().min(HOUR);
+                floor = match verdict(&response) {
+                    Verdict::Pending(interval) => floor.max(announced(interval)),
+                    Verdict::SlowDown(interval) => {
+                        floor.saturating_add(STEP).max(announced(interval))
+                    }
                     _ => floor,
                 };
-                match sent.answer(Ok(received), now) {
-                    Step::Again(later) => {
-                        prop_assert_eq!(end, None, "it goes on");
-                        waiting = later;
-                    }
-                    Step::Done(outcome) => break (outcome, end),
+                ask.answer(Ok(response), now);
+                expected = end;
+                if login.deadline().is_some() {
+                    prop_assert_eq!(end, None, "it goes on");
                 }
             }
+            Next::Show(_) => panic!("the prompt is shown twice"),
             Next::Done(outcome) => {
                 // However long it was told to wait, it asks once more, unless that would come too late.
                 let too_late = answered > prompt.lifetime || floor > prompt.lifetime;
-                prop_assert!(asked_last || too_late, "it ended without a last poll");
-                break (outcome, None);
+                let is_timed_out = matches!(outcome, Err(LoginError::TimedOut(_)));
+                prop_assert!(
+                    !is_timed_out || asked_last || too_late,
+                    "it ended without a last poll"
+                );
+                break outcome;
             }
         }
     };
@@ -626,14 +638,14 @@ fn resist(
         "a secret is shown"
     );
     let ending = match ended {
-        Outcome::Granted(_) => "granted",
-        Outcome::Denied(_) => "denied",
-        Outcome::Expired(Expiry::ByServer(_)) => "expired by the server",
-        Outcome::Expired(Expiry::ByClock(_)) => "expired by the clock",
-        Outcome::Rejected(_) => "rejected",
-        Outcome::Redirected(_) => "redirected",
-        Outcome::Malformed(_) => "malformed",
-        Outcome::Failed(_) | Outcome::Cancelled(_) => "something else",
+        Ok(_) => "granted",
+        Err(LoginError::Denied(_)) => "denied",
+        Err(LoginError::Expired(_)) => "expired by the server",
+        Err(LoginError::TimedOut(_)) => "expired by the clock",
+        Err(LoginError::Rejected(_)) => "rejected",
+        Err(LoginError::Redirected(_)) => "redirected",
+        Err(LoginError::Malformed(_)) => "malformed",
+        Err(_) => "something else",
     };
     prop_assert_eq!(ending, expected.unwrap_or("expired by the clock"));
     Ok(polls)

@@ -3,7 +3,7 @@
 use core::hint::black_box;
 use core::time::Duration;
 
-use device_flow::client::{DeviceFlow, Endpoints, Next, Outcome, Received, Step, Waiting};
+use device_flow::client::{DeviceFlow, Endpoints, Login, Next, Response};
 
 use super::host::{PUBLIC, SCOPE};
 
@@ -36,7 +36,7 @@ pub(crate) struct Answer<'a> {
 pub(crate) struct Ours(DeviceFlow);
 
 impl Device for Ours {
-    type Poller = Waiting;
+    type Poller = Login;
 
     fn new() -> Self {
         let endpoints = Endpoints::new(DEVICE_AUTHORIZATION, TOKEN).unwrap();
@@ -44,33 +44,38 @@ impl Device for Ours {
     }
 
     #[inline(never)]
-    fn start(&self, body: &[u8], now: Duration) -> Waiting {
-        let (starting, request) = self.0.start(now).unwrap();
-        black_box((request.url(), request.body()));
-        let (waiting, prompt) = starting.answer(Ok(Received::new(200, body)), now).unwrap();
+    fn start(&self, body: &[u8], now: Duration) -> Login {
+        let mut login = self.0.login().unwrap();
+        let Next::Send(ask) = login.next(now) else {
+            panic!("it asks for codes first");
+        };
+        black_box((ask.request().url(), ask.request().body()));
+        ask.answer(Ok(Response::new(200, body)), now);
+        let Next::Show(prompt) = login.next(now) else {
+            panic!("nothing is shown");
+        };
         black_box((&prompt.user_code, &prompt.verification_uri));
-        waiting
+        login
     }
 
     #[inline(never)]
-    fn turn(&self, poller: &mut Option<Waiting>, answer: Answer<'_>, now: Duration) -> bool {
-        let Some(waiting) = poller.take() else {
+    fn turn(&self, poller: &mut Option<Login>, answer: Answer<'_>, now: Duration) -> bool {
+        let Some(login) = poller else {
             return false;
         };
-        let Next::Send(sent, request) = waiting.next(now) else {
+        let Next::Send(ask) = login.next(now) else {
             panic!("a poll is due");
         };
-        black_box((request.url(), request.body()));
-        match sent.answer(Ok(Received::new(answer.status, answer.body)), now) {
-            Step::Again(waiting) => {
-                *poller = Some(waiting);
-                false
-            }
-            Step::Done(Outcome::Granted(tokens)) => {
-                black_box(&tokens);
-                true
-            }
-            Step::Done(other) => panic!("{other:?}"),
+        black_box((ask.request().url(), ask.request().body()));
+        ask.answer(Ok(Response::new(answer.status, answer.body)), now);
+        // When to ask again is asked for at the next turn, as on the other side.
+        if login.waiting_for().is_some() {
+            return false;
         }
+        let Next::Done(Ok(tokens)) = login.next(now) else {
+            panic!("there are no tokens");
+        };
+        black_box(&tokens);
+        true
     }
 }

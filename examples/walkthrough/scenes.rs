@@ -5,7 +5,9 @@ use std::sync::{Arc, Mutex};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use device_flow::client::{DeviceFlow, Endpoints, Expiry, Outcome, Tokens, Verdict};
+use device_flow::client::{
+    DeviceFlow, Endpoints, LoginError, Refresh, RefreshError, Tokens, Verdict,
+};
 use device_flow::digest::{SecretDigest, SessionKey};
 use device_flow::memory::Memory;
 use device_flow::scope::Scope;
@@ -56,10 +58,10 @@ fn login(transcript: &mut Transcript) -> Result<()> {
     );
     let alice = alice()?;
     let mut stage = stage(policy(), 1, transcript)?;
-    let (waiting, prompt) = stage.start(&cli()?, &issued(300))?;
+    let (mut device, prompt) = stage.start(&cli()?, &issued(300))?;
 
-    let waiting = stage.poll(waiting, &pending())?;
-    let waiting = stage.goes_on(waiting)?;
+    stage.poll(&mut device, &pending())?;
+    stage.goes_on(&mut device)?;
 
     stage.until(seconds(7));
     stage.note(
@@ -71,8 +73,8 @@ fn login(transcript: &mut Transcript) -> Result<()> {
     let slowed = Verdict::SlowDown(Some(seconds(10)));
     stage.expect("the verdict", &slowed, &verdict)?;
 
-    let waiting = stage.poll(waiting, &slow_down(10))?;
-    let waiting = stage.goes_on(waiting)?;
+    stage.poll(&mut device, &slow_down(10))?;
+    stage.goes_on(&mut device)?;
     stage.note(
         "The first process did wait for 5 s, but the interval belongs to the code, not to the process. It learns the new interval \
         now, and comes back in 10 s. The interval has not grown again: it grows once for each accepted poll.",
@@ -94,9 +96,9 @@ fn login(transcript: &mut Transcript) -> Result<()> {
     let approved = stage.approve(&alice, &login, &granted, &membership()?)?;
     stage.accepted(approved)?;
 
-    let step = stage.poll(waiting, &self::granted(granted.as_str()))?;
-    let outcome = stage.ends(step)?;
-    let Outcome::Granted(tokens) = &outcome else {
+    stage.poll(&mut device, &self::granted(granted.as_str()))?;
+    let outcome = stage.ends(&mut device)?;
+    let Ok(tokens) = &outcome else {
         return Err(stage.mismatch("tokens", name(&outcome)));
     };
     stage.expect("the withheld scope", "email", &tokens.withheld().join(" "))?;
@@ -143,7 +145,7 @@ fn denied(transcript: &mut Transcript) -> Result<()> {
     let flow = DeviceFlow::new(endpoints()?, BACKEND)
         .scope("openid")
         .secret_basic(SECRET);
-    let (waiting, prompt) = stage.start(&flow, &issued(300))?;
+    let (mut device, prompt) = stage.start(&flow, &issued(300))?;
 
     stage.until(seconds(3));
     let entered = stage.enter(&alice, &prompt.user_code)?;
@@ -153,9 +155,12 @@ fn denied(transcript: &mut Transcript) -> Result<()> {
     let denied = stage.deny(&alice, review.session_key())?;
     stage.accepted(denied)?;
 
-    let step = stage.poll(waiting, &Expected::error(Cause::Denied, "access_denied"))?;
-    let outcome = stage.ends(step)?;
-    let Outcome::Denied(_) = outcome else {
+    stage.poll(
+        &mut device,
+        &Expected::error(Cause::Denied, "access_denied"),
+    )?;
+    let outcome = stage.ends(&mut device)?;
+    let Err(LoginError::Denied(_)) = outcome else {
         return Err(stage.mismatch("a denial", name(&outcome)));
     };
     stage.says(Party::Device, "shows: the request was denied.");
@@ -173,23 +178,26 @@ fn expired(transcript: &mut Transcript) -> Result<()> {
     let alice = alice()?;
     let policy = policy().lifetime(seconds(12));
     let mut stage = stage(policy, 3, transcript)?;
-    let (waiting, prompt) = stage.start(&cli()?, &issued(12))?;
+    let (mut device, prompt) = stage.start(&cli()?, &issued(12))?;
 
     stage.until(seconds(4));
     let entered = stage.enter(&alice, &prompt.user_code)?;
     let review = stage.accepted(entered)?;
-    let waiting = stage.poll(waiting, &pending())?;
-    let waiting = stage.goes_on(waiting)?;
-    let waiting = stage.poll(waiting, &pending())?;
-    let waiting = stage.goes_on(waiting)?;
+    stage.poll(&mut device, &pending())?;
+    stage.goes_on(&mut device)?;
+    stage.poll(&mut device, &pending())?;
+    stage.goes_on(&mut device)?;
 
     stage.note(
         "By the clock of the device, the code has expired. The device asks one last time all the same: clocks differ, and the \
         server decides when a code has expired.",
     );
-    let step = stage.poll(waiting, &Expected::error(Cause::Expired, "expired_token"))?;
-    let outcome = stage.ends(step)?;
-    let Outcome::Expired(Expiry::ByServer(_)) = outcome else {
+    stage.poll(
+        &mut device,
+        &Expected::error(Cause::Expired, "expired_token"),
+    )?;
+    let outcome = stage.ends(&mut device)?;
+    let Err(LoginError::Expired(_)) = outcome else {
         return Err(stage.mismatch("expiry, by the server", name(&outcome)));
     };
     stage.says(Party::Device, "shows: the code has expired; start again.");
@@ -208,7 +216,7 @@ fn guessed(transcript: &mut Transcript) -> Result<()> {
     );
     let (alice, mallory) = (alice()?, mallory()?);
     let mut stage = stage(policy(), 4, transcript)?;
-    let (waiting, prompt) = stage.start(&cli()?, &issued(300))?;
+    let (mut device, prompt) = stage.start(&cli()?, &issued(300))?;
 
     let guesses = ["BBBB-BBBB", "BBBB-BBBC", "BBBB-BBBD", "BBBB-BBBF"];
     for (typed, second) in guesses.into_iter().zip(10..) {
@@ -240,8 +248,9 @@ fn guessed(transcript: &mut Transcript) -> Result<()> {
     stage.accepted(entered)?;
 
     stage.until(seconds(24));
-    let outcome = waiting.cancel();
-    let Outcome::Cancelled(None) = outcome else {
+    device.cancel();
+    let outcome = stage.ends(&mut device)?;
+    let Err(LoginError::Cancelled(None)) = outcome else {
         return Err(stage.mismatch("nothing but the end", name(&outcome)));
     };
     stage.says(
@@ -262,12 +271,8 @@ fn refreshed(transcript: &mut Transcript) -> Result<()> {
     let (first, login) = signed_in(&mut stage)?;
 
     stage.until(seconds(310));
-    let second = stage.refresh(
-        Party::Device,
-        CLI,
-        refresh_token(&first)?,
-        &refreshed_tokens(),
-    )?;
+    let mut refresh = refresh_with(&first)?;
+    let second = stage.refresh(Party::Device, &mut refresh, &refreshed_tokens())?;
     let second = tokens(&stage, second)?;
     let is_same = second.refresh_token() == first.refresh_token();
     stage.expect("the same refresh token again", &false, &is_same)?;
@@ -278,12 +283,12 @@ fn refreshed(transcript: &mut Transcript) -> Result<()> {
     );
 
     stage.until(seconds(620));
-    stage.refresh(
+    let third = stage.refresh(
         Party::Device,
-        CLI,
-        refresh_token(&second)?,
+        &mut refresh_with(&second)?,
         &refreshed_tokens(),
     )?;
+    tokens(&stage, third)?;
     Ok(())
 }
 
@@ -297,24 +302,15 @@ fn lost(transcript: &mut Transcript) -> Result<()> {
     let (first, login) = signed_in(&mut stage)?;
 
     stage.until(seconds(310));
-    stage.refresh_in_vain(
-        Party::Device,
-        CLI,
-        refresh_token(&first)?,
-        &refreshed_tokens(),
-    )?;
+    let mut refresh = refresh_with(&first)?;
+    stage.refresh_in_vain(Party::Device, &mut refresh, &refreshed_tokens())?;
 
     stage.until(seconds(320));
     stage.says(
         Party::Device,
         "has waited for 10 s, and sends the same request again.",
     );
-    let second = stage.refresh(
-        Party::Device,
-        CLI,
-        refresh_token(&first)?,
-        &refreshed_tokens(),
-    )?;
+    let second = stage.refresh(Party::Device, &mut refresh, &refreshed_tokens())?;
     let second = tokens(&stage, second)?;
     stage.note(
         "For 30 s the server accepts a refresh token that it has replaced, because an answer can be lost. The new answer has \
@@ -322,12 +318,12 @@ fn lost(transcript: &mut Transcript) -> Result<()> {
     );
 
     stage.until(seconds(630));
-    stage.refresh(
+    let third = stage.refresh(
         Party::Device,
-        CLI,
-        refresh_token(&second)?,
+        &mut refresh_with(&second)?,
         &refreshed_tokens(),
     )?;
+    tokens(&stage, third)?;
     stage.expect_login(&login, Status::Active)?;
     stage.says(
         Party::Device,
@@ -348,8 +344,7 @@ fn stolen(transcript: &mut Transcript) -> Result<()> {
     stage.until(seconds(120));
     let thiefs = stage.refresh(
         Party::Thief,
-        CLI,
-        refresh_token(&owners)?,
+        &mut refresh_with(&owners)?,
         &refreshed_tokens(),
     )?;
     let thiefs = tokens(&stage, thiefs)?;
@@ -357,7 +352,8 @@ fn stolen(transcript: &mut Transcript) -> Result<()> {
 
     stage.until(seconds(310));
     let reuse = Expected::error(Cause::Reuse, "invalid_grant");
-    stage.refresh(Party::Device, CLI, refresh_token(&owners)?, &reuse)?;
+    let refused = stage.refresh(Party::Device, &mut refresh_with(&owners)?, &reuse)?;
+    is_over(&stage, refused)?;
     stage.expect_login(&login, Status::Ended)?;
     stage.says(
         Party::Server,
@@ -367,7 +363,8 @@ fn stolen(transcript: &mut Transcript) -> Result<()> {
 
     stage.until(seconds(400));
     let ended = Expected::error(Cause::Ended, "invalid_grant");
-    stage.refresh(Party::Thief, CLI, refresh_token(&thiefs)?, &ended)?;
+    let refused = stage.refresh(Party::Thief, &mut refresh_with(&thiefs)?, &ended)?;
+    is_over(&stage, refused)?;
     stage.note(
         "The thief's new refresh token is void, too. The thief's access token is good until it expires, for 20 s more: whoever \
         accepts access tokens as JWTs does not ask the server about them. So make them short-lived.",
@@ -385,18 +382,21 @@ fn signed_out(transcript: &mut Transcript) -> Result<()> {
 
     stage.until(seconds(60));
     let revoked = Expected::new(200, Cause::Revoked);
-    stage.revoke(Party::Device, CLI, refresh_token(&tokens)?, &revoked)?;
+    let revocation = cli()?.revoke_refresh_token(refresh_token(&tokens)?)?;
+    stage.revoke(Party::Device, &revocation, &revoked)?;
     stage.expect_login(&login, Status::Ended)?;
     stage.says(Party::Device, "shows: you are signed out.");
 
     stage.until(seconds(70));
     stage.note("A copy of the token that somebody made before is of no use any more.");
     let ended = Expected::error(Cause::Ended, "invalid_grant");
-    stage.refresh(Party::Thief, CLI, refresh_token(&tokens)?, &ended)?;
+    let refused = stage.refresh(Party::Thief, &mut refresh_with(&tokens)?, &ended)?;
+    is_over(&stage, refused)?;
 
     stage.until(seconds(80));
     let nothing = Expected::new(200, Cause::NothingToRevoke);
-    stage.revoke(Party::Thief, CLI, "a-guess", &nothing)?;
+    let revocation = cli()?.revoke_refresh_token("a-guess")?;
+    stage.revoke(Party::Thief, &revocation, &nothing)?;
     stage.note(
         "The answer to a revocation is the same for every token, good or bad, so that nobody can test tokens here. Only the \
         log knows the difference.",
@@ -408,28 +408,40 @@ fn signed_out(transcript: &mut Transcript) -> Result<()> {
 fn signed_in(stage: &mut Stage<'_>) -> Result<(Tokens, SessionKey)> {
     let alice = alice()?;
     let (outcome, login) = stage.hidden(|stage| {
-        let (waiting, prompt) = stage.start(&cli()?.scope(OFFLINE), &issued(300))?;
+        let (mut device, prompt) = stage.start(&cli()?.scope(OFFLINE), &issued(300))?;
         let entered = stage.enter(&alice, &prompt.user_code)?;
         let review = stage.accepted(entered)?;
         let login = *review.session_key();
         let approved = stage.approve(&alice, &login, review.scope(), &membership()?)?;
         stage.accepted(approved)?;
-        let step = stage.poll(waiting, &granted(OFFLINE))?;
-        Ok((stage.ends(step)?, login))
+        stage.poll(&mut device, &granted(OFFLINE))?;
+        Ok((stage.ends(&mut device)?, login))
     })?;
-    let Outcome::Granted(tokens) = outcome else {
+    let Ok(tokens) = outcome else {
         return Err(stage.mismatch("tokens", name(&outcome)));
     };
     stage.says(Party::Device, "has its tokens.");
     Ok((tokens, login))
 }
 
-/// The tokens of an answer to a refresh, which reads like one to a poll.
-fn tokens(stage: &Stage<'_>, verdict: Verdict) -> Result<Tokens> {
-    if let Verdict::Tokens(tokens) = verdict {
-        return Ok(tokens);
+/// What a refresh came to.
+type Refreshed = core::result::Result<Tokens, RefreshError>;
+
+fn tokens(stage: &Stage<'_>, refreshed: Refreshed) -> Result<Tokens> {
+    refreshed.map_err(|error| stage.mismatch("tokens", error))
+}
+
+/// Checks that the device learns that its login is over.
+fn is_over(stage: &Stage<'_>, refreshed: Refreshed) -> Result<()> {
+    match refreshed {
+        Err(RefreshError::Ended(_)) => Ok(()),
+        other => Err(stage.mismatch("the end of the login", format_args!("{other:?}"))),
     }
-    Err(stage.mismatch("tokens", format_args!("{verdict:?}")))
+}
+
+/// A refresh with the refresh token of these tokens.
+fn refresh_with(tokens: &Tokens) -> Result<Refresh> {
+    Ok(cli()?.refresh(refresh_token(tokens)?)?)
 }
 
 fn refresh_token(tokens: &Tokens) -> Result<&str> {
@@ -487,7 +499,8 @@ fn endpoints() -> Result<Endpoints> {
     Ok(Endpoints::new(
         format!("{ISSUER}/oauth2/device_authorization"),
         format!("{ISSUER}/oauth2/token"),
-    )?)
+    )?
+    .revocation(format!("{ISSUER}/oauth2/revoke"))?)
 }
 
 fn cli() -> Result<DeviceFlow> {

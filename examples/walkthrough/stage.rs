@@ -4,7 +4,8 @@ use core::fmt;
 use core::time::Duration;
 
 use device_flow::client::{
-    self, DeviceFlow, Next, Outcome, Prompt, Received, Step, Verdict, Waiting,
+    self, DeviceFlow, Login, LoginError, Next, Prompt, Refresh, RefreshError, Response, Revocation,
+    Tokens, TransportError, Verdict,
 };
 use device_flow::digest::SessionKey;
 use device_flow::scope::Scope;
@@ -34,6 +35,9 @@ struct Message<'m> {
     headers: Vec<(&'static str, &'m str)>,
     body: &'m str,
 }
+
+/// How a login ended.
+type Outcome = core::result::Result<Tokens, LoginError>;
 
 /// Whether the network loses a response.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -87,10 +91,19 @@ impl<'t> Stage<'t> {
         &mut self,
         flow: &DeviceFlow,
         expected: &Expected,
-    ) -> Result<(Waiting, Prompt)> {
-        let (starting, request) = flow.start(self.clock)?;
-        let answer = self.carry(Party::Device, &request, expected)?;
-        let (waiting, prompt) = starting.answer(Ok(answer), self.clock)?;
+    ) -> Result<(Login, Prompt)> {
+        let mut login = flow.login()?;
+        let Next::Send(ask) = login.next(self.clock) else {
+            return Err("a login begins with a request for codes".into());
+        };
+        let request = ask.request().clone();
+        let answer = self.carry(Party::Device, &request, expected, Network::Delivers)?;
+        ask.answer(Ok(answer), self.clock);
+        let prompt = match login.next(self.clock) {
+            Next::Show(prompt) => prompt,
+            Next::Done(outcome) => return Err(self.mismatch("a prompt", name(&outcome))),
+            Next::Send(_) | Next::Wait(_) => return Err("nothing is shown".into()),
+        };
         self.says(
             Party::Device,
             format!(
@@ -98,23 +111,26 @@ impl<'t> Stage<'t> {
                 prompt.verification_uri, prompt.user_code
             ),
         );
-        Ok((waiting, prompt))
+        Ok((login, prompt))
     }
 
-    /// Waits for as long as the poller wants to, polls, and gives it the answer. A device does this until the step is done.
-    pub(crate) fn poll(&mut self, mut waiting: Waiting, expected: &Expected) -> Result<Step> {
+    /// Waits for as long as the login wants to, polls, and gives it the answer. A device does this until the login is done.
+    pub(crate) fn poll(&mut self, login: &mut Login, expected: &Expected) -> Result<()> {
         loop {
-            match waiting.next(self.clock) {
-                Next::Wait(same, until) => {
-                    self.until(until);
-                    waiting = same;
+            match login.next(self.clock) {
+                Next::Wait(until) => self.until(until),
+                Next::Send(ask) => {
+                    let request = ask.request().clone();
+                    let answer =
+                        self.carry(Party::Device, &request, expected, Network::Delivers)?;
+                    ask.answer(Ok(answer), self.clock);
+                    self.last_poll = Some(request);
+                    return Ok(());
                 }
-                Next::Send(sent, request) => {
-                    self.last_poll = Some(request.clone());
-                    let answer = self.carry(Party::Device, &request, expected)?;
-                    return Ok(sent.answer(Ok(answer), self.clock));
+                Next::Show(_) => return Err("the prompt is shown twice".into()),
+                Next::Done(outcome) => {
+                    return Err(self.mismatch("the device to poll", name(&outcome)));
                 }
-                Next::Done(outcome) => return Ok(Step::Done(outcome)),
             }
         }
     }
@@ -122,57 +138,45 @@ impl<'t> Stage<'t> {
     /// Sends the last poll once more without telling the poller: another process, or a thief with the same code.
     pub(crate) fn poll_again(&mut self, who: Party, expected: &Expected) -> Result<Verdict> {
         let request = self.last_poll.clone().ok_or("nobody has polled yet")?;
-        let answer = self.carry(who, &request, expected)?;
+        let answer = self.carry(who, &request, expected, Network::Delivers)?;
         Ok(client::verdict(&answer))
     }
 
-    /// Sends a refresh token for new tokens (RFC 6749, section 6). The client is public: its id is all of its authentication.
+    /// Sends a refresh token for new tokens (RFC 6749, section 6).
     pub(crate) fn refresh(
         &mut self,
         who: Party,
-        client_id: &str,
-        token: &str,
+        refresh: &mut Refresh,
         expected: &Expected,
-    ) -> Result<Verdict> {
-        let answer = self.try_refresh(who, client_id, token, expected, Network::Delivers)?;
-        Ok(client::verdict(&answer))
+    ) -> Result<core::result::Result<Tokens, RefreshError>> {
+        let request = refresh.request().clone();
+        let answer = self.carry(who, &request, expected, Network::Delivers)?;
+        Ok(refresh.answer(Ok(answer)))
     }
 
     /// The same, but the network loses the response.
     pub(crate) fn refresh_in_vain(
         &mut self,
         who: Party,
-        client_id: &str,
-        token: &str,
+        refresh: &mut Refresh,
         expected: &Expected,
     ) -> Result<()> {
-        self.try_refresh(who, client_id, token, expected, Network::LosesTheResponse)?;
-        Ok(())
-    }
-
-    fn try_refresh(
-        &mut self,
-        who: Party,
-        client_id: &str,
-        token: &str,
-        expected: &Expected,
-        network: Network,
-    ) -> Result<Received<String>> {
-        let body = format!("grant_type=refresh_token&refresh_token={token}&client_id={client_id}");
-        self.post(who, "/oauth2/token", &body, expected, network)
+        let request = refresh.request().clone();
+        self.carry(who, &request, expected, Network::LosesTheResponse)?;
+        let lost = refresh.answer::<&str>(Err(TransportError::ConnectionTimeout));
+        let again = lost.is_err_and(|error| error.may_be_retried());
+        self.expect("that the same refresh may be sent again", &true, &again)
     }
 
     /// Gives a refresh token back (RFC 7009).
     pub(crate) fn revoke(
         &mut self,
         who: Party,
-        client_id: &str,
-        token: &str,
+        revocation: &Revocation,
         expected: &Expected,
     ) -> Result<()> {
-        let body = format!("token={token}&token_type_hint=refresh_token&client_id={client_id}");
-        self.post(who, "/oauth2/revoke", &body, expected, Network::Delivers)?;
-        Ok(())
+        let answer = self.carry(who, revocation.request(), expected, Network::Delivers)?;
+        Ok(revocation.answer(Ok(answer))?)
     }
 
     // What goes between them.
@@ -183,32 +187,12 @@ impl<'t> Stage<'t> {
         who: Party,
         request: &client::Request,
         expected: &Expected,
-    ) -> Result<Received<String>> {
+        network: Network,
+    ) -> Result<Response<String>> {
         let message = Message {
             path: request.url().strip_prefix(ISSUER).unwrap_or_default(),
             headers: request.headers().collect(),
             body: request.body(),
-        };
-        self.send(who, &message, expected, Network::Delivers)
-    }
-
-    /// The same for a form that was written by hand. None of its values needs an escape.
-    fn post(
-        &mut self,
-        who: Party,
-        path: &str,
-        body: &str,
-        expected: &Expected,
-        network: Network,
-    ) -> Result<Received<String>> {
-        let headers = vec![
-            ("content-type", "application/x-www-form-urlencoded"),
-            ("accept", "application/json"),
-        ];
-        let message = Message {
-            path,
-            headers,
-            body,
         };
         self.send(who, &message, expected, network)
     }
@@ -219,7 +203,7 @@ impl<'t> Stage<'t> {
         message: &Message<'_>,
         expected: &Expected,
         network: Network,
-    ) -> Result<Received<String>> {
+    ) -> Result<Response<String>> {
         let path = message.path;
         let headers = message.headers.iter();
         self.transcript.push(
@@ -268,7 +252,7 @@ impl<'t> Stage<'t> {
         );
         self.check(expected, &reply)?;
 
-        let received = Received::new(response.status(), response.body().to_owned());
+        let received = Response::new(response.status(), response.body().to_owned());
         Ok(match response.header("retry-after") {
             Some(seconds) => received.retry_after(seconds),
             None => received,
@@ -363,20 +347,22 @@ impl<'t> Stage<'t> {
     }
 
     /// The step that leads to another poll.
-    pub(crate) fn goes_on(&self, step: Step) -> Result<Waiting> {
-        match step {
-            Step::Again(waiting) => Ok(waiting),
-            Step::Done(outcome) => {
+    pub(crate) fn goes_on(&self, login: &mut Login) -> Result<()> {
+        match login.next(self.clock) {
+            Next::Done(outcome) => {
                 Err(self.mismatch("the device to go on polling", name(&outcome)))
             }
+            Next::Wait(_) | Next::Send(_) | Next::Show(_) => Ok(()),
         }
     }
 
-    /// The step that ends it.
-    pub(crate) fn ends(&self, step: Step) -> Result<Outcome> {
-        match step {
-            Step::Done(outcome) => Ok(outcome),
-            Step::Again(_) => Err(self.mismatch("the device to be done", "it goes on polling")),
+    /// How the login ended.
+    pub(crate) fn ends(&self, login: &mut Login) -> Result<Outcome> {
+        match login.next(self.clock) {
+            Next::Done(outcome) => Ok(outcome),
+            Next::Wait(_) | Next::Send(_) | Next::Show(_) => {
+                Err(self.mismatch("the device to be done", "it goes on polling"))
+            }
         }
     }
 

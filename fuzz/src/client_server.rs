@@ -33,13 +33,13 @@ fn setup(script: &mut Unstructured<'_>) -> Result<Setup> {
     };
     let interval = [5, 1, 2, 10][usize::from(pick(script, 4)?)];
     let lifetime = [300, 600, 60, 30][usize::from(pick(script, 4)?)];
-    let wishes = pick(script, 4)?;
+    let options = pick(script, 4)?;
     Ok(Setup {
         client,
         interval,
         lifetime,
-        polls_at_once: wishes & 1 == 1,
-        polls_at_the_end: wishes & 2 == 0,
+        polls_at_once: options & 1 == 1,
+        polls_at_the_end: options & 2 == 0,
     })
 }
 
@@ -88,7 +88,7 @@ fn turns(script: &mut Unstructured<'_>) -> Vec<Vec<Op>> {
             b'c' => Op::ServerClock(number() * 1000),
             b'C' => Op::ServerClock(-number() * 1000),
             // The rest.
-            b'h' => Op::Margin(number() * 100),
+            b'h' => Op::Jitter(number() * 100),
             b'S' => Op::TakenOver,
             b'x' => Op::Purge,
             b'H' => Op::Meddles(meddler(number())),

@@ -1,6 +1,6 @@
 //! No stored form panics; what decodes encodes, and decodes to the same; a decoded session can be decided on at any moment, and what was decided can be stored again.
 //!
-//! An input is read as each of the forms: a session, a pace, a quota, a snapshot of the client.
+//! An input is read as each of the forms: a session, a pace, a quota, a snapshot, a prompt and tokens of the client.
 
 use core::fmt::Debug;
 use core::time::Duration;
@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use device_flow::client::{
-    self, DeviceFlow, Endpoints, Failure, Received, Snapshot, Step, Waiting,
+    self, DeviceFlow, Endpoints, Login, Prompt, Response, Snapshot, Tokens, TransportError,
 };
 use device_flow::digest::{QuotaKey, SecretDigest};
 use device_flow::server::{
@@ -39,6 +39,22 @@ pub(crate) fn run(data: &[u8]) {
     }
     if let Some(snapshot) = same::<Snapshot>(data) {
         is_resumed(&snapshot);
+    }
+    if let Some(prompt) = same::<Prompt>(data) {
+        let uris = [&prompt.verification_uri].into_iter();
+        let mut shown = uris
+            .chain(&prompt.verification_uri_complete)
+            .chain([&prompt.user_code]);
+        assert!(shown.all(|text| text.bytes().all(|b| b.is_ascii_graphic())));
+    }
+    if let Some(tokens) = same::<Tokens>(data) {
+        let others = [
+            tokens.refresh_token(),
+            tokens.id_token(),
+            Some(tokens.token_type()),
+        ];
+        let mut sent = others.into_iter().flatten().chain([tokens.access_token()]);
+        assert!(sent.all(|text| text.bytes().all(|b| (0x20..0x7F).contains(&b))));
     }
     // A pace is nothing without a session.
     if let Some(pace) = pace {
@@ -531,9 +547,12 @@ fn flow() -> DeviceFlow {
 /// What a snapshot of [`flow`] is bound to.
 fn client() -> Value {
     const ISSUED: &str = r#"{"device_code":"d","user_code":"u","verification_uri":"https://as.example/","expires_in":300}"#;
-    let (starting, _) = flow().start(Duration::ZERO).unwrap();
-    let issued = starting.answer(Ok(Received::new(200, ISSUED)), Duration::ZERO);
-    let snapshot = issued.unwrap().0.snapshot(Duration::ZERO);
+    let mut login = flow().login().unwrap();
+    if let client::Next::Send(ask) = login.next(Duration::ZERO) {
+        ask.answer(Ok(Response::new(200, ISSUED)), Duration::ZERO);
+    }
+    assert!(matches!(login.next(Duration::ZERO), client::Next::Show(_)));
+    let snapshot = login.snapshot(Duration::ZERO).unwrap();
     encode(&snapshot)["client"].clone()
 }
 
@@ -543,12 +562,13 @@ fn is_resumed(snapshot: &Snapshot) {
     let mut form = encode(snapshot);
     form["client"] = client();
     let snapshot: Snapshot = decode(&form).expect("a snapshot of another client is one");
-    // With nothing elapsed it is the same poller.
-    let waiting = flow().resume(snapshot.clone(), Some(Duration::ZERO), Duration::ZERO);
+    // With nothing elapsed it is the same login.
+    let login = flow().resume(snapshot.clone(), Some(Duration::ZERO), Duration::ZERO);
     form["taken_at"] = Value::Null;
-    assert_eq!(encode(&waiting.unwrap().snapshot(Duration::ZERO)), form);
+    let again = login.unwrap().snapshot(Duration::ZERO).unwrap();
+    assert_eq!(encode(&again), form);
 
-    let floor: Duration = decode(&form["floor"]).unwrap();
+    let interval: Duration = decode(&form["min_interval"]).unwrap();
     for elapsed in [
         None,
         Some(Duration::ZERO),
@@ -556,47 +576,48 @@ fn is_resumed(snapshot: &Snapshot) {
         Some(Duration::MAX),
     ] {
         for start in [Duration::ZERO, Duration::from_hours(1), Duration::MAX] {
-            let waiting = flow().resume(snapshot.clone(), elapsed, start).unwrap();
-            goes_on(waiting, start, floor);
+            let login = flow().resume(snapshot.clone(), elapsed, start).unwrap();
+            goes_on(login, start, interval);
         }
     }
 }
 
-/// A few polls of a poller that is fed whatever keeps it going.
-fn goes_on(mut waiting: Waiting, mut now: Duration, mut floor: Duration) {
+/// A few polls of a login that is fed whatever keeps it going.
+fn goes_on(mut login: Login, mut now: Duration, mut interval: Duration) {
     for turn in 0..8 {
-        let snapshot = waiting.snapshot(now);
-        let again: Snapshot = decode(&encode(&snapshot)).expect("what was put aside is read");
-        assert_eq!(encode(&again), encode(&snapshot));
-        match waiting.next(now) {
-            client::Next::Wait(same, until) => {
+        is_read_back(&login.snapshot(now).unwrap());
+        match login.next(now) {
+            client::Next::Wait(until) => {
                 assert!(until > now);
-                waiting = same;
                 now = until;
             }
-            client::Next::Send(sent, request) => {
-                assert_eq!(request.url(), "https://as.example/token");
-                let snapshot = sent.snapshot(now);
-                let again: Snapshot =
-                    decode(&encode(&snapshot)).expect("what was put aside is read");
-                assert_eq!(encode(&again), encode(&snapshot));
+            client::Next::Send(ask) => {
+                assert_eq!(ask.request().url(), "https://as.example/token");
+                is_read_back(&ask.snapshot(now).unwrap());
                 let answer = match turn % 3 {
-                    0 => Ok(Received::new(400, r#"{"error":"authorization_pending"}"#)),
-                    1 => Ok(Received::new(400, r#"{"error":"slow_down"}"#)),
-                    _ => Err(Failure::ConnectionTimeout),
+                    0 => Ok(Response::new(400, r#"{"error":"authorization_pending"}"#)),
+                    1 => Ok(Response::new(400, r#"{"error":"slow_down"}"#)),
+                    _ => Err(TransportError::ConnectionTimeout),
                 };
-                match sent.answer(answer, now) {
-                    Step::Again(later) => waiting = later,
-                    Step::Done(_) => return,
-                }
-                // From an answer to the next request at least the floor, which never falls.
-                let form = encode(&waiting.snapshot(now));
-                let next: Duration = decode(&form["floor"]).unwrap();
+                ask.answer(answer, now);
+                // From an answer to the next request at least the interval in force, which never falls.
+                let Some(snapshot) = login.snapshot(now) else {
+                    return;
+                };
+                let form = encode(&snapshot);
+                let next: Duration = decode(&form["min_interval"]).unwrap();
                 let wait: Duration = decode(&form["wait"]).unwrap();
-                assert!(next >= floor && (wait >= next || now.checked_add(next).is_none()));
-                floor = next;
+                assert_eq!(login.interval(), Some(next));
+                assert!(next >= interval && (wait >= next || now.checked_add(next).is_none()));
+                interval = next;
             }
+            client::Next::Show(_) => panic!("the prompt was shown before"),
             client::Next::Done(_) => return,
         }
     }
+}
+
+fn is_read_back(snapshot: &Snapshot) {
+    let again: Snapshot = decode(&encode(snapshot)).expect("what was put aside is read");
+    assert_eq!(encode(&again), encode(snapshot));
 }

@@ -1,4 +1,4 @@
-//! No answer panics; its verdict is that of a plain reading of table V, a 2xx without a token is never a success, prose has no control characters, and `Debug` shows nothing of a body.
+//! No answer panics; its verdict is that of a plain reading of table V, a 2xx without a token is never a success, what is shown has no control characters, and `Debug` shows nothing of a body.
 //!
 //! An input is a status, headers and a body. The same body is also read as a device authorization response and as metadata.
 
@@ -6,13 +6,13 @@ use core::fmt;
 use core::time::Duration;
 
 use device_flow::client::{
-    Authorization, DeviceFlow, Endpoints, Expiry, Field, MAX_BODY, MAX_CHARACTERS, Malformed, Next,
-    Outcome, Prose, Received, Refusal, StartError, Step, Tokens, Verdict, Waiting, Warning,
-    verdict,
+    DeviceFlow, DisplayText, Endpoints, Login, LoginError, MAX_BODY, MAX_CHARACTERS, Malformed,
+    Next, Prompt, Refusal, Response, StartError, Tokens, Verdict, Warning, verdict,
 };
 use device_flow::wire::metadata::{Metadata, MetadataError};
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 use crate::message::{Message, is_printable, segments};
 
@@ -21,7 +21,7 @@ pub(crate) fn run(data: &[u8]) {
     let status = String::from_utf8_lossy(message.first)
         .parse()
         .unwrap_or(200);
-    let mut received = Received::new(status, message.body);
+    let mut received = Response::new(status, message.body);
     let pause = message.headers("retry-after");
     let pause = pause.first().map(|value| String::from_utf8_lossy(value));
     if let Some(value) = &pause {
@@ -73,6 +73,7 @@ impl Body {
         let Ok(text) = core::str::from_utf8(octets) else {
             return Self::Unreadable;
         };
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         let mut json = serde_json::Deserializer::from_str(text);
         let object = json.deserialize_map(Object);
         if let Ok(members) = object
@@ -133,6 +134,11 @@ impl Body {
     }
 }
 
+/// A value. What nobody can read is of no type that anybody expects.
+fn value(written: &str) -> Value {
+    serde_json::from_str(written).unwrap_or_else(|_| Value::Object(serde_json::Map::new()))
+}
+
 /// Reads the members of an object; what is not of the protocol, or comes twice, is skipped.
 struct Object;
 
@@ -148,7 +154,7 @@ impl<'de> Visitor<'de> for Object {
         while let Some(name) = object.next_key::<String>()? {
             let is_first = members.iter().all(|(own, _)| *own != name);
             let value = if is_first && OURS.contains(&name.as_str()) {
-                Some(object.next_value()?)
+                Some(value(object.next_value::<Box<RawValue>>()?.get()))
             } else {
                 object.next_value::<IgnoredAny>()?;
                 None
@@ -304,16 +310,16 @@ fn interval(told: Option<Duration>, body: &Body) {
     }
 }
 
-fn prose(read: Option<&Prose>, text: Option<&str>) {
+fn text(read: Option<&DisplayText>, text: Option<&str>) {
     let (Some(read), Some(text)) = (read, text) else {
-        assert_eq!(read.map(Prose::as_str), text);
+        assert_eq!(read.map(DisplayText::as_str), text);
         return;
     };
     is_printed(read.as_str(), text);
     assert_eq!(read.to_string(), read.as_str());
     assert_eq!(
         format!("{read:?}"),
-        format!("Prose({} bytes)", read.as_str().len())
+        format!("DisplayText({} bytes)", read.as_str().len())
     );
 }
 
@@ -345,7 +351,7 @@ fn refused(refusal: &Refusal, body: &Body) {
         (read, text) => assert_eq!(read, text),
     }
     let description = body.text("error_description").or(body.text("message"));
-    prose(refusal.description.as_ref(), description);
+    text(refusal.description.as_ref(), description);
     assert!(!refusal.possibly_redeemed);
     assert!(
         refusal
@@ -375,23 +381,21 @@ fn granted(tokens: &Tokens, body: &Body) {
 /// Every word of a debug form is one of the crate's own, a number, or part of what may be shown.
 fn shows_nothing(shown: &str, may: &[&str]) {
     const WORDS: &[&str] = &[
-        "Authorization",
         "Contradiction",
         "Denied",
-        "DeviceCode",
         "Empty",
         "Err",
         "Expired",
-        "ExpiresIn",
         "Field",
         "Interval",
+        "LongInterval",
         "InvalidGrant",
         "Malformed",
         "None",
         "Ok",
         "Pending",
         "Prompt",
-        "Received",
+        "Response",
         "Redirected",
         "Refusal",
         "Rejected",
@@ -406,8 +410,6 @@ fn shows_nothing(shown: &str, may: &[&str]) {
         "Unavailable",
         "Unreadable",
         "Unsupported",
-        "UserCode",
-        "VerificationUri",
         "VerificationUriComplete",
         "device_code",
         "expires_in",
@@ -415,6 +417,7 @@ fn shows_nothing(shown: &str, may: &[&str]) {
         "interval",
         "lifetime",
         "possibly_redeemed",
+        "retry_after",
         "prompt",
         "redacted",
         "status",
@@ -441,38 +444,63 @@ fn shows_nothing(shown: &str, may: &[&str]) {
     assert!(!shown.contains('"'), "a text is shown");
 }
 
-// What the poller makes of it.
+// What a login makes of it.
 
 fn flow() -> DeviceFlow {
     let endpoints = Endpoints::new("https://as.example/device", "https://as.example/token");
     DeviceFlow::new(endpoints.unwrap(), "cli").scope("openid profile")
 }
 
+/// A login whose request for codes is answered with this.
+fn started<B: AsRef<[u8]>>(answer: Response<B>) -> Login {
+    let mut login = flow().login().unwrap();
+    if let Next::Send(ask) = login.next(Duration::ZERO) {
+        ask.answer(Ok(answer), Duration::ZERO);
+    }
+    login
+}
+
 const SECOND: Duration = Duration::from_secs(1);
 
-fn follows(received: &Received<&[u8]>, read: &Verdict, pause: Option<&str>) {
+fn follows(response: &Response<&[u8]>, read: &Verdict, pause: Option<&str>) {
     const ISSUED: &str = r#"{"device_code":"d","user_code":"u","verification_uri":"https://as.example/","expires_in":300}"#;
-    let (starting, _) = flow().start(Duration::ZERO).unwrap();
-    let issued = starting.answer(Ok(Received::new(200, ISSUED)), Duration::ZERO);
-    let (waiting, _) = issued.unwrap();
-    let Next::Send(sent, _) = waiting.next(SECOND * 5) else {
+    let mut login = started(Response::new(200, ISSUED));
+    assert!(matches!(login.next(Duration::ZERO), Next::Show(_)));
+    let Next::Send(ask) = login.next(SECOND * 5) else {
         panic!("it is time");
     };
-    match (sent.answer(Ok(received.clone()), SECOND * 6), read) {
-        (Step::Again(waiting), Verdict::Pending(told)) => {
-            waits(waiting, told.unwrap_or_default().max(SECOND * 5), pause);
-        }
-        (Step::Again(waiting), Verdict::SlowDown(told)) => {
-            waits(waiting, told.unwrap_or_default().max(SECOND * 10), pause);
-        }
-        (Step::Again(waiting), Verdict::Transient) => waits(waiting, SECOND * 10, pause),
-        (Step::Done(Outcome::Denied(own)), Verdict::Denied(refusal))
-        | (Step::Done(Outcome::Expired(Expiry::ByServer(own))), Verdict::Expired(refusal))
+    ask.answer(Ok(response.clone()), SECOND * 6);
+    if login.deadline().is_some() {
+        let interval = match read {
+            Verdict::Pending(announced) => announced.unwrap_or_default().max(SECOND * 5),
+            Verdict::SlowDown(announced) => announced.unwrap_or_default().max(SECOND * 10),
+            Verdict::Transient => SECOND * 10,
+            Verdict::Denied(_)
+            | Verdict::Expired(_)
+            | Verdict::InvalidGrant(_)
+            | Verdict::Rejected(_)
+            | Verdict::Tokens(_)
+            | Verdict::Redirected(_)
+            | Verdict::Malformed(_) => panic!("it goes on after {read:?}"),
+        };
+        return waits(&mut login, interval, pause);
+    }
+    let Next::Done(outcome) = login.next(SECOND * 6) else {
+        panic!("it is over");
+    };
+    // An error says something, and nothing that a screen must not show.
+    if let Err(error) = &outcome {
+        let said = error.to_string();
+        assert!(said.len() > 20 && !said.chars().any(char::is_control));
+    }
+    match (outcome, read) {
+        (Err(LoginError::Denied(own)), Verdict::Denied(refusal))
+        | (Err(LoginError::Expired(own)), Verdict::Expired(refusal))
         | (
-            Step::Done(Outcome::Rejected(own)),
+            Err(LoginError::Rejected(own)),
             Verdict::Rejected(refusal) | Verdict::InvalidGrant(refusal),
         ) => assert_eq!(own, *refusal),
-        (Step::Done(Outcome::Granted(own)), Verdict::Tokens(tokens)) => {
+        (Ok(own), Verdict::Tokens(tokens)) => {
             assert_eq!(own.access_token(), tokens.access_token());
             let granted = tokens.scope();
             let missing = |token: &&str| {
@@ -481,41 +509,54 @@ fn follows(received: &Received<&[u8]>, read: &Verdict, pause: Option<&str>) {
             let withheld: Vec<_> = ["openid", "profile"].into_iter().filter(missing).collect();
             assert_eq!(own.withheld(), withheld);
         }
-        (Step::Done(Outcome::Redirected(own)), Verdict::Redirected(status)) => {
+        (Err(LoginError::Redirected(own)), Verdict::Redirected(status)) => {
             assert_eq!(own, *status);
         }
-        (Step::Done(Outcome::Malformed(own)), Verdict::Malformed(why)) => assert_eq!(own, *why),
-        (step, read) => panic!("{step:?} after {read:?}"),
+        (Err(LoginError::Malformed(own)), Verdict::Malformed(why)) => assert_eq!(own, *why),
+        (outcome, read) => panic!("{outcome:?} after {read:?}"),
     }
 }
 
 /// The answer came at 6 s, and the deadline is at 300 s.
-fn waits(waiting: Waiting, gap: Duration, pause: Option<&str>) {
+fn waits(login: &mut Login, gap: Duration, pause: Option<&str>) {
     let gap = gap.min(Duration::from_hours(1));
     let digits = |text: &&str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
     let pause = pause.map(str::trim_ascii).filter(digits);
     let pause = pause.map_or(0, |pause| pause.parse().unwrap_or(u64::MAX));
     let pause = Duration::from_secs(pause).min(SECOND * 294);
     let due = SECOND * 6 + gap.max(pause);
-    match waiting.next(SECOND * 6) {
-        Next::Wait(_, until) => assert!(until == due || (until == SECOND * 300 && due > until)),
-        other @ (Next::Send(..) | Next::Done(_)) => panic!("{other:?}"),
+    match login.next(SECOND * 6) {
+        Next::Wait(until) => assert!(until == due || (until == SECOND * 300 && due > until)),
+        other @ (Next::Send(_) | Next::Show(_) | Next::Done(_)) => panic!("{other:?}"),
     }
 }
 
 // Table S.
 
-fn issues(status: u16, received: &Received<&[u8]>, body: &Body) {
-    let read = flow().read(received);
+fn issues(status: u16, response: &Response<&[u8]>, body: &Body) {
+    let mut login = started(response.clone());
     let url = body
         .text("verification_uri")
         .or(body.text("verification_url"));
-    shows_nothing(&format!("{read:?} {read:#?}"), url.as_slice());
+    let read = match login.next(Duration::ZERO) {
+        Next::Show(prompt) => Ok(prompt),
+        Next::Done(Err(LoginError::Start(error))) => Err(error),
+        other @ (Next::Send(_) | Next::Wait(_) | Next::Done(_)) => panic!("{other:?}"),
+    };
+    match &read {
+        Ok(prompt) => shows_nothing(&format!("{prompt:?} {prompt:#?}"), url.as_slice()),
+        // Its text says why, in words of this crate alone.
+        Err(StartError::Field { .. }) => {}
+        Err(error) => shows_nothing(&format!("{error:?} {error:#?}"), &[]),
+    }
+    if let Err(error) = &read {
+        assert!(!error.to_string().chars().any(char::is_control));
+    }
     let is_2xx = (200..300).contains(&status);
     match read {
-        Ok(issued) => {
+        Ok(prompt) => {
             assert!(is_2xx && body.text("error").is_none() && !body.is_repeated());
-            is_issued(&issued, body);
+            is_issued(login, &prompt, body);
         }
         Err(StartError::Redirected(_)) => assert!((300..400).contains(&status)),
         Err(StartError::Rejected(refusal)) => {
@@ -523,7 +564,7 @@ fn issues(status: u16, received: &Received<&[u8]>, body: &Body) {
             refused(&refusal, body);
         }
         Err(StartError::Unsupported(status)) => assert!([404, 405, 501].contains(&status)),
-        Err(StartError::Unavailable(status)) => assert!(is_transient(status)),
+        Err(StartError::Unavailable { status, .. }) => assert!(is_transient(status)),
         #[allow(
             clippy::wildcard_enum_match_arm,
             reason = "the others are not met here"
@@ -534,31 +575,45 @@ fn issues(status: u16, received: &Received<&[u8]>, body: &Body) {
             Malformed::Status => assert!(!(200..600).contains(&status)),
             other => panic!("{other:?}"),
         },
-        Err(StartError::Field(field)) => {
+        Err(StartError::Field { name, .. }) => {
             assert!(is_2xx);
             // What nobody could object to is accepted.
             let plain = |text: &str| text.bytes().all(|b| b.is_ascii_alphanumeric());
             let seconds = |value: &Value| value.as_u64().is_some_and(|number| number > 0);
-            let blameless = match field {
-                Field::DeviceCode => body.text("device_code").is_some(),
-                Field::UserCode => body.text("user_code").is_some_and(plain),
-                Field::VerificationUri => url.is_some_and(|url| {
+            let blameless = match name {
+                "device_code" => body.text("device_code").is_some(),
+                "user_code" => {
+                    let code = body.text("user_code");
+                    code.is_some_and(|code| code.len() <= 64 && plain(code))
+                }
+                "verification_uri" => url.is_some_and(|url| {
                     let host = url.strip_prefix("https://");
                     host.is_some_and(|host| !host.is_empty() && host.len() < 1000 && plain(host))
                 }),
-                Field::ExpiresIn => body.member("expires_in").is_some_and(seconds),
+                "expires_in" => body.member("expires_in").is_some_and(seconds),
                 other => panic!("{other:?}"),
             };
-            assert!(!blameless, "{field:?}");
+            assert!(!blameless, "{name}");
         }
         Err(other) => panic!("{other:?}"),
     }
 }
 
-fn is_issued(issued: &Authorization, body: &Body) {
-    let prompt = &issued.prompt;
-    assert_eq!(Some(issued.device_code()), body.text("device_code"));
+fn is_issued(mut login: Login, prompt: &Prompt, body: &Body) {
+    let issued = login.interval().unwrap();
     assert_eq!(Some(&*prompt.user_code), body.text("user_code"));
+    assert!(prompt.user_code.len() <= 64);
+    let kept: Prompt = serde_json::from_value(serde_json::to_value(prompt).unwrap()).unwrap();
+    assert_eq!(kept, *prompt);
+    // However long the interval, it is asked at last.
+    if let Next::Send(ask) = login.next(Duration::MAX) {
+        let sent = segments(ask.request().body().as_bytes())
+            .into_iter()
+            .flatten();
+        let sent: Vec<_> = sent.filter(|(name, _)| name == "device_code").collect();
+        assert_eq!(sent.len(), 1);
+        assert_eq!(Some(&*sent[0].1), body.text("device_code"));
+    }
     assert!(prompt.user_code.bytes().all(|b| b.is_ascii_graphic()));
     is_uri(&prompt.verification_uri);
     let complete = body.text("verification_uri_complete");
@@ -571,11 +626,13 @@ fn is_issued(issued: &Authorization, body: &Body) {
         let given = body.member("verification_uri_complete");
         assert_eq!(is_dropped, given.is_some_and(|value| !value.is_null()));
     }
-    assert!(!prompt.lifetime.is_zero() && !issued.interval.is_zero());
+    assert!(!prompt.lifetime.is_zero() && !issued.is_zero());
+    let is_long = issued > prompt.lifetime || issued > Duration::from_hours(1);
+    assert_eq!(prompt.warnings.contains(&Warning::LongInterval), is_long);
     if prompt.warnings.contains(&Warning::Interval) {
-        assert_eq!(issued.interval, SECOND * 5);
+        assert_eq!(issued, SECOND * 5);
     } else {
-        interval(Some(issued.interval), body);
+        interval(Some(issued), body);
     }
 }
 

@@ -1,24 +1,24 @@
-//! A body, read in one pass.
+//! A body, divided into its members in one pass.
 //!
 //! Rules:
-//! 1. A body is JSON, or else a form if that has a key `access_token`, `device_code` or `error`.
+//! 1. A body is JSON, or else a form if that has a key `access_token`, `device_code` or `error`. A byte order mark is skipped.
 //! 2. The members that the protocol knows are borrowed from the body; the others are not built before somebody asks.
 //! 3. `null` is absent. A number may be an integer, a float (rounded up) or a string. A scope may be an array.
-//! 4. A member of ours that comes twice is remembered: two readers would see two answers.
+//! 4. A value of another type, nested however deep, harms nothing but itself.
+//! 5. A repeated member of ours is remembered, because two readers would see two answers.
 
 use alloc::borrow::Cow;
 use alloc::boxed::Box;
-use alloc::string::{String, ToString as _};
+use alloc::collections::BTreeMap;
+use alloc::string::String;
 use alloc::vec::Vec;
 use core::cell::OnceCell;
 use core::fmt;
 use core::time::Duration;
 
-use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
-use serde::de::{
-    Deserialize, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor,
-};
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::Map;
+use serde_json::value::RawValue;
 
 use crate::time;
 use crate::wire::form::Segments;
@@ -45,7 +45,7 @@ pub(crate) enum Format {
 }
 
 impl<'a> Body<'a> {
-    /// A body that says nothing.
+    /// Returns a body that says nothing.
     pub(crate) fn new(kept: &'a Kept) -> Self {
         Self {
             members: Members::default(),
@@ -62,9 +62,25 @@ impl<'a> Body<'a> {
         let Ok(text) = core::str::from_utf8(octets) else {
             return Format::Unknown;
         };
+        let text = text.strip_prefix('\u{FEFF}').unwrap_or(text);
         self.text = text;
         let mut json = serde_json::Deserializer::from_str(text);
-        let object = (&mut *self).deserialize(&mut json);
+        let object = json.deserialize_map(Object::<false>(self));
+        if object.and_then(|()| json.end()).is_ok() {
+            return Format::Json;
+        }
+        self.read_otherwise(text)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn read_otherwise(&mut self, text: &'a str) -> Format {
+        *self = Self {
+            text,
+            ..Self::new(self.kept)
+        };
+        let mut json = serde_json::Deserializer::from_str(text);
+        let object = json.deserialize_map(Object::<true>(self));
         if object.and_then(|()| json.end()).is_ok() {
             return Format::Json;
         }
@@ -103,29 +119,43 @@ impl<'a> Body<'a> {
         keys.iter().any(Value::is_there).then_some(())
     }
 
-    /// The members that are not ours.
+    /// Returns the members that are not ours.
     pub(crate) fn others(&self) -> Others {
         Others(self.others.then(|| (self.format, self.text.into())))
     }
 }
 
 /// The members that are not ours, not built before somebody asks: the body that has some.
-#[derive(Clone, PartialEq)]
+#[derive(Clone)]
 pub(crate) struct Others(Option<(Format, Box<str>)>);
 
 impl Others {
-    /// Builds them. They are lost where they are nested deeper than `serde_json` reads, 128 levels: an answer is not refused
-    /// for that.
+    /// Returns the members of a JSON object, all of which are taken for not ours but those with a name of ours.
+    pub(crate) fn from_json(object: String) -> Self {
+        Self(Some((Format::Json, object.into())))
+    }
+
+    /// Builds them. One is lost where it is nested deeper than `serde_json` reads, 128 levels: an answer is not refused for that.
     pub(crate) fn build(&self) -> Map<String, serde_json::Value> {
         let mut all: Map<_, _> = match &self.0 {
             None => return Map::new(),
-            Some((Format::Json, text)) => serde_json::from_str(text).unwrap_or_default(),
+            Some((Format::Json, text)) => serde_json::from_str::<BTreeMap<String, &RawValue>>(text)
+                .unwrap_or_default()
+                .into_iter()
+                .filter_map(|(name, value)| Some((name, serde_json::from_str(value.get()).ok()?)))
+                .collect(),
             Some((Format::Form | Format::Unknown, text)) => Segments::of(text.as_bytes())
                 .filter_map(|(name, value)| Some((name.text()?.into_owned(), value.text()?.into())))
                 .collect(),
         };
         all.retain(|name, _| !Members::has(name));
         all
+    }
+}
+
+impl PartialEq for Others {
+    fn eq(&self, other: &Self) -> bool {
+        self.build() == other.build()
     }
 }
 
@@ -153,7 +183,7 @@ impl Kept {
 /// Declares the members that the protocol knows.
 macro_rules! members {
     ($($name:ident),+ $(,)?) => {
-        /// The members of ours, those of both endpoints.
+        /// The members of ours, those of all endpoints.
         #[derive(Default)]
         pub(crate) struct Members<'a> {
             $(pub(crate) $name: Value<'a>,)+
@@ -247,15 +277,47 @@ fn number(text: &str) -> Option<u64> {
         .or_else(|| time::whole_seconds(text.parse().ok()?))
 }
 
-impl<'de> DeserializeSeed<'de> for &mut Body<'de> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_map(self)
-    }
+/// Why a response could not be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Malformed {
+    /// The body has more than [`MAX_BODY`](super::MAX_BODY) bytes.
+    #[error("the response has more than 1 MiB; check that the endpoint's URL is right")]
+    TooLarge,
+    /// The body is neither JSON nor a form.
+    #[error(
+        "the response is neither JSON nor a form; check that the endpoint's URL is right, and that no sign-in page of the \
+         network answers in the server's place"
+    )]
+    Unreadable,
+    /// A member of the protocol comes twice.
+    #[error("the response has a repeated member; report this to whoever runs the server")]
+    Repeated,
+    /// The body has both a token and an error.
+    #[error("the response has both a token and an error; report this to whoever runs the server")]
+    Contradiction,
+    /// A 2xx has neither a token nor an error.
+    #[error(
+        "the response has neither a token nor an error; check that the endpoint's URL is right"
+    )]
+    Empty,
+    /// A token has a character outside `%x20-7E`, which would break the header that it is sent in.
+    #[error(
+        "the response has a token, or a token type, that cannot be sent in a header; report this to whoever runs the server"
+    )]
+    Token,
+    /// The response has a status that no final response has.
+    #[error(
+        "the status of the response is not that of a final HTTP response; check that the endpoint's URL is right"
+    )]
+    Status,
 }
 
-impl<'de> Visitor<'de> for &mut Body<'de> {
+/// Reads an object into a body: its values in one go, which is fast, or each by itself, so that one that cannot be read (half a
+/// surrogate pair, a number beyond all bounds) does not end it.
+struct Object<'b, 'de, const ONE_BY_ONE: bool>(&'b mut Body<'de>);
+
+impl<'de, const ONE_BY_ONE: bool> Visitor<'de> for Object<'_, 'de, ONE_BY_ONE> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -263,14 +325,22 @@ impl<'de> Visitor<'de> for &mut Body<'de> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<(), A::Error> {
-        while let Some(slot) = object.next_key_seed(Name(&mut self.members))? {
+        let body = self.0;
+        while let Some(slot) = object.next_key_seed(Name(&mut body.members))? {
             match slot {
                 Some(slot) if !slot.is_there() => {
-                    *slot = object.next_value_seed(Reading(self.kept))?;
+                    *slot = if ONE_BY_ONE {
+                        let written = object.next_value::<&RawValue>()?.get();
+                        let mut json = serde_json::Deserializer::from_str(written);
+                        let read = Reading(body.kept).deserialize(&mut json);
+                        read.unwrap_or(Value::Other)
+                    } else {
+                        object.next_value_seed(Reading(body.kept))?
+                    };
                 }
                 passed => {
-                    self.repeated |= passed.is_some();
-                    self.others |= passed.is_none();
+                    body.repeated |= passed.is_some();
+                    body.others |= passed.is_none();
                     object.next_value::<IgnoredAny>()?;
                 }
             }
@@ -348,26 +418,32 @@ impl<'de> Visitor<'de> for Reading<'de> {
         Ok(Value::Other)
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<Value<'de>, A::Error> {
-        let items = Vec::<serde_json::Value>::deserialize(SeqAccessDeserializer::new(list))?;
-        let tokens: Option<Vec<&str>> = items.iter().map(serde_json::Value::as_str).collect();
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Value<'de>, A::Error> {
+        let mut tokens = Some(Vec::new());
+        while let Some(item) = list.next_element::<&RawValue>()? {
+            let token = serde_json::from_str::<String>(item.get()).ok();
+            tokens = tokens.zip(token).map(|(mut tokens, token)| {
+                tokens.push(token);
+                tokens
+            });
+        }
         Ok(tokens.map_or(Value::Other, |tokens| {
             Value::List(self.0.keep(tokens.join(" ")))
         }))
     }
 
     /// An object, or a number: where the host's dependencies switch on the feature `arbitrary_precision` of `serde_json`,
-    /// numbers arrive as an object that only its own type understands.
-    fn visit_map<A: MapAccess<'de>>(self, object: A) -> Result<Value<'de>, A::Error> {
-        match serde_json::Value::deserialize(MapAccessDeserializer::new(object))? {
-            serde_json::Value::Number(digits) => {
-                Ok(number(&digits.to_string()).map_or(Value::Other, Value::Number))
+    /// numbers arrive as an object with one member of this name.
+    fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<Value<'de>, A::Error> {
+        let mut read = Value::Other;
+        while let Some(name) = object.next_key::<Cow<'de, str>>()? {
+            if name == "$serde_json::private::Number" {
+                let digits = object.next_value::<Cow<'de, str>>()?;
+                read = number(&digits).map_or(Value::Other, Value::Number);
+            } else {
+                object.next_value::<IgnoredAny>()?;
             }
-            serde_json::Value::Null
-            | serde_json::Value::Bool(_)
-            | serde_json::Value::String(_)
-            | serde_json::Value::Array(_)
-            | serde_json::Value::Object(_) => Ok(Value::Other),
         }
+        Ok(read)
     }
 }

@@ -1,58 +1,69 @@
 //! The client half: when to send what, and what an answer means.
 //!
+//! A [`DeviceFlow`] is the set-up of a client. A [`Login`] is one exchange with the server: it asks for codes, shows one to the user, and
+//! polls until the user has decided. It neither sends nor sleeps itself, so the same machine serves threads, async code and firmware.
+//! [`Login::run`] and [`Login::run_blocking`] are the loop around it:
+//!
 //! ```
+//! use core::ops::ControlFlow;
 //! use core::time::Duration;
-//! use device_flow::client::{DeviceFlow, Endpoints, Failure, Next, Outcome, Received, Request, Step};
+//! use device_flow::client::{DeviceFlow, Endpoints, Request, Response, TransportError};
 //!
 //! # let mut script = [
 //! #     r#"{"device_code":"d","user_code":"RRGQ-BJVS","verification_uri":"https://as.example/device","expires_in":300}"#,
 //! #     r#"{"error":"authorization_pending"}"#,
 //! #     r#"{"access_token":"a"}"#,
 //! # ].into_iter();
-//! # let mut http = |_: Request| script.next().map(|body| Received::new(200, body)).ok_or(Failure::Other);
+//! # let send = |_: Request| script.next().map(|body| Response::new(200, body)).ok_or(TransportError::Other);
 //! # let clock = core::cell::Cell::new(Duration::ZERO);
 //! # let now = || clock.get();
-//! # let sleep_until = |until: Duration| clock.set(until);
-//! # let show = |_: &str, _: &str| {};
-//! # fn run<T>(f: impl FnOnce() -> Result<T, Box<dyn std::error::Error>>) -> Result<T, Box<dyn std::error::Error>> { f() }
+//! # let sleep = |span: Duration| clock.set(clock.get() + span);
 //! let endpoints = Endpoints::new(
 //!     "https://as.example/oauth2/device_authorization",
 //!     "https://as.example/oauth2/token",
 //! )?;
 //! let flow = DeviceFlow::new(endpoints, "client_01").scope("openid offline_access");
-//!
-//! let (starting, request) = flow.start(now())?;
-//! let (mut waiting, prompt) = starting.answer(http(request), now())?;
-//! show(&prompt.user_code, &prompt.verification_uri);
-//!
-//! let outcome = loop {
-//!     match waiting.next(now()) {
-//!         Next::Wait(same, until) => {
-//!             sleep_until(until);
-//!             waiting = same;
-//!         }
-//!         Next::Send(sent, request) => match sent.answer(http(request), now()) {
-//!             Step::Again(later) => waiting = later,
-//!             Step::Done(outcome) => break outcome,
-//!         },
-//!         Next::Done(outcome) => break outcome,
-//!     }
-//! };
-//! assert!(matches!(outcome, Outcome::Granted(tokens) if tokens.bearer() == Some("a")));
+//! let tokens = flow.login()?.run_blocking(
+//!     now,
+//!     send,
+//!     |prompt| println!("Open {} and enter {}", prompt.verification_uri, prompt.user_code),
+//!     |span, waiting_for| {
+//!         println!("Waiting: {waiting_for}");
+//!         sleep(span);
+//!         ControlFlow::Continue(()) // or Break, if the user has given up
+//!     },
+//! )?;
+//! assert_eq!(tokens.bearer(), Some("a"));
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! `now()` is a monotonic reading, `Instant::elapsed()` for example; `http` sends and does not follow redirects. The same
-//! loop serves threads, async code and firmware, for it neither sends nor sleeps itself.
-//!
-//! To give up: [`Waiting::cancel`], or with a request in flight [`Sent::cancel`], which still takes its answer. A token in that is
-//! handed back as late, so that it can be revoked:
+//! Whoever needs more than that writes the loop: to keep a [`Snapshot`] for a restart, to show the time left, or to hand back tokens that
+//! come after the user gave up.
 //!
 //! ```
-//! # use device_flow::client::{Failure, Outcome, Received, Sent};
-//! fn give_up(sent: Sent, answer: Result<Received<Vec<u8>>, Failure>, revoke: impl Fn(&str)) {
-//!     if let Outcome::Cancelled(Some(late)) = sent.cancel().answer(answer) {
-//!         revoke(late.access_token());
+//! use core::time::Duration;
+//! use device_flow::client::{Login, LoginError, Next, Request, Response, Tokens, TransportError};
+//!
+//! fn drive(
+//!     mut login: Login,
+//!     mut http: impl FnMut(&Request) -> Result<Response<Vec<u8>>, TransportError>,
+//!     now: impl Fn() -> Duration,
+//!     sleep_until: impl Fn(Duration),
+//!     has_given_up: impl Fn() -> bool,
+//! ) -> Result<Tokens, LoginError> {
+//!     loop {
+//!         match login.next(now()) {
+//!             Next::Send(mut ask) => {
+//!                 let answer = http(ask.request());
+//!                 if has_given_up() {
+//!                     ask.cancel(); // `LoginError::Cancelled` then has the tokens, if they came
+//!                 }
+//!                 ask.answer(answer, now());
+//!             }
+//!             Next::Show(prompt) => println!("Enter {}", prompt.user_code),
+//!             Next::Wait(until) => sleep_until(until),
+//!             Next::Done(outcome) => return outcome,
+//!         }
 //!     }
 //! }
 //! ```
@@ -60,50 +71,65 @@
 //! | what | where |
 //! |---|---|
 //! | setting up, and the requests | [`DeviceFlow`], [`Endpoints`], [`Request`] |
-//! | asking for the codes | [`Starting`], [`Prompt`] |
-//! | what an answer means | [`Received`], [`verdict`], [`Tokens`], [`Refusal`] |
-//! | when to ask | [`Waiting`], [`Sent`], [`Outcome`] |
+//! | a login | [`Login`], [`Next`], [`Ask`], [`Prompt`], [`WaitingFor`], [`LoginError`] |
+//! | what an answer means | [`Response`], [`verdict`], [`Tokens`], [`Refusal`] |
+//! | after the login | [`Refresh`], [`Revocation`] |
 //! | outliving the process | [`Snapshot`] |
 //!
-//! One request is in flight at a time, and nothing is sent after an outcome: the types leave nothing to send it with.
+//! One request is in flight at a time, and takes one answer, because a question borrows the login:
 //!
 //! ```compile_fail,E0382
 //! # use core::time::Duration;
-//! # use device_flow::client::{Failure, Received, Sent};
-//! fn answered_twice(sent: Sent) {
-//!     let _ = sent.answer::<&[u8]>(Err(Failure::Other), Duration::ZERO);
-//!     let _ = sent.answer::<&[u8]>(Err(Failure::Other), Duration::ZERO);
+//! # use device_flow::client::{Ask, TransportError};
+//! fn answered_twice(ask: Ask<'_>) {
+//!     ask.answer::<&[u8]>(Err(TransportError::Other), Duration::ZERO);
+//!     ask.answer::<&[u8]>(Err(TransportError::Other), Duration::ZERO);
 //! }
 //! ```
 //!
-//! ```compile_fail,E0382
+//! ```compile_fail,E0499
 //! # use core::time::Duration;
-//! # use device_flow::client::Waiting;
-//! fn two_in_flight(waiting: Waiting) {
-//!     let _ = (waiting.next(Duration::ZERO), waiting.next(Duration::ZERO));
+//! # use device_flow::client::Login;
+//! fn two_in_flight(login: &mut Login) {
+//!     let _ = (login.next(Duration::ZERO), login.next(Duration::ZERO));
 //! }
 //! ```
 //!
-//! Not spoken here, for they are not RFC 8628 on the wire: AWS SSO OIDC (JSON in camel case), Trakt (statuses without
+//! Not spoken here, because they are not RFC 8628 on the wire: AWS SSO OIDC (JSON in camel case), Trakt (statuses without
 //! bodies), Facebook (errors of its Graph API), Baidu (GET), and Amazon's polls, which carry the user code too.
 
-mod answer;
 mod body;
+mod codes;
+mod display_text;
+mod endpoints;
 mod flow;
-mod pace;
-mod poll;
-mod prose;
+mod login;
+mod prompt;
+mod refresh;
+mod refusal;
 mod request;
+mod response;
+mod retry;
+mod revocation;
+mod run;
+mod schedule;
 mod snapshot;
-mod start;
 mod tokens;
+mod verdict;
 
-pub use answer::{Failure, MAX_BODY, Malformed, Received, Refusal, Verdict, verdict};
-pub use flow::{DeviceFlow, EndpointError, Endpoints, FlowError};
-pub use pace::Cause;
-pub use poll::{Cancelled, Expiry, Next, Outcome, Sent, Step, Waiting};
-pub use prose::{MAX_CHARACTERS, Prose};
+pub use body::Malformed;
+pub use codes::StartError;
+pub use display_text::{DisplayText, MAX_CHARACTERS};
+pub use endpoints::{EndpointError, Endpoints};
+pub use flow::{DeviceFlow, FlowError};
+pub use login::{Ask, Login, LoginError, Next};
+pub use prompt::{Prompt, Warning};
+pub use refresh::{Refresh, RefreshError};
+pub use refusal::Refusal;
 pub use request::Request;
+pub use response::{MAX_BODY, Response, TransportError};
+pub use revocation::{Revocation, RevokeError};
+pub use schedule::WaitingFor;
 pub use snapshot::{ResumeError, Snapshot};
-pub use start::{Authorization, Field, Prompt, StartError, Starting, Warning};
 pub use tokens::Tokens;
+pub use verdict::{Verdict, verdict};

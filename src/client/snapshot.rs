@@ -1,10 +1,10 @@
-//! A poller put aside, to outlive the process.
+//! A login that was put aside, to outlive the process.
 //!
 //! Rules:
-//! 1. Spans, not moments: a monotonic clock does not survive a restart.
-//! 2. A request in flight counts as one whose answer was lost.
-//! 3. No endpoint and no client secret; both come again from the caller, and a digest shows whether they are the same.
-//! 4. What was not written by this version is refused.
+//! 1. It holds spans, not moments: a monotonic clock does not survive a restart.
+//! 2. A poll in flight counts as one whose answer was lost.
+//! 3. It holds no endpoint and no client secret. Both come again from the caller, and a digest shows whether they are the same.
+//! 4. What this version cannot have written is refused. So no stored wait is longer than the machine can make one.
 
 use alloc::string::String;
 use core::fmt;
@@ -12,50 +12,53 @@ use core::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::answer::Failure;
 use super::flow::{DeviceFlow, FlowError};
-use super::pace::{Cause, LastPoll, Pace};
-use super::poll::{Machine, Sent, Waiting};
-use super::start::DeviceCode;
+use super::login::{Ask, Login, Polls};
+use super::schedule::{LastPoll, Schedule, WaitingFor};
 use crate::digest::Digest;
+use crate::time;
 
-/// A poller put aside. It is serde in both directions.
+/// A login that was put aside. It is serde in both directions.
 ///
-/// To know on return how much time went by, give it a reading of the wall clock:
+/// Give it a reading of the wall clock, to know on return how much time went by:
 ///
 /// ```
 /// # use core::time::Duration;
-/// # use device_flow::client::{DeviceFlow, Endpoints, Received};
+/// # use device_flow::client::{DeviceFlow, Endpoints, Next, Response};
 /// # let endpoints = Endpoints::new("https://as.example/device", "https://as.example/token")?;
 /// # let flow = DeviceFlow::new(endpoints, "cli");
-/// # let (starting, _) = flow.start(Duration::ZERO)?;
+/// # let mut login = flow.login()?;
 /// # let body = r#"{"device_code":"d","user_code":"u","verification_uri":"https://as.example/","expires_in":300}"#;
-/// # let (waiting, _) = starting.answer(Ok(Received::new(200, body)), Duration::ZERO)?;
+/// # if let Next::Send(ask) = login.next(Duration::ZERO) {
+/// #     ask.answer(Ok(Response::new(200, body)), Duration::ZERO);
+/// # }
+/// # let Next::Show(_) = login.next(Duration::ZERO) else { return Err("nothing to show".into()) };
 /// # let (now, since_epoch) = (Duration::ZERO, Duration::from_secs(1_700_000_000));
-/// let kept = serde_json::to_string(&waiting.snapshot(now).taken_at(since_epoch))?;
+/// let snapshot = login.snapshot(now).ok_or("it is not polling")?;
+/// let kept = serde_json::to_string(&snapshot.taken_at(since_epoch))?;
 /// // … the process ends, another one begins …
 /// # let (now, since_epoch) = (Duration::ZERO, Duration::from_secs(1_700_000_004));
 /// let snapshot: device_flow::client::Snapshot = serde_json::from_str(&kept)?;
 /// let elapsed = snapshot.elapsed(since_epoch);
-/// let waiting = flow.resume(snapshot, elapsed, now)?;
+/// let login = flow.resume(snapshot, elapsed, now)?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
-/// Write one of [`Sent`] before the request goes out, and one of [`Waiting`] after each answer: then a poll whose answer a crash
-/// has swallowed is known to be one. The prompt is not part of it: keep what you show yourself.
+/// Write one by [`Ask::snapshot`] before a poll goes out, and one by [`Login::snapshot`] after each answer. Then a poll whose answer was
+/// lost in a crash is known to be lost. The prompt is not part of it: keep the [`Prompt`](super::Prompt) beside it.
 ///
 /// # Security
 ///
-/// **It contains the device code: keep it like a password, and delete it when the flow is over.** `Debug` shows nothing of it.
-/// Resume it once: two pollers of one code break the interval.
+/// **It contains the device code: keep it like a password, and delete it when the login is over.** `Debug` shows nothing of it.
+/// Resume it once: two logins with one code break the interval.
 #[derive(Clone, Serialize, Deserialize)]
-#[serde(try_from = "Form")]
-pub struct Snapshot(Form);
+#[serde(try_from = "Record")]
+pub struct Snapshot(Record);
 
 /// The stored form.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Form {
+struct Record {
     v: u8,
     device_code: String,
     client: Digest,
@@ -64,68 +67,84 @@ struct Form {
     left: Duration,
     /// Until the next poll.
     wait: Duration,
-    floor: Duration,
+    min_interval: Duration,
     failures: u32,
     last_poll: LastPoll,
     lost: bool,
-    cause: Option<Cause>,
+    waiting_for: Option<WaitingFor>,
     taken_at: Option<Duration>,
 }
 
 /// The version of the stored form.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// No server's interval is shorter: they are whole seconds.
-const MIN_FLOOR: Duration = Duration::from_secs(1);
+const MIN_INTERVAL: Duration = Duration::from_secs(1);
 
 impl Snapshot {
-    fn of(machine: &Machine, pace: &Pace) -> Self {
-        Self(Form {
+    fn new(login: &Login, polls: &Polls, schedule: &Schedule) -> Self {
+        Self(Record {
             v: VERSION,
-            device_code: machine.device_code.0.clone(),
-            client: machine.client,
-            lifetime: pace.lifetime,
-            left: pace.deadline.saturating_sub(pace.clock),
-            wait: pace.due().saturating_sub(pace.clock),
-            floor: pace.floor,
-            failures: pace.failures,
-            last_poll: pace.last_poll,
-            lost: pace.lost,
-            cause: pace.cause,
+            device_code: polls.device_code.clone(),
+            client: login.flow.digest(),
+            lifetime: schedule.lifetime,
+            left: schedule.deadline.saturating_sub(schedule.clock),
+            wait: schedule.due().saturating_sub(schedule.clock),
+            min_interval: schedule.min_interval,
+            failures: schedule.failures,
+            last_poll: schedule.last_poll,
+            lost: schedule.lost,
+            waiting_for: schedule.reason,
             taken_at: None,
         })
     }
 
-    /// The same with a reading of the wall clock: the time since the Unix epoch.
+    /// Adds a reading of the wall clock: the time since the Unix epoch.
     #[must_use]
     pub const fn taken_at(mut self, since_epoch: Duration) -> Self {
         self.0.taken_at = Some(since_epoch);
         self
     }
 
-    /// The time since the snapshot was taken, by the wall clock; none where there was no reading, or the clock went back.
+    /// Returns the time since the snapshot was taken, by the wall clock; `None` where there was no reading, or the clock went back.
     #[must_use]
     pub fn elapsed(&self, since_epoch: Duration) -> Option<Duration> {
         since_epoch.checked_sub(self.0.taken_at?)
     }
 }
 
-impl TryFrom<Form> for Snapshot {
+impl TryFrom<Record> for Snapshot {
     type Error = SnapshotError;
 
-    fn try_from(form: Form) -> Result<Self, SnapshotError> {
-        if form.v != VERSION {
+    fn try_from(record: Record) -> Result<Self, SnapshotError> {
+        if record.v != VERSION {
             return Err(SnapshotError::Version);
         }
-        let possible = !form.device_code.is_empty()
-            && form.floor >= MIN_FLOOR
-            && !form.lifetime.is_zero()
-            && form.left <= form.lifetime
-            && (form.left.is_zero() || form.last_poll != LastPoll::Sent);
-        if !possible {
+        let ceiling = time::ceiling(record.min_interval);
+        // Retry-After reaches to the end of the lifetime at most, and the jitter adds one interval.
+        let longest = ceiling
+            .max(record.lifetime)
+            .saturating_add(record.min_interval);
+        // A last poll goes out at all where it comes soon enough after the deadline.
+        let latest = record
+            .left
+            .saturating_add(ceiling)
+            .saturating_add(record.min_interval);
+        let is_last_poll_possible = match record.last_poll {
+            LastPoll::Ahead => record.min_interval <= record.lifetime && record.wait <= latest,
+            LastPoll::Sent => record.left.is_zero(),
+            LastPoll::Off | LastPoll::TooLate => true,
+        };
+        let is_possible = !record.device_code.is_empty()
+            && record.min_interval >= MIN_INTERVAL
+            && !record.lifetime.is_zero()
+            && record.left <= record.lifetime
+            && record.wait <= longest
+            && is_last_poll_possible;
+        if !is_possible {
             return Err(SnapshotError::Impossible);
         }
-        Ok(Self(form))
+        Ok(Self(record))
     }
 }
 
@@ -135,30 +154,30 @@ impl fmt::Debug for Snapshot {
     }
 }
 
-impl Waiting {
-    /// Puts the poller aside.
+impl Login {
+    /// Puts the login aside, if it is polling and its prompt was handed out. A poll that was handed out and not answered counts as lost.
     #[must_use]
-    pub fn snapshot(&self, now: Duration) -> Snapshot {
-        let mut pace = self.0.pace;
-        pace.tick(now);
-        Snapshot::of(&self.0, &pace)
+    pub fn snapshot(&self, now: Duration) -> Option<Snapshot> {
+        let polls = self.polls().filter(|polls| polls.is_shown)?;
+        let mut schedule = polls.schedule;
+        schedule.tick(now);
+        if polls.in_flight {
+            schedule.lose();
+        }
+        Some(Snapshot::new(self, polls, &schedule))
     }
 }
 
-impl Sent {
-    /// Puts the poller aside as if the answer to the request in flight had been lost just now.
+impl Ask<'_> {
+    /// Puts the login aside as if the answer to this poll had been lost just now. `None` for the request for codes.
     #[must_use]
-    pub fn snapshot(&self, now: Duration) -> Snapshot {
-        let mut pace = self.0.pace;
-        pace.tick(now);
-        pace.failed(Failure::Other);
-        pace.schedule(None);
-        Snapshot::of(&self.0, &pace)
+    pub fn snapshot(&self, now: Duration) -> Option<Snapshot> {
+        self.0.snapshot(now)
     }
 }
 
 impl DeviceFlow {
-    /// Takes a poller up again, `elapsed` after it was put aside; where that is not known, one interval from now.
+    /// Takes a login up again, `elapsed` after it was put aside. Where that is not known, the next poll waits one interval.
     ///
     /// # Errors
     ///
@@ -168,48 +187,58 @@ impl DeviceFlow {
         snapshot: Snapshot,
         elapsed: Option<Duration>,
         now: Duration,
-    ) -> Result<Waiting, ResumeError> {
-        self.check()?;
-        let form = snapshot.0;
-        if form.client != self.digest() {
+    ) -> Result<Login, ResumeError> {
+        self.check().map_err(ResumeError::Flow)?;
+        let record = snapshot.0;
+        if record.client != self.digest() {
             return Err(ResumeError::Mismatch);
         }
         let (left, wait) = match elapsed {
             Some(elapsed) => (
-                form.left.saturating_sub(elapsed),
-                form.wait.saturating_sub(elapsed),
+                record.left.saturating_sub(elapsed),
+                record.wait.saturating_sub(elapsed),
             ),
-            None => (form.left, form.floor),
+            None => (record.left, record.min_interval),
         };
-        let pace = Pace {
+        let deadline = now.saturating_add(left);
+        let schedule = Schedule {
             earliest: now.saturating_add(wait),
-            failures: form.failures,
-            last_poll: form.last_poll,
-            lost: form.lost,
-            cause: form.cause,
-            ..Pace::new(now, now.saturating_add(left), form.lifetime, form.floor)
+            failures: record.failures,
+            last_poll: record.last_poll,
+            lost: record.lost,
+            reason: record.waiting_for,
+            ..Schedule::new(now, deadline, record.lifetime, record.min_interval)
         };
-        Ok(Waiting::new(self, DeviceCode(form.device_code), pace))
+        let polls = Polls {
+            schedule,
+            device_code: record.device_code,
+            prompt: None,
+            is_shown: true,
+            in_flight: false,
+        };
+        Ok(Login::resumed(self.clone(), polls))
     }
 }
 
-/// Why a stored form is none of ours.
+/// Why a stored form is not used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 enum SnapshotError {
-    #[error("the snapshot is of an unknown version")]
+    #[error("the snapshot is of an unknown version; start the login again")]
     Version,
-    #[error("the snapshot has an impossible value")]
+    #[error("the snapshot has a value that no login can have; start the login again")]
     Impossible,
 }
 
-/// Why a poller cannot be taken up again.
+/// Why a login cannot be taken up again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ResumeError {
     /// The snapshot is of another client or of other endpoints.
-    #[error("the snapshot is of another client or of other endpoints")]
+    #[error(
+        "the snapshot is of another client or of other endpoints; resume it with the set-up that took it, or start the login again"
+    )]
     Mismatch,
     /// The client is not set up well.
-    #[error("the client is not set up well")]
-    Flow(#[from] FlowError),
+    #[error("{0}")]
+    Flow(FlowError),
 }

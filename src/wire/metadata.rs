@@ -2,7 +2,8 @@
 //!
 //! Rules:
 //! 1. A document whose issuer is not the one that was asked for, code point for code point, is not used.
-//! 2. A URL to which codes go is https, or http on this very machine, without user information and without a fragment.
+//! 2. A URL to which codes go is https, without user information and without a fragment. It may be http on loopback, but in a document
+//!    only if the issuer is on loopback itself: nobody else's document sends codes to a program on this machine.
 //! 3. No member comes twice: two readers would see two servers.
 //! 4. One type is read by a client and made by a server.
 //!
@@ -111,8 +112,8 @@ impl Metadata {
         token_endpoint: &str,
     ) -> Result<Self, MetadataError> {
         checked_issuer(issuer)?;
-        endpoint(device_authorization_endpoint)?;
-        endpoint(token_endpoint)?;
+        endpoint_of(issuer, device_authorization_endpoint)?;
+        endpoint_of(issuer, token_endpoint)?;
         let members = [
             (ISSUER, Value::from(issuer)),
             (DEVICE_AUTHORIZATION, device_authorization_endpoint.into()),
@@ -161,7 +162,7 @@ impl Metadata {
     ///
     /// [`MetadataError::Url`] for an endpoint that must not be used.
     pub fn or_device_authorization_endpoint(mut self, url: &str) -> Result<Self, MetadataError> {
-        endpoint(url)?;
+        endpoint_of(self.issuer(), url)?;
         if self.device_authorization_endpoint().is_none() {
             self.0.insert(DEVICE_AUTHORIZATION.to_string(), url.into());
         }
@@ -195,7 +196,7 @@ impl Metadata {
             None | Some(Value::Null) => Ok(None),
             Some(value) => {
                 let url = value.as_str().ok_or(MetadataError::Unreadable)?;
-                endpoint(url)?;
+                endpoint_of(self.issuer(), url)?;
                 Ok(Some(url))
             }
         }
@@ -282,22 +283,32 @@ impl<'de> Deserialize<'de> for Members {
 #[non_exhaustive]
 pub enum MetadataError {
     /// More than [`MAX_DOCUMENT`] bytes.
-    #[error("the metadata document is too large")]
+    #[error("the metadata document is larger than 1 MiB; check its URL")]
     TooLarge,
     /// Not a JSON object, a member twice, or an endpoint that is not a string.
-    #[error("the metadata document cannot be read")]
+    #[error(
+        "the metadata document cannot be read; check its URL, and that no sign-in page of the network answers instead"
+    )]
     Unreadable,
     /// The issuer is missing or another one ([RFC 8414, section 3.3](https://www.rfc-editor.org/rfc/rfc8414#section-3.3)).
-    #[error("the metadata document is of another issuer")]
+    #[error(
+        "the metadata document is of another issuer; configure the issuer exactly as the document writes it"
+    )]
     Issuer,
     /// The issuer or an endpoint must not be used.
-    #[error("an issuer or an endpoint of the metadata must not be used")]
-    Url(#[from] UrlError),
+    #[error("an issuer or an endpoint of the metadata cannot be used: {0}")]
+    Url(UrlError),
     /// A member that has its own argument or method.
     #[error(
         "this member of the metadata is written elsewhere; use the argument or the method of its name"
     )]
     Reserved,
+}
+
+impl From<UrlError> for MetadataError {
+    fn from(why: UrlError) -> Self {
+        Self::Url(why)
+    }
 }
 
 /// Checks a URL to which codes are sent.
@@ -306,6 +317,15 @@ pub(crate) fn endpoint(url: &str) -> Result<Uri<'_>, UrlError> {
     // "The endpoint URI MUST NOT include a fragment component." (RFC 6749, section 3.2)
     if uri.rest.contains('#') {
         return Err(UrlError::Fragment);
+    }
+    Ok(uri)
+}
+
+/// Checks an endpoint of this issuer's.
+fn endpoint_of<'a>(issuer: &str, url: &'a str) -> Result<Uri<'a>, UrlError> {
+    let uri = endpoint(url)?;
+    if !uri.is_https && !Uri::read(issuer).is_some_and(|issuer| issuer.is_loopback()) {
+        return Err(UrlError::Loopback);
     }
     Ok(uri)
 }
@@ -344,20 +364,23 @@ pub(crate) enum Plain {
 #[non_exhaustive]
 pub enum UrlError {
     /// More than [`MAX_URL`] bytes.
-    #[error("a url may have at most {MAX_URL} bytes")]
+    #[error("the URL must have at most {MAX_URL} bytes")]
     TooLong,
     /// Not an absolute http or https URL, user information in it, or a character that a URL may not contain.
     #[error(
-        "a url must be absolute, with a host, without user information, and of visible ascii characters"
+        "the URL must be absolute, with a host, without user information, and of visible ASCII characters"
     )]
     Malformed,
     /// Plain http to another machine.
-    #[error("a url must be https unless it is of this machine")]
+    #[error("the URL must be https, or http on loopback")]
     Plain,
+    /// Plain http on loopback, where the issuer is elsewhere.
+    #[error("the URL must be https, because the server's issuer is not on loopback")]
+    Loopback,
     /// A fragment in an endpoint.
-    #[error("an endpoint may not have a fragment")]
+    #[error("the URL must not have a fragment")]
     Fragment,
     /// A query in an issuer.
-    #[error("an issuer may not have a query")]
+    #[error("the URL of an issuer must not have a query")]
     Query,
 }

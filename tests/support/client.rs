@@ -13,8 +13,8 @@
 use core::time::Duration;
 
 use device_flow::client::{
-    DeviceFlow, Endpoints, Failure, Next, Outcome, Prompt, Prose, Received, Refusal, Request, Sent,
-    StartError, Step, Tokens, Waiting,
+    Ask, DeviceFlow, DisplayText, Endpoints, Login, LoginError, Next, Prompt, Refusal, Request,
+    Response, StartError, Tokens, TransportError,
 };
 use serde_json::{Value, json};
 
@@ -35,9 +35,9 @@ pub(crate) const SLOW_DOWN: &str = r#"{"error":"slow_down"}"#;
 pub(crate) const INVALID_GRANT: &str = r#"{"error":"invalid_grant"}"#;
 pub(crate) const SUCCESS: &str = r#"{"access_token":"a","token_type":"Bearer"}"#;
 
-pub(crate) type Answer<'a> = Result<Received<&'a str>, Failure>;
+pub(crate) type Answer<'a> = Result<Response<&'a str>, TransportError>;
 
-pub(crate) const TIMEOUT: Answer<'static> = Err(Failure::ConnectionTimeout);
+pub(crate) const TIMEOUT: Answer<'static> = Err(TransportError::ConnectionTimeout);
 
 /// Seconds.
 pub(crate) const fn s(seconds: u64) -> Duration {
@@ -47,7 +47,7 @@ pub(crate) const fn s(seconds: u64) -> Duration {
 /// An answer with this status and body.
 #[allow(clippy::unnecessary_wraps, reason = "it stands beside the failures")]
 pub(crate) fn ok(status: u16, body: &str) -> Answer<'_> {
-    Ok(Received::new(status, body))
+    Ok(Response::new(status, body))
 }
 
 pub(crate) fn endpoints() -> Endpoints {
@@ -59,71 +59,88 @@ pub(crate) fn flow() -> DeviceFlow {
     DeviceFlow::new(endpoints(), "cli")
 }
 
-/// Starts at 0 and answers at once.
-pub(crate) fn start(
-    flow: &DeviceFlow,
-    answer: Answer<'_>,
-) -> Result<(Waiting, Prompt), StartError> {
-    let (starting, _) = flow.start(s(0)).unwrap();
-    starting.answer(answer, s(0))
+/// Asks for codes at 0 and answers at once. The prompt is shown.
+pub(crate) fn start(flow: &DeviceFlow, answer: Answer<'_>) -> Result<(Login, Prompt), StartError> {
+    start_at(flow, s(0), answer, s(0))
 }
 
-/// A poller of [`ISSUED`], issued at 0: the first poll is due at 5, the deadline is at 300.
-pub(crate) fn issued() -> Waiting {
+/// The same, asked and answered at these moments.
+pub(crate) fn start_at(
+    flow: &DeviceFlow,
+    asked: Duration,
+    answer: Answer<'_>,
+    now: Duration,
+) -> Result<(Login, Prompt), StartError> {
+    let mut login = flow.login().unwrap();
+    let Next::Send(ask) = login.next(asked) else {
+        panic!("it asks for codes first")
+    };
+    ask.answer(answer, now);
+    match login.next(now) {
+        Next::Show(prompt) => Ok((login, prompt)),
+        Next::Done(Err(LoginError::Start(error))) => Err(error),
+        other @ (Next::Send(_) | Next::Wait(_) | Next::Done(_)) => panic!("{other:?}"),
+    }
+}
+
+/// A login of [`ISSUED`], issued at 0: the first poll is due at 5, the deadline is at 300.
+pub(crate) fn issued() -> Login {
     start(&flow(), ok(200, ISSUED)).unwrap().0
 }
 
-/// A poller with another interval and lifetime.
-pub(crate) fn issued_with(flow: &DeviceFlow, interval: u64, lifetime: u64) -> Waiting {
+/// A login with another interval and lifetime.
+pub(crate) fn issued_with(flow: &DeviceFlow, interval: u64, lifetime: u64) -> Login {
     let body = ISSUED
         .replace("\"expires_in\":300", &format!("\"expires_in\":{lifetime}"))
         .replace("\"interval\":5", &format!("\"interval\":{interval}"));
     start(flow, ok(200, &body)).unwrap().0
 }
 
-/// The poller has to wait at `now`; says until when.
-pub(crate) fn waits(waiting: Waiting, now: Duration) -> (Waiting, Duration) {
-    match waiting.next(now) {
-        Next::Wait(waiting, until) => (waiting, until),
-        other @ (Next::Send(..) | Next::Done(_)) => panic!("{other:?}"),
+/// The login has to wait at `now`; says until when.
+pub(crate) fn waits(mut login: Login, now: Duration) -> (Login, Duration) {
+    let until = match login.next(now) {
+        Next::Wait(until) => until,
+        other @ (Next::Send(_) | Next::Show(_) | Next::Done(_)) => panic!("{other:?}"),
+    };
+    (login, until)
+}
+
+/// The login has to send at `now`.
+pub(crate) fn sends(login: &mut Login, now: Duration) -> Ask<'_> {
+    match login.next(now) {
+        Next::Send(ask) => ask,
+        other @ (Next::Wait(_) | Next::Show(_) | Next::Done(_)) => panic!("{other:?}"),
     }
 }
 
-/// The poller has to send at `now`.
-pub(crate) fn sends(waiting: Waiting, now: Duration) -> Sent {
-    match waiting.next(now) {
-        Next::Send(sent, _) => sent,
-        other @ (Next::Wait(..) | Next::Done(_)) => panic!("{other:?}"),
-    }
+/// The login has to send at `sent`, and is answered at `now`.
+pub(crate) fn answered(
+    mut login: Login,
+    sent: Duration,
+    answer: Answer<'_>,
+    now: Duration,
+) -> Login {
+    sends(&mut login, sent).answer(answer, now);
+    login
 }
 
-/// The poller is at its end at `now`.
-pub(crate) fn ends(waiting: Waiting, now: Duration) -> Outcome {
-    match waiting.next(now) {
+/// The login is at its end at `now`.
+pub(crate) fn ends(mut login: Login, now: Duration) -> Result<Tokens, LoginError> {
+    match login.next(now) {
         Next::Done(outcome) => outcome,
-        other @ (Next::Wait(..) | Next::Send(..)) => panic!("{other:?}"),
+        other @ (Next::Wait(_) | Next::Show(_) | Next::Send(_)) => panic!("{other:?}"),
     }
 }
 
-/// The poller goes on.
-pub(crate) fn again(step: Step) -> Waiting {
-    match step {
-        Step::Again(waiting) => waiting,
-        Step::Done(outcome) => panic!("{outcome:?}"),
-    }
-}
-
-/// The poller is at its end.
-pub(crate) fn over(step: Step) -> Outcome {
-    match step {
-        Step::Done(outcome) => outcome,
-        Step::Again(waiting) => panic!("{waiting:?}"),
-    }
+/// The login is at its end, whatever the clock shows.
+pub(crate) fn over(login: Login) -> Result<Tokens, LoginError> {
+    assert_eq!(login.deadline(), None, "it goes on");
+    ends(login, s(0))
 }
 
 /// Polls [`issued`] once at 5 and ends.
-pub(crate) fn outcome(answer: Answer<'_>) -> Outcome {
-    over(sends(issued(), s(5)).answer(answer, s(5)))
+pub(crate) fn outcome(answer: Answer<'_>) -> Result<Tokens, LoginError> {
+    over(answered(issued(), s(5), answer, s(5)))
 }
 
 /// The whole of a request.
@@ -146,7 +163,7 @@ pub(crate) fn told(refusal: &Refusal) -> Value {
     json!({
         "status": refusal.status,
         "code": refusal.code(),
-        "description": refusal.description.as_ref().map(Prose::as_str),
+        "description": refusal.description.as_ref().map(DisplayText::as_str),
         "possibly_redeemed": refusal.possibly_redeemed,
         "members": refusal.members,
     })

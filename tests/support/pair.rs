@@ -21,7 +21,8 @@ use core::fmt::{Debug, Write as _};
 use core::time::Duration;
 
 use device_flow::client::{
-    DeviceFlow, Endpoints, Failure, Next, Outcome, Received, Request, Sent, Snapshot, Step, Waiting,
+    Ask, DeviceFlow, Endpoints, Login, LoginError, Next, Request, Response, Snapshot, Tokens,
+    TransportError,
 };
 use device_flow::server::{Cause, Reply, Status, Subject};
 use serde_json::Value;
@@ -77,13 +78,13 @@ pub(crate) fn transcribe(dialogue: &Dialogue, lines: &mut String) {
 }
 
 fn run(dialogue: &Dialogue, lines: Option<&mut String>) -> Summary {
-    let (mut pair, waiting) = Pair::new(dialogue.setup, lines);
-    let (outcome, left) = pair.play(waiting, &dialogue.turns);
+    let (mut pair, login) = Pair::new(dialogue.setup, lines);
+    let (outcome, left) = pair.play(login, &dialogue.turns);
     let mut summary = pair.ends_in(&outcome);
-    if let Outcome::Granted(tokens) = &outcome
+    if let Ok(tokens) = &outcome
         && let Some(token) = tokens.refresh_token()
     {
-        summary.refreshes = pair.refreshes(token.to_owned(), left);
+        summary.refreshes = pair.refreshes(token, left);
         summary.is_active = pair.server.status() == Some(Status::Active);
         summary.messages = pair.server.messages;
     }
@@ -94,8 +95,11 @@ fn run(dialogue: &Dialogue, lines: Option<&mut String>) -> Summary {
 enum Late {
     Poll(Request),
     /// With this token.
-    Refresh(String),
+    Refresh(Request, String),
 }
+
+/// How a login ended.
+type Outcome = Result<Tokens, LoginError>;
 
 // The pair.
 
@@ -173,6 +177,8 @@ struct Pair<'l> {
     copied: Option<String>,
     /// What the client does not know, or knows as a loss, of what it asked.
     lost: bool,
+    /// Whether the server, or a gateway, said that it could not answer.
+    failed: bool,
     twice: bool,
     unheard: bool,
     /// What the server's clocks did.
@@ -186,7 +192,7 @@ struct Pair<'l> {
 }
 
 impl<'l> Pair<'l> {
-    fn new(setup: Setup, lines: Option<&'l mut String>) -> (Self, Waiting) {
+    fn new(setup: Setup, lines: Option<&'l mut String>) -> (Self, Login) {
         let endpoints = Endpoints::new("https://as.example/device", "https://as.example/token");
         let endpoints = endpoints.unwrap();
         let mut flow = match setup.client {
@@ -203,11 +209,18 @@ impl<'l> Pair<'l> {
         }
         let mut server = Server::new(setup);
         let start = 1_000_000;
-        let (starting, request) = flow.start(span(start)).unwrap();
+        let mut login = flow.login().unwrap();
+        let Next::Send(ask) = login.next(span(start)) else {
+            panic!("it asks for codes first")
+        };
+        let request = ask.request().clone();
         let reply = server.issue(&request);
         let body: Value = serde_json::from_str(reply.response().body()).unwrap();
-        let answer = Received::new(reply.response().status(), reply.response().body());
-        let (waiting, prompt) = starting.answer(Ok(answer), span(start)).unwrap();
+        let answer = Response::new(reply.response().status(), reply.response().body());
+        ask.answer(Ok(answer), span(start));
+        let Next::Show(prompt) = login.next(span(start)) else {
+            panic!("nothing is shown")
+        };
         let device_code = body["device_code"].as_str().unwrap().to_owned();
         let secrets = vec![
             device_code.clone(),
@@ -238,6 +251,7 @@ impl<'l> Pair<'l> {
             late: Vec::new(),
             copied: None,
             lost: false,
+            failed: false,
             twice: false,
             unheard: false,
             set_back: false,
@@ -247,8 +261,8 @@ impl<'l> Pair<'l> {
             lines,
         };
         assert!(pair.server.status().is_some());
-        pair.shows(&(&prompt, &waiting, &request, &reply));
-        (pair, waiting)
+        pair.shows(&(&prompt, &login, &request, &reply));
+        (pair, login)
     }
 
     fn note(&mut self, what: impl FnOnce() -> String) {
@@ -296,33 +310,46 @@ impl<'l> Pair<'l> {
     }
 
     /// Plays until the client is done. Gives the turns that are left.
-    fn play<'t>(&mut self, mut waiting: Waiting, turns: &'t [Vec<Op>]) -> (Outcome, &'t [Vec<Op>]) {
+    fn play<'t>(&mut self, mut login: Login, turns: &'t [Vec<Op>]) -> (Outcome, &'t [Vec<Op>]) {
         let mut left = turns;
         for _ in 0..MAX_TURNS {
             let turn = left.split_off_first().map_or(&[][..], Vec::as_slice);
-            let (same, partly) = self.happens(waiting, turn);
+            let partly = self.happens(&mut login, turn);
             let now = self.now();
-            match same.next(now) {
-                Next::Wait(same, until) => {
+            match login.next(now) {
+                Next::Wait(until) => {
                     let until = millis(until);
                     assert!(until > self.held, "the time to wait until is past");
                     // Asked early, and however often, it says the same.
                     assert!(self.due.is_none_or(|due| due == until));
                     self.due = Some(until);
-                    self.shows(&same);
-                    waiting = same;
+                    self.shows(&login);
                     let wait = (until - self.reading).max(0);
                     let part = partly.unwrap_or(10);
                     self.note(|| format!("the client waits for {} ms", wait * part / 10));
                     self.sleep(self.reading + wait * part / 10);
                 }
-                Next::Send(sent, request) => {
+                Next::Send(ask) => {
                     self.due = None;
-                    self.shows(&(&sent, &request));
+                    self.shows(&(&ask, ask.request()));
                     self.may_send();
-                    match self.exchange(sent, &request) {
-                        Step::Again(later) => waiting = later,
-                        Step::Done(outcome) => return (outcome, left),
+                    let (choice, resumed) = self.exchange(ask);
+                    login = resumed.unwrap_or(login);
+                    let outcome = self.outcome(&mut login);
+                    if let Some(choice) = choice {
+                        // What the user chose arrives with the first answer that does.
+                        let is_right = match &outcome {
+                            Some(Ok(_)) => choice == Status::Approved,
+                            Some(Err(LoginError::Denied(_))) => choice == Status::Denied,
+                            Some(Err(_)) | None => false,
+                        };
+                        assert!(
+                            is_right,
+                            "the user's choice did not arrive: {choice:?}, but {outcome:?}"
+                        );
+                    }
+                    if let Some(outcome) = outcome {
+                        return (outcome, left);
                     }
                 }
                 Next::Done(outcome) => {
@@ -333,9 +360,21 @@ impl<'l> Pair<'l> {
                     assert!(self.asked_last || excused, "it ended without a last poll");
                     return (outcome, left);
                 }
+                Next::Show(_) => panic!("the prompt is shown twice"),
             }
         }
         panic!("no end");
+    }
+
+    /// How the login ended with the last answer, if it did.
+    fn outcome(&mut self, login: &mut Login) -> Option<Outcome> {
+        if login.deadline().is_some() {
+            return None;
+        }
+        match login.next(self.now()) {
+            Next::Done(outcome) => Some(outcome),
+            other => panic!("{other:?} after the end"),
+        }
     }
 
     /// Invariants 1 and 7 of the client's tables.
@@ -355,7 +394,10 @@ impl<'l> Pair<'l> {
         );
     }
 
-    fn exchange(&mut self, sent: Sent, request: &Request) -> Step {
+    /// One poll, in the weather of the turn. Gives what must be the outcome, where the user has decided, and the login of another
+    /// process, where this one died.
+    fn exchange(&mut self, ask: Ask<'_>) -> (Option<Status>, Option<Login>) {
+        let request = &ask.request().clone();
         let weather = core::mem::replace(&mut self.weather, FAIR);
         let mut reply = None;
         if let Some(turns) = weather.late_copy {
@@ -390,50 +432,38 @@ impl<'l> Pair<'l> {
         if weather.dies {
             // The answer is lost; another process goes on.
             self.lost = true;
-            let snapshot = sent.snapshot(self.now());
+            let snapshot = ask.snapshot(self.now()).unwrap();
             self.answered = self.held;
             self.told = None;
-            return Step::Again(self.resume(&snapshot));
+            return (None, Some(self.resume(&snapshot)));
         }
         if let Some(after) = weather.gateway {
             self.unheard |= after;
             self.pass(weather.delays[1]);
             self.answers(None);
-            let answer = Received::new(502, "<html>Bad Gateway</html>");
-            return sent.answer(Ok(answer), self.now());
+            self.failed = true;
+            let answer = Response::new(502, "<html>Bad Gateway</html>");
+            ask.answer(Ok(answer), self.now());
+            return (None, None);
         }
         let Some(reply) = reply.filter(|_| !weather.answer_lost) else {
             self.lost = true;
             self.pass(TIMEOUT);
             self.answers(None);
             let failure = if weather.request_lost {
-                Failure::ConnectionTimeout
+                TransportError::ConnectionTimeout
             } else {
-                Failure::Other
+                TransportError::Other
             };
-            return sent.answer::<&str>(Err(failure), self.now());
+            ask.answer::<&str>(Err(failure), self.now());
+            return (None, None);
         };
         self.pass(weather.delays[1]);
         self.answers(Some(&reply));
         let response = reply.response();
-        let mut answer = Received::new(response.status(), response.body());
-        if let Some(pause) = response.header("retry-after") {
-            answer = answer.retry_after(pause);
-        }
-        let step = sent.answer(Ok(answer), self.now());
-        if let Some(choice) = choice.filter(|_| weather.is_fair()) {
-            // What the user chose arrives with the first answer that does.
-            let right = match &step {
-                Step::Done(Outcome::Granted(_)) => choice == Status::Approved,
-                Step::Done(Outcome::Denied(_)) => choice == Status::Denied,
-                Step::Done(_) | Step::Again(_) => false,
-            };
-            assert!(
-                right,
-                "the user's choice did not arrive: {choice:?}, but {step:?}"
-            );
-        }
-        step
+        self.failed |= response.status() >= 500;
+        ask.answer(Ok(answer_of(&reply)), self.now());
+        (choice.filter(|_| weather.is_fair()), None)
     }
 
     /// An answer reaches the client, or the news that none will.
@@ -450,8 +480,8 @@ impl<'l> Pair<'l> {
         }
     }
 
-    /// Another process takes the poller up.
-    fn resume(&mut self, snapshot: &Snapshot) -> Waiting {
+    /// Another process takes the login up.
+    fn resume(&mut self, snapshot: &Snapshot) -> Login {
         let kept = serde_json::to_string(snapshot).unwrap();
         let snapshot = serde_json::from_str(&kept).unwrap();
         // Its clock begins where it stands now: all else is counted from there.
@@ -466,32 +496,32 @@ impl<'l> Pair<'l> {
     }
 
     /// What happens before the client asks what is next. Gives how many tenths of the wait it sleeps, if not all.
-    fn happens(&mut self, mut waiting: Waiting, turn: &[Op]) -> (Waiting, Option<i64>) {
+    fn happens(&mut self, login: &mut Login, turn: &[Op]) -> Option<i64> {
         self.late_copies();
         let mut partly = None;
         for &op in turn {
             self.note(|| format!("{op:?}"));
             match op {
                 Op::WakesEarly(tenths) => partly = Some(tenths),
-                Op::Margin(margin) => {
+                Op::Jitter(jitter) => {
                     self.due = None;
-                    waiting = waiting.with_margin(span(margin));
+                    login.jitter(span(jitter));
                 }
                 Op::TakenOver => {
                     let now = self.now();
                     self.due = None;
-                    waiting = self.resume(&waiting.snapshot(now));
+                    *login = self.resume(&login.snapshot(now).unwrap());
                 }
                 other => self.befalls(other),
             }
         }
-        (waiting, partly)
+        partly
     }
 
     /// What happens to the next exchange, to the clocks or to the server. The rest is of the poller alone.
     fn befalls(&mut self, op: Op) {
         match op {
-            Op::WakesEarly(_) | Op::Margin(_) | Op::TakenOver => {}
+            Op::WakesEarly(_) | Op::Jitter(_) | Op::TakenOver => {}
             Op::LoseRequest => self.weather.request_lost = true,
             Op::LoseAnswer => self.weather.answer_lost = true,
             Op::GatewayBefore => self.weather.gateway = Some(false),
@@ -538,8 +568,8 @@ impl<'l> Pair<'l> {
             let now = self.wall();
             self.note(|| "a late copy".into());
             match request {
-                Late::Refresh(token) => {
-                    let _ = self.refresh(&token, Commit::Heard, now);
+                Late::Refresh(request, token) => {
+                    let _ = self.refresh(&request, &token, Commit::Heard, now);
                 }
                 Late::Poll(request) => {
                     let reply = self.server.poll(&request, Commit::Heard, now);
@@ -553,7 +583,8 @@ impl<'l> Pair<'l> {
     fn is_done_to_the_server(&mut self, op: Op) {
         let now = self.wall();
         if let (Op::Meddles(Meddler::Thief), Some(token)) = (op, self.copied.clone()) {
-            let _ = self.refresh(&token, Commit::Heard, now);
+            let request = self.flow.refresh(&token).unwrap().request().clone();
+            let _ = self.refresh(&request, &token, Commit::Heard, now);
             return;
         }
         let of = |user| match user {
@@ -572,21 +603,35 @@ impl<'l> Pair<'l> {
             Op::Purge => server.purge(now),
             Op::Meddles(Meddler::Thief) => {
                 // As the network would repeat a request: nobody can tell.
-                let (starting, _) = self.flow.start(Duration::ZERO).unwrap();
                 let body = format!(
                     r#"{{"device_code":"{}","user_code":"A","verification_uri":"https://as.example/","expires_in":900}}"#,
                     self.device_code
                 );
-                let issued = starting.answer(Ok(Received::new(200, body)), Duration::ZERO);
-                let Next::Send(_, request) = issued.unwrap().0.next(span(9000)) else {
+                let mut login = self.flow.login().unwrap();
+                if let Next::Send(ask) = login.next(Duration::ZERO) {
+                    ask.answer(Ok(Response::new(200, body)), Duration::ZERO);
+                }
+                assert!(matches!(login.next(Duration::ZERO), Next::Show(_)));
+                let Next::Send(ask) = login.next(span(9000)) else {
                     panic!("a thief does not wait");
                 };
+                let request = ask.request().clone();
                 self.twice = true;
                 let _ = self.server.poll(&request, Commit::Heard, now);
             }
             Op::Meddles(meddler) => server.meddle(meddler, &self.device_code, now),
             other => unreachable!("{other:?} is of the client or the network"),
         }
+    }
+}
+
+/// A reply as it reaches the client.
+fn answer_of(reply: &Reply) -> Response<&str> {
+    let response = reply.response();
+    let answer = Response::new(response.status(), response.body());
+    match response.header("retry-after") {
+        Some(pause) => answer.retry_after(pause),
+        None => answer,
     }
 }
 

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use core::time::Duration;
 use device_flow::client::{
-    DeviceFlow, Endpoints, Expiry, Failure, Field, Next, Outcome, Prompt, Prose, Received, Refusal,
-    Request, StartError, Step, Tokens, Verdict, Waiting, Warning, verdict,
+    DeviceFlow, DisplayText, Endpoints, Login, LoginError, Next, Prompt, Refusal, Request,
+    Response, StartError, Tokens, TransportError, Verdict, Warning, verdict,
 };
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -79,26 +79,26 @@ struct Sent {
 #[derive(Deserialize)]
 #[serde(untagged, deny_unknown_fields)]
 enum Answer {
-    Received {
+    Response {
         status: u16,
         retry_after: Option<String>,
         body: String,
     },
     Failed {
-        failure: Failure,
+        failure: TransportError,
     },
 }
 
 impl Answer {
-    fn given(&self) -> Result<Received<&str>, Failure> {
+    fn given(&self) -> Result<Response<&str>, TransportError> {
         match self {
             Self::Failed { failure } => Err(*failure),
-            Self::Received {
+            Self::Response {
                 status,
                 retry_after,
                 body,
             } => {
-                let received = Received::new(*status, &**body);
+                let received = Response::new(*status, &**body);
                 Ok(match retry_after {
                     Some(value) => received.retry_after(value),
                     None => received,
@@ -114,7 +114,7 @@ pub(crate) fn run(file: &File, vector: &Vector) -> Result<(), String> {
     client.extend(vector.client.clone());
     let client: Client = serde_json::from_value(Value::Object(client)).unwrap();
     let flow = flow(&client);
-    let mut waiting = None;
+    let mut login = None;
     for (number, exchange) in (1..).zip(&vector.exchanges) {
         let says = |fault: String| {
             let (id, says, at) = (&vector.id, &vector.says, exchange.at);
@@ -123,38 +123,26 @@ pub(crate) fn run(file: &File, vector: &Vector) -> Result<(), String> {
         let at = Duration::from_millis(exchange.at);
         let then = match exchange.endpoint {
             Endpoint::DeviceAuthorization => {
-                let (starting, request) = flow.start(at).unwrap();
-                let url = &client.device_authorization_endpoint;
-                sends(&request, url, exchange.request.as_ref()).map_err(says)?;
-                match starting.answer(exchange.answer.given(), at) {
-                    Err(fault) => json!({"failed": failed(&fault)}),
-                    Ok((later, prompt)) => {
-                        let (later, wait) = waits(later, at).map_err(says)?;
-                        waiting = Some(later);
-                        json!({"prompt": shown(&prompt), "wait": wait})
-                    }
-                }
-            }
-            Endpoint::Token => {
-                let own = waiting.take().unwrap_or_else(|| {
-                    let (starting, _) = flow.start(Duration::ZERO).unwrap();
-                    let issued = starting.answer(file.issued.given(), Duration::ZERO);
-                    issued.unwrap().0
-                });
-                let Next::Send(sent, request) = own.next(at) else {
+                let own = login.insert(flow.login().unwrap());
+                let Next::Send(ask) = own.next(at) else {
                     return Err(says("nothing is sent".into()));
                 };
-                sends(&request, &client.token_endpoint, exchange.request.as_ref()).map_err(says)?;
-                let meaning = exchange.answer.given().ok();
-                let meaning = meaning.map(|received| word(&verdict(&received)));
-                let mut then = match sent.answer(exchange.answer.given(), at) {
-                    Step::Done(outcome) => ended(&outcome),
-                    Step::Again(later) => {
-                        let (later, wait) = waits(later, at).map_err(says)?;
-                        waiting = Some(later);
-                        json!({"wait": wait})
-                    }
+                let url = &client.device_authorization_endpoint;
+                sends(ask.request(), url, exchange.request.as_ref()).map_err(says)?;
+                ask.answer(exchange.answer.given(), at);
+                then(own, at).map_err(says)?
+            }
+            Endpoint::Token => {
+                let own = login.get_or_insert_with(|| issued(&flow, &file.issued));
+                let Next::Send(ask) = own.next(at) else {
+                    return Err(says("nothing is sent".into()));
                 };
+                let url = &client.token_endpoint;
+                sends(ask.request(), url, exchange.request.as_ref()).map_err(says)?;
+                let meaning = exchange.answer.given().ok();
+                let meaning = meaning.map(|response| word(&verdict(&response)));
+                ask.answer(exchange.answer.given(), at);
+                let mut then = then(own, at).map_err(says)?;
                 if let Some(meaning) = meaning {
                     then["verdict"] = meaning.into();
                 }
@@ -193,16 +181,36 @@ fn flow(client: &Client) -> DeviceFlow {
     flow
 }
 
-/// The next poll, in milliseconds from `now`. A millisecond before it nothing is sent.
-fn waits(waiting: Waiting, now: Duration) -> Result<(Waiting, u64), String> {
-    let Next::Wait(waiting, until) = waiting.next(now) else {
-        return Err("it does not wait".into());
+/// A login with these codes, which came at once.
+fn issued(flow: &DeviceFlow, answer: &Answer) -> Login {
+    let mut login = flow.login().unwrap();
+    let Next::Send(ask) = login.next(Duration::ZERO) else {
+        panic!("it asks for codes first")
     };
-    let Next::Wait(waiting, same) = waiting.next(until - Duration::from_millis(1)) else {
-        return Err("it does not wait to the end".into());
-    };
-    assert_eq!(same, until);
-    Ok((waiting, u64::try_from((until - now).as_millis()).unwrap()))
+    ask.answer(answer.given(), Duration::ZERO);
+    assert!(matches!(login.next(Duration::ZERO), Next::Show(_)));
+    login
+}
+
+/// What the login does after an answer. A millisecond before the end of a wait nothing is sent.
+fn then(login: &mut Login, now: Duration) -> Result<Value, String> {
+    match login.next(now) {
+        Next::Show(prompt) => {
+            let mut then = then(login, now)?;
+            then["prompt"] = shown(&prompt);
+            Ok(then)
+        }
+        Next::Wait(until) => {
+            let Next::Wait(same) = login.next(until - Duration::from_millis(1)) else {
+                return Err("it does not wait to the end".into());
+            };
+            assert_eq!(same, until);
+            Ok(json!({"wait": u64::try_from((until - now).as_millis()).unwrap()}))
+        }
+        Next::Done(Err(LoginError::Start(error))) => Ok(json!({"failed": failed(&error)})),
+        Next::Done(outcome) => Ok(ended(&outcome)),
+        Next::Send(_) => Err("it does not wait".into()),
+    }
 }
 
 /// The order of the parameters is free.
@@ -248,19 +256,20 @@ fn word(verdict: &Verdict) -> &'static str {
     }
 }
 
-fn ended(outcome: &Outcome) -> Value {
+fn ended(outcome: &Result<Tokens, LoginError>) -> Value {
     let refused =
         |word: &str, refusal: &Refusal| json!({"outcome": word, "refusal": told(refusal)});
     match outcome {
-        Outcome::Granted(tokens) => json!({"outcome": "granted", "tokens": granted(tokens)}),
-        Outcome::Denied(refusal) => refused("denied", refusal),
-        Outcome::Expired(Expiry::ByServer(refusal)) => refused("expired_by_server", refusal),
-        Outcome::Expired(Expiry::ByClock(_)) => json!({"outcome": "expired_by_clock"}),
-        Outcome::Rejected(refusal) => refused("rejected", refusal),
-        Outcome::Failed(_) => json!({"outcome": "failed"}),
-        Outcome::Redirected(_) => json!({"outcome": "redirected"}),
-        Outcome::Malformed(_) => json!({"outcome": "malformed"}),
-        Outcome::Cancelled(_) => json!({"outcome": "cancelled"}),
+        Ok(tokens) => json!({"outcome": "granted", "tokens": granted(tokens)}),
+        Err(LoginError::Denied(refusal)) => refused("denied", refusal),
+        Err(LoginError::Expired(refusal)) => refused("expired_by_server", refusal),
+        Err(LoginError::TimedOut(_)) => json!({"outcome": "expired_by_clock"}),
+        Err(LoginError::Rejected(refusal)) => refused("rejected", refusal),
+        Err(LoginError::Failed(_)) => json!({"outcome": "failed"}),
+        Err(LoginError::Redirected(_)) => json!({"outcome": "redirected"}),
+        Err(LoginError::Malformed(_)) => json!({"outcome": "malformed"}),
+        Err(LoginError::Cancelled(_)) => json!({"outcome": "cancelled"}),
+        Err(other @ (LoginError::Start(_) | LoginError::Over)) => panic!("{other}"),
     }
 }
 
@@ -278,7 +287,7 @@ fn told(refusal: &Refusal) -> Value {
     given(json!({
         "status": refusal.status,
         "code": refusal.code(),
-        "description": refusal.description.as_ref().map(Prose::as_str),
+        "description": refusal.description.as_ref().map(DisplayText::as_str),
         "possibly_redeemed": refusal.possibly_redeemed,
         "members": refusal.members,
     }))
@@ -301,6 +310,7 @@ fn granted(tokens: &Tokens) -> Value {
 fn shown(prompt: &Prompt) -> Value {
     let warning = |warning: &Warning| match warning {
         Warning::Interval => "interval",
+        Warning::LongInterval => "long_interval",
         Warning::VerificationUriComplete => "verification_uri_complete",
         other => panic!("{other:?} has no name in the vectors"),
     };
@@ -316,18 +326,17 @@ fn shown(prompt: &Prompt) -> Value {
 }
 
 fn failed(fault: &StartError) -> Value {
-    let field = |field: &Field| json!({"kind": "field", "field": field.to_string()});
     let mut said = match fault {
         StartError::Rejected(refusal) => {
             let mut said = told(refusal);
             said["kind"] = "rejected".into();
             said
         }
-        StartError::Field(own) => field(own),
+        StartError::Field { name, .. } => json!({"kind": "field", "field": name}),
         StartError::Redirected(_) => json!({"kind": "redirected"}),
         StartError::Malformed(_) => json!({"kind": "malformed"}),
         StartError::Unsupported(_) => json!({"kind": "unsupported"}),
-        StartError::Unavailable(_) => json!({"kind": "unavailable"}),
+        StartError::Unavailable { .. } => json!({"kind": "unavailable"}),
         StartError::Failed(_) => json!({"kind": "failed"}),
         other => panic!("{other:?} has no name in the vectors"),
     };

@@ -62,6 +62,10 @@ pub(crate) struct Login {
     #[arg(long, default_value = "openid profile email offline_access")]
     pub(crate) scope: String,
 
+    /// Where the server issues codes, if its metadata do not say so
+    #[arg(long, value_name = "URL")]
+    pub(crate) device_authorization_endpoint: Option<String>,
+
     /// Do not offer to open a browser
     #[arg(long)]
     pub(crate) no_browser: bool,

@@ -2,11 +2,12 @@
 //!
 //! [RFC 8414]: https://www.rfc-editor.org/rfc/rfc8414
 
+use device_flow::client::{DeviceFlow, Endpoints};
 use device_flow::wire::metadata::{Metadata, MetadataError};
 use serde_json::Value;
 
 use crate::Context;
-use crate::ending::{Ending, Exit};
+use crate::ending::{Ending, Exit, sentence};
 use crate::http::is_unavailable;
 
 /// A server as it describes itself.
@@ -14,14 +15,15 @@ pub(crate) struct Server(pub(crate) Metadata);
 
 /// What a server is wanted for. It may have withdrawn one and still do another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Wanted {
-    Login,
+pub(crate) enum Wanted<'a> {
+    /// With the device authorization endpoint of the command line, where the metadata have none.
+    Login(Option<&'a str>),
     Renewal,
     Revocation,
 }
 
 /// Reads the server's own description: where RFC 8414 puts it, or else where `OpenID` Connect does.
-pub(crate) fn discover(context: &Context, wanted: Wanted) -> Result<Server, Ending> {
+pub(crate) fn discover(context: &Context, wanted: Wanted<'_>) -> Result<Server, Ending> {
     let issuer = &context.issuer;
     let places = [Metadata::well_known(issuer), Metadata::openid(issuer)];
     let mut found = false;
@@ -47,7 +49,7 @@ pub(crate) fn discover(context: &Context, wanted: Wanted) -> Result<Server, Endi
                 untrusted(error)
             }
         })?;
-        let server = Server(metadata);
+        let server = Server(wanted.complete(metadata)?);
         let mut has_all = true;
         for name in wanted.endpoints() {
             has_all &= server.endpoint(name)?.is_some();
@@ -64,20 +66,38 @@ pub(crate) fn discover(context: &Context, wanted: Wanted) -> Result<Server, Endi
     })
 }
 
-impl Wanted {
+impl Wanted<'_> {
     /// What it takes.
     const fn endpoints(self) -> &'static [&'static str] {
         match self {
-            Self::Login => &["device_authorization_endpoint", "token_endpoint"],
+            Self::Login(_) => &["device_authorization_endpoint", "token_endpoint"],
             Self::Renewal => &["token_endpoint"],
             Self::Revocation => &["revocation_endpoint"],
+        }
+    }
+
+    /// Fills in what the command line says.
+    fn complete(self, metadata: Metadata) -> Result<Metadata, Ending> {
+        match self {
+            Self::Login(Some(url)) => {
+                metadata
+                    .or_device_authorization_endpoint(url)
+                    .map_err(|error| {
+                        let said = format!("--device-authorization-endpoint: {error}");
+                        Ending::new(Exit::Usage, said)
+                    })
+            }
+            Self::Login(None) | Self::Renewal | Self::Revocation => Ok(metadata),
         }
     }
 
     /// The server does not have it.
     pub(crate) fn lacking(self) -> Ending {
         let sentence = match self {
-            Self::Login => "The server does not support login with a code.",
+            Self::Login(_) => {
+                "The server does not say where it issues codes. If its documentation names the address, give it with \
+                 --device-authorization-endpoint; otherwise it does not support login with a code."
+            }
             Self::Renewal => {
                 "The server does not renew tokens any more: it names no endpoint for them."
             }
@@ -88,6 +108,22 @@ impl Wanted {
 }
 
 impl Server {
+    /// The client at this server. Where an endpoint is missing another stands in: it is not asked for what it does not do.
+    pub(crate) fn flow(&self, context: &Context) -> Result<DeviceFlow, Ending> {
+        let codes = self.endpoint("device_authorization_endpoint")?;
+        let token = self.endpoint("token_endpoint")?;
+        let revocation = self.endpoint("revocation_endpoint")?;
+        let any = codes.or(token).or(revocation).unwrap_or_default();
+        let endpoints = Endpoints::new(codes.unwrap_or(any), token.unwrap_or(any));
+        let endpoints = endpoints.and_then(|endpoints| match revocation {
+            Some(url) => endpoints.revocation(url),
+            None => Ok(endpoints),
+        });
+        let endpoints =
+            endpoints.map_err(|error| Ending::new(Exit::Untrusted, sentence(&error)))?;
+        Ok(DeviceFlow::new(endpoints, &*context.client_id))
+    }
+
     /// Another endpoint, if the server has it.
     pub(crate) fn endpoint(&self, name: &str) -> Result<Option<&str>, Ending> {
         self.0.endpoint(name).map_err(untrusted)
@@ -111,14 +147,8 @@ fn of_another_issuer(body: &[u8]) -> Ending {
 const MAX_SHOWN: usize = 200;
 
 fn untrusted(error: MetadataError) -> Ending {
-    let why = match error {
-        MetadataError::Issuer => "they are of another issuer",
-        MetadataError::TooLarge => "they are too large",
-        MetadataError::Url(_) => "they name an address that must not be used",
-        MetadataError::Unreadable | MetadataError::Reserved | _ => "they cannot be read",
-    };
     Ending::new(
         Exit::Untrusted,
-        format!("The server's metadata are not used: {why}."),
+        format!("The server's metadata are not used: {error}."),
     )
 }

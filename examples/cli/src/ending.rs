@@ -1,6 +1,8 @@
 //! How a command ends when it does not do what it was told.
 
-use device_flow::client::{Failure, Prose, Refusal};
+use core::fmt::Display;
+
+use device_flow::client::{DisplayText, Refusal, TransportError};
 
 /// Why, in one sentence for the user, with what the server said about it.
 #[derive(Debug, thiserror::Error)]
@@ -9,7 +11,7 @@ pub(crate) struct Ending {
     pub(crate) exit: Exit,
     pub(crate) sentence: String,
     /// In the server's words.
-    pub(crate) description: Option<Prose>,
+    pub(crate) description: Option<DisplayText>,
 }
 
 impl Ending {
@@ -27,7 +29,7 @@ impl Ending {
 
     /// The server refused, in its own words.
     pub(crate) fn refused(exit: Exit, sentence: impl Into<String>, refusal: &Refusal) -> Self {
-        let code = || refusal.code().map(Prose::of);
+        let code = || refusal.code().map(DisplayText::new);
         Self {
             description: refusal.description.clone().or_else(code),
             ..Self::new(exit, sentence)
@@ -41,18 +43,18 @@ impl Ending {
     }
 
     /// There was no answer.
-    pub(crate) fn no_answer(failure: Failure) -> Self {
-        match failure {
-            Failure::ConnectionTimeout => {
-                Self::new(Exit::Unreachable, "The server did not answer in time.")
-            }
-            Failure::Permanent => Self::new(
-                Exit::Unreachable,
-                "No trusted connection to the server could be made: look at its certificate.",
-            ),
-            Failure::Other | _ => Self::new(Exit::Unreachable, "The server could not be reached."),
-        }
+    pub(crate) fn no_answer(failure: TransportError) -> Self {
+        Self::new(Exit::Unreachable, sentence(&failure))
     }
+}
+
+/// What an error of the library says, as a sentence.
+pub(crate) fn sentence(said: &dyn Display) -> String {
+    let said = said.to_string();
+    let mut rest = said.chars();
+    let first = rest.next().map(|first| first.to_ascii_uppercase());
+    let end = if said.ends_with('.') { "" } else { "." };
+    first.into_iter().chain(rest).chain(end.chars()).collect()
 }
 
 /// The exit codes, each for another reaction of a script.

@@ -10,7 +10,7 @@ use core::time::Duration;
 use std::io::{ErrorKind, Read as _};
 use std::sync::Arc;
 
-use device_flow::client::{Failure, Received, Request};
+use device_flow::client::{Request, Response, TransportError};
 use rustls::crypto::aws_lc_rs;
 use ureq::tls::{RootCerts, TlsConfig};
 use ureq::{Agent, Body, Error, Proxy};
@@ -75,23 +75,16 @@ impl Http {
     }
 
     /// Sends a request of the flow.
-    pub(crate) fn send(&self, request: Request) -> Result<Received<Vec<u8>>, Failure> {
+    pub(crate) fn send(&self, request: Request) -> Result<Response<Vec<u8>>, TransportError> {
         let request = ::http::Request::<String>::from(request);
         let agent = self.agent(request.uri().scheme_str());
-        finish(agent.run(request)).map(Received::from)
+        finish(agent.run(request)).map(Response::from)
     }
 
     /// Fetches a document.
-    pub(crate) fn get(&self, url: &str) -> Result<Answer, Failure> {
+    pub(crate) fn get(&self, url: &str) -> Result<Answer, TransportError> {
         let request = self.agent_of(url).get(url);
         finish(request.header("accept", "application/json").call())
-    }
-
-    /// Sends a form.
-    pub(crate) fn post(&self, url: &str, form: &[(&str, &str)]) -> Result<Answer, Failure> {
-        let request = self.agent_of(url).post(url);
-        let request = request.header("accept", "application/json");
-        finish(request.send_form(form.iter().copied()))
     }
 }
 
@@ -100,7 +93,7 @@ pub(crate) fn is_unavailable(answer: &Answer) -> bool {
     matches!(answer.status().as_u16(), 408 | 429 | 500..=599)
 }
 
-fn finish(response: Result<::http::Response<Body>, Error>) -> Result<Answer, Failure> {
+fn finish(response: Result<::http::Response<Body>, Error>) -> Result<Answer, TransportError> {
     let (head, body) = response.map_err(|error| failure(&error))?.into_parts();
     let mut octets = Vec::new();
     let read = body.into_reader().take(MAX_READ).read_to_end(&mut octets);
@@ -112,14 +105,16 @@ fn finish(response: Result<::http::Response<Body>, Error>) -> Result<Answer, Fai
     clippy::wildcard_enum_match_arm,
     reason = "whatever else there is or will be, it may pass"
 )]
-fn failure(error: &Error) -> Failure {
+fn failure(error: &Error) -> TransportError {
     match error {
-        Error::Timeout(_) => Failure::ConnectionTimeout,
-        Error::Io(error) if error.kind() == ErrorKind::TimedOut => Failure::ConnectionTimeout,
+        Error::Timeout(_) => TransportError::ConnectionTimeout,
+        Error::Io(error) if error.kind() == ErrorKind::TimedOut => {
+            TransportError::ConnectionTimeout
+        }
         // A certificate does not get better by asking again.
-        Error::Io(error) if is_of_tls(error) => Failure::Permanent,
-        Error::Rustls(_) | Error::Tls(_) => Failure::Permanent,
-        _ => Failure::Other,
+        Error::Io(error) if is_of_tls(error) => TransportError::Permanent,
+        Error::Rustls(_) | Error::Tls(_) => TransportError::Permanent,
+        _ => TransportError::Other,
     }
 }
 

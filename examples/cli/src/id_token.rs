@@ -7,7 +7,7 @@
 //!
 //! [OpenID Connect Core 1.0, section 3.1.3.7]: https://openid.net/specs/openid-connect-core-1_0.html#IDTokenValidation
 
-use device_flow::client::Failure;
+use device_flow::client::TransportError;
 use jsonwebtoken::jwk::{Jwk, PublicKeyUse};
 use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey, Validation, decode, decode_header};
 use serde::{Deserialize, Serialize};
@@ -67,8 +67,8 @@ pub(crate) fn verify(context: &Context, server: &Server, token: &str) -> Result<
         Ending::new(Exit::Unreachable, sentence)
     };
     let answer = context.http.get(place).map_err(|failure| match failure {
-        Failure::ConnectionTimeout | Failure::Other => unavailable(),
-        Failure::Permanent | _ => Ending::no_answer(failure),
+        TransportError::ConnectionTimeout | TransportError::Other => unavailable(),
+        TransportError::Permanent | _ => Ending::no_answer(failure),
     })?;
     if is_unavailable(&answer) {
         return Err(unavailable());

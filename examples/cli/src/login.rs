@@ -11,18 +11,18 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::{Instant, SystemTime};
 
 use device_flow::client::{
-    DeviceFlow, Endpoints, Expiry, Failure, Next, Outcome, Received, Request, Snapshot, StartError,
-    Step, Tokens, Verdict, Waiting, verdict,
+    DeviceFlow, Login, LoginError, Next, Prompt, Request, Response, Snapshot, StartError, Tokens,
+    TransportError, WaitingFor,
 };
 use serde::{Deserialize, Serialize};
 
 use crate::Context;
 use crate::args;
 use crate::discovery::{Server, Wanted, discover};
-use crate::ending::{Ending, Exit};
+use crate::ending::{Ending, Exit, sentence};
 use crate::http::Http;
 use crate::id_token::{self, Identity};
-use crate::screen::{Report, Shown, Spinner};
+use crate::screen::{self, Report, Spinner};
 use crate::session::{self, Session};
 
 /// A login under way, on disk.
@@ -44,36 +44,30 @@ pub(crate) fn login(context: &Context, options: &args::Login) -> Result<Report, 
             "Another login for this server and client is under way: finish it, or cancel it there with Ctrl-C.",
         ));
     };
-    let server = discover(context, Wanted::Login)?;
-    let endpoints = Endpoints::from_metadata(&server.0).map_err(|_| Wanted::Login.lacking())?;
-    let flow = DeviceFlow::new(endpoints, &*context.client_id).scope(&options.scope);
-    let login = Login {
+    let endpoint = options.device_authorization_endpoint.as_deref();
+    let server = discover(context, Wanted::Login(endpoint))?;
+    let flow = server.flow(context)?.scope(&options.scope);
+    let attempt = Attempt {
         context,
         flow: &flow,
         browses: !options.no_browser && context.screen.is_attended() && has_browser(),
         events: Events::new(context),
         clock: Instant::now(),
     };
-    let outcome = login.run(&options.scope)?;
+    let outcome = attempt.run(&options.scope)?;
     let store = context.store.clone();
     context.must_finish(move || {
         // The code is spent: Ctrl-C again is not to leave it there.
         let _ = store.remove(FILE);
     });
-    let accepted = match &outcome {
-        Outcome::Granted(tokens) => accept(context, &server, &options.scope, tokens),
-        Outcome::Cancelled(late) => {
-            if let Some(late) = late {
-                session::revoke(context, &server, late.refresh_token(), late.access_token());
+    let accepted = match outcome {
+        Ok(tokens) => accept(context, &server, &options.scope, &tokens),
+        Err(error) => {
+            if let LoginError::Cancelled(Some(late)) = &error {
+                session::revoke(&flow, context, late.refresh_token(), late.access_token());
             }
-            Err(Ending::cancelled())
+            Err(ending_of(&error))
         }
-        Outcome::Denied(_)
-        | Outcome::Expired(_)
-        | Outcome::Rejected(_)
-        | Outcome::Failed(_)
-        | Outcome::Redirected(_)
-        | Outcome::Malformed(_) => Err(ending_of(&outcome)),
     };
     // The tokens are on disk before this goes.
     let removed = context.store.remove(FILE);
@@ -101,10 +95,14 @@ fn accept(
     tokens: &Tokens,
 ) -> Result<Session, Ending> {
     let accept = || -> Result<Session, Ending> {
-        let identity = match tokens.id_token() {
-            Some(token) => Some(identify(context, server, token)?),
-            None => None,
-        };
+        let identity = tokens.id_token();
+        let identity = identity.map(|token| identify(context, server, token));
+        let identity = identity.transpose()?;
+        let granted = tokens.scope().unwrap_or(scope);
+        if identity.is_none() && granted.split(' ').any(|token| token == "openid") {
+            let sentence = "The server granted `openid` but sent no ID token, so it does not say who signed in.";
+            context.screen.note(sentence);
+        }
         let session = Session::new(context, tokens, scope, identity)?;
         // So far it can be undone.
         context.interrupt.check()?;
@@ -113,12 +111,10 @@ fn accept(
     };
     accept().inspect_err(|_| {
         // Nobody will use them.
-        session::revoke(
-            context,
-            server,
-            tokens.refresh_token(),
-            tokens.access_token(),
-        );
+        if let Ok(flow) = server.flow(context) {
+            let refresh_token = tokens.refresh_token();
+            session::revoke(&flow, context, refresh_token, tokens.access_token());
+        }
     })
 }
 
@@ -138,8 +134,8 @@ fn identify(context: &Context, server: &Server, token: &str) -> Result<Identity,
     id_token::verify(context, server, token)
 }
 
-/// One login, from the prompt to the outcome.
-struct Login<'a> {
+/// One login, from the request for codes to the outcome.
+struct Attempt<'a> {
     context: &'a Context,
     flow: &'a DeviceFlow,
     browses: bool,
@@ -147,46 +143,67 @@ struct Login<'a> {
     clock: Instant,
 }
 
-impl Login<'_> {
-    fn run(&self, scope: &str) -> Result<Outcome, Ending> {
-        let (mut waiting, mut unfinished) = match self.resume(scope) {
-            Some(resumed) => resumed,
-            None => match self.start(scope)? {
-                Some(started) => started,
-                None => return Ok(Outcome::Cancelled(None)),
-            },
+/// What is on the screen and on disk while the user decides.
+struct Shown {
+    unfinished: Unfinished,
+    spinner: Spinner,
+    /// What the user knows it waits for.
+    waiting_for: WaitingFor,
+}
+
+impl Attempt<'_> {
+    fn run(&self, scope: &str) -> Result<Result<Tokens, LoginError>, Ending> {
+        let (mut login, mut shown) = match self.resume(scope) {
+            Some((login, unfinished)) => {
+                let shown = self.show(unfinished, true);
+                (login, Some(shown))
+            }
+            None => (self.start()?, None),
         };
-        let left = waiting.deadline().saturating_sub(self.now());
-        let spinner = self.context.screen.spinner(left);
-        if self.browses {
-            self.events.listen_for_enter();
-        }
+        let mut asked = since_epoch();
         loop {
-            match waiting.next(self.now()) {
-                Next::Wait(same, until) => {
-                    self.keep(&mut unfinished, same.snapshot(self.now()))?;
-                    match self.events.wait(until.saturating_sub(self.now())) {
-                        Some(Event::Interrupted) => return Ok(same.cancel()),
-                        Some(Event::Enter) => open_browser(&unfinished, &spinner),
-                        Some(Event::Answer(_)) | None => {}
+            match login.next(self.now()) {
+                Next::Send(mut ask) => {
+                    match &mut shown {
+                        Some(shown) => self.keep(shown, ask.snapshot(self.now()))?,
+                        None => asked = since_epoch(),
                     }
-                    waiting = same;
-                }
-                Next::Send(sent, request) => {
-                    self.keep(&mut unfinished, sent.snapshot(self.now()))?;
-                    self.events.send(request);
-                    let Some(answer) = self.answer(&unfinished, &spinner) else {
-                        drop(spinner);
+                    self.events.send(ask.request().clone());
+                    if let Some(answer) = self.answer(shown.as_ref()) {
+                        ask.answer(answer, self.now());
+                        continue;
+                    }
+                    ask.cancel();
+                    if shown.take().is_some() {
                         // Before Ctrl-C again leaves it there. At the end it is tried again, and told of.
                         let _ = self.context.store.remove(FILE);
                         self.context.screen.note("Cancelling.");
-                        let late = self.events.late_answer();
-                        return Ok(sent.cancel().answer(late));
+                        ask.answer(self.events.late_answer(), self.now());
+                    }
+                }
+                Next::Show(prompt) => {
+                    let Some(snapshot) = login.snapshot(self.now()) else {
+                        continue; // there is one from the prompt on
                     };
-                    tell_trouble(&answer, &spinner);
-                    match sent.answer(answer, self.now()) {
-                        Step::Again(later) => waiting = later,
-                        Step::Done(outcome) => return Ok(outcome),
+                    let unfinished = Unfinished {
+                        v: VERSION,
+                        scope: scope.to_owned(),
+                        expires_at: asked.saturating_add(prompt.lifetime).as_secs(),
+                        prompt,
+                        snapshot: snapshot.taken_at(since_epoch()),
+                    };
+                    self.context.store.write(FILE, &unfinished)?;
+                    shown = Some(self.show(unfinished, false));
+                }
+                Next::Wait(until) => {
+                    if let Some(shown) = &mut shown {
+                        self.keep(shown, login.snapshot(self.now()))?;
+                        tell(shown, &login);
+                    }
+                    match self.events.wait(until.saturating_sub(self.now())) {
+                        Some(Event::Interrupted) => login.cancel(),
+                        Some(Event::Enter) => open_browser(shown.as_ref()),
+                        Some(Event::Answer(_)) | None => {}
                     }
                 }
                 Next::Done(outcome) => return Ok(outcome),
@@ -194,45 +211,18 @@ impl Login<'_> {
         }
     }
 
-    /// Asks for codes and shows them; none where Ctrl-C came first.
-    fn start(&self, scope: &str) -> Result<Option<(Waiting, Unfinished)>, Ending> {
+    /// A new login.
+    fn start(&self) -> Result<Login, Ending> {
         // Even if this one does not begin, nobody is to go on with an earlier one.
         self.context.store.remove(FILE)?;
-        let started = self.flow.start(self.now());
-        let (starting, request) = started.map_err(|error| {
-            let sentence = format!("The client id or the scope cannot be sent: {error}.");
-            Ending::new(Exit::Usage, sentence)
-        })?;
-        let asked = since_epoch();
-        self.events.send(request);
-        let answer = loop {
-            match self.events.wait(Duration::MAX) {
-                Some(Event::Answer(answer)) => break answer,
-                Some(Event::Interrupted) => return Ok(None),
-                Some(Event::Enter) | None => {}
-            }
-        };
-        let (waiting, prompt) = starting
-            .answer(answer, self.now())
-            .map_err(|error| ending_of_start(&error))?;
-        let mut unfinished = Unfinished {
-            v: VERSION,
-            scope: scope.to_owned(),
-            expires_at: asked.saturating_add(prompt.lifetime).as_secs(),
-            user_code: prompt.user_code,
-            verification_uri: prompt.verification_uri,
-            verification_uri_complete: prompt.verification_uri_complete,
-            snapshot: waiting.snapshot(self.now()),
-        };
-        self.keep(&mut unfinished, waiting.snapshot(self.now()))?;
-        self.show(&unfinished, false);
-        Ok(Some((waiting, unfinished)))
+        let login = self.flow.login();
+        login.map_err(|error| Ending::new(Exit::Usage, sentence(&error)))
     }
 
     /// Goes on with a login that was killed, if there is one that can still succeed.
-    fn resume(&self, scope: &str) -> Option<(Waiting, Unfinished)> {
+    fn resume(&self, scope: &str) -> Option<(Login, Unfinished)> {
         let screen = self.context.screen;
-        // A file that cannot be read is of another version, or damaged: there is nothing to go on with.
+        // A file that cannot be read is of another version, damaged, or not to be shown: there is nothing to go on with.
         let unfinished = self.context.store.read::<Unfinished>(FILE).unwrap_or(None);
         let unfinished = unfinished.filter(|found| found.v == VERSION)?;
         let now = since_epoch();
@@ -247,36 +237,46 @@ impl Login<'_> {
         let elapsed = unfinished.snapshot.elapsed(now);
         let snapshot = unfinished.snapshot.clone();
         // What does not fit is of other endpoints: the server has moved.
-        let Ok(waiting) = self.flow.resume(snapshot, elapsed, self.now()) else {
-            return None;
-        };
+        let login = self.flow.resume(snapshot, elapsed, self.now()).ok()?;
         screen.note("Going on with the login that was interrupted: its code is still good.");
-        self.show(&unfinished, true);
-        Some((waiting, unfinished))
+        Some((login, unfinished))
     }
 
-    fn show(&self, unfinished: &Unfinished, resumed: bool) {
-        self.context.screen.prompt(Shown {
-            user_code: &unfinished.user_code,
-            verification_uri: &unfinished.verification_uri,
-            verification_uri_complete: unfinished.verification_uri_complete.as_deref(),
-            left: Duration::from_secs(unfinished.expires_at).saturating_sub(since_epoch()),
+    fn show(&self, unfinished: Unfinished, resumed: bool) -> Shown {
+        let prompt = &unfinished.prompt;
+        let left = Duration::from_secs(unfinished.expires_at).saturating_sub(since_epoch());
+        self.context.screen.prompt(screen::Shown {
+            user_code: &prompt.user_code,
+            verification_uri: &prompt.verification_uri,
+            verification_uri_complete: prompt.verification_uri_complete.as_deref(),
+            left,
             resumed,
             offers_browser: self.browses,
         });
+        if self.browses {
+            self.events.listen_for_enter();
+        }
+        Shown {
+            unfinished,
+            spinner: self.context.screen.spinner(left),
+            waiting_for: WaitingFor::User,
+        }
     }
 
-    fn keep(&self, unfinished: &mut Unfinished, snapshot: Snapshot) -> Result<(), Ending> {
-        unfinished.snapshot = snapshot.taken_at(since_epoch());
-        self.context.store.write(FILE, unfinished)
+    fn keep(&self, shown: &mut Shown, snapshot: Option<Snapshot>) -> Result<(), Ending> {
+        let Some(snapshot) = snapshot else {
+            return Ok(());
+        };
+        shown.unfinished.snapshot = snapshot.taken_at(since_epoch());
+        self.context.store.write(FILE, &shown.unfinished)
     }
 
     /// The answer to the request in flight; none where Ctrl-C came first.
-    fn answer(&self, unfinished: &Unfinished, spinner: &Spinner) -> Option<Answer> {
+    fn answer(&self, shown: Option<&Shown>) -> Option<Answer> {
         loop {
             match self.events.wait(Duration::MAX) {
                 Some(Event::Answer(answer)) => return Some(answer),
-                Some(Event::Enter) => open_browser(unfinished, spinner),
+                Some(Event::Enter) => open_browser(shown),
                 Some(Event::Interrupted) => return None,
                 None => {}
             }
@@ -294,17 +294,16 @@ impl Login<'_> {
 struct Unfinished {
     v: u8,
     scope: String,
-    user_code: String,
-    verification_uri: String,
-    verification_uri_complete: Option<String>,
+    /// Checked when it is read: nothing that steers a terminal gets to the screen.
+    prompt: Prompt,
     /// In seconds since the epoch.
     expires_at: u64,
     snapshot: Snapshot,
 }
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
-type Answer = Result<Received<Vec<u8>>, Failure>;
+type Answer = Result<Response<Vec<u8>>, TransportError>;
 
 /// What may happen while one waits.
 enum Event {
@@ -364,30 +363,29 @@ impl Events {
             match self.wait(left) {
                 Some(Event::Answer(answer)) => return answer,
                 Some(Event::Enter | Event::Interrupted) => {}
-                None => return Err(Failure::ConnectionTimeout),
+                None => return Err(TransportError::ConnectionTimeout),
             }
         }
     }
 }
 
-fn tell_trouble(answer: &Answer, spinner: &Spinner) {
-    let trouble = match answer {
-        Err(Failure::Permanent) => None, // the outcome says it
-        Err(_) => Some("The server cannot be reached at the moment: trying again."),
-        Ok(received) if verdict(received) == Verdict::Transient => {
-            Some("The server cannot answer at the moment: trying again.")
-        }
-        Ok(_) => None,
-    };
-    if let Some(trouble) = trouble {
-        spinner.note(trouble);
+/// Says what it waits for, where that has changed. That nobody has decided yet goes without saying.
+fn tell(shown: &mut Shown, login: &Login) {
+    let waiting_for = login.waiting_for().unwrap_or(WaitingFor::User);
+    if waiting_for != shown.waiting_for && waiting_for != WaitingFor::User {
+        shown.spinner.note(&sentence(&waiting_for));
     }
+    shown.waiting_for = waiting_for;
 }
 
-fn open_browser(unfinished: &Unfinished, spinner: &Spinner) {
-    let complete = unfinished.verification_uri_complete.as_ref();
-    let uri = complete.unwrap_or(&unfinished.verification_uri).clone();
-    spinner.note_after_enter("Opening a browser.");
+fn open_browser(shown: Option<&Shown>) {
+    let Some(shown) = shown else {
+        return;
+    };
+    let prompt = &shown.unfinished.prompt;
+    let complete = prompt.verification_uri_complete.as_ref();
+    let uri = complete.unwrap_or(&prompt.verification_uri).clone();
+    shown.spinner.note_after_enter("Opening a browser.");
     // It may take its time, and its failure changes nothing: the address is on the screen.
     std::thread::spawn(move || webbrowser::open(&uri));
 }
@@ -410,53 +408,25 @@ pub(crate) fn since_epoch() -> Duration {
         .unwrap_or_default()
 }
 
-fn ending_of_start(error: &StartError) -> Ending {
-    match error {
-        StartError::Failed(failure) => Ending::no_answer(*failure),
-        StartError::Rejected(refusal) => Ending::refused(
-            Exit::Refused,
-            "The server does not give this client a code.",
-            refusal,
-        ),
-        StartError::Unsupported(_) => Wanted::Login.lacking(),
-        StartError::Unavailable(_) => Ending::unavailable(),
-        StartError::Malformed(why) => untrusted(why),
-        StartError::Redirected(_) | StartError::Field(_) | _ => untrusted(error),
-    }
-}
-
-/// Of every outcome but success and cancellation.
-fn ending_of(outcome: &Outcome) -> Ending {
-    match outcome {
-        Outcome::Denied(_) => Ending::new(Exit::Denied, "The request was denied."),
-        Outcome::Expired(Expiry::ByServer(_) | Expiry::ByClock(None)) => Ending::new(
-            Exit::Expired,
-            "The code has expired: start again when you are ready.",
-        ),
-        Outcome::Expired(Expiry::ByClock(Some(_))) => Ending::new(
-            Exit::Expired,
-            "The code has expired, and the server could not be asked at the end: start again.",
-        ),
-        Outcome::Rejected(refusal) if refusal.possibly_redeemed => Ending::refused(
-            Exit::Refused,
-            "The server does not take the code any more. Its answer may have been lost on the way: start again.",
-            refusal,
-        ),
-        Outcome::Rejected(refusal) => {
-            Ending::refused(Exit::Refused, "The server refused the login.", refusal)
+/// An ending in the words of the error.
+fn ending_of(error: &LoginError) -> Ending {
+    let (exit, refusal) = match error {
+        LoginError::Start(StartError::Failed(_) | StartError::Unavailable { .. })
+        | LoginError::Failed(_) => (Exit::Unreachable, None),
+        LoginError::Start(StartError::Rejected(refusal)) | LoginError::Rejected(refusal) => {
+            (Exit::Refused, Some(refusal))
         }
-        Outcome::Failed(failure) => Ending::no_answer(*failure),
-        Outcome::Redirected(_) => {
-            untrusted(&"the server answered with a redirect, which is not followed")
+        LoginError::Start(StartError::Unsupported(_)) => (Exit::Refused, None),
+        LoginError::Denied(refusal) => (Exit::Denied, Some(refusal)),
+        LoginError::Expired(refusal) => (Exit::Expired, Some(refusal)),
+        LoginError::TimedOut(_) => (Exit::Expired, None),
+        LoginError::Start(_) | LoginError::Redirected(_) | LoginError::Malformed(_) => {
+            (Exit::Untrusted, None)
         }
-        Outcome::Malformed(why) => untrusted(why),
-        Outcome::Granted(_) | Outcome::Cancelled(_) => Ending::cancelled(),
+        LoginError::Cancelled(_) | LoginError::Over => return Ending::cancelled(),
+    };
+    Ending {
+        description: refusal.and_then(|refusal| refusal.description.clone()),
+        ..Ending::new(exit, sentence(error))
     }
-}
-
-fn untrusted(why: &dyn core::fmt::Display) -> Ending {
-    Ending::new(
-        Exit::Untrusted,
-        format!("The server's answer is not accepted: {why}."),
-    )
 }

@@ -19,7 +19,7 @@ use qrcode::render::unicode::Dense1x2;
 use qrcode::{EcLevel, QrCode};
 use serde_json::{Value, json};
 
-use device_flow::client::Prose;
+use device_flow::client::DisplayText;
 
 use crate::ending::{Ending, Exit};
 
@@ -151,7 +151,7 @@ impl Screen {
 
     /// Says why a command did not do what it was told.
     pub(crate) fn ending(self, ending: &Ending) {
-        let said = ending.description.as_ref().map(Prose::as_str);
+        let said = ending.description.as_ref().map(DisplayText::as_str);
         match self {
             Self::Json => emit_if_read(&json!({
                 "event": "failed",
@@ -162,7 +162,7 @@ impl Screen {
             })),
             Self::Plain | Self::Terminal => {
                 let mut line = ending.sentence.clone();
-                if let Some(said) = said {
+                if let Some(said) = said.filter(|said| !line.contains(said)) {
                     let _ = write!(line, " The server says: {said}");
                 }
                 say(&line);

@@ -5,15 +5,18 @@
 //! 2. A token that was issued is kept or revoked; one of an earlier login of the same user may be left to expire.
 
 use core::fmt::Write as _;
+use core::ops::ControlFlow;
 use core::time::Duration;
 
-use device_flow::client::{Prose, Received, Tokens, Verdict, verdict};
+use device_flow::client::{
+    DeviceFlow, DisplayText, FlowError, RefreshError, Response, Revocation, Tokens, TransportError,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::Context;
 use crate::discovery::{Server, Wanted, discover};
-use crate::ending::{Ending, Exit};
+use crate::ending::{Ending, Exit, sentence};
 use crate::id_token::{self, Identity};
 use crate::login::{self, since_epoch};
 use crate::screen::{Report, Span};
@@ -85,7 +88,12 @@ impl Session {
         };
         if let Some(before) = before.filter(|before| before.is_of_another_user_than(self)) {
             let refresh_token = before.refresh_token.as_deref();
-            revoke(context, server, refresh_token, &before.access_token);
+            revoke(
+                &server.flow(context)?,
+                context,
+                refresh_token,
+                &before.access_token,
+            );
         }
         Ok(())
     }
@@ -121,7 +129,7 @@ impl Session {
 
     /// Who is signed in, and no token.
     pub(crate) fn report(&self, event: &str) -> Report {
-        let shown = |text: &String| Prose::of(text).to_string();
+        let shown = |text: &String| DisplayText::new(text).to_string();
         let identity = self.identity.as_ref();
         let sub = identity.map(|identity| shown(&identity.sub));
         let name = identity
@@ -175,56 +183,60 @@ impl Session {
             return Err(Ending::new(Exit::SignedOut, sentence));
         };
         let server = discover(context, Wanted::Renewal)?;
-        let token_endpoint = server.endpoint("token_endpoint")?;
-        let token_endpoint = token_endpoint.ok_or_else(|| Wanted::Renewal.lacking())?;
+        let flow = server.flow(context)?;
+        let refresh = flow.refresh(refresh_token);
+        let mut refresh = refresh.map_err(|error| Ending::new(Exit::Failed, sentence(&error)))?;
         // From here on the tokens on disk may be spent, and the new ones are nowhere else.
         context.must_finish(|| ());
-        let form = [
-            ("grant_type", "refresh_token"),
-            ("refresh_token", refresh_token),
-            ("client_id", &context.client_id),
-        ];
-        let answer = context
-            .http
-            .post(token_endpoint, &form)
-            .map_err(Ending::no_answer)?;
-        // The answer is read as that to a poll: the same rules, the same tokens.
-        match verdict(&Received::from(answer)) {
-            Verdict::Tokens(tokens) => {
-                let next = self.clone().succeeded_by(context, &server, &tokens);
-                let kept = next.and_then(|next| context.store.write(FILE, &next).map(|()| next));
-                kept.inspect_err(|_| {
-                    revoke(
-                        context,
-                        &server,
-                        tokens.refresh_token(),
-                        tokens.access_token(),
-                    );
-                })
-                .and_then(|next| context.interrupt.check().map(|()| next))
-            }
-            Verdict::InvalidGrant(refusal) => {
+        let send =
+            |request| -> Result<Response<Vec<u8>>, TransportError> { context.http.send(request) };
+        // An answer that was lost is asked for again: servers take the same token once more, for a short time.
+        let renewed = refresh.run_blocking(send, |span| {
+            context
+                .screen
+                .note("The server did not answer the renewal: trying again.");
+            std::thread::sleep(span);
+            ControlFlow::Continue(())
+        });
+        let tokens = match renewed {
+            Ok(tokens) => tokens,
+            Err(RefreshError::Ended(refusal)) => {
                 // It will not get better. The access token may still have its time.
                 let spent = Self {
                     refresh_token: None,
                     ..self
                 };
                 context.store.write(FILE, &spent)?;
-                let login_again = format!("The login is not good any more: run `{login}`.");
-                Err(Ending::refused(Exit::SignedOut, login_again, &refusal))
+                let login_again = if refusal.possibly_redeemed {
+                    format!(
+                        "The login is not good any more, and an answer was lost before: run `{login}`."
+                    )
+                } else {
+                    format!("The login is not good any more: run `{login}`.")
+                };
+                return Err(Ending::refused(Exit::SignedOut, login_again, &refusal));
             }
-            Verdict::Transient | Verdict::SlowDown(_) => Err(Ending::unavailable()),
-            Verdict::Denied(refusal) | Verdict::Expired(refusal) | Verdict::Rejected(refusal) => {
-                let sentence = "The server refused to renew the tokens.";
-                Err(Ending::refused(Exit::Refused, sentence, &refusal))
+            Err(error) => {
+                let exit = match &error {
+                    RefreshError::Unavailable { .. } | RefreshError::Failed(_) => Exit::Unreachable,
+                    RefreshError::Ended(_) | RefreshError::Rejected(_) => Exit::Refused,
+                    RefreshError::Redirected(_) | RefreshError::Malformed(_) => Exit::Untrusted,
+                };
+                return Err(Ending::new(exit, sentence(&error)));
             }
-            Verdict::Pending(_) | Verdict::Redirected(_) | Verdict::Malformed(_) => {
-                Err(Ending::new(
-                    Exit::Untrusted,
-                    "The server's answer is not accepted: it does not answer what was asked.",
-                ))
-            }
-        }
+        };
+        let next = self.succeeded_by(context, &server, &tokens);
+        let kept = next.and_then(|next| context.store.write(FILE, &next).map(|()| next));
+        let next = kept.inspect_err(|_| {
+            revoke(
+                &flow,
+                context,
+                tokens.refresh_token(),
+                tokens.access_token(),
+            );
+        })?;
+        context.interrupt.check()?;
+        Ok(next)
     }
 
     fn succeeded_by(
@@ -253,8 +265,6 @@ impl Session {
             return Err(Ending::new(Exit::Untrusted, sentence));
         }
         let mut next = Self::new(context, tokens, &self.scope, identity)?;
-        // "The authorization server MAY issue a new refresh token" (RFC 6749, section 6): else this one stays good.
-        next.refresh_token = next.refresh_token.or(self.refresh_token);
         next.withheld = self.withheld;
         Ok(next)
     }
@@ -332,7 +342,9 @@ pub(crate) fn logout(context: &Context) -> Result<Report, Ending> {
     };
     let left = server.and_then(Result::ok).map_or(Left::Both, |server| {
         let refresh_token = session.refresh_token.as_deref();
-        revoke(context, &server, refresh_token, &session.access_token)
+        server.flow(context).map_or(Left::Both, |flow| {
+            revoke(&flow, context, refresh_token, &session.access_token)
+        })
     });
     let has_ended = session.left().is_some_and(|left| left.is_zero());
     let left = if left == Left::AccessToken && has_ended {
@@ -374,25 +386,22 @@ pub(crate) enum Left {
 ///
 /// [RFC 7009]: https://www.rfc-editor.org/rfc/rfc7009
 pub(crate) fn revoke(
+    flow: &DeviceFlow,
     context: &Context,
-    server: &Server,
     refresh_token: Option<&str>,
     access_token: &str,
 ) -> Left {
-    let Ok(Some(endpoint)) = server.endpoint("revocation_endpoint") else {
-        return Left::Both;
+    let revoked = |revocation: Result<Revocation, FlowError>| {
+        revocation.is_ok_and(|revocation| {
+            let answer = context.http.send(revocation.request().clone());
+            revocation.answer(answer).is_ok()
+        })
     };
-    let revoked = |hint, token| {
-        let form = [
-            ("token", token),
-            ("token_type_hint", hint),
-            ("client_id", &*context.client_id),
-        ];
-        let answer = context.http.post(endpoint, &form);
-        answer.is_ok_and(|answer| answer.status().as_u16() == 200)
-    };
-    let refresh_token = refresh_token.map(|token| revoked("refresh_token", token));
-    match (refresh_token, revoked("access_token", access_token)) {
+    let refresh_token = refresh_token.map(|token| revoked(flow.revoke_refresh_token(token)));
+    match (
+        refresh_token,
+        revoked(flow.revoke_access_token(access_token)),
+    ) {
         (Some(true) | None, true) => Left::Nothing,
         (Some(true), false) => Left::AccessToken,
         (Some(false), _) | (None, false) => Left::Both,

@@ -23,7 +23,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use device_flow::client::{
-    DeviceFlow, Endpoints, Expiry, Failure, Next, Outcome, Received, Request, Step,
+    DeviceFlow, Endpoints, LoginError, Next, Request, Response, Tokens, TransportError,
 };
 use device_flow::digest::SessionKey;
 use device_flow::server::{Status, Store as _};
@@ -165,7 +165,7 @@ enum Wish {
 /// What became of a login.
 struct Login {
     session: SessionKey,
-    outcome: Outcome,
+    outcome: Result<Tokens, LoginError>,
     wish: Wish,
     /// Whether the page said that it is so.
     is_acknowledged: bool,
@@ -257,7 +257,7 @@ impl World {
         request: &Request,
         source: &str,
         rng: &mut Rng,
-    ) -> Result<(u16, Vec<u8>), Failure> {
+    ) -> Result<(u16, Vec<u8>), TransportError> {
         let path = request.url().strip_prefix(ISSUER).unwrap();
         for _ in 0..4 {
             let server = self.servers[rng.usize(..self.servers.len())];
@@ -269,15 +269,15 @@ impl World {
             match post.body(request.body().to_owned()).send().await {
                 Ok(response) => {
                     let status = response.status().as_u16();
-                    let body = response.bytes().await.map_err(|_| Failure::Other)?;
+                    let body = response.bytes().await.map_err(|_| TransportError::Other)?;
                     return Ok((status, body.to_vec()));
                 }
                 Err(error) if error.is_connect() => sleep(Duration::from_millis(50)).await,
-                Err(error) if error.is_timeout() => return Err(Failure::ConnectionTimeout),
+                Err(error) if error.is_timeout() => return Err(TransportError::ConnectionTimeout),
                 Err(_) => break,
             }
         }
-        Err(Failure::Other)
+        Err(TransportError::Other)
     }
 
     /// A poll, which somebody on the way may send twice; counts what successes come of it.
@@ -287,7 +287,7 @@ impl World {
         session: &SessionKey,
         source: &str,
         rng: &mut Rng,
-    ) -> Result<Received<Vec<u8>>, Failure> {
+    ) -> Result<Response<Vec<u8>>, TransportError> {
         let answers = if rng.bool() {
             let mut other = rng.fork();
             let begun = Instant::now();
@@ -308,7 +308,7 @@ impl World {
         // The device sees one of the answers.
         let seen = rng.usize(..answers.len());
         let answer = answers.into_iter().nth(seen).unwrap();
-        answer.map(|(status, body)| Received::new(status, body))
+        answer.map(|(status, body)| Response::new(status, body))
     }
 }
 
@@ -350,18 +350,27 @@ async fn device(world: Arc<World>, number: usize, mut rng: Rng) -> Option<Login>
     let flow = DeviceFlow::new(endpoints, "client_cli").scope("openid offline_access");
     let mut tries = 0;
     let (mut waiting, prompt, session) = loop {
-        let (starting, request) = flow.start(world.now()).unwrap();
-        let answer = world.send(&request, &source, &mut rng).await;
+        let mut starting = flow.login().unwrap();
+        let Next::Send(ask) = starting.next(world.now()) else {
+            panic!("a login begins with a request for codes");
+        };
+        let answer = world.send(ask.request(), &source, &mut rng).await;
         let body = answer.as_ref().map_or(&[][..], |(_, body)| body);
         let codes = serde_json::from_slice::<Value>(body).unwrap_or_default();
-        let received = answer
+        let response = answer
             .as_ref()
-            .map(|(status, body)| Received::new(*status, body));
-        match starting.answer(received.map_err(|failure| *failure), world.now()) {
-            Ok((waiting, prompt)) => {
+            .map(|(status, body)| Response::new(*status, body));
+        ask.answer(response.map_err(|failure| *failure), world.now());
+        let answered = match starting.next(world.now()) {
+            Next::Show(prompt) => Ok(prompt),
+            Next::Done(Err(LoginError::Start(error))) => Err(error),
+            other @ (Next::Send(_) | Next::Wait(_) | Next::Done(_)) => panic!("{other:?}"),
+        };
+        match answered {
+            Ok(prompt) => {
                 let code = codes["device_code"].as_str().unwrap();
                 let session = SessionKey::from_bytes(Sha256::digest(code).into());
-                break (waiting, prompt, session);
+                break (starting, prompt, session);
             }
             Err(error) => assert!(error.may_be_retried(), "{error}"),
         }
@@ -375,18 +384,14 @@ async fn device(world: Arc<World>, number: usize, mut rng: Rng) -> Option<Login>
     let user = tokio::spawn(user);
     let outcome = loop {
         match waiting.next(world.now()) {
-            Next::Wait(same, until) => {
-                sleep(until.saturating_sub(world.now())).await;
-                waiting = same;
-            }
-            Next::Send(sent, request) => {
+            Next::Wait(until) => sleep(until.saturating_sub(world.now())).await,
+            Next::Send(ask) => {
+                let request = ask.request().clone();
                 let answer = world.poll(&request, &session, &source, &mut rng).await;
-                match sent.answer(answer, world.now()) {
-                    Step::Again(later) => waiting = later,
-                    Step::Done(outcome) => break outcome,
-                }
+                ask.answer(answer, world.now());
             }
             Next::Done(outcome) => break outcome,
+            Next::Show(_) => panic!("the prompt is shown twice"),
         }
     };
     Some(Login {
@@ -521,7 +526,7 @@ async fn judge(world: &World, store: &Store, logins: &[Login]) -> String {
                 && ending_is_right(ending, successes, status, is_replayed)
         });
         // What a device was given can be used, unless its login has ended.
-        let refreshed = if let Outcome::Granted(tokens) = &login.outcome {
+        let refreshed = if let Ok(tokens) = &login.outcome {
             let refreshed = world.refresh(tokens.refresh_token().unwrap()).await;
             Some((
                 refreshed,
@@ -571,24 +576,25 @@ fn ending_is_right(ending: &str, successes: usize, status: Status, is_replayed: 
         "granted" => successes == 1 && (status == Status::Active || is_replayed),
         "denied" => status == Status::Denied,
         "expired" => true, // each can be late
-        // The success was lost on its way to the device, or was not sent: a write of unknown outcome is a 503, which is no lost
-        // answer to the device. Sent or not, the session is redeemed, and by then the code may have come back too late.
+        // The success was lost on its way to the device, or was not sent: a write of unknown outcome is a 503, which the device
+        // takes for a lost answer. Sent or not, the session is redeemed, and by then the code may have come back too late.
         "possibly redeemed" | "rejected" => matches!(status, Status::Active | Status::Ended),
         _ => false,
     }
 }
 
-fn ending(outcome: &Outcome) -> &'static str {
+fn ending(outcome: &Result<Tokens, LoginError>) -> &'static str {
     match outcome {
-        Outcome::Granted(_) => "granted",
-        Outcome::Denied(_) => "denied",
-        Outcome::Expired(Expiry::ByServer(_) | Expiry::ByClock(_)) => "expired",
-        Outcome::Rejected(refusal) if refusal.possibly_redeemed => "possibly redeemed",
-        Outcome::Rejected(_) => "rejected",
-        Outcome::Failed(_) => "failed",
-        Outcome::Redirected(_) => "redirected",
-        Outcome::Malformed(_) => "malformed",
-        Outcome::Cancelled(_) => "cancelled",
+        Ok(_) => "granted",
+        Err(LoginError::Denied(_)) => "denied",
+        Err(LoginError::Expired(_) | LoginError::TimedOut(_)) => "expired",
+        Err(LoginError::Rejected(refusal)) if refusal.possibly_redeemed => "possibly redeemed",
+        Err(LoginError::Rejected(_)) => "rejected",
+        Err(LoginError::Failed(_)) => "failed",
+        Err(LoginError::Redirected(_)) => "redirected",
+        Err(LoginError::Malformed(_)) => "malformed",
+        Err(LoginError::Cancelled(_)) => "cancelled",
+        Err(LoginError::Start(_) | LoginError::Over) => "none",
     }
 }
 

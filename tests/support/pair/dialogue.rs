@@ -76,7 +76,7 @@ pub(crate) enum Op {
     ClientClockBack(i64),
     ServerClock(i64),
     // The rest.
-    Margin(i64),
+    Jitter(i64),
     /// Another process of the client takes over.
     TakenOver,
     Purge,

@@ -1,10 +1,10 @@
 //! The ending of a login of a [pair](super): what the client came to, held to what the server has stored.
 
-use device_flow::client::{Expiry, Outcome};
+use device_flow::client::LoginError;
 use device_flow::server::{Cause, Status};
 
 use super::refresh::Refreshes;
-use super::{ASKED, Pair, Summary};
+use super::{ASKED, Outcome, Pair, Summary};
 use crate::support::ACCESS_TOKEN;
 
 impl Pair<'_> {
@@ -15,8 +15,10 @@ impl Pair<'_> {
         self.note(|| format!("the end: {outcome:?}"));
         let status = self.server.status();
         let past_deadline = self.held >= self.deadline;
+        // An answer that may have had the tokens did not arrive, or could not be read.
+        let is_lost = self.lost || self.failed;
         let ending = match outcome {
-            Outcome::Granted(tokens) => {
+            Ok(tokens) => {
                 assert_eq!(self.told, Some(Cause::Granted));
                 assert_eq!(status, Some(Status::Active));
                 assert_eq!(self.server.successes, 1);
@@ -31,23 +33,23 @@ impl Pair<'_> {
                 assert_eq!(tokens.refresh_token().is_some(), withheld.is_empty());
                 "granted"
             }
-            Outcome::Denied(_) => {
+            Err(LoginError::Denied(_)) => {
                 assert_eq!(self.told, Some(Cause::Denied));
                 assert_eq!(status, Some(Status::Denied));
                 "denied"
             }
-            Outcome::Expired(Expiry::ByServer(refusal)) => {
+            Err(LoginError::Expired(refusal)) => {
                 match refusal.code() {
                     Some("expired_token") => {
                         let expired = [Some(Cause::Expired), Some(Cause::ApprovalExpired)];
                         assert!(expired.contains(&self.told));
                     }
-                    Some("invalid_grant") => assert!(past_deadline && !self.lost),
+                    Some("invalid_grant") => assert!(past_deadline && !is_lost),
                     other => panic!("{other:?}"),
                 }
                 "expired by the server"
             }
-            Outcome::Expired(Expiry::ByClock(_)) => {
+            Err(LoginError::TimedOut(_)) => {
                 assert!(past_deadline);
                 // Nobody was told of a decision, or else it were the outcome.
                 let undecided = [
@@ -60,10 +62,10 @@ impl Pair<'_> {
                 assert!(self.told.is_none_or(|told| undecided.contains(&told)));
                 "expired by the clock"
             }
-            Outcome::Rejected(refusal) => {
+            Err(LoginError::Rejected(refusal)) => {
                 assert_eq!(refusal.code(), Some("invalid_grant"));
-                assert_eq!(refusal.possibly_redeemed, self.lost);
-                assert!(self.lost || !past_deadline);
+                assert_eq!(refusal.possibly_redeemed, is_lost);
+                assert!(is_lost || !past_deadline);
                 // An answer was lost, a request came twice, or the server lost its own word.
                 let is_copied = self.lost || self.twice || self.unheard;
                 match status {
@@ -74,10 +76,7 @@ impl Pair<'_> {
                 }
                 "rejected"
             }
-            other @ (Outcome::Failed(_)
-            | Outcome::Redirected(_)
-            | Outcome::Malformed(_)
-            | Outcome::Cancelled(_)) => panic!("{other:?}"),
+            other => panic!("{other:?}"),
         };
         // "With one server clock and no loss the server never says slow_down"; with two, as long as the tolerance covers
         // what they and the client's differ by.

@@ -1,15 +1,15 @@
 //! The refreshes of a [pair](super): a device that got its tokens and sends its refresh token, once for each turn that is left.
 //!
-//! The client half has no refreshes yet, so the device is written here: it keeps the last refresh token that it heard of. When it
-//! got no answer, or one that says "later", it sends the same token again.
+//! The device is the client half: it keeps the tokens that it heard of last. When it got no answer, or one that says "later", it sends
+//! the same refresh again.
 
 use core::time::Duration;
 
+use device_flow::client::{Refresh, RefreshError, Request, Response, Tokens, TransportError};
 use device_flow::server::{Cause, Reply, Status};
-use serde_json::Value;
 
 use super::server::Server;
-use super::{ASKED, Commit, FAIR, Heard, Late, Op, Pair, TIMEOUT, at};
+use super::{ASKED, Commit, FAIR, Heard, Late, Op, Pair, TIMEOUT, answer_of};
 use crate::support::{ACCESS_TOKEN, refresh_token};
 
 /// How long a refresh token is good for if it is not used.
@@ -98,12 +98,10 @@ fn idle() -> i64 {
 
 impl Server {
     /// A refresh with a token that this server made: by the device, or by whoever has a copy.
-    fn refresh(&mut self, token: &str, commit: Commit, now: i64) -> Reply {
+    fn refresh(&mut self, request: &Request, token: &str, commit: Commit, now: i64) -> Reply {
         self.messages += 1;
         let (before, status) = (self.record(), self.status());
-        let reply = self.during(commit, |core, host, own| {
-            host.refresh(core, own, token, at(now))
-        });
+        let reply = self.answer(request, commit, now);
         let mut rotation = self.rotation.take().unwrap();
         let is_current = rotation.current.as_deref() == Some(token);
         let is_previous = rotation.previous.as_deref() == Some(token);
@@ -143,12 +141,12 @@ impl Server {
 
 impl Pair<'_> {
     /// Plays the turns that are left; then two more in which nothing goes wrong.
-    pub(super) fn refreshes(&mut self, mut token: String, turns: &[Vec<Op>]) -> Refreshes {
+    pub(super) fn refreshes(&mut self, token: &str, turns: &[Vec<Op>]) -> Refreshes {
         let mut played = Refreshes::default();
-        self.secrets.push(token.clone());
+        let mut device = Device::new(self, token);
         let mut pause = PAUSE;
         for turn in turns.iter().map(Vec::as_slice).chain([&[][..]; 2]) {
-            self.copied = Some(token.clone());
+            self.copied = Some(device.token.clone());
             self.late_copies();
             for &op in turn {
                 self.note(|| format!("{op:?}"));
@@ -156,46 +154,55 @@ impl Pair<'_> {
             }
             self.pass(pause);
             played.resent += u64::from(pause != PAUSE);
-            let Some(reply) = self.exchange_refresh(&token, &mut pause) else {
-                continue;
-            };
-            let body: Value = serde_json::from_str(reply.response().body()).unwrap();
-            match reply.cause() {
-                Cause::Refreshed => {
-                    assert_eq!(body["access_token"], ACCESS_TOKEN);
-                    assert_eq!(body["scope"], ASKED);
-                    token = refresh_token(&reply);
+            let (reply, answer) = self.exchange_refresh(&mut device, &mut pause);
+            self.shows(&(&answer, &device.refresh));
+            match (reply.as_ref().map(Reply::cause), answer) {
+                (Some(Cause::Refreshed), Ok(tokens)) => {
+                    assert_eq!(tokens.bearer(), Some(ACCESS_TOKEN));
+                    assert_eq!(tokens.scope(), Some(ASKED));
+                    device = Device::new(self, tokens.refresh_token().unwrap());
                     played.heard += 1;
                 }
-                Cause::RefreshQuotaSpent | Cause::StoreFailed | Cause::OutcomeUnknown => {
-                    assert_eq!(body["error"], "temporarily_unavailable");
-                }
-                ended => {
-                    assert_eq!(body["error"], "invalid_grant");
+                (
+                    Some(Cause::RefreshQuotaSpent | Cause::StoreFailed | Cause::OutcomeUnknown)
+                    | None,
+                    Err(error),
+                ) => assert!(error.may_be_retried(), "{error}"),
+                (Some(ended), Err(RefreshError::Ended(refusal))) => {
+                    assert_eq!(refusal.code(), Some("invalid_grant"));
+                    assert_eq!(refusal.possibly_redeemed, device.is_lost);
                     assert_ne!(self.server.status(), Some(Status::Active));
                     played.ended = Some(ended);
                     break;
                 }
+                (reply, answer) => panic!("{reply:?} became {answer:?}"),
             }
         }
         self.note(|| format!("the end of the refreshes: {played:?}"));
         played
     }
 
-    /// One refresh, in the weather of the turn. Gives the answer, if one arrives, and the time until the next.
-    fn exchange_refresh(&mut self, token: &str, pause: &mut i64) -> Option<Reply> {
+    /// One refresh, in the weather of the turn. Gives the server's reply, if it arrives, what the device makes of it, and the time
+    /// until the next.
+    fn exchange_refresh(
+        &mut self,
+        device: &mut Device,
+        pause: &mut i64,
+    ) -> (Option<Reply>, Result<Tokens, RefreshError>) {
         let weather = core::mem::replace(&mut self.weather, FAIR);
+        let (request, token) = (device.refresh.request().clone(), device.token.clone());
         if let Some(turns) = weather.late_copy {
-            self.late.push((turns, Late::Refresh(token.to_owned())));
+            let late = Late::Refresh(request.clone(), token.clone());
+            self.late.push((turns, late));
         }
         self.pass(weather.delays[0]);
         let mut reply = None;
         if !weather.request_lost && weather.gateway != Some(false) {
             let now = self.wall() + weather.skew;
-            let first = self.refresh(token, weather.commit, now);
+            let first = self.refresh(&request, &token, weather.commit, now);
             reply = Some(first);
             if let Some(heard) = weather.twice {
-                let second = self.refresh(token, Commit::Heard, now);
+                let second = self.refresh(&request, &token, Commit::Heard, now);
                 if heard == Heard::Second {
                     reply = Some(second);
                 }
@@ -205,28 +212,65 @@ impl Pair<'_> {
             self.note(|| "the device hears nothing".into());
             self.pass(TIMEOUT);
             *pause = 0;
-            return None;
+            device.is_lost = true;
+            if weather.dies {
+                // Another process knows that there was one before.
+                device.refresh = self.flow.refresh(&token).unwrap().sent_before();
+                return (None, Err(RefreshError::Failed(TransportError::Other)));
+            }
+            let lost = Err(TransportError::ConnectionTimeout);
+            return (None, device.refresh.answer::<&str>(lost));
         }
         self.pass(weather.delays[1]);
         if weather.gateway.is_some() {
             *pause = RETRY;
-            return None;
+            device.is_lost = true;
+            let answer = Response::new(502, "<html>Bad Gateway</html>");
+            return (None, device.refresh.answer(Ok(answer)));
         }
         *pause = match reply.as_ref().map(Reply::cause) {
             Some(Cause::StoreFailed | Cause::OutcomeUnknown) => RETRY,
             _ => PAUSE,
         };
-        reply
+        let heard = reply.as_ref().unwrap();
+        device.is_lost |= heard.response().status() >= 500;
+        let answer = device.refresh.answer(Ok(answer_of(heard)));
+        (reply, answer)
     }
 
     /// A request with a refresh token reaches the server.
-    pub(super) fn refresh(&mut self, token: &str, commit: Commit, now: i64) -> Reply {
-        let reply = self.server.refresh(token, commit, now);
+    pub(super) fn refresh(
+        &mut self,
+        request: &Request,
+        token: &str,
+        commit: Commit,
+        now: i64,
+    ) -> Reply {
+        let reply = self.server.refresh(request, token, commit, now);
         if reply.cause() == Cause::Refreshed {
             self.secrets.push(refresh_token(&reply));
         }
         self.shows(&reply);
         self.note(|| format!("to a refresh the server says {:?}", reply.cause()));
         reply
+    }
+}
+
+/// The device, with its refresh token.
+struct Device {
+    refresh: Refresh,
+    token: String,
+    /// Whether an answer did not arrive that may have had a success.
+    is_lost: bool,
+}
+
+impl Device {
+    fn new(pair: &mut Pair<'_>, token: &str) -> Self {
+        pair.secrets.push(token.to_owned());
+        Self {
+            refresh: pair.flow.refresh(token).unwrap(),
+            token: token.to_owned(),
+            is_lost: false,
+        }
     }
 }

@@ -217,19 +217,19 @@ impl Server {
         reply
     }
 
-    fn answer(&mut self, request: &client::Request, commit: Commit, now: i64) -> Reply {
+    pub(super) fn answer(&mut self, request: &client::Request, commit: Commit, now: i64) -> Reply {
         let authorization = authorization(request);
         let request = received(request, &authorization);
-        self.during(commit, |core, host, _| {
+        self.during(commit, |core, host| {
             host.run(core.token(request, SOURCE, at(now)))
         })
     }
 
     /// A request while this becomes of its guarded write.
-    pub(super) fn during(
+    fn during(
         &mut self,
         commit: Commit,
-        request: impl FnOnce(&server::Server, &mut Host, &server::Client) -> Reply,
+        request: impl FnOnce(&server::Server, &mut Host) -> Reply,
     ) -> Reply {
         match commit {
             Commit::Heard => {}
@@ -237,7 +237,7 @@ impl Server {
             Commit::UnheardAndNotDone => self.host.says.push_back(Says::UnknownNotDone),
             Commit::Down => self.host.fails = Some(Question::Load),
         }
-        let reply = request(&self.core, &mut self.host, &self.own);
+        let reply = request(&self.core, &mut self.host);
         self.host.says.clear();
         self.host.fails = None;
         reply

@@ -114,7 +114,7 @@ fn a_body_without_an_end_is_not_read_to_its_end() {
         let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n";
         let (ended, taken) = flooded(path, head, b" ");
         let ended = ended.with(9);
-        assert!(ended.err.contains("too large"), "{path}: {ended:?}");
+        assert!(ended.err.contains("than 1 MiB"), "{path}: {ended:?}");
         assert!(taken < ENOUGH, "{path}: {taken}");
     }
 }
@@ -181,7 +181,8 @@ fn no_proxy_gets_what_is_not_encrypted() {
 fn nobody_at_the_address_is_told() {
     let home = Home::new("http://127.0.0.1:1");
     let ended = home.run(&["login"]).with(6);
-    assert_eq!(ended.err, "The server could not be reached.\n");
+    let said = "The server could not be reached; check the network connection, then try again.\n";
+    assert_eq!(ended.err, said);
     let (_, ended) = login_where("/.well-known/oauth-authorization-server", |stream| {
         respond(stream, 404, "", "");
     });

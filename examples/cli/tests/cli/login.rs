@@ -83,7 +83,7 @@ fn a_denied_login_says_so() {
     server.deny(&login.user_code());
     let ended = login.end().with(3).without(&server.secrets());
     assert!(
-        ended.err.ends_with("The request was denied.\n"),
+        ended.err.contains("The sign-in was denied (access_denied"),
         "{ended:?}"
     );
     assert_eq!(home.names(), [""; 0]);
@@ -189,7 +189,7 @@ fn a_server_that_is_away_for_a_while_is_waited_for() {
     let home = Home::new(&server.issuer);
     let login = home.start(&["login"]);
     server.approve(&login.user_code());
-    login.says("The server cannot answer at the moment: trying again.");
+    login.says("The server cannot answer now (status 503), trying again.");
     login.end().with(0);
 }
 
@@ -269,4 +269,129 @@ fn a_wrong_command_line_is_told_before_a_code_is_asked_for() {
     assert_eq!(server.requests("/device_authorization"), 0);
     let help = home.run(&["--help"]).with(0);
     assert!(help.out.contains("Exit codes:"), "{help:?}");
+}
+
+/// Has the server answer one poll like this before the rest.
+fn with_a_poll_answered(answer: fn(&mut std::net::TcpStream)) -> Server {
+    let polls = AtomicUsize::new(0);
+    Server::with_trouble(move |asked, stream| {
+        let first = asked.path == "/token" && polls.fetch_add(1, Ordering::SeqCst) == 0;
+        if first {
+            answer(stream);
+        }
+        first
+    })
+}
+
+#[test]
+fn a_login_says_why_it_waits() {
+    let slow = with_a_poll_answered(|stream| {
+        respond(stream, 400, "", r#"{"error":"slow_down"}"#);
+    });
+    // It hangs up without a word.
+    let away = with_a_poll_answered(|_| ());
+    std::thread::scope(|scope| {
+        for (server, said) in [
+            (slow, "The server asks for fewer requests."),
+            (away, "No connection to the server, trying again."),
+        ] {
+            scope.spawn(move || {
+                let home = Home::new(&server.issuer);
+                let login = home.start(&["login"]);
+                server.approve(&login.user_code());
+                login.says(said);
+                login.end().with(0);
+            });
+        }
+    });
+}
+
+/// django-oauth-toolkit's metadata lack the endpoint.
+#[test]
+fn an_endpoint_that_the_metadata_lack_is_named_on_the_command_line() {
+    let server = Server::with_trouble(|asked, stream| {
+        let mine = asked.path.starts_with("/.well-known/");
+        if mine {
+            let issuer = format!("http://{}", stream.local_addr().unwrap());
+            let metadata = json!({
+                "issuer": issuer,
+                "token_endpoint": format!("{issuer}/token"),
+                "jwks_uri": format!("{issuer}/jwks"),
+            });
+            respond(stream, 200, "", &metadata.to_string());
+        }
+        mine
+    });
+    let home = Home::new(&server.issuer);
+    let ended = home.run(&["login"]).with(5);
+    assert!(
+        ended.err.contains("--device-authorization-endpoint"),
+        "{ended:?}"
+    );
+
+    let endpoint = format!("{}/device_authorization", server.issuer);
+    let login = home.start(&["login", "--device-authorization-endpoint", &endpoint]);
+    server.approve(&login.user_code());
+    login.end().with(0);
+
+    let plain = [
+        "login",
+        "--device-authorization-endpoint",
+        "http://login.example.com/",
+    ];
+    let ended = home.run(&plain).with(2);
+    assert!(ended.err.contains("the URL must be https"), "{ended:?}");
+}
+
+#[test]
+fn a_login_whose_file_was_tampered_with_is_not_resumed_and_nothing_of_it_is_shown() {
+    let server = Server::start();
+    let home = Home::new(&server.issuer);
+    let kill = || {
+        let login = home.start(&["login"]);
+        let code = login.user_code();
+        login.signal("KILL");
+        (code, login.end())
+    };
+    let (first, _) = kill();
+    for (name, value) in [
+        ("user_code", "WDJB\u{1b}[2J"),
+        ("verification_uri", "https://evil.example/\u{1b}[2J"),
+        ("verification_uri_complete", "javascript:alert(1)"),
+    ] {
+        let mut unfinished = home.read("login.json");
+        unfinished["prompt"][name] = json!(value);
+        home.write("login.json", &unfinished);
+        let (code, ended) = kill();
+        assert_ne!(code, first, "{name}");
+        assert!(
+            !ended.err.contains(['\u{1b}']) && !ended.err.contains("evil"),
+            "{ended:?}"
+        );
+    }
+    // A wait that no login can have.
+    let mut unfinished = home.read("login.json");
+    unfinished["snapshot"]["wait"] = json!({"secs": 1_000_000, "nanos": 0});
+    home.write("login.json", &unfinished);
+    let (code, _) = kill();
+    assert_ne!(code, first);
+    assert_eq!(server.requests("/device_authorization"), 5);
+}
+
+#[test]
+fn a_login_without_the_id_token_that_it_was_granted_says_so() {
+    let server = Server::with_trouble(|asked, stream| {
+        let mine = asked.path == "/token";
+        if mine {
+            let body = r#"{"access_token":"a","token_type":"Bearer","scope":"openid profile"}"#;
+            respond(stream, 200, "", body);
+        }
+        mine
+    });
+    let home = Home::new(&server.issuer);
+    let ended = home.run(&["login"]).with(0);
+    assert!(
+        ended.err.contains("granted `openid` but sent no ID token"),
+        "{ended:?}"
+    );
 }

@@ -425,3 +425,29 @@ fn logout_forgets_a_login_that_was_killed() {
     home.run(&["logout"]).with(7);
     assert_eq!(home.names(), [""; 0]);
 }
+
+/// The server has replaced the refresh token, and nobody heard of the new one.
+#[test]
+fn a_renewal_whose_answer_was_lost_is_sent_again() {
+    let losses = Arc::new(AtomicU16::new(0));
+    let seen = Arc::clone(&losses);
+    let server = Server::with_trouble(move |asked, _| {
+        let is_refresh = asked.body.contains("grant_type=refresh_token");
+        // It hangs up without a word.
+        is_refresh && seen.fetch_add(1, Ordering::SeqCst) == 0
+    });
+    let home = signed_in(&server);
+    let before = home.read("tokens.json");
+    let ended = home.run(&["refresh"]).with(0).without(&server.secrets());
+    assert!(
+        ended
+            .err
+            .contains("did not answer the renewal: trying again"),
+        "{ended:?}"
+    );
+    assert_ne!(
+        home.read("tokens.json")["access_token"],
+        before["access_token"]
+    );
+    assert_eq!(losses.load(Ordering::SeqCst), 2);
+}

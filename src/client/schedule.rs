@@ -2,36 +2,37 @@
 //!
 //! Rules:
 //! 1. The clock is the caller's and monotonic; one that goes back is held where it was.
-//! 2. From an answer to the next request passes at least the floor, which only rises.
+//! 2. From an answer to the next request passes at least the interval in force, which only rises.
 //! 3. Expiry is the server's word: one last poll goes out at the deadline or after it, unless it would come so late, or the
-//!    floor be so high, that it means nothing. A machine that slept through the deadline still asks once.
+//!    interval be so long, that it means nothing. A machine that slept through the deadline still asks once.
 
+use core::fmt;
 use core::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::answer::Failure;
+use super::response::TransportError;
 use crate::time;
 
-/// The schedule of a poller. All moments are readings of the caller's clock.
+/// The schedule of the polls. All moments are readings of the caller's clock.
 #[derive(Clone, Copy)]
-pub(crate) struct Pace {
+pub(crate) struct Schedule {
     /// The latest reading.
     pub(crate) clock: Duration,
-    /// When the next poll may go out, but for the margin.
+    /// When the next poll may go out, without the jitter.
     pub(crate) earliest: Duration,
     /// What the caller adds to it.
-    pub(crate) margin: Duration,
+    pub(crate) jitter: Duration,
     pub(crate) deadline: Duration,
     pub(crate) lifetime: Duration,
-    /// The smallest gap.
-    pub(crate) floor: Duration,
+    /// The smallest gap: the interval in force.
+    pub(crate) min_interval: Duration,
     /// Failures in a row.
     pub(crate) failures: u32,
     pub(crate) last_poll: LastPoll,
-    /// Whether the answer to a poll was lost.
+    /// Whether the answer to a poll was lost that may have carried tokens.
     pub(crate) lost: bool,
-    pub(crate) cause: Option<Cause>,
+    pub(crate) reason: Option<WaitingFor>,
 }
 
 /// The poll at the deadline or after it.
@@ -48,19 +49,35 @@ pub(crate) enum LastPoll {
     Sent,
 }
 
-/// Why a poller was still waiting when the code expired: what came of the last poll.
+/// What a login waits for, which is what came of its last poll. `Display` says it to the user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
-pub enum Cause {
-    /// The user had not decided.
-    Pending,
-    /// The user had not decided, and the server wanted fewer polls.
+pub enum WaitingFor {
+    /// For the user, who has not decided yet.
+    User,
+    /// For the user, and the server asks for fewer requests: the interval has become longer.
     SlowDown,
-    /// The server, or something before it, could not answer; with the status.
-    Unavailable(u16),
-    /// There was no answer.
-    Failure(Failure),
+    /// For the server, or something before it, which could not answer; with the status.
+    Server(u16),
+    /// For the network: there was no response.
+    Connection(TransportError),
+}
+
+impl fmt::Display for WaitingFor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::User => f.write_str("nobody has approved the code yet"),
+            Self::SlowDown => f.write_str("the server asks for fewer requests"),
+            Self::Server(status) => {
+                write!(
+                    f,
+                    "the server cannot answer now (status {status}), trying again"
+                )
+            }
+            Self::Connection(_) => f.write_str("no connection to the server, trying again"),
+        }
+    }
 }
 
 /// What there is to do.
@@ -70,25 +87,25 @@ pub(crate) enum Turn {
     Over,
 }
 
-impl Pace {
-    /// The schedule from the answer to the device authorization request on.
-    pub(crate) fn new(
+impl Schedule {
+    /// Returns the schedule from the answer to the device authorization request on.
+    pub(crate) const fn new(
         clock: Duration,
         deadline: Duration,
         lifetime: Duration,
-        floor: Duration,
+        min_interval: Duration,
     ) -> Self {
         Self {
             clock,
             earliest: clock,
-            margin: Duration::ZERO,
+            jitter: Duration::ZERO,
             deadline,
             lifetime,
-            floor,
+            min_interval,
             failures: 0,
             last_poll: LastPoll::Ahead,
             lost: false,
-            cause: None,
+            reason: None,
         }
     }
 
@@ -97,7 +114,7 @@ impl Pace {
         self.clock = self.clock.max(now);
     }
 
-    /// What to do now.
+    /// Returns what to do now.
     pub(crate) fn turn(&mut self) -> Turn {
         let asks_late = self.last_poll == LastPoll::Ahead;
         let past = self.is_past_deadline();
@@ -117,34 +134,41 @@ impl Pace {
         }
     }
 
-    /// The code is still pending; the body may have named an interval.
-    pub(crate) fn pending(&mut self, told: Option<Duration>) {
+    /// Notes that the code is still pending; the body may have named an interval.
+    pub(crate) fn pending(&mut self, announced: Option<Duration>) {
         self.failures = 0;
-        self.floor = time::raised(self.floor, told);
-        self.cause = Some(Cause::Pending);
+        self.min_interval = time::raised(self.min_interval, announced);
+        self.reason = Some(WaitingFor::User);
     }
 
-    /// The server wants fewer polls.
-    pub(crate) fn slow_down(&mut self, told: Option<Duration>) {
+    /// Notes that the server wants fewer polls.
+    pub(crate) fn slow_down(&mut self, announced: Option<Duration>) {
         // "the interval MUST be increased by 5 seconds for this and all subsequent requests" (RFC 8628, section 3.5)
         self.failures = 0;
-        self.floor = time::slowed(self.floor, told);
-        self.cause = Some(Cause::SlowDown);
+        self.min_interval = time::slowed(self.min_interval, announced);
+        self.reason = Some(WaitingFor::SlowDown);
     }
 
-    /// The server could not answer.
-    pub(crate) fn unavailable(&mut self, status: u16) {
+    /// Notes that the server could not answer, and whether what came may hide tokens.
+    pub(crate) fn unavailable(&mut self, status: u16, may_hide_success: bool) {
         self.failures = self.failures.saturating_add(1);
-        self.cause = Some(Cause::Unavailable(status));
+        self.reason = Some(WaitingFor::Server(status));
+        self.lost |= may_hide_success;
     }
 
-    /// There was no answer, though there may have been a response.
-    pub(crate) fn failed(&mut self, failure: Failure) {
+    /// Notes that the caller got no response, though there may have been one.
+    pub(crate) fn failed(&mut self, failure: TransportError) {
         // "On encountering a connection timeout, clients MUST unilaterally reduce their polling frequency before retrying."
         // (RFC 8628, section 3.5)
         self.failures = self.failures.saturating_add(1);
-        self.cause = Some(Cause::Failure(failure));
+        self.reason = Some(WaitingFor::Connection(failure));
         self.lost = true;
+    }
+
+    /// Takes the answer to a poll for lost just now.
+    pub(crate) fn lose(&mut self) {
+        self.failed(TransportError::Other);
+        self.schedule(None);
     }
 
     /// Sets the next poll, counted from the latest reading; `pause` is what `Retry-After` said.
@@ -154,37 +178,39 @@ impl Pace {
         // any increase in the polling interval required by the "slow_down" error." (RFC 8628, section 3.5)
         let left = self.deadline.saturating_sub(self.clock);
         let pause = pause.unwrap_or_default().min(left);
-        let gap = time::back_off(self.floor, self.failures);
+        let gap = time::back_off(self.min_interval, self.failures);
         self.earliest = self.clock.saturating_add(gap.max(pause));
-        self.margin = Duration::ZERO;
+        self.jitter = Duration::ZERO;
         self.last_poll = match self.last_poll {
             LastPoll::Ahead | LastPoll::TooLate => self.last_poll_of_schedule(),
             kept @ (LastPoll::Off | LastPoll::Sent) => kept,
         };
     }
 
-    /// Puts the next poll off, once, and no further than by the floor.
-    pub(crate) fn put_off(&mut self, margin: Duration) {
-        self.margin = margin.min(self.floor);
+    /// Puts the next poll off, once, and by no more than the interval.
+    pub(crate) fn put_off(&mut self, jitter: Duration) {
+        self.jitter = jitter.min(self.min_interval);
     }
 
-    /// When the next poll goes out.
-    pub(crate) fn due(&self) -> Duration {
-        self.earliest.saturating_add(self.margin)
+    /// Returns when the next poll goes out.
+    pub(crate) const fn due(&self) -> Duration {
+        self.earliest.saturating_add(self.jitter)
     }
 
     pub(crate) fn is_past_deadline(&self) -> bool {
         self.clock >= self.deadline
     }
 
-    /// Whether the poll that was answered was the last.
+    /// Returns whether the poll that was answered was the last.
     pub(crate) fn was_last(&self) -> bool {
         self.last_poll == LastPoll::Sent
     }
 
     fn last_poll_of_schedule(&self) -> LastPoll {
-        let latest = self.deadline.saturating_add(time::ceiling(self.floor));
-        if self.earliest.max(self.deadline) <= latest && self.floor <= self.lifetime {
+        let latest = self
+            .deadline
+            .saturating_add(time::ceiling(self.min_interval));
+        if self.earliest.max(self.deadline) <= latest && self.min_interval <= self.lifetime {
             LastPoll::Ahead
         } else {
             LastPoll::TooLate

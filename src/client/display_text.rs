@@ -10,19 +10,19 @@ use crate::wire::octets::is_hidden;
 pub const MAX_CHARACTERS: usize = 1024;
 
 /// A text of the server, safe to print: no control and no format characters, so no terminal escape, no reversal of the
-/// direction, nothing invisible; each is replaced by U+FFFD. Cut at [`MAX_CHARACTERS`].
+/// direction, nothing invisible. Each of them is replaced by U+FFFD. The text is cut at [`MAX_CHARACTERS`].
 ///
 /// # Security
 ///
-/// Still not to be trusted: it says what the server wants it to say. It is not escaped for HTML. `Debug` shows the length
-/// alone, for a server may echo what it was sent.
+/// Do not trust it: it says what the server wants it to say. It is not escaped for HTML. `Debug` shows the length alone, because a
+/// server may echo what it was sent.
 #[derive(Clone, PartialEq, Eq, Hash)]
-pub struct Prose(Box<str>);
+pub struct DisplayText(Box<str>);
 
-impl Prose {
-    /// The printable form of `text`.
+impl DisplayText {
+    /// Returns the printable form of `text`.
     #[must_use]
-    pub fn of(text: &str) -> Self {
+    pub fn new(text: &str) -> Self {
         let shown = text.chars().take(MAX_CHARACTERS);
         let printable = shown.map(|c| {
             if is_hidden(c) {
@@ -34,21 +34,21 @@ impl Prose {
         Self(printable.collect::<String>().into())
     }
 
-    /// The characters.
+    /// Returns the characters.
     #[must_use]
     pub const fn as_str(&self) -> &str {
         &self.0
     }
 }
 
-impl fmt::Display for Prose {
+impl fmt::Display for DisplayText {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(&self.0)
     }
 }
 
-impl fmt::Debug for Prose {
+impl fmt::Debug for DisplayText {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Prose({} bytes)", self.0.len())
+        write!(f, "DisplayText({} bytes)", self.0.len())
     }
 }

@@ -13,7 +13,7 @@
 mod support;
 
 use device_flow::client::{
-    MAX_BODY, MAX_CHARACTERS, Malformed, Prose, Received, Refusal, Tokens, Verdict, verdict,
+    DisplayText, MAX_BODY, MAX_CHARACTERS, Malformed, Refusal, Response, Tokens, Verdict, verdict,
 };
 use serde_json::{Value, json};
 use support::{bearer_a, granted, refused, s, told};
@@ -24,7 +24,7 @@ const STATUSES: [u16; 14] = [
 ];
 
 fn read(status: u16, body: impl AsRef<[u8]>) -> Verdict {
-    verdict(&Received::new(status, body))
+    verdict(&Response::new(status, body))
 }
 
 fn coded(status: u16, code: &str) -> Verdict {
@@ -295,7 +295,7 @@ fn v10_a_refusal_keeps_what_the_server_said_in_a_printable_form() {
 
 #[test]
 fn v10_what_is_shown_is_cut_and_has_no_control_and_no_format_characters() {
-    let long = Prose::of(&"ü".repeat(MAX_CHARACTERS + 1));
+    let long = DisplayText::new(&"ü".repeat(MAX_CHARACTERS + 1));
     assert_eq!(long.as_str(), "ü".repeat(MAX_CHARACTERS));
     // Every range of Cf in Unicode 16.0: its first and its last.
     let hidden = [
@@ -344,16 +344,19 @@ fn v10_what_is_shown_is_cut_and_has_no_control_and_no_format_characters() {
     ];
     for c in hidden {
         assert_eq!(
-            Prose::of(&c.to_string()).as_str(),
+            DisplayText::new(&c.to_string()).as_str(),
             "\u{fffd}",
             "{:x}",
             u32::from(c)
         );
     }
     let kept = " ~\u{a0}\u{ac}\u{ae}é漢🙂\u{2027}\u{202f}\u{fffd}";
-    assert_eq!(Prose::of(kept).as_str(), kept);
-    assert_eq!(Prose::of("secret").to_string(), "secret");
-    assert_eq!(format!("{:?}", Prose::of("secret")), "Prose(6 bytes)");
+    assert_eq!(DisplayText::new(kept).as_str(), kept);
+    assert_eq!(DisplayText::new("secret").to_string(), "secret");
+    assert_eq!(
+        format!("{:?}", DisplayText::new("secret")),
+        "DisplayText(6 bytes)"
+    );
 }
 
 #[test]
@@ -574,12 +577,62 @@ fn deep_nesting_neither_overflows_the_stack_nor_loses_a_token() {
             "]".repeat(400_000)
         )
     };
-    assert_eq!(granted(&tokens(read(200, deep("x")))), bearer_a());
-    // Where a member of ours is nested beyond what is read, nothing of the object is.
+    for name in ["x", "scope", "expires_in", "refresh_token", "interval"] {
+        assert_eq!(
+            granted(&tokens(read(200, deep(name)))),
+            bearer_a(),
+            "{name}"
+        );
+    }
+    // Nor does a value that nobody can read.
+    for unreadable in [r#""scope":"\ud800""#, r#""expires_in":1e400"#] {
+        let body = format!("{{\"access_token\":\"a\",{unreadable}}}");
+        assert_eq!(granted(&tokens(read(200, &body))), bearer_a(), "{body}");
+    }
+    let beside = deep("x").replace("{\"", "{\"y\":1,\"");
+    let mut expected = bearer_a();
+    expected["members"] = json!({"y": 1});
+    assert_eq!(granted(&tokens(read(200, beside))), expected);
+}
+
+#[test]
+fn a_byte_order_mark_is_skipped() {
+    let marked = |body: &str| read(200, format!("\u{feff}{body}"));
     assert_eq!(
-        read(200, deep("scope")),
-        Verdict::Malformed(Malformed::Empty)
+        granted(&tokens(marked(r#"{"access_token":"a"}"#))),
+        bearer_a()
     );
+    assert_eq!(marked("error=slow_down"), Verdict::SlowDown(None));
+}
+
+#[test]
+fn tokens_are_kept_and_read_back_and_checked_like_a_response() {
+    let body = r#"{"access_token":"a","token_type":"bearer","refresh_token":"r","id_token":"i","scope":"b c",
+        "expires_in":300,"user":{"id":[1]}}"#;
+    for body in [body, r#"{"access_token":"a"}"#, "access_token=a&x=1"] {
+        let tokens = tokens(read(200, body));
+        let kept = serde_json::to_value(&tokens).unwrap();
+        let back: Tokens = serde_json::from_value(kept.clone()).unwrap();
+        assert_eq!(granted(&back), granted(&tokens));
+        assert_eq!(back, tokens);
+        for (name, bad) in [
+            ("v", json!(2)),
+            ("access_token", json!("")),
+            ("access_token", json!("a\r\nX: y")),
+            ("refresh_token", json!("ü")),
+            ("id_token", json!("")),
+            ("token_type", json!("\u{1b}")),
+            ("expires_in", json!(-1)),
+            ("unknown", json!(1)),
+        ] {
+            let mut changed = kept.clone();
+            changed[name] = bad;
+            assert!(
+                serde_json::from_value::<Tokens>(changed.clone()).is_err(),
+                "{changed}"
+            );
+        }
+    }
 }
 
 #[test]
@@ -595,8 +648,8 @@ fn nothing_of_an_answer_is_shown_by_debug() {
         "scope": "s3cret", "s3cret": "s3cret",
     });
     let error = json!({"error": "s3cret", "error_description": "s3cret", "s3cret": "s3cret"});
-    let issued = Received::new(200, secrets.to_string());
-    let refused = [400, 200].map(|status| Received::new(status, error.to_string()));
+    let issued = Response::new(200, secrets.to_string());
+    let refused = [400, 200].map(|status| Response::new(status, error.to_string()));
     let shown = [
         format!("{issued:?}"),
         format!("{:?}", verdict(&issued)),
@@ -605,7 +658,7 @@ fn nothing_of_an_answer_is_shown_by_debug() {
         format!("{:?}", refused.map(|refused| verdict(&refused))),
         format!(
             "{:?}",
-            rejected(verdict(&Received::new(400, error.to_string())))
+            rejected(verdict(&Response::new(400, error.to_string())))
         ),
     ];
     for shown in shown {
@@ -621,6 +674,6 @@ fn an_answer_may_be_made_from_a_response_of_http() {
         .header("retry-after", "7")
         .body(r#"{"error":"slow_down"}"#)
         .unwrap();
-    let received = Received::from(response);
+    let received = Response::from(response);
     assert_eq!(verdict(&received), Verdict::SlowDown(None));
 }

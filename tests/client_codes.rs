@@ -2,6 +2,7 @@
 
 #![allow(
     clippy::unwrap_used,
+    clippy::wildcard_enum_match_arm,
     clippy::panic,
     clippy::indexing_slicing,
     clippy::arithmetic_side_effects,
@@ -13,28 +14,27 @@
 mod support;
 
 use device_flow::client::{
-    DeviceFlow, EndpointError, Endpoints, Failure, Field, FlowError, MAX_BODY, Malformed, Next,
-    Received, StartError, Warning,
+    DeviceFlow, EndpointError, Endpoints, FlowError, MAX_BODY, Malformed, Prompt, Response,
+    StartError, TransportError, Warning,
 };
 use device_flow::scope::ScopeError;
 use device_flow::wire::metadata::UrlError;
 use serde_json::{Value, json};
 use support::{
     Answer, DEVICE, ISSUED, POLL, TIMEOUT, TOKEN, endpoints, flow, issued_with, ok, posted,
-    refused, s, shown, start, told, waits, whole,
+    refused, s, sends, shown, start, told, waits, whole,
 };
 
 /// The request that starts a flow.
 fn started(flow: &DeviceFlow) -> Value {
-    whole(&flow.start(s(0)).unwrap().1)
+    let mut login = flow.login().unwrap();
+    whole(sends(&mut login, s(0)).request())
 }
 
 /// The first poll of a flow.
 fn polled(flow: &DeviceFlow) -> Value {
-    match start(flow, ok(200, ISSUED)).unwrap().0.next(s(5)) {
-        Next::Send(_, request) => whole(&request),
-        other @ (Next::Wait(..) | Next::Done(_)) => panic!("{other:?}"),
-    }
+    let (mut login, _) = start(flow, ok(200, ISSUED)).unwrap();
+    whole(sends(&mut login, s(5)).request())
 }
 
 /// Why there are no codes.
@@ -43,10 +43,10 @@ fn refusal(answer: Answer<'_>) -> StartError {
 }
 
 /// Why [`ISSUED`], changed in one place, is no good.
-fn field(from: &str, to: &str) -> Option<Field> {
+fn field(from: &str, to: &str) -> Option<&'static str> {
     assert!(ISSUED.contains(from), "{from}");
     match start(&flow(), ok(200, &ISSUED.replace(from, to))) {
-        Err(StartError::Field(field)) => Some(field),
+        Err(StartError::Field { name, .. }) => Some(name),
         Err(other) => panic!("{other:?}"),
         Ok(_) => None,
     }
@@ -62,7 +62,7 @@ fn t1_every_request_is_a_post_of_a_form_that_asks_for_json() {
 fn t1_no_parameter_is_sent_twice() {
     // "Request and response parameters MUST NOT be included more than once." (RFC 6749, section 3.2)
     let twice = flow().extra("audience", "a").extra("audience", "b");
-    assert_eq!(twice.start(s(0)).unwrap_err(), FlowError::Repeated);
+    assert_eq!(twice.login().unwrap_err(), FlowError::Repeated);
 }
 
 #[test]
@@ -87,9 +87,12 @@ fn t2_a_parameter_with_a_name_of_ours_is_refused() {
         "scope",
         "grant_type",
         "device_code",
+        "refresh_token",
+        "token",
+        "token_type_hint",
         "",
     ] {
-        let fault = flow().extra(name, "x").start(s(0)).unwrap_err();
+        let fault = flow().extra(name, "x").login().unwrap_err();
         assert_eq!(fault, FlowError::Reserved, "{name}");
     }
 }
@@ -118,7 +121,7 @@ fn t2_a_mistake_in_the_set_up_is_told_before_anything_is_sent() {
         (flow("\n").scope("\""), FlowError::ClientId),
     ];
     for (flow, fault) in faults {
-        assert_eq!(flow.start(s(0)).unwrap_err(), fault);
+        assert_eq!(flow.login().unwrap_err(), fault);
     }
 }
 
@@ -137,10 +140,8 @@ fn t3_a_device_code_travels_as_it_was_issued() {
         "GmRhmhcxhwAzkoEqiMEg_DnyEysNkuNhszIySk9eS",
         r"a+b/c=& ü\u0022",
     );
-    let (waiting, _) = start(&flow(), ok(200, &issued)).unwrap();
-    let Next::Send(_, request) = waiting.next(s(5)) else {
-        panic!("it is time")
-    };
+    let (mut login, _) = start(&flow(), ok(200, &issued)).unwrap();
+    let request = sends(&mut login, s(5)).request().clone();
     let body = POLL.replace(
         "GmRhmhcxhwAzkoEqiMEg_DnyEysNkuNhszIySk9eS",
         "a%2Bb%2Fc%3D%26+%C3%BC%22",
@@ -182,10 +183,22 @@ fn t4_with_the_body_method_id_and_secret_are_in_the_body() {
 
 #[test]
 fn t4_endpoints_that_must_not_be_used_make_no_client() {
+    let fault = |endpoints: Result<Endpoints, EndpointError>| match endpoints.unwrap_err() {
+        EndpointError::Url { endpoint, why, .. } => (endpoint, why),
+        other => panic!("{other:?}"),
+    };
     let plain = Endpoints::new("http://as.example/device", TOKEN);
-    assert_eq!(plain, Err(EndpointError::Url(UrlError::Plain)));
+    assert_eq!(
+        fault(plain),
+        ("device_authorization_endpoint", UrlError::Plain)
+    );
     let fragment = Endpoints::new(DEVICE, "https://as.example/token#x");
-    assert_eq!(fragment, Err(EndpointError::Url(UrlError::Fragment)));
+    assert_eq!(fault(fragment), ("token_endpoint", UrlError::Fragment));
+    let revocation = endpoints().revocation("as.example");
+    assert_eq!(
+        fault(revocation),
+        ("revocation_endpoint", UrlError::Malformed)
+    );
     assert!(Endpoints::new("http://localhost:8080/device", "http://127.0.0.1/token").is_ok());
 }
 
@@ -257,16 +270,19 @@ fn s3_an_endpoint_that_is_not_there_is_unsupported() {
 fn s4_a_failure_that_may_pass_may_be_tried_again_by_the_caller() {
     for status in [408, 429, 500, 502, 503, 599] {
         let error = refusal(ok(status, "busy"));
-        assert_eq!(error, StartError::Unavailable(status));
         assert!(error.may_be_retried());
+        let StartError::Unavailable { status: told, .. } = error else {
+            panic!("{error:?}")
+        };
+        assert_eq!(told, status);
     }
     assert_eq!(
         refusal(TIMEOUT),
-        StartError::Failed(Failure::ConnectionTimeout)
+        StartError::Failed(TransportError::ConnectionTimeout)
     );
     assert!(refusal(TIMEOUT).may_be_retried());
-    assert!(refusal(Err(Failure::Other)).may_be_retried());
-    assert!(!refusal(Err(Failure::Permanent)).may_be_retried());
+    assert!(refusal(Err(TransportError::Other)).may_be_retried());
+    assert!(!refusal(Err(TransportError::Permanent)).may_be_retried());
 }
 
 #[test]
@@ -296,9 +312,9 @@ fn s5_a_member_that_is_missing_or_empty_is_named() {
     let user = "\"user_code\":\"WDJB-MJHT\"";
     let uri = "\"verification_uri\":\"https://as.example/device\"";
     for (member, expected) in [
-        (device, Field::DeviceCode),
-        (user, Field::UserCode),
-        (uri, Field::VerificationUri),
+        (device, "device_code"),
+        (user, "user_code"),
+        (uri, "verification_uri"),
     ] {
         let name = member.split(':').next().unwrap();
         for value in ["\"\"", "null", "7", "{}", "[\"a\"]", "true"] {
@@ -309,7 +325,14 @@ fn s5_a_member_that_is_missing_or_empty_is_named() {
     }
     let unreadable = StartError::Malformed(Malformed::Unreadable);
     assert_eq!(refusal(ok(200, "<html>please log in</html>")), unreadable);
-    assert_eq!(refusal(ok(200, "[]")), StartError::Field(Field::DeviceCode));
+    let error = refusal(ok(200, "[]"));
+    assert!(matches!(
+        error,
+        StartError::Field {
+            name: "device_code",
+            ..
+        }
+    ));
 }
 
 #[test]
@@ -323,10 +346,17 @@ fn s5_a_user_code_is_visible_ascii() {
     ] {
         assert_eq!(
             field("WDJB-MJHT\",", &format!("{code}\",")),
-            Some(Field::UserCode),
+            Some("user_code"),
             "{code}"
         );
     }
+}
+
+#[test]
+fn s5_a_user_code_has_at_most_64_characters() {
+    let code = |length| "W".repeat(length) + "\",";
+    assert_eq!(field("WDJB-MJHT\",", &code(64)), None);
+    assert_eq!(field("WDJB-MJHT\",", &code(65)), Some("user_code"));
 }
 
 #[test]
@@ -358,7 +388,7 @@ fn s5_a_verification_uri_is_absolute_without_user_information_and_secure() {
         ("https://as.example/ü", false),
         ("https://[::1", false),
     ] {
-        let expected = (!fits).then_some(Field::VerificationUri);
+        let expected = (!fits).then_some("verification_uri");
         assert_eq!(
             field("https://as.example/device\"", &format!("{uri}\"")),
             expected,
@@ -384,11 +414,11 @@ fn s6_a_lifetime_that_is_absent_or_not_positive_is_named() {
         let changed = format!("\"expires_in\":{value}");
         assert_eq!(
             field("\"expires_in\":300", &changed),
-            Some(Field::ExpiresIn),
+            Some("expires_in"),
             "{value}"
         );
     }
-    assert_eq!(field("\"expires_in\":300,", ""), Some(Field::ExpiresIn));
+    assert_eq!(field("\"expires_in\":300,", ""), Some("expires_in"));
 }
 
 #[test]
@@ -401,14 +431,16 @@ fn s6_a_default_lifetime_stands_in_where_there_is_none_and_only_there() {
     assert_eq!(lifetime("\"x\":1"), Ok(s(600)));
     assert_eq!(lifetime("\"expires_in\":null"), Ok(s(600)));
     assert_eq!(lifetime("\"expires_in\":7"), Ok(s(7)));
-    assert_eq!(
-        lifetime("\"expires_in\":\"soon\""),
-        Err(StartError::Field(Field::ExpiresIn))
-    );
-    assert_eq!(
-        lifetime("\"expires_in\":0"),
-        Err(StartError::Field(Field::ExpiresIn))
-    );
+    for unusable in ["\"soon\"", "0"] {
+        let error = lifetime(&format!("\"expires_in\":{unusable}")).unwrap_err();
+        assert!(matches!(
+            error,
+            StartError::Field {
+                name: "expires_in",
+                ..
+            }
+        ));
+    }
 }
 
 #[test]
@@ -439,14 +471,13 @@ fn s7_without_an_interval_that_makes_sense_it_is_five_seconds_and_a_warning() {
         "null", "0", "-5", "\"x\"", "\"NaN\"", "true", "{}", "[5]", "-0.0", "\"-1\"",
     ] {
         let body = ISSUED.replace("\"interval\":5", &format!("\"interval\":{value}"));
-        let (waiting, prompt) = start(&flow(), ok(200, &body)).unwrap();
+        let (login, prompt) = start(&flow(), ok(200, &body)).unwrap();
         assert_eq!(prompt.warnings, [Warning::Interval], "{value}");
-        assert_eq!(waits(waiting, s(0)).1, s(5), "{value}");
+        assert_eq!(waits(login, s(0)).1, s(5), "{value}");
     }
-    let (waiting, prompt) =
-        start(&flow(), ok(200, &ISSUED.replace(",\"interval\":5", ""))).unwrap();
+    let (login, prompt) = start(&flow(), ok(200, &ISSUED.replace(",\"interval\":5", ""))).unwrap();
     assert_eq!(prompt.warnings, [Warning::Interval]);
-    assert_eq!(waits(waiting, s(0)).1, s(5));
+    assert_eq!(waits(login, s(0)).1, s(5));
 }
 
 #[test]
@@ -456,6 +487,28 @@ fn s7_an_interval_that_makes_sense_is_taken_as_it_is() {
             waits(issued_with(&flow(), interval, 300), s(0)).1,
             s(interval)
         );
+    }
+}
+
+#[test]
+fn s7_an_interval_longer_than_the_lifetime_or_an_hour_is_kept_to_with_a_warning() {
+    for (interval, lifetime, is_long) in [
+        (300, 300, false),
+        (301, 300, true),
+        (3600, 100_000, false),
+        (3601, 100_000, true),
+    ] {
+        let body = ISSUED
+            .replace("\"expires_in\":300", &format!("\"expires_in\":{lifetime}"))
+            .replace("\"interval\":5", &format!("\"interval\":{interval}"));
+        let (login, prompt) = start(&flow(), ok(200, &body)).unwrap();
+        let warnings: &[_] = if is_long {
+            &[Warning::LongInterval]
+        } else {
+            &[]
+        };
+        assert_eq!(prompt.warnings, warnings, "{interval} {lifetime}");
+        assert_eq!(login.interval(), Some(s(interval)));
     }
 }
 
@@ -493,7 +546,7 @@ fn s9_a_complete_answer_is_a_prompt_and_a_poller() {
         "\"interval\":5",
         "\"interval\":5,\"message\":\"go there\",\"x\":[1]",
     );
-    let (waiting, prompt) = start(&flow(), ok(201, &body)).unwrap();
+    let (login, prompt) = start(&flow(), ok(201, &body)).unwrap();
     let expected = json!({
         "user_code": "WDJB-MJHT",
         "verification_uri": "https://as.example/device",
@@ -503,19 +556,113 @@ fn s9_a_complete_answer_is_a_prompt_and_a_poller() {
     });
     assert_eq!(shown(&prompt), expected);
     assert_eq!(prompt.warnings, []);
-    assert_eq!(waits(waiting, s(0)).1, s(5));
+    assert_eq!(waits(login, s(0)).1, s(5));
 }
 
 #[test]
-fn s9_the_same_may_be_read_without_a_machine() {
-    let authorization = flow().read(&Received::new(200, ISSUED)).unwrap();
+fn s9_a_byte_order_mark_before_the_codes_is_skipped() {
+    let (login, prompt) = start(&flow(), ok(200, &format!("\u{feff}{ISSUED}"))).unwrap();
+    assert_eq!(prompt, start(&flow(), ok(200, ISSUED)).unwrap().1);
+    assert_eq!(waits(login, s(0)).1, s(5));
+}
+
+/// Each error says what was wrong and what to do.
+#[test]
+fn an_error_says_what_the_server_said_and_what_to_do() {
+    let scope = r#"{"error":"invalid_scope","error_description":"No \u001b[1madmin."}"#;
+    let busy = Ok(Response::new(429, r#"{"error":"daily_quota_exceeded"}"#).retry_after("30"));
+    let down = Ok(Response::new(503, "").retry_after("7"));
+    let http = ISSUED.replace("https://as.example/device\"", "http://as.example/device\"");
+    for (answer, said) in [
+        (
+            ok(400, scope),
+            "the server issued no codes: invalid_scope: No \u{fffd}[1madmin. (status 400); ask for a scope that the server \
+             knows and this client may have",
+        ),
+        (
+            ok(401, r#"{"error":"invalid_client"}"#),
+            "the server issued no codes: invalid_client (status 401); check the client id, the secret, and whether the server \
+             wants the secret in the header or in the body",
+        ),
+        (
+            ok(403, r#"{"error":"access_denied"}"#),
+            "the server issued no codes: access_denied (status 403); allow the device grant for this client in the server's \
+             settings",
+        ),
+        (
+            busy,
+            "the server issued no codes: daily_quota_exceeded (status 429); try again after 30 seconds",
+        ),
+        (
+            down,
+            "the server could not answer (status 503); try again after 7 seconds",
+        ),
+        (
+            ok(502, "<html>"),
+            "the server could not answer (status 502); try again later",
+        ),
+        (
+            ok(404, ""),
+            "the server has no device authorization endpoint at this URL (status 404); check the URL, otherwise the server \
+             does not support the device grant",
+        ),
+        (
+            ok(200, &http),
+            "the server's response cannot be used, because its verification_uri cannot be used: the URL must be https, or http \
+             on loopback",
+        ),
+        (
+            ok(200, "<html>"),
+            "the server issued no codes: the response is neither JSON nor a form; check that the endpoint's URL is right, and \
+             that no sign-in page of the network answers in the server's place",
+        ),
+        (
+            TIMEOUT,
+            "the server did not answer in time; check the network connection, then try again later",
+        ),
+    ] {
+        assert_eq!(refusal(answer).to_string(), said);
+    }
+}
+
+#[test]
+fn s4_what_may_be_tried_again_says_when() {
+    let answer = |status, body| refusal(Ok(Response::new(status, body).retry_after("30")));
+    for error in [answer(503, ""), answer(429, r#"{"error":"x"}"#)] {
+        assert!(error.may_be_retried());
+        assert_eq!(error.retry_after(), Some(s(30)));
+    }
+    assert_eq!(refusal(ok(503, "")).retry_after(), None);
+}
+
+#[test]
+fn a_prompt_is_kept_and_read_back_and_checked_like_a_response() {
+    let body = ISSUED.replace("\"interval\":5", "\"interval\":0,\"x\":[1]");
+    let (_, prompt) = start(&flow(), ok(200, &body)).unwrap();
+    let kept = serde_json::to_value(&prompt).unwrap();
     assert_eq!(
-        authorization.device_code(),
-        "GmRhmhcxhwAzkoEqiMEg_DnyEysNkuNhszIySk9eS"
+        serde_json::from_value::<Prompt>(kept.clone()).unwrap(),
+        prompt
     );
-    assert_eq!(authorization.interval, s(5));
-    assert_eq!(
-        authorization.prompt,
-        start(&flow(), ok(200, ISSUED)).unwrap().1
-    );
+    assert!(!format!("{prompt:?}").contains("WDJB"));
+    for (name, bad) in [
+        ("v", json!(2)),
+        ("user_code", json!("WDJB\u{1b}[2J")),
+        ("user_code", json!("")),
+        ("user_code", json!("W".repeat(65))),
+        ("verification_uri", json!("javascript:alert(1)")),
+        ("verification_uri", json!("https://as.example/\u{1b}[2J")),
+        (
+            "verification_uri_complete",
+            json!("https://as.example/\u{7}"),
+        ),
+        ("lifetime", json!({"secs": 0, "nanos": 0})),
+        ("warnings", json!(["other"])),
+        ("unknown", json!(1)),
+    ] {
+        let mut changed = kept.clone();
+        changed[name] = bad;
+        let read = serde_json::from_value::<Prompt>(changed.clone());
+        assert!(read.is_err(), "{changed}");
+    }
 }

@@ -1,0 +1,219 @@
+//! The codes: what the answer to the device authorization request means ([RFC 8628, section 3.2]).
+//!
+//! [RFC 8628, section 3.2]: https://www.rfc-editor.org/rfc/rfc8628#section-3.2
+
+use alloc::borrow::{Cow, ToOwned};
+use alloc::boxed::Box;
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use super::body::{Body, Format, Kept, Malformed};
+use super::flow::Options;
+use super::prompt::{Prompt, Warning, fault_of_user_code};
+use super::refusal::Refusal;
+use super::response::{Response, TransportError};
+use super::verdict::{Meaning, Unread, code, is_transient, open};
+use crate::time::{DEFAULT_INTERVAL, MAX_ANNOUNCED};
+use crate::wire::metadata;
+
+/// What a server issued.
+pub(crate) struct Codes {
+    pub(crate) device_code: String,
+    /// The least time from an answer to the next poll.
+    pub(crate) interval: Duration,
+    pub(crate) prompt: Prompt,
+}
+
+/// Reads an answer to the device authorization request.
+pub(crate) fn read(response: &Response<&[u8]>, options: Options) -> Result<Codes, StartError> {
+    let status = response.status();
+    let kept = Kept::default();
+    let mut body = Body::new(&kept);
+    let format = open(response, &mut body).map_err(|unread| match unread {
+        Unread::Redirected => StartError::Redirected(status),
+        Unread::Malformed(why) => StartError::Malformed(why),
+    })?;
+    let refusal = |code| Refusal::new(status, response.pause(), code, &body);
+    if let Some(code) = code(status, &body.members) {
+        return Err(StartError::Rejected(refusal(Some(code))));
+    }
+    match status {
+        200..=299 => match format {
+            Format::Json | Format::Form => issued(&body, options),
+            Format::Unknown => Err(StartError::Malformed(Malformed::Unreadable)),
+        },
+        404 | 405 | 501 => Err(StartError::Unsupported(status)),
+        _ if is_transient(status) => Err(StartError::Unavailable {
+            status,
+            retry_after: response.pause(),
+        }),
+        400..=499 => Err(StartError::Rejected(refusal(None))),
+        _ => Err(StartError::Malformed(Malformed::Status)),
+    }
+}
+
+fn issued(body: &Body<'_>, options: Options) -> Result<Codes, StartError> {
+    const MISSING: &str = "is missing, empty or not a string";
+    let members = &body.members;
+    let positive = |span: &Duration| !span.is_zero();
+    let mut warnings = Vec::new();
+
+    let device_code = members.device_code.text();
+    let device_code = device_code.ok_or_else(|| field("device_code", MISSING))?;
+    let user_code = members.user_code.text();
+    let user_code = user_code.ok_or_else(|| field("user_code", MISSING))?;
+    if let Some(fault) = fault_of_user_code(user_code) {
+        return Err(field("user_code", fault));
+    }
+    // Google and others wrote `verification_url` before the name was settled, and still do.
+    let verification_uri = members
+        .verification_uri
+        .text()
+        .or_else(|| members.verification_url.text());
+    let verification_uri = verification_uri.ok_or_else(|| field("verification_uri", MISSING))?;
+    metadata::shown(verification_uri, options.plain)
+        .map_err(|why| field("verification_uri", &format!("cannot be used: {why}")))?;
+    let complete = members.verification_uri_complete;
+    let is_shown = |uri: &&str| metadata::shown(uri, options.plain).is_ok();
+    let usable = complete.text().filter(is_shown);
+    if usable.is_none() && complete.is_given() {
+        warnings.push(Warning::VerificationUriComplete);
+    }
+
+    let lifetime = if members.expires_in.is_given() {
+        members.expires_in.seconds()
+    } else {
+        options.default_lifetime
+    };
+    let lifetime = lifetime.filter(positive);
+    let lifetime = lifetime.ok_or_else(|| {
+        let why = "is missing or not a positive number; for a server that sends none, set `DeviceFlow::default_lifetime`";
+        field("expires_in", why)
+    })?;
+    let interval = members.interval.seconds().filter(positive);
+    let interval = interval.unwrap_or_else(|| {
+        warnings.push(Warning::Interval);
+        DEFAULT_INTERVAL
+    });
+    if interval > lifetime || interval > MAX_ANNOUNCED {
+        warnings.push(Warning::LongInterval);
+    }
+
+    Ok(Codes {
+        device_code: device_code.to_owned(),
+        interval,
+        prompt: Prompt {
+            user_code: user_code.to_owned(),
+            verification_uri: verification_uri.to_owned(),
+            verification_uri_complete: usable.map(ToOwned::to_owned),
+            lifetime,
+            warnings,
+            members: body.others().build(),
+        },
+    })
+}
+
+fn field(name: &'static str, why: &str) -> StartError {
+    StartError::Field {
+        name,
+        why: why.to_owned().into(),
+    }
+}
+
+/// Why there are no codes.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The server answered with a redirect of this status. It is not followed.
+    #[error(
+        "the server answered with a redirect (status {0}), which is not followed; check the URL of the device authorization \
+         endpoint"
+    )]
+    Redirected(u16),
+    /// The response could not be used.
+    #[error("the server issued no codes: {0}")]
+    Malformed(Malformed),
+    /// The server refused. Here `access_denied` means that the grant is switched off, not that a user said no.
+    #[error("the server issued no codes: {0}; {advice}", advice = advice(.0))]
+    Rejected(Refusal),
+    /// There is no such endpoint; with the status.
+    #[error(
+        "the server has no device authorization endpoint at this URL (status {0}); check the URL, otherwise the server does \
+         not support the device grant"
+    )]
+    Unsupported(u16),
+    /// The server could not answer.
+    #[error("the server could not answer (status {status}); try again {}", later(*.retry_after))]
+    #[non_exhaustive]
+    Unavailable {
+        /// The status of the response.
+        status: u16,
+        /// What `Retry-After` said.
+        retry_after: Option<Duration>,
+    },
+    /// There was no response.
+    #[error("{0}")]
+    Failed(TransportError),
+    /// A member of the response cannot be used.
+    #[error("the server's response cannot be used, because its {name} {why}")]
+    #[non_exhaustive]
+    Field {
+        /// The name of the member.
+        name: &'static str,
+        /// What is wrong with it.
+        why: Box<str>,
+    },
+}
+
+impl StartError {
+    /// Returns whether the same request may succeed later, which the caller has to send: each request makes new codes. Not before
+    /// [`Self::retry_after`].
+    #[must_use]
+    pub fn may_be_retried(&self) -> bool {
+        match self {
+            Self::Unavailable { .. } => true,
+            Self::Failed(failure) => failure.may_pass(),
+            Self::Rejected(refusal) => {
+                let meaning = refusal.code().and_then(Meaning::of);
+                is_transient(refusal.status) || meaning == Some(Meaning::Transient)
+            }
+            Self::Redirected(_)
+            | Self::Malformed(_)
+            | Self::Unsupported(_)
+            | Self::Field { .. } => false,
+        }
+    }
+
+    /// Returns what `Retry-After` said, counted from the response.
+    #[must_use]
+    pub const fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Unavailable { retry_after, .. } => *retry_after,
+            Self::Rejected(refusal) => refusal.retry_after,
+            Self::Failed(_)
+            | Self::Redirected(_)
+            | Self::Malformed(_)
+            | Self::Unsupported(_)
+            | Self::Field { .. } => None,
+        }
+    }
+}
+
+/// Returns what to do about a refusal: for one that may pass, when to try again.
+fn advice(refusal: &Refusal) -> Cow<'static, str> {
+    let meaning = refusal.code().and_then(Meaning::of);
+    if is_transient(refusal.status) || meaning == Some(Meaning::Transient) {
+        return format!("try again {}", later(refusal.retry_after)).into();
+    }
+    refusal.advice().into()
+}
+
+/// Returns when to try again, as words.
+pub(crate) fn later(retry_after: Option<Duration>) -> Cow<'static, str> {
+    match retry_after {
+        Some(span) => format!("after {} seconds", span.as_secs()).into(),
+        None => "later".into(),
+    }
+}

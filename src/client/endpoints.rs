@@ -1,0 +1,108 @@
+//! Where the requests go.
+
+use alloc::string::String;
+
+use crate::wire::metadata::{self, Metadata, MetadataError, UrlError};
+
+/// The endpoints of an authorization server that a device talks to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoints {
+    pub(crate) device_authorization: String,
+    pub(crate) token: String,
+    pub(crate) revocation: Option<String>,
+}
+
+impl Endpoints {
+    /// Returns the endpoints of these URLs. Each must be https, or http on loopback.
+    ///
+    /// # Errors
+    ///
+    /// [`EndpointError::Url`] if a URL must not be used.
+    pub fn new(
+        device_authorization: impl Into<String>,
+        token: impl Into<String>,
+    ) -> Result<Self, EndpointError> {
+        let (device_authorization, token) = (device_authorization.into(), token.into());
+        check(DEVICE_AUTHORIZATION, &device_authorization)?;
+        check(TOKEN, &token)?;
+        Ok(Self {
+            device_authorization,
+            token,
+            revocation: None,
+        })
+    }
+
+    /// Adds the revocation endpoint ([RFC 7009](https://www.rfc-editor.org/rfc/rfc7009)).
+    ///
+    /// # Errors
+    ///
+    /// [`EndpointError::Url`] if the URL must not be used.
+    pub fn revocation(mut self, url: impl Into<String>) -> Result<Self, EndpointError> {
+        let url = url.into();
+        check(REVOCATION, &url)?;
+        self.revocation = Some(url);
+        Ok(self)
+    }
+
+    /// Returns the endpoints of a server that publishes them, the revocation endpoint included if there is one. Where the document
+    /// lacks the device authorization endpoint, [`Metadata::or_device_authorization_endpoint`] fills in one that the caller knows.
+    ///
+    /// # Errors
+    ///
+    /// [`EndpointError::Missing`] if the document lacks one of the two that a login needs, [`EndpointError::Url`] if the revocation
+    /// endpoint must not be used.
+    pub fn from_metadata(metadata: &Metadata) -> Result<Self, EndpointError> {
+        let device_authorization = metadata.device_authorization_endpoint();
+        let device_authorization =
+            device_authorization.ok_or(EndpointError::Missing(DEVICE_AUTHORIZATION))?;
+        let token = metadata.token_endpoint();
+        let token = token.ok_or(EndpointError::Missing(TOKEN))?;
+        let endpoints = Self::new(device_authorization, token)?;
+        let refused = |why| match why {
+            MetadataError::Url(why) => Err(EndpointError::Url {
+                endpoint: REVOCATION,
+                why,
+            }),
+            // What is not a string is as good as absent.
+            MetadataError::Unreadable
+            | MetadataError::TooLarge
+            | MetadataError::Issuer
+            | MetadataError::Reserved => Ok(None),
+        };
+        match metadata.endpoint(REVOCATION).or_else(refused)? {
+            Some(url) => endpoints.revocation(url),
+            None => Ok(endpoints),
+        }
+    }
+}
+
+const DEVICE_AUTHORIZATION: &str = "device_authorization_endpoint";
+const TOKEN: &str = "token_endpoint";
+const REVOCATION: &str = "revocation_endpoint";
+
+fn check(endpoint: &'static str, url: &str) -> Result<(), EndpointError> {
+    let refused = |why| EndpointError::Url { endpoint, why };
+    metadata::endpoint(url).map_err(refused)?;
+    Ok(())
+}
+
+/// Why there are no endpoints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum EndpointError {
+    /// A URL must not be used.
+    #[error("the {endpoint} cannot be used: {why}")]
+    #[non_exhaustive]
+    Url {
+        /// The endpoint's name in the metadata.
+        endpoint: &'static str,
+        /// What is wrong with the URL.
+        why: UrlError,
+    },
+    /// The server's metadata lacks this endpoint.
+    #[error(
+        "the server's metadata has no {0}; if the server's documentation names its URL, configure that URL, otherwise the \
+         server does not support the device grant"
+    )]
+    Missing(&'static str),
+}

@@ -1,0 +1,444 @@
+//! A login, from the request for codes to its outcome ([RFC 8628, sections 3.1 to 3.5]).
+//!
+//! Rules:
+//! 1. A question borrows the machine and takes its answer: one request is in flight at a time.
+//! 2. Nothing is sent after an outcome, and nothing starts again by itself: the user may have gone.
+//! 3. Tokens are never thrown away, however late they come.
+//! 4. The lifetime counts from the moment the request for codes was handed out: it never ends later than the server's.
+//!
+//! [RFC 8628, sections 3.1 to 3.5]: https://www.rfc-editor.org/rfc/rfc8628#section-3
+
+use alloc::boxed::Box;
+use alloc::string::String;
+use core::fmt;
+use core::time::Duration;
+
+use super::body::Malformed;
+use super::codes::{self, Codes, StartError};
+use super::flow::{DeviceFlow, FlowError};
+use super::prompt::Prompt;
+use super::refusal::Refusal;
+use super::request::Request;
+use super::response::{Response, TransportError};
+use super::schedule::{LastPoll, Schedule, Turn, WaitingFor};
+use super::tokens::Tokens;
+use super::verdict::{Verdict, may_hide_success, verdict};
+
+impl DeviceFlow {
+    /// Returns a login that has not sent anything yet.
+    ///
+    /// # Errors
+    ///
+    /// [`FlowError`]: the first mistake in the set-up.
+    pub fn login(&self) -> Result<Login, FlowError> {
+        Ok(Login {
+            request: self.codes_request()?,
+            flow: self.clone(),
+            stage: Stage::Start(Duration::ZERO),
+            is_cancelled: false,
+        })
+    }
+}
+
+/// A login. Ask it what is [`next`](Self::next) and do that, until it is done; or let [`run`](Self::run) or
+/// [`run_blocking`](Self::run_blocking) do so.
+///
+/// All moments are readings of one monotonic clock of the caller's, for example `Instant::elapsed`.
+#[must_use = "nothing is sent by itself: ask what is next"]
+pub struct Login {
+    pub(crate) flow: DeviceFlow,
+    /// What is sent at this stage.
+    request: Request,
+    pub(crate) stage: Stage,
+    /// Whether the caller gave up while a request was in flight.
+    is_cancelled: bool,
+}
+
+/// How far a login has come.
+pub(crate) enum Stage {
+    /// The codes are asked for, since this moment.
+    Start(Duration),
+    Poll(Box<Polls>),
+    /// The outcome, unless it was handed out.
+    Over(Option<Result<Tokens, LoginError>>),
+}
+
+/// The polls of one device code.
+pub(crate) struct Polls {
+    pub(crate) schedule: Schedule,
+    pub(crate) device_code: String,
+    /// Nothing after a restart: the caller has it.
+    pub(crate) prompt: Option<Prompt>,
+    pub(crate) is_shown: bool,
+    /// Whether a poll was handed out that is not answered.
+    pub(crate) in_flight: bool,
+}
+
+impl Login {
+    /// Returns the login that goes on with these polls.
+    pub(crate) fn resumed(flow: DeviceFlow, polls: Polls) -> Self {
+        Self {
+            request: flow.poll_request(&polls.device_code),
+            flow,
+            stage: Stage::Poll(Box::new(polls)),
+            is_cancelled: false,
+        }
+    }
+
+    /// Returns what to do at `now`. It may be asked too early and as often as one likes.
+    ///
+    /// At the deadline or after it one last poll is handed out, so that expiry is the server's word;
+    /// [`no_final_poll`](DeviceFlow::no_final_poll) turns that off.
+    pub fn next(&mut self, now: Duration) -> Next<'_> {
+        if self.is_cancelled {
+            self.cancel();
+        }
+        let reason = match &mut self.stage {
+            Stage::Start(asked) => {
+                *asked = now.max(*asked);
+                return Next::Send(Ask(self));
+            }
+            Stage::Poll(polls) => {
+                if let Some(prompt) = polls.unseen() {
+                    return Next::Show(prompt);
+                }
+                match polls.turn(now) {
+                    Turn::Wait(until) => return Next::Wait(until),
+                    Turn::Send => return Next::Send(Ask(self)),
+                    Turn::Over => polls.schedule.reason,
+                }
+            }
+            Stage::Over(outcome) => {
+                return Next::Done(outcome.take().unwrap_or(Err(LoginError::Over)));
+            }
+        };
+        self.stage = Stage::Over(None);
+        Next::Done(Err(LoginError::TimedOut(reason)))
+    }
+
+    /// Puts the next poll off, so that a fleet of devices does not ask in step. Draw the span anew after each answer: the next answer
+    /// ends it, and a new span replaces the last one. It counts up to the interval in force.
+    pub fn jitter(&mut self, span: Duration) {
+        if let Stage::Poll(polls) = &mut self.stage {
+            polls.schedule.put_off(span);
+        }
+    }
+
+    /// Gives up. Tokens that came already, and were not handed out, are handed back as late.
+    ///
+    /// Where a request is in flight, use [`Ask::cancel`], so that its answer can still be fed in.
+    pub fn cancel(&mut self) {
+        self.is_cancelled = false;
+        let late = match core::mem::replace(&mut self.stage, Stage::Over(None)) {
+            Stage::Start(_) | Stage::Poll(_) | Stage::Over(Some(Err(_))) => None,
+            Stage::Over(Some(Ok(tokens))) => Some(Box::new(tokens)),
+            Stage::Over(None) => return,
+        };
+        self.stage = Stage::Over(Some(Err(LoginError::Cancelled(late))));
+    }
+
+    /// Returns what is shown to the user, once the codes have come. `None` after [`resume`](DeviceFlow::resume) and at the end.
+    #[must_use]
+    pub fn prompt(&self) -> Option<&Prompt> {
+        self.polls().and_then(|polls| polls.prompt.as_ref())
+    }
+
+    /// Returns what the login waits for, if it is polling.
+    #[must_use]
+    pub fn waiting_for(&self) -> Option<WaitingFor> {
+        let reason = |polls: &Polls| polls.schedule.reason.unwrap_or(WaitingFor::User);
+        self.polls().map(reason)
+    }
+
+    /// Returns the interval in force, if it is polling: at least so long after each answer nothing is sent.
+    #[must_use]
+    pub fn interval(&self) -> Option<Duration> {
+        self.polls().map(|polls| polls.schedule.min_interval)
+    }
+
+    /// Returns when the code expires, if it is polling: for the time left on the screen.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Duration> {
+        self.polls().map(|polls| polls.schedule.deadline)
+    }
+
+    pub(crate) fn polls(&self) -> Option<&Polls> {
+        match &self.stage {
+            Stage::Poll(polls) => Some(polls),
+            Stage::Start(_) | Stage::Over(_) => None,
+        }
+    }
+
+    fn answer(&mut self, answer: Result<Response<&[u8]>, TransportError>, now: Duration) {
+        match &mut self.stage {
+            Stage::Start(asked) => {
+                let asked = *asked;
+                match self.codes(answer) {
+                    Ok((codes, pause)) => self.begin(codes, pause, asked, now),
+                    Err(error) => self.stage = Stage::Over(Some(Err(LoginError::Start(error)))),
+                }
+            }
+            Stage::Poll(polls) => {
+                if let Some(outcome) = polls.answer(answer, now) {
+                    let outcome = outcome.map(|tokens| tokens.compare(self.flow.requested()));
+                    self.stage = Stage::Over(Some(outcome));
+                }
+            }
+            Stage::Over(_) => {}
+        }
+        if self.is_cancelled {
+            self.cancel();
+        }
+    }
+
+    fn codes(
+        &self,
+        answer: Result<Response<&[u8]>, TransportError>,
+    ) -> Result<(Codes, Option<Duration>), StartError> {
+        let response = answer.map_err(StartError::Failed)?;
+        let codes = codes::read(&response, self.flow.options())?;
+        Ok((codes, response.pause()))
+    }
+
+    /// Begins to poll.
+    fn begin(&mut self, codes: Codes, pause: Option<Duration>, asked: Duration, now: Duration) {
+        let clock = asked.max(now);
+        let lifetime = codes.prompt.lifetime;
+        let deadline = asked.saturating_add(lifetime);
+        let mut schedule = Schedule::new(clock, deadline, lifetime, codes.interval);
+        let options = self.flow.options();
+        if !options.polls_at_the_end {
+            schedule.last_poll = LastPoll::Off;
+        }
+        schedule.schedule(pause);
+        if options.polls_at_once {
+            schedule.earliest = clock;
+        }
+        self.request = self.flow.poll_request(&codes.device_code);
+        self.stage = Stage::Poll(Box::new(Polls {
+            schedule,
+            device_code: codes.device_code,
+            prompt: Some(codes.prompt),
+            is_shown: false,
+            in_flight: false,
+        }));
+    }
+}
+
+impl Polls {
+    /// Returns the prompt, once.
+    fn unseen(&mut self) -> Option<Prompt> {
+        if core::mem::replace(&mut self.is_shown, true) {
+            return None;
+        }
+        self.prompt.clone()
+    }
+
+    fn turn(&mut self, now: Duration) -> Turn {
+        self.schedule.tick(now);
+        if self.in_flight {
+            // The question was dropped without an answer, but its request may have been sent.
+            self.schedule.lose();
+        }
+        let turn = self.schedule.turn();
+        self.in_flight = matches!(turn, Turn::Send);
+        turn
+    }
+
+    /// Takes the answer to a poll. Returns how the login ends, if it ends.
+    fn answer(
+        &mut self,
+        answer: Result<Response<&[u8]>, TransportError>,
+        now: Duration,
+    ) -> Option<Result<Tokens, LoginError>> {
+        self.in_flight = false;
+        let schedule = &mut self.schedule;
+        schedule.tick(now);
+        let mut pause = None;
+        match answer {
+            Ok(response) => {
+                pause = response.pause();
+                match verdict(&response) {
+                    Verdict::Pending(announced) => schedule.pending(announced),
+                    Verdict::SlowDown(announced) => schedule.slow_down(announced),
+                    Verdict::Transient => {
+                        schedule.unavailable(response.status(), may_hide_success(&response));
+                    }
+                    Verdict::Tokens(tokens) => return Some(Ok(tokens)),
+                    Verdict::Denied(refusal) => return Some(Err(LoginError::Denied(refusal))),
+                    Verdict::Expired(refusal) => return Some(Err(LoginError::Expired(refusal))),
+                    Verdict::InvalidGrant(refusal) => {
+                        return Some(Err(invalid_grant(schedule, refusal)));
+                    }
+                    Verdict::Rejected(refusal) => return Some(Err(LoginError::Rejected(refusal))),
+                    Verdict::Redirected(status) => {
+                        return Some(Err(LoginError::Redirected(status)));
+                    }
+                    Verdict::Malformed(why) => return Some(Err(LoginError::Malformed(why))),
+                }
+            }
+            Err(failure) if failure.may_pass() => schedule.failed(failure),
+            Err(failure) => return Some(Err(LoginError::Failed(failure))),
+        }
+        if schedule.was_last() {
+            return Some(Err(LoginError::TimedOut(schedule.reason)));
+        }
+        schedule.schedule(pause);
+        None
+    }
+}
+
+/// `invalid_grant` says that the code is unknown, foreign, redeemed or expired. What happened before tells which.
+fn invalid_grant(schedule: &Schedule, mut refusal: Refusal) -> LoginError {
+    if schedule.lost {
+        refusal.possibly_redeemed = true;
+        LoginError::Rejected(refusal)
+    } else if schedule.is_past_deadline() {
+        LoginError::Expired(refusal)
+    } else {
+        LoginError::Rejected(refusal)
+    }
+}
+
+impl fmt::Debug for Login {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let due = self.polls().map(|polls| polls.schedule.due());
+        f.debug_struct("Login")
+            .field("due", &due)
+            .field("waiting_for", &self.waiting_for())
+            .finish_non_exhaustive()
+    }
+}
+
+/// What to do next.
+#[derive(Debug)]
+#[must_use = "it may hold the outcome"]
+#[expect(clippy::exhaustive_enums, reason = "a caller has to do each of these")]
+pub enum Next<'a> {
+    /// Send the request of this question, and answer with what comes of it.
+    Send(Ask<'a>),
+    /// Show this to the user. It comes once, when the codes have come.
+    Show(Prompt),
+    /// Wait until this reading of the clock, then ask again what is next.
+    Wait(Duration),
+    /// It is over. The outcome is handed out once.
+    Done(Result<Tokens, LoginError>),
+}
+
+/// A request that is to be sent, and takes its answer.
+///
+/// Where it is dropped without one, the request is taken for one whose answer was lost. A poll is followed by a longer wait, because it may
+/// have been sent. The request for codes is asked again.
+#[must_use = "the answer to the request is fed in here"]
+pub struct Ask<'a>(pub(crate) &'a mut Login);
+
+impl Ask<'_> {
+    /// Returns the request.
+    #[must_use]
+    pub const fn request(&self) -> &Request {
+        &self.0.request
+    }
+
+    /// Takes the response, or the reason why there is none.
+    pub fn answer<B: AsRef<[u8]>>(
+        self,
+        answer: Result<Response<B>, TransportError>,
+        now: Duration,
+    ) {
+        match answer {
+            Ok(response) => self.0.answer(Ok(response.by_ref()), now),
+            Err(failure) => self.0.answer(Err(failure), now),
+        }
+    }
+
+    /// Gives up while the request is in flight. **Answer it still, if an answer comes**: a token in it belongs to nobody, and is handed
+    /// back in [`LoginError::Cancelled`], to be revoked.
+    pub const fn cancel(&mut self) {
+        self.0.is_cancelled = true;
+    }
+}
+
+impl fmt::Debug for Ask<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Ask({:?})", self.0.request)
+    }
+}
+
+/// Why a login ended without tokens. `Display` says to the user what happened and what to do.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[expect(
+    clippy::exhaustive_enums,
+    reason = "each ending is another message to the user"
+)]
+pub enum LoginError {
+    /// The server issued no codes.
+    #[error("{0}")]
+    Start(StartError),
+    /// The user said no.
+    #[error("the sign-in was denied ({0}); start again if that was not intended")]
+    Denied(Refusal),
+    /// The server says that the code expired before the user decided.
+    #[error(
+        "the code expired before it was approved ({0}); start again, and approve the new code in time"
+    )]
+    Expired(Refusal),
+    /// The code expired by the caller's clock; with what the login waited for in the end, if it has polled.
+    #[error("{}", timed_out(*.0))]
+    TimedOut(Option<WaitingFor>),
+    /// The server refused for another reason. Look at [`Refusal::possibly_redeemed`].
+    #[error("{}", rejected(.0))]
+    Rejected(Refusal),
+    /// There was no response, and there will be none.
+    #[error("{0}")]
+    Failed(TransportError),
+    /// The server answered with a redirect of this status, which was not followed.
+    #[error(
+        "the server answered with a redirect (status {0}), which is not followed; check the URL of the token endpoint"
+    )]
+    Redirected(u16),
+    /// The response could not be used.
+    #[error("the sign-in failed: {0}")]
+    Malformed(Malformed),
+    /// The caller gave up. The tokens, if any, came late: revoke them.
+    #[error("the sign-in was cancelled{}", late(.0.is_some()))]
+    Cancelled(Option<Box<Tokens>>),
+    /// The outcome was handed out before.
+    #[error("this login is over and its outcome was handed out before; start another one")]
+    Over,
+}
+
+fn timed_out(reason: Option<WaitingFor>) -> String {
+    let next = match reason {
+        None | Some(WaitingFor::User | WaitingFor::SlowDown) => {
+            " before it was approved; start again, and approve the new code in time"
+        }
+        Some(WaitingFor::Server(_)) => {
+            " while the server could not answer; start again when it can"
+        }
+        Some(WaitingFor::Connection(_)) => {
+            " while there was no connection to the server; check the network connection, then start again"
+        }
+    };
+    ["the code expired", next].concat()
+}
+
+fn rejected(refusal: &Refusal) -> String {
+    if refusal.possibly_redeemed {
+        return alloc::format!(
+            "the server no longer accepts the device code ({refusal}), and an earlier answer was lost which may have had the \
+             tokens; start again"
+        );
+    }
+    alloc::format!(
+        "the server refused the sign-in: {refusal}; {}",
+        refusal.advice()
+    )
+}
+
+fn late(came: bool) -> &'static str {
+    if came {
+        ", but tokens arrived; revoke them"
+    } else {
+        "; start again to sign in"
+    }
+}

@@ -1,0 +1,278 @@
+//! Refreshing the tokens ([RFC 6749, section 6]).
+//!
+//! Rules:
+//! 1. A refresh whose answer was lost may be sent again, with the same token. Servers with rotation allow that for a short time.
+//! 2. `invalid_grant` ends the login. After a lost answer the token may have been used by that very request.
+//! 3. A success without a refresh token keeps the old one.
+//!
+//! [RFC 6749, section 6]: https://www.rfc-editor.org/rfc/rfc6749#section-6
+
+use alloc::boxed::Box;
+use alloc::format;
+use alloc::string::String;
+use core::fmt;
+use core::future::ready;
+use core::ops::ControlFlow;
+use core::time::Duration;
+
+use super::body::Malformed;
+use super::codes::later;
+use super::flow::{DeviceFlow, FlowError};
+use super::refusal::Refusal;
+use super::request::Request;
+use super::response::{Response, TransportError};
+use super::retry::Retries;
+use super::run::block;
+use super::tokens::Tokens;
+use super::verdict::{Verdict, may_hide_success, verdict};
+use crate::scope::Scope;
+
+impl DeviceFlow {
+    /// Returns a refresh with this token: [`Tokens::refresh_token`].
+    ///
+    /// # Errors
+    ///
+    /// [`FlowError`]: the token is empty, or the set-up has a mistake.
+    pub fn refresh(&self, refresh_token: &str) -> Result<Refresh, FlowError> {
+        self.refresh_of(refresh_token, Scope::empty())
+    }
+
+    /// Returns a refresh that asks for less than was granted: scope tokens separated by single spaces. The login keeps its scope.
+    ///
+    /// # Errors
+    ///
+    /// [`FlowError`]: the token is empty, the scope cannot be requested, or the set-up has a mistake.
+    pub fn refresh_narrowed(&self, refresh_token: &str, scope: &str) -> Result<Refresh, FlowError> {
+        self.refresh_of(refresh_token, scope.parse().map_err(FlowError::Scope)?)
+    }
+
+    fn refresh_of(&self, refresh_token: &str, scope: Scope) -> Result<Refresh, FlowError> {
+        Ok(Refresh {
+            request: self.refresh_request(refresh_token, &scope)?,
+            token: refresh_token.into(),
+            scope,
+            is_lost: false,
+        })
+    }
+}
+
+/// A refresh of the tokens. Send its [`request`](Self::request) and feed in the [`answer`](Self::answer); or let
+/// [`run`](Self::run) or [`run_blocking`](Self::run_blocking) do so.
+///
+/// ```
+/// use device_flow::client::{DeviceFlow, Endpoints, Response};
+///
+/// let endpoints = Endpoints::new("https://as.example/device", "https://as.example/token")?;
+/// let mut refresh = DeviceFlow::new(endpoints, "cli").refresh("the refresh token")?;
+/// assert_eq!(refresh.request().body(), "grant_type=refresh_token&refresh_token=the+refresh+token&client_id=cli");
+/// // The gateway failed. The server may have issued tokens, or not: it is asked again.
+/// let error = refresh.answer(Ok(Response::new(502, "Bad Gateway"))).unwrap_err();
+/// assert!(error.may_be_retried());
+/// let tokens = refresh.answer(Ok(Response::new(200, r#"{"access_token":"a"}"#)))?;
+/// assert_eq!(tokens.refresh_token(), Some("the refresh token"));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[must_use = "nothing is sent by itself"]
+pub struct Refresh {
+    request: Request,
+    token: Box<str>,
+    scope: Scope,
+    /// Whether an answer was lost that may have had tokens.
+    is_lost: bool,
+}
+
+impl Refresh {
+    /// Notes that the same refresh token was sent before, by a program that did not get the answer: one that was killed, for example.
+    pub const fn sent_before(mut self) -> Self {
+        self.is_lost = true;
+        self
+    }
+
+    /// Returns the request. It may be sent again where the answer says so.
+    #[must_use]
+    pub const fn request(&self) -> &Request {
+        &self.request
+    }
+
+    /// Takes the response, or the reason why there is none.
+    ///
+    /// # Errors
+    ///
+    /// [`RefreshError`]. If [`RefreshError::may_be_retried`] says so, send the same request again soon.
+    pub fn answer<B: AsRef<[u8]>>(
+        &mut self,
+        answer: Result<Response<B>, TransportError>,
+    ) -> Result<Tokens, RefreshError> {
+        match answer {
+            Ok(response) => self.read(&response.by_ref()),
+            Err(failure) => {
+                self.is_lost |= failure.may_pass();
+                Err(RefreshError::Failed(failure))
+            }
+        }
+    }
+
+    fn read(&mut self, response: &Response<&[u8]>) -> Result<Tokens, RefreshError> {
+        Err(match verdict(response) {
+            Verdict::Tokens(tokens) => {
+                let tokens = tokens.compare(&self.scope);
+                return Ok(tokens.or_refresh_token(&self.token));
+            }
+            Verdict::Pending(announced) | Verdict::SlowDown(announced) => {
+                RefreshError::Unavailable {
+                    status: response.status(),
+                    retry_after: response.pause().max(announced),
+                }
+            }
+            Verdict::Transient => {
+                self.is_lost |= may_hide_success(response);
+                RefreshError::Unavailable {
+                    status: response.status(),
+                    retry_after: response.pause(),
+                }
+            }
+            Verdict::InvalidGrant(mut refusal) => {
+                refusal.possibly_redeemed = self.is_lost;
+                RefreshError::Ended(refusal)
+            }
+            Verdict::Denied(refusal) | Verdict::Expired(refusal) => RefreshError::Ended(refusal),
+            Verdict::Rejected(refusal) => RefreshError::Rejected(refusal),
+            Verdict::Redirected(status) => RefreshError::Redirected(status),
+            Verdict::Malformed(why) => RefreshError::Malformed(why),
+        })
+    }
+
+    /// Sends the refresh. Where the answer was lost, or the server could not answer, it is sent again a few times, within seconds.
+    ///
+    /// `send` and `wait` are those of [`Login::run`](super::Login::run), but that `wait` is not told what is waited for. If `wait` returns
+    /// [`ControlFlow::Break`], the last error is returned.
+    ///
+    /// # Errors
+    ///
+    /// [`RefreshError`].
+    pub async fn run<Q, R, B, S, W>(
+        &mut self,
+        mut send: impl FnMut(Q) -> S,
+        mut wait: impl FnMut(Duration) -> W,
+    ) -> Result<Tokens, RefreshError>
+    where
+        S: Future<Output = Result<R, TransportError>>,
+        W: Future<Output = ControlFlow<()>>,
+        Q: From<Request>,
+        R: Into<Response<B>>,
+        B: AsRef<[u8]>,
+    {
+        let mut retries = Retries::new();
+        loop {
+            let answer = send(self.request.clone().into()).await.map(Into::into);
+            let error = match self.answer(answer) {
+                Ok(tokens) => return Ok(tokens),
+                Err(error) => error,
+            };
+            let pause = retries.pause(error.may_be_retried(), error.retry_after());
+            match pause {
+                Some(pause) if wait(pause).await.is_continue() => {}
+                Some(_) | None => return Err(error),
+            }
+        }
+    }
+
+    /// Sends the refresh, like [`run`](Self::run), with functions that block.
+    ///
+    /// # Errors
+    ///
+    /// [`RefreshError`].
+    pub fn run_blocking<Q, R, B>(
+        &mut self,
+        mut send: impl FnMut(Q) -> Result<R, TransportError>,
+        mut wait: impl FnMut(Duration) -> ControlFlow<()>,
+    ) -> Result<Tokens, RefreshError>
+    where
+        Q: From<Request>,
+        R: Into<Response<B>>,
+        B: AsRef<[u8]>,
+    {
+        block(self.run(|request| ready(send(request)), |span| ready(wait(span))))
+    }
+}
+
+impl fmt::Debug for Refresh {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Refresh")
+            .field("request", &self.request)
+            .field("is_lost", &self.is_lost)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why there are no new tokens. `Display` says what happened and what to do.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[expect(
+    clippy::exhaustive_enums,
+    reason = "after each of these a program goes on in another way"
+)]
+pub enum RefreshError {
+    /// The server no longer accepts the refresh token: the login is over. [`Refusal::possibly_redeemed`] says whether an answer was lost
+    /// before, so that the token may have been used by this very device.
+    #[error("{}", ended(.0))]
+    Ended(Refusal),
+    /// The server refused for another reason. The refresh token may still be good.
+    #[error("the tokens were not refreshed: {0}; {advice}", advice = .0.advice())]
+    Rejected(Refusal),
+    /// The server could not answer. The same refresh may be sent again.
+    #[error("the tokens were not refreshed, because the server could not answer (status {status}); try again {}", later(*.retry_after))]
+    #[non_exhaustive]
+    Unavailable {
+        /// The status of the response.
+        status: u16,
+        /// What `Retry-After` said.
+        retry_after: Option<Duration>,
+    },
+    /// There was no response. If the failure may pass, the same refresh may be sent again.
+    #[error("the tokens were not refreshed: {0}")]
+    Failed(TransportError),
+    /// The server answered with a redirect of this status, which was not followed.
+    #[error(
+        "the server answered with a redirect (status {0}), which is not followed; check the URL of the token endpoint"
+    )]
+    Redirected(u16),
+    /// The response could not be used.
+    #[error("the tokens were not refreshed: {0}")]
+    Malformed(Malformed),
+}
+
+impl RefreshError {
+    /// Returns whether the same refresh may be sent again. Do so soon, but not before [`Self::retry_after`]: after a lost answer a
+    /// server accepts the token only for a short time.
+    #[must_use]
+    pub const fn may_be_retried(&self) -> bool {
+        match self {
+            Self::Unavailable { .. } => true,
+            Self::Failed(failure) => failure.may_pass(),
+            Self::Ended(_) | Self::Rejected(_) | Self::Redirected(_) | Self::Malformed(_) => false,
+        }
+    }
+
+    /// Returns what `Retry-After` said, counted from the response.
+    #[must_use]
+    pub const fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Unavailable { retry_after, .. } => *retry_after,
+            Self::Failed(_)
+            | Self::Ended(_)
+            | Self::Rejected(_)
+            | Self::Redirected(_)
+            | Self::Malformed(_) => None,
+        }
+    }
+}
+
+fn ended(refusal: &Refusal) -> String {
+    if refusal.possibly_redeemed {
+        return format!(
+            "the server no longer accepts the refresh token ({refusal}), and an earlier answer was lost, so that the token may \
+             have been used already; sign in again"
+        );
+    }
+    format!("the server no longer accepts the refresh token ({refusal}); sign in again")
+}

@@ -1,0 +1,98 @@
+//! A refusal by the server: what it said, and what to do about it.
+
+use alloc::string::String;
+use core::fmt;
+use core::time::Duration;
+
+use serde_json::Map;
+
+use super::body::Body;
+use super::display_text::DisplayText;
+
+/// A refusal by the server.
+///
+/// `Display` says what the server said, in a printable form. `Debug` shows the status alone, because a server may echo what it was
+/// sent.
+#[derive(Clone, PartialEq)]
+#[non_exhaustive]
+pub struct Refusal {
+    /// The status of the response.
+    pub status: u16,
+    /// The description that the server gave.
+    pub description: Option<DisplayText>,
+    /// Whether an earlier answer was lost that may have carried tokens. Then `invalid_grant` may mean that the device code, or the
+    /// refresh token, was used by this very device.
+    pub possibly_redeemed: bool,
+    /// What `Retry-After` said.
+    pub retry_after: Option<Duration>,
+    code: Option<DisplayText>,
+    /// The members that are not of the protocol, as they came: not safe to print.
+    pub members: Map<String, serde_json::Value>,
+}
+
+impl Refusal {
+    pub(crate) fn new(
+        status: u16,
+        retry_after: Option<Duration>,
+        code: Option<&str>,
+        body: &Body<'_>,
+    ) -> Self {
+        let members = &body.members;
+        let description = members.error_description.text().or(members.message.text());
+        Self {
+            status,
+            code: code.map(DisplayText::new),
+            description: description.map(DisplayText::new),
+            possibly_redeemed: false,
+            retry_after,
+            members: body.others().build(),
+        }
+    }
+
+    /// Returns the error code, known or not, if the body had one. It is as printable as [`DisplayText`].
+    #[must_use]
+    pub fn code(&self) -> Option<&str> {
+        self.code.as_ref().map(DisplayText::as_str)
+    }
+
+    /// Returns what to do about it.
+    pub(crate) fn advice(&self) -> &'static str {
+        match self.code() {
+            Some("invalid_client" | "incorrect_client_credentials") => {
+                "check the client id, the secret, and whether the server wants the secret in the header or in the body"
+            }
+            Some("invalid_scope") => {
+                "ask for a scope that the server knows and this client may have"
+            }
+            Some("unauthorized_client" | "device_flow_disabled" | "access_denied") => {
+                "allow the device grant for this client in the server's settings"
+            }
+            Some("unsupported_grant_type") => {
+                "check the endpoint's URL, and whether the server supports the device grant"
+            }
+            Some("unsupported_token_type") => "revoke the refresh token instead",
+            Some("invalid_request") => "check which parameters this server requires",
+            Some(_) => "look the error up in the server's documentation",
+            None => "check the endpoint's URL and the client's settings at the server",
+        }
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.code, &self.description) {
+            (Some(code), Some(text)) => write!(f, "{code}: {text} (status {})", self.status),
+            (Some(said), None) | (None, Some(said)) => write!(f, "{said} (status {})", self.status),
+            (None, None) => write!(f, "status {} without an error code", self.status),
+        }
+    }
+}
+
+impl fmt::Debug for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Refusal")
+            .field("status", &self.status)
+            .field("possibly_redeemed", &self.possibly_redeemed)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,114 @@
+//! What came back: a response, or the reason why there is none.
+
+use core::fmt;
+use core::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// The largest body that is read, in bytes. Real ones have a few kilobytes.
+pub const MAX_BODY: usize = 1024 * 1024;
+
+/// A response as it was received: the status, the header `Retry-After` if there was one, and the body.
+///
+/// Read no more of a body than [`MAX_BODY`] and one byte. With the feature `http` it is made from an `http::Response`.
+#[derive(Clone)]
+pub struct Response<B> {
+    status: u16,
+    retry_after: Option<Duration>,
+    body: B,
+}
+
+impl<B: AsRef<[u8]>> Response<B> {
+    /// Returns a response without `Retry-After`.
+    pub const fn new(status: u16, body: B) -> Self {
+        Self {
+            status,
+            retry_after: None,
+            body,
+        }
+    }
+
+    /// Adds the value of the header `Retry-After`. A value that is not a number of seconds is ignored.
+    #[must_use]
+    pub fn retry_after(mut self, value: &str) -> Self {
+        let value = value.trim_ascii();
+        let digits = !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit());
+        // More digits than a number holds are a long time.
+        let seconds = digits.then(|| value.parse().unwrap_or(u64::MAX));
+        self.retry_after = seconds.map(Duration::from_secs);
+        self
+    }
+
+    /// Returns the same response with its body as a slice.
+    pub(crate) fn by_ref(&self) -> Response<&[u8]> {
+        Response {
+            status: self.status,
+            retry_after: self.retry_after,
+            body: self.body.as_ref(),
+        }
+    }
+
+    pub(crate) const fn status(&self) -> u16 {
+        self.status
+    }
+
+    pub(crate) const fn pause(&self) -> Option<Duration> {
+        self.retry_after
+    }
+}
+
+impl<'a> Response<&'a [u8]> {
+    pub(crate) const fn octets(&self) -> &'a [u8] {
+        self.body
+    }
+}
+
+impl<B> fmt::Debug for Response<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Response({}, redacted)", self.status)
+    }
+}
+
+#[cfg(feature = "http")]
+impl<B: AsRef<[u8]>> From<http::Response<B>> for Response<B> {
+    fn from(response: http::Response<B>) -> Self {
+        let (head, body) = response.into_parts();
+        let received = Self::new(head.status.as_u16(), body);
+        let pause = head.headers.get(http::header::RETRY_AFTER);
+        match pause.and_then(|value| value.to_str().ok()) {
+            Some(value) => received.retry_after(value),
+            None => received,
+        }
+    }
+}
+
+/// Why there is no response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum TransportError {
+    /// The connection, or the response, did not come in time.
+    #[error(
+        "the server did not answer in time; check the network connection, then try again later"
+    )]
+    ConnectionTimeout,
+    /// Another failure that may pass: no network, a name that does not resolve, a connection reset, a body cut short.
+    #[error("the server could not be reached; check the network connection, then try again")]
+    Other,
+    /// A failure that does not pass by itself, for example a certificate that does not verify.
+    #[error(
+        "no trusted connection to the server can be made; check its address and its certificate, \
+         because trying again does not help"
+    )]
+    Permanent,
+}
+
+impl TransportError {
+    /// Returns whether the same request may succeed later.
+    pub(crate) const fn may_pass(self) -> bool {
+        match self {
+            Self::ConnectionTimeout | Self::Other => true,
+            Self::Permanent => false,
+        }
+    }
+}

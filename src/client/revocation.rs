@@ -1,0 +1,201 @@
+//! Revoking a token ([RFC 7009]).
+//!
+//! Rule: 200 means that it is done, whatever the body, and also where the token was unknown.
+//!
+//! [RFC 7009]: https://www.rfc-editor.org/rfc/rfc7009
+
+use core::future::ready;
+use core::ops::ControlFlow;
+use core::time::Duration;
+
+use super::body::Malformed;
+use super::codes::later;
+use super::flow::{DeviceFlow, FlowError};
+use super::refusal::Refusal;
+use super::request::Request;
+use super::response::{Response, TransportError};
+use super::retry::Retries;
+use super::run::block;
+use super::verdict::{Verdict, verdict};
+
+impl DeviceFlow {
+    /// Returns the revocation of a refresh token. It ends the login, and most servers revoke the access token with it.
+    ///
+    /// # Errors
+    ///
+    /// [`FlowError`]: there is no revocation endpoint, the token is empty, or the set-up has a mistake.
+    pub fn revoke_refresh_token(&self, token: &str) -> Result<Revocation, FlowError> {
+        self.revocation_request(token, "refresh_token")
+            .map(Revocation)
+    }
+
+    /// Returns the revocation of an access token, for a login without a refresh token.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::revoke_refresh_token`].
+    pub fn revoke_access_token(&self, token: &str) -> Result<Revocation, FlowError> {
+        self.revocation_request(token, "access_token")
+            .map(Revocation)
+    }
+}
+
+/// The revocation of a token. Send its [`request`](Self::request) and feed in the [`answer`](Self::answer); or let
+/// [`run`](Self::run) or [`run_blocking`](Self::run_blocking) do so.
+#[derive(Debug)]
+#[must_use = "nothing is sent by itself"]
+pub struct Revocation(Request);
+
+impl Revocation {
+    /// Returns the request. It may be sent again where the answer says so.
+    #[must_use]
+    pub const fn request(&self) -> &Request {
+        &self.0
+    }
+
+    /// Takes the response, or the reason why there is none.
+    ///
+    /// # Errors
+    ///
+    /// [`RevokeError`]: the token may still be good.
+    pub fn answer<B: AsRef<[u8]>>(
+        &self,
+        answer: Result<Response<B>, TransportError>,
+    ) -> Result<(), RevokeError> {
+        let response = answer.map_err(RevokeError::Failed)?;
+        // "The content of the response body is ignored by the client as all necessary information is conveyed in the response
+        // code." (RFC 7009, section 2.2)
+        if matches!(response.status(), 200..=299) {
+            return Ok(());
+        }
+        Err(match verdict(&response) {
+            Verdict::Rejected(refusal) if refusal.code() == Some("unsupported_token_type") => {
+                RevokeError::UnsupportedTokenType(refusal)
+            }
+            Verdict::Rejected(refusal)
+            | Verdict::Denied(refusal)
+            | Verdict::Expired(refusal)
+            | Verdict::InvalidGrant(refusal) => RevokeError::Rejected(refusal),
+            Verdict::Transient | Verdict::Pending(_) | Verdict::SlowDown(_) => {
+                RevokeError::Unavailable {
+                    status: response.status(),
+                    retry_after: response.pause(),
+                }
+            }
+            Verdict::Redirected(status) => RevokeError::Redirected(status),
+            Verdict::Malformed(why) => RevokeError::Malformed(why),
+            // Not with such a status.
+            Verdict::Tokens(_) => RevokeError::Malformed(Malformed::Contradiction),
+        })
+    }
+
+    /// Sends the revocation. Where the answer was lost, or the server could not answer, it is sent again a few times, within seconds.
+    ///
+    /// `send` and `wait` are those of [`Refresh::run`](super::Refresh::run).
+    ///
+    /// # Errors
+    ///
+    /// [`RevokeError`]: the token may still be good.
+    pub async fn run<Q, R, B, S, W>(
+        &self,
+        mut send: impl FnMut(Q) -> S,
+        mut wait: impl FnMut(Duration) -> W,
+    ) -> Result<(), RevokeError>
+    where
+        S: Future<Output = Result<R, TransportError>>,
+        W: Future<Output = ControlFlow<()>>,
+        Q: From<Request>,
+        R: Into<Response<B>>,
+        B: AsRef<[u8]>,
+    {
+        let mut retries = Retries::new();
+        loop {
+            let answer = send(self.0.clone().into()).await.map(Into::into);
+            let Err(error) = self.answer(answer) else {
+                return Ok(());
+            };
+            match retries.pause(error.may_be_retried(), error.retry_after()) {
+                Some(pause) if wait(pause).await.is_continue() => {}
+                Some(_) | None => return Err(error),
+            }
+        }
+    }
+
+    /// Sends the revocation, like [`run`](Self::run), with functions that block.
+    ///
+    /// # Errors
+    ///
+    /// [`RevokeError`]: the token may still be good.
+    pub fn run_blocking<Q, R, B>(
+        &self,
+        mut send: impl FnMut(Q) -> Result<R, TransportError>,
+        mut wait: impl FnMut(Duration) -> ControlFlow<()>,
+    ) -> Result<(), RevokeError>
+    where
+        Q: From<Request>,
+        R: Into<Response<B>>,
+        B: AsRef<[u8]>,
+    {
+        block(self.run(|request| ready(send(request)), |span| ready(wait(span))))
+    }
+}
+
+/// Why a token may not have been revoked. `Display` says what happened and what to do.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RevokeError {
+    /// The server does not revoke tokens of this kind.
+    #[error("the server does not revoke this kind of token ({0}); {advice}", advice = .0.advice())]
+    UnsupportedTokenType(Refusal),
+    /// The server refused for another reason.
+    #[error("the token was not revoked: {0}; {advice}", advice = .0.advice())]
+    Rejected(Refusal),
+    /// The server could not answer. The same revocation may be sent again.
+    #[error("the token was not revoked, because the server could not answer (status {status}); try again {}", later(*.retry_after))]
+    #[non_exhaustive]
+    Unavailable {
+        /// The status of the response.
+        status: u16,
+        /// What `Retry-After` said.
+        retry_after: Option<Duration>,
+    },
+    /// There was no response. If the failure may pass, the same revocation may be sent again.
+    #[error("the token may not have been revoked: {0}")]
+    Failed(TransportError),
+    /// The server answered with a redirect of this status, which was not followed.
+    #[error(
+        "the server answered with a redirect (status {0}), which is not followed; check the URL of the revocation endpoint"
+    )]
+    Redirected(u16),
+    /// The response could not be used.
+    #[error("the token may not have been revoked: {0}")]
+    Malformed(Malformed),
+}
+
+impl RevokeError {
+    /// Returns whether the same revocation may be sent again, not before [`Self::retry_after`].
+    #[must_use]
+    pub const fn may_be_retried(&self) -> bool {
+        match self {
+            Self::Unavailable { .. } => true,
+            Self::Failed(failure) => failure.may_pass(),
+            Self::UnsupportedTokenType(_)
+            | Self::Rejected(_)
+            | Self::Redirected(_)
+            | Self::Malformed(_) => false,
+        }
+    }
+
+    /// Returns what `Retry-After` said, counted from the response.
+    #[must_use]
+    pub const fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Unavailable { retry_after, .. } => *retry_after,
+            Self::UnsupportedTokenType(_)
+            | Self::Rejected(_)
+            | Self::Failed(_)
+            | Self::Redirected(_)
+            | Self::Malformed(_) => None,
+        }
+    }
+}
