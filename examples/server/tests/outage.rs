@@ -1,13 +1,24 @@
-//! A database whose connections fall silent: what is asked meanwhile has an end, and then the server is well again by itself.
+//! A database that is lost, or whose connections fall silent: what is asked meanwhile has an end, and then the server is well again
+//! by itself.
 
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "in tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "in tests"
+)]
 
 mod support;
 
 use std::time::{Duration, Instant};
 
+use device_flow::digest::QuotaKey;
+use device_flow::server::{Cause, Next, RateLimit, Store as _, Unavailable};
+use example_server::store::Store;
 use support::server::{Running, config};
 use support::services::Service;
+use support::site::Site;
+use time::OffsetDateTime;
 use tokio::task::JoinSet;
 
 /// More than the server has connections to its database.
@@ -67,4 +78,48 @@ async fn from_silent_connections_to_redis_the_server_recovers() {
 #[tokio::test(flavor = "multi_thread")]
 async fn from_silent_connections_to_redis_it_recovers_where_nobody_waits_long() {
     recovers(Service::redis(), 2).await;
+}
+
+fn now() -> OffsetDateTime {
+    OffsetDateTime::now_utc()
+}
+
+async fn says_that_it_does_not_know(url: &str, end: impl FnOnce()) {
+    let site = Site::new(Store::open(url, None).await.unwrap());
+    let codes = site.issue().await;
+    site.enter(&codes, now()).await;
+    let read = site.store.load(&codes.session).await.unwrap();
+    end();
+    let started = Instant::now();
+    let mut deny = site.server.deny(&codes.session, &codes.user, now());
+    if let Next::Load(_, ask) = deny.next() {
+        ask.answer(Ok(read.as_ref()));
+    }
+    let Next::Change(change, _) = deny.next() else {
+        panic!("the claimant denies");
+    };
+    assert_eq!(site.store.change(change).await, Err(Unavailable));
+    assert!(site.store.load(&codes.session).await.is_err());
+    let limit = RateLimit::new(1, Duration::from_secs(1)).unwrap();
+    let take = limit.take(QuotaKey::of_host("test", &[]), now());
+    assert_eq!(site.store.take(take).await, Err(Unavailable));
+    assert_eq!(site.poll(&codes, now()).await.0, Cause::StoreFailed);
+    assert!(site.store.ping().await.is_err());
+    assert!(started.elapsed() < Duration::from_secs(25), "it waits");
+}
+
+#[tokio::test]
+async fn a_write_to_a_lost_postgres_is_unknown() {
+    if let Some(service) = Service::postgres() {
+        let url = service.url();
+        says_that_it_does_not_know(&url, || drop(service)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_write_to_a_lost_redis_is_unknown() {
+    if let Some(service) = Service::redis() {
+        let url = service.url();
+        says_that_it_does_not_know(&url, || drop(service)).await;
+    }
 }

@@ -277,3 +277,17 @@ async fn a_cookie_that_was_signed_out_is_worth_nothing() {
     let mut other = server.signed_in().await;
     assert!(other.show("").await.contains("<h1>Connect a device</h1>"));
 }
+
+#[tokio::test]
+async fn a_link_with_the_code_is_given_where_it_is_configured() {
+    let mut config = config();
+    config.policy.verification_uri_complete = true;
+    let server = Running::with(config).await;
+    let codes = server.codes("openid").await;
+    let link = format!(
+        "{}/device?user_code={}",
+        server.url,
+        text(&codes, "user_code")
+    );
+    assert_eq!(codes["verification_uri_complete"], link);
+}

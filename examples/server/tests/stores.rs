@@ -12,11 +12,10 @@ mod support;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use ::redis::aio::MultiplexedConnection;
 use device_flow::digest::QuotaKey;
-use device_flow::server::{Cause, Next, Pace, RateLimit, Status, Store as _, Unavailable};
+use device_flow::server::{Cause, Pace, RateLimit, Status, Store as _};
 use device_flow_testkit::{Check, check_store};
 use example_server::store::{OpenError, Store};
 use sqlx::Connection as _;
@@ -343,116 +342,6 @@ async fn with_postgres_the_pace_can_be_in_redis() {
     assert_eq!(pace_of(&beside, &codes).await, None);
 }
 
-/// A Redis of its own, whose store is looked into: every write there has an expiry to set, and nothing else removes anything.
-struct Expiring {
-    site: Site,
-    service: Service,
-    connection: MultiplexedConnection,
-}
-
-impl Expiring {
-    async fn new() -> Option<Self> {
-        let service = Service::redis()?;
-        let client = ::redis::Client::open(service.url()).unwrap();
-        Some(Self {
-            site: Site::new(Store::open(&service.url(), None).await.unwrap()),
-            connection: client.get_multiplexed_async_connection().await.unwrap(),
-            service,
-        })
-    }
-
-    /// When each key of a kind expires, in milliseconds; -1 for never.
-    async fn of(&self, kind: &str) -> Vec<i128> {
-        let mut connection = self.connection.clone();
-        let mut keys = ::redis::cmd("KEYS");
-        let keys = keys.arg(format!("device-flow:{kind}:*"));
-        let keys: Vec<Vec<u8>> = keys.query_async(&mut connection).await.unwrap();
-        let mut expiries = Vec::new();
-        for key in keys {
-            let mut expiry = ::redis::cmd("PEXPIRETIME");
-            let expiry = expiry.arg(key).query_async::<i64>(&mut connection);
-            expiries.push(expiry.await.unwrap().into());
-        }
-        expiries.sort_unstable();
-        expiries
-    }
-
-    async fn the_one_of(&self, kind: &str) -> i128 {
-        let expiries = self.of(kind).await;
-        assert_eq!(expiries.len(), 1, "{kind}");
-        expiries[0]
-    }
-
-    /// When the store may remove the only session, which must be when it expires.
-    async fn purge_time(&self, codes: &Codes) -> i128 {
-        let stored = self.site.store.load(&codes.session).await.unwrap().unwrap();
-        let purge_at = millis(stored.session.purge_at());
-        assert_eq!(self.of("2:session").await, [purge_at]);
-        purge_at
-    }
-}
-
-fn millis(moment: OffsetDateTime) -> i128 {
-    moment.unix_timestamp_nanos() / 1_000_000
-}
-
-#[tokio::test]
-async fn in_redis_a_session_expires_with_its_user_code_whenever_it_changes() {
-    let Some(redis) = Expiring::new().await else {
-        return;
-    };
-    let site = &redis.site;
-    let codes = site.issue().await;
-    let issued = redis.purge_time(&codes).await;
-    assert_eq!(redis.of("2:user").await, [issued]);
-    site.enter(&codes, now()).await;
-    assert_eq!(redis.of("2:user").await, [redis.purge_time(&codes).await]);
-    // In the last second, so that the device has time to redeem it.
-    let late = now() + Site::LIFETIME - time::Duration::SECOND;
-    site.approve(&codes, late).await;
-    let approved = redis.purge_time(&codes).await;
-    assert!(approved > issued, "it moves");
-    assert_eq!(redis.of("2:user").await, [approved]);
-    // The code is of no use any more, and the login lives as long as its refresh token.
-    let (_, token) = site.poll(&codes, late).await;
-    let redeemed = redis.purge_time(&codes).await;
-    assert!(redeemed > approved, "it moves");
-    assert!(redis.of("2:user").await.is_empty());
-    let later = late + time::Duration::MINUTE;
-    let (cause, _) = site.refresh(&token.unwrap(), later).await;
-    assert_eq!(cause, Cause::Refreshed);
-    assert_eq!(redis.purge_time(&codes).await, redeemed + 60_000);
-}
-
-#[tokio::test]
-async fn in_redis_quotas_and_paces_expire_and_the_servers_keys_stay() {
-    let Some(redis) = Expiring::new().await else {
-        return;
-    };
-    let limit = RateLimit::new(3, Duration::from_hours(1)).unwrap();
-    let take = limit.take(QuotaKey::of_host("test", &[]), now());
-    redis.site.store.take(take).await.unwrap().unwrap();
-    // Not too early, for then it would limit nobody; a little late is no matter.
-    let purge_at = take.apply(None).unwrap().unwrap().purge_at();
-    let latest = purge_at + time::Duration::minutes(2);
-    let expiry = redis.the_one_of("2:quota").await;
-    assert!((millis(purge_at)..=millis(latest)).contains(&expiry));
-
-    // A pace alone is kept for an hour.
-    let apart = Store::open("memory:", Some(&redis.service.url())).await;
-    let apart = Site::new(apart.unwrap());
-    let codes = apart.issue().await;
-    let (hour, slack) = (time::Duration::HOUR, time::Duration::SECOND);
-    let begun = now();
-    assert_eq!(apart.poll(&codes, now()).await.0, Cause::Pending);
-    let expiry = redis.the_one_of("2:pace").await;
-    let expected = millis(begun + hour - slack)..=millis(now() + hour + slack);
-    assert!(expected.contains(&expiry));
-
-    redis.site.store.secret("key", &[7; 32]).await.unwrap();
-    assert_eq!(redis.of("secret").await, [-1]);
-}
-
 /// A process of [`open_at_once`]: it opens the store of a URL, at a moment that all of them have.
 #[tokio::test]
 async fn opens_the_store_of_the_environment() {
@@ -588,45 +477,5 @@ async fn a_wrong_url_is_refused_without_its_password() {
     ] {
         let refused = Store::open("memory:", Some(url)).await.unwrap_err();
         assert!(!format!("{refused} {refused:?}").contains("secret"));
-    }
-}
-
-async fn says_that_it_does_not_know(url: &str, end: impl FnOnce()) {
-    let site = Site::new(Store::open(url, None).await.unwrap());
-    let codes = site.issue().await;
-    site.enter(&codes, now()).await;
-    let read = site.store.load(&codes.session).await.unwrap();
-    end();
-    let started = Instant::now();
-    let mut deny = site.server.deny(&codes.session, &codes.user, now());
-    if let Next::Load(_, ask) = deny.next() {
-        ask.answer(Ok(read.as_ref()));
-    }
-    let Next::Change(change, _) = deny.next() else {
-        panic!("the claimant denies");
-    };
-    assert_eq!(site.store.change(change).await, Err(Unavailable));
-    assert!(site.store.load(&codes.session).await.is_err());
-    let limit = RateLimit::new(1, Duration::from_secs(1)).unwrap();
-    let take = limit.take(QuotaKey::of_host("test", &[]), now());
-    assert_eq!(site.store.take(take).await, Err(Unavailable));
-    assert_eq!(site.poll(&codes, now()).await.0, Cause::StoreFailed);
-    assert!(site.store.ping().await.is_err());
-    assert!(started.elapsed() < Duration::from_secs(25), "it waits");
-}
-
-#[tokio::test]
-async fn a_write_to_a_lost_postgres_is_unknown() {
-    if let Some(service) = Service::postgres() {
-        let url = service.url();
-        says_that_it_does_not_know(&url, || drop(service)).await;
-    }
-}
-
-#[tokio::test]
-async fn a_write_to_a_lost_redis_is_unknown() {
-    if let Some(service) = Service::redis() {
-        let url = service.url();
-        says_that_it_does_not_know(&url, || drop(service)).await;
     }
 }
