@@ -19,6 +19,17 @@ impl Entropy {
     /// How many octets are needed each time.
     pub const OCTETS: usize = 48;
 
+    /// Returns octets that `fill` has filled: a function such as `getrandom::fill`.
+    ///
+    /// # Errors
+    ///
+    /// What `fill` returned.
+    pub fn fill<E>(fill: impl FnOnce(&mut [u8]) -> Result<(), E>) -> Result<Self, E> {
+        let mut octets = [0; Self::OCTETS];
+        fill(&mut octets)?;
+        Ok(Self(octets))
+    }
+
     /// Whether a part of the octets was never filled: all of them, or of one part, are the same (D8).
     pub(crate) fn is_blank(&self) -> bool {
         let (device, user) = self.0.split_at_checked(32).unwrap_or_default();

@@ -70,9 +70,7 @@
 //!     }
 //!
 //!     fn entropy(&self) -> Result<Entropy, Unavailable> {
-//!         let mut octets = [0; Entropy::OCTETS];
-//!         getrandom::fill(&mut octets)?;
-//!         Ok(octets.into())
+//!         Ok(Entropy::fill(getrandom::fill)?)
 //!     }
 //!
 //!     async fn mint(&self, grant: Grant<'_>) -> Result<Tokens<'static>, GrantRefusal> {
