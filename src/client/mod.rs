@@ -68,6 +68,25 @@
 //! }
 //! ```
 //!
+//! # Sending
+//!
+//! What sends must not follow redirects, must bound the body and the time, and must tell a failure that may pass from one that does not.
+//! These do, under the feature `http`.
+//!
+//! With `ureq` 3 (features `rustls` and `platform-verifier`), blocking, for [`Login::run_blocking`]:
+//!
+//! ```ignore
+#![doc = include_str!("../../examples/send/ureq.rs")]
+//! ```
+//!
+//! With `reqwest` 0.13, asynchronous, for [`Login::run`]:
+//!
+//! ```ignore
+#![doc = include_str!("../../examples/send/reqwest.rs")]
+//! ```
+//!
+//! # The types
+//!
 //! | what | where |
 //! |---|---|
 //! | setting up, and the requests | [`DeviceFlow`], [`Endpoints`], [`Request`] |
