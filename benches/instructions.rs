@@ -86,11 +86,11 @@ operations! {
     basic 15_697
     enter 14_058
     approve 2_020
-    client_start 27_192
-    client_pending 1_544
-    client_slow_down 1_821
-    client_success 10_033
-    client_success_4k 20_566
+    client_start 16_991
+    client_pending 1_690
+    client_slow_down 2_009
+    client_success 10_428
+    client_success_4k 20_748
 }
 
 library_benchmark_group!(
