@@ -55,9 +55,10 @@ impl Server {
         self.exchange(Task::Token, request, source, None, now)
     }
 
-    /// Serves the device authorization endpoint ([RFC 8628, section 3.1]). `shown` says where the request came from,
-    /// as far as the host knows: an address, a place, a user agent. It is kept for the user who decides, and shown in the
-    /// [`Review`]. It is cut at 256 bytes; control and format characters are replaced, because some of them change the order of
+    /// Serves the device authorization endpoint ([RFC 8628, section 3.1]).
+    ///
+    /// `source` is counted and not kept. `shown` is kept for the user who decides, and comes back as [`Review::source`]: it says where
+    /// the request came from, as far as the host knows, by an address, a place, or a user agent. It is cut at 256 bytes; control and format characters are replaced, because some of them change the order of
     /// what is read.
     ///
     /// [RFC 8628, section 3.1]: https://www.rfc-editor.org/rfc/rfc8628#section-3.1
@@ -113,6 +114,8 @@ impl Server {
     }
 
     /// Approves the session of a [`Review`]. The exchange ends in the approved session. Approving the same again succeeds.
+    ///
+    /// To end the login later, keep [`Session::key`] beside the user: it is what [`Server::withdraw`] takes.
     pub fn approve<'r>(
         &'r self,
         session: &SessionKey,
@@ -133,7 +136,9 @@ impl Server {
         self.decide(session, user, Deed::Deny, now)
     }
 
-    /// Takes an approval back: before the device has its tokens, or later, which ends the login. Withdrawing again succeeds.
+    /// Takes an approval back, before the device has its tokens or later, which ends the login. `session` is the [`Session::key`] of
+    /// what was approved. A login that has ended already, for whatever reason, is a success. To list the logins of a user is the
+    /// store's.
     pub fn withdraw<'r>(
         &'r self,
         session: &SessionKey,

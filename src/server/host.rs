@@ -54,7 +54,7 @@ pub enum Inserted {
     New,
     /// Another session has this user key. Nothing was written.
     UserCodeTaken,
-    /// Another session has this key. Nothing was written.
+    /// Another session has this key. Nothing was written. Say this if both keys are taken.
     DeviceCodeTaken,
 }
 
@@ -86,24 +86,27 @@ pub trait Store: Sync {
     ) -> impl Future<Output = Result<Inserted, Unavailable>> + Send;
 
     /// Loads the session of this key, with its pace if that is kept. It sees every completed insert. If a replica has no such
-    /// session, ask the primary: the client stops for good when it is told that its code is unknown.
+    /// session, ask the primary: the client stops for good when it is told that its code is unknown. A session past its purge time
+    /// may still be returned.
     fn load(
         &self,
         key: &SessionKey,
     ) -> impl Future<Output = Result<Option<Stored>, Unavailable>> + Send;
 
-    /// Loads the session of this user key, in the same way. A session whose code was redeemed has no user key any more.
+    /// Loads the session of this user key, in the same way. A session whose code was redeemed has no user
+    /// key any more, and is not found by it.
     fn load_by_user_key(
         &self,
         key: &UserKey,
     ) -> impl Future<Output = Result<Option<Stored>, Unavailable>> + Send;
 
-    /// Writes a change where key and version match, **in one atomic step**. Never inserts.
+    /// Writes a change where key and version match, **in one atomic step**. Never inserts. The pace stays as it is. A user key never
+    /// changes: it stays, or it is removed. A store that reads the session first asks [`Change::applies_to`].
     fn change(&self, change: Change<'_>)
     -> impl Future<Output = Result<Write, Unavailable>> + Send;
 
-    /// Saves the pace of a session. It may fail. It never inserts or revives a session, never touches its version, and never
-    /// extends its life.
+    /// Saves the pace of a session. If that fails, log it: nobody waits for the result. It never inserts or revives a session, never
+    /// touches its version, and never extends its life: a store with an expiry of its own does not renew that.
     fn save_pace(&self, key: &SessionKey, pace: Pace) -> impl Future<Output = ()> + Send;
 
     /// Applies [`Take::apply`] to the quota of [`Take::key`], **in one atomic step**, and returns what that says.
@@ -112,7 +115,7 @@ pub trait Store: Sync {
         take: Take,
     ) -> impl Future<Output = Result<Result<(), RateLimited>, Unavailable>> + Send;
 
-    /// Removes what is past its purge time at `now`, and nothing else: sessions by [`Session::purge_at`], quotas by
+    /// Removes what has reached its purge time at `now`, and nothing else: sessions by [`Session::purge_at`], quotas by
     /// [`RateState::purge_at`](super::RateState::purge_at). Returns how many sessions it removed. The host calls it now and then;
     /// no exchange does.
     fn purge(&self, now: OffsetDateTime)

@@ -100,7 +100,7 @@
 //! A user signs in, types the code, and submits it with a POST: [`Server::enter`]. Show the [`Review`]: who asks, for what, when,
 //! from where, and the code, to be compared with the one on the device. The user's decision is another POST:
 //! [`Server::approve`] or [`Server::deny`], with [`Review::session_key`]. [`PageError`] has a sentence for the user where that
-//! failed.
+//! failed. Both forms need a CSRF token, and decoding them is yours.
 //!
 //! **Where [`Policy::has_verification_uri_complete`] is false, ignore a code in the page's URL.** A link that carries the code is how
 //! device logins are phished.
@@ -144,9 +144,9 @@
 //!            Denied     Ended     Ended (withdrawn, revoked, replayed, reused, expired)
 //! ```
 //!
-//! A success is sent only after the store has committed the change to `Active`. A device code or a refresh token that is used again
-//! ends the login, because somebody else has it. A refresh token may be sent again for 30 s after it was replaced, because an
-//! answer can be lost.
+//! A success is sent only after the store has committed the change to `Active`. A device code that is used again ends the login,
+//! because somebody else has it. So does a refresh token that is used later than 30 s after it was replaced. Within the 30 s it yields
+//! another token, because the answer may have been lost.
 //!
 //! Ids such as [C12](crate::tables#c12) name rows of the decision [tables](crate::tables). The tests that hold a row are named for it.
 

@@ -28,7 +28,8 @@ use crate::time::Timestamp;
 /// # Security
 ///
 /// All of it is untrusted text: escape it. Show the code and ask whether the device shows the same. Warn that somebody else may
-/// have sent the user here ([RFC 8628, section 5.4]). Decide on POST alone.
+/// have sent the user here ([RFC 8628, section 5.4]). Enter and decide on POST alone, **with a CSRF token**:
+/// whoever asked for the codes knows both of them and the session key, and could otherwise have the user's browser send both forms.
 ///
 /// [RFC 8628, section 3.3]: https://www.rfc-editor.org/rfc/rfc8628#section-3.3
 /// [RFC 8628, section 5.4]: https://www.rfc-editor.org/rfc/rfc8628#section-5.4
@@ -42,8 +43,8 @@ pub struct Review {
 
 impl Review {
     /// Returns the key of the session, which the host gives to [`Server::approve`](super::Server::approve) or
-    /// [`Server::deny`](super::Server::deny) when the user decides. Keep it with the user's own session, or in the page: it is no
-    /// secret, and only the claimant can decide with it.
+    /// [`Server::deny`](super::Server::deny) when the user decides. Keep it with the user's own session, or in the page. Only
+    /// the claimant can decide with it. It is no secret, because the device can compute it: it does not replace a CSRF token.
     pub const fn session_key(&self) -> &SessionKey {
         self.session.key()
     }
@@ -83,7 +84,7 @@ impl Review {
         self.session.source()
     }
 
-    /// Returns the code, to compare with the one on the device.
+    /// Returns the code, to compare with the one on the device. Show it by [`UserCode::display`].
     pub const fn user_code(&self) -> &UserCode {
         &self.code
     }

@@ -3,6 +3,9 @@
 use super::rate_limit::RateLimited;
 
 /// Why an action of a user did nothing. `Display` is a sentence for the user; the variant says more, to the host alone.
+///
+/// As statuses of HTTP serve 429 for [`RateLimited`](Self::RateLimited), 503 for [`Unavailable`](Self::Unavailable), 409 for
+/// [`Decided`](Self::Decided) and [`Undecided`](Self::Undecided), and 400 for the others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 #[non_exhaustive]
 pub enum PageError {
@@ -51,7 +54,7 @@ pub enum PageError {
 }
 
 impl PageError {
-    /// Returns whether the user is to be told that the code is wrong: one message for six reasons.
+    /// Returns whether `Display` says that the code is wrong. It says so for six reasons, so that nobody learns which codes exist.
     #[must_use]
     pub const fn is_wrong_code(&self) -> bool {
         match self {

@@ -44,7 +44,8 @@ impl<'a> Request<'a> {
     /// Of an action of the page, which has none.
     pub(super) const NONE: Self = Self::new("", &[]);
 
-    /// Makes a request without headers.
+    /// Makes a request without headers. With the feature `http`, `Request::from(&request)` takes all from an `http::Request` whose
+    /// body is octets.
     pub const fn new(method: &'a str, body: &'a [u8]) -> Self {
         Self {
             method,

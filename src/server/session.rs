@@ -157,8 +157,8 @@ impl Session {
         &self.key
     }
 
-    /// Returns the second key, by which the user's code finds the session. `None` once the code was redeemed: a store may then
-    /// drop it from its index.
+    /// Returns the second key, by which the user's code finds the session. `None` once the code was redeemed: a store
+    /// then removes it from its index, so that the same code can be issued again.
     pub const fn user_key(&self) -> Option<&UserKey> {
         match &self.state {
             State::Pending | State::Claimed(_) | State::Approved(_) | State::Denied(_) => {

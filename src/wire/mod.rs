@@ -1,4 +1,4 @@
-//! What travels: forms, credentials, responses, tokens and metadata. Nothing here decides.
+//! What travels in both directions: responses, tokens and metadata. Nothing here decides.
 
 pub(crate) mod credentials;
 pub(crate) mod form;
