@@ -603,18 +603,16 @@ fn an_error_says_what_the_server_said_and_what_to_do() {
         ),
         (
             ok(404, ""),
-            "the server has no device authorization endpoint at this URL (status 404); check the URL, otherwise the server \
-             does not support the device grant",
+            "the server has no device authorization endpoint at this URL (status 404); check the URL; if it is right, the server does not support the device grant",
         ),
         (
             ok(200, &http),
             "the server's response cannot be used, because its verification_uri cannot be used: the URL must be https, or http \
-             on loopback",
+             on loopback; report this to whoever runs the server",
         ),
         (
             ok(200, "<html>"),
-            "the server issued no codes: the response is neither JSON nor a form; check that the endpoint's URL is right, and \
-             that no sign-in page of the network answers in the server's place",
+            "the server issued no codes: the response is neither JSON nor a form; check the endpoint's URL, and whether this network wants its own sign-in first",
         ),
         (
             TIMEOUT,

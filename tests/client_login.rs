@@ -766,8 +766,7 @@ fn an_ending_says_to_the_user_what_happened_and_what_to_do() {
         ),
         (
             outcome(Err(TransportError::Permanent)),
-            "no trusted connection to the server can be made; check its address and its certificate, because trying again does \
-             not help",
+            "no trusted connection to the server can be made, and trying again will not help; check its URL and its certificate",
         ),
         (
             over(cancelled),

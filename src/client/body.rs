@@ -286,12 +286,11 @@ pub enum Malformed {
     TooLarge,
     /// The body is neither JSON nor a form.
     #[error(
-        "the response is neither JSON nor a form; check that the endpoint's URL is right, and that no sign-in page of the \
-         network answers in the server's place"
+        "the response is neither JSON nor a form; check the endpoint's URL, and whether this network wants its own sign-in first"
     )]
     Unreadable,
     /// A member of the protocol comes twice.
-    #[error("the response has a repeated member; report this to whoever runs the server")]
+    #[error("the response gives the same parameter twice; report this to whoever runs the server")]
     Repeated,
     /// The body has both a token and an error.
     #[error("the response has both a token and an error; report this to whoever runs the server")]
@@ -308,7 +307,7 @@ pub enum Malformed {
     Token,
     /// The response has a status that no final response has.
     #[error(
-        "the status of the response is not that of a final HTTP response; check that the endpoint's URL is right"
+        "the status is not one of a final HTTP response; check that the HTTP client passes on the final response"
     )]
     Status,
 }

@@ -140,8 +140,7 @@ pub enum StartError {
     Rejected(Refusal),
     /// There is no such endpoint; with the status.
     #[error(
-        "the server has no device authorization endpoint at this URL (status {0}); check the URL, otherwise the server does \
-         not support the device grant"
+        "the server has no device authorization endpoint at this URL (status {0}); check the URL; if it is right, the server does not support the device grant"
     )]
     Unsupported(u16),
     /// The server could not answer.
@@ -157,7 +156,9 @@ pub enum StartError {
     #[error("{0}")]
     Failed(TransportError),
     /// A member of the response cannot be used.
-    #[error("the server's response cannot be used, because its {name} {why}")]
+    #[error(
+        "the server's response cannot be used, because its {name} {why}; report this to whoever runs the server"
+    )]
     #[non_exhaustive]
     Field {
         /// The name of the member.

@@ -303,12 +303,12 @@ fn is_printable(text: &str) -> bool {
 pub enum FlowError {
     /// The id is empty or has a character outside `%x20-7E`.
     #[error(
-        "the client id cannot be sent; it must have at least one character, all of visible ASCII or space"
+        "the client id is empty or has a character that is not printable ASCII; check it for line breaks and the like"
     )]
     ClientId,
     /// The secret is empty or has a character outside `%x20-7E`.
     #[error(
-        "the client secret cannot be sent; it must have at least one character, all of visible ASCII or space"
+        "the client secret is empty or has a character that is not printable ASCII; check it for line breaks and the like"
     )]
     Secret,
     /// The scope is not a list of scope tokens.
@@ -316,7 +316,7 @@ pub enum FlowError {
     Scope(ScopeError),
     /// An extra parameter has a name of the protocol's, or none.
     #[error(
-        "an extra parameter has no name, or one that this crate sends itself; use the method for that parameter"
+        "an extra parameter has an empty name, or the name of one that this crate sends itself; use the method for that"
     )]
     Reserved,
     /// An extra parameter, or a secret, was given twice.

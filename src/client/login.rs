@@ -403,7 +403,9 @@ pub enum LoginError {
     #[error("the sign-in was cancelled{}", late(.0.is_some()))]
     Cancelled(Option<Box<Tokens>>),
     /// The outcome was handed out before.
-    #[error("this login is over and its outcome was handed out before; start another one")]
+    #[error(
+        "this login has ended and already returned its outcome; use that outcome, or start a new login"
+    )]
     Over,
 }
 

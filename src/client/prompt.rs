@@ -156,6 +156,6 @@ impl TryFrom<Record> for Prompt {
 enum RecordError {
     #[error("the stored prompt is of an unknown version; start the login again")]
     Version,
-    #[error("the stored prompt has a value that must not be shown; start the login again")]
+    #[error("the stored prompt has a value that is not safe to display; start the login again")]
     Impossible,
 }

@@ -97,8 +97,7 @@ pub enum TransportError {
     Other,
     /// A failure that does not pass by itself, for example a certificate that does not verify.
     #[error(
-        "no trusted connection to the server can be made; check its address and its certificate, \
-         because trying again does not help"
+        "no trusted connection to the server can be made, and trying again will not help; check its URL and its certificate"
     )]
     Permanent,
 }

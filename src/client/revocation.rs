@@ -160,7 +160,7 @@ pub enum RevokeError {
         retry_after: Option<Duration>,
     },
     /// There was no response. If the failure may pass, the same revocation may be sent again.
-    #[error("the token may not have been revoked: {0}")]
+    #[error("the token might still be valid: {0}")]
     Failed(TransportError),
     /// The server answered with a redirect of this status, which was not followed.
     #[error(
@@ -168,7 +168,7 @@ pub enum RevokeError {
     )]
     Redirected(u16),
     /// The response could not be used.
-    #[error("the token may not have been revoked: {0}")]
+    #[error("the token might still be valid: {0}")]
     Malformed(Malformed),
 }
 

@@ -235,7 +235,7 @@ enum SnapshotError {
 pub enum ResumeError {
     /// The snapshot is of another client or of other endpoints.
     #[error(
-        "the snapshot is of another client or of other endpoints; resume it with the set-up that took it, or start the login again"
+        "the snapshot was taken with another client or other endpoints; resume it with those, or start the login again"
     )]
     Mismatch,
     /// The client is not set up well.

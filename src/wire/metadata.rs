@@ -287,12 +287,12 @@ pub enum MetadataError {
     TooLarge,
     /// Not a JSON object, a member twice, or an endpoint that is not a string.
     #[error(
-        "the metadata document cannot be read; check its URL, and that no sign-in page of the network answers instead"
+        "the metadata document is not valid; check its URL, and whether this network wants its own sign-in first"
     )]
     Unreadable,
     /// The issuer is missing or another one ([RFC 8414, section 3.3](https://www.rfc-editor.org/rfc/rfc8414#section-3.3)).
     #[error(
-        "the metadata document is of another issuer; configure the issuer exactly as the document writes it"
+        "the metadata document names another issuer than the one that was asked; check the URL, or configure that issuer exactly as it is written there if you trust it"
     )]
     Issuer,
     /// The issuer or an endpoint must not be used.
@@ -300,7 +300,7 @@ pub enum MetadataError {
     Url(UrlError),
     /// A member that has its own argument or method.
     #[error(
-        "this member of the metadata is written elsewhere; use the argument or the method of its name"
+        "this member of the metadata cannot be added by name; set it with its own argument or method"
     )]
     Reserved,
 }
@@ -368,7 +368,7 @@ pub enum UrlError {
     TooLong,
     /// Not an absolute http or https URL, user information in it, or a character that a URL may not contain.
     #[error(
-        "the URL must be absolute, with a host, without user information, and of visible ASCII characters"
+        "the URL must be absolute, have a host and no `user:password@` part, and be printable ASCII without spaces"
     )]
     Malformed,
     /// Plain http to another machine.

@@ -123,7 +123,9 @@ fn a_login_through_a_foreign_server_is_denied() {
     foreign.decide("deny", &login.user_code());
     let ended = login.end().with(3);
     assert!(
-        ended.err.ends_with("The request was denied.\n"),
+        ended
+            .err
+            .contains("\nThe sign-in was denied (access_denied: "),
         "{ended:?}"
     );
     assert_eq!(home.names(), [""; 0]);
