@@ -21,7 +21,7 @@ use super::flow::{DeviceFlow, FlowError};
 use super::refusal::Refusal;
 use super::request::Request;
 use super::response::{Response, TransportError};
-use super::retry::Retries;
+use super::retry::repeat;
 use super::run::block;
 use super::tokens::Tokens;
 use super::verdict::{Verdict, may_hide_success, verdict};
@@ -152,8 +152,8 @@ impl Refresh {
     /// [`RefreshError`].
     pub async fn run<Q, R, B, S, W>(
         &mut self,
-        mut send: impl FnMut(Q) -> S,
-        mut wait: impl FnMut(Duration) -> W,
+        send: impl FnMut(Q) -> S,
+        wait: impl FnMut(Duration) -> W,
     ) -> Result<Tokens, RefreshError>
     where
         S: Future<Output = Result<R, TransportError>>,
@@ -162,19 +162,12 @@ impl Refresh {
         R: Into<Response<B>>,
         B: AsRef<[u8]>,
     {
-        let mut retries = Retries::new();
-        loop {
-            let answer = send(self.request.clone().into()).await.map(Into::into);
-            let error = match self.answer(answer) {
-                Ok(tokens) => return Ok(tokens),
-                Err(error) => error,
-            };
-            let pause = retries.pause(error.may_be_retried(), error.retry_after());
-            match pause {
-                Some(pause) if wait(pause).await.is_continue() => {}
-                Some(_) | None => return Err(error),
-            }
-        }
+        let request = self.request.clone();
+        let retry = |error: &RefreshError| {
+            let pause = error.retry_after().unwrap_or_default();
+            error.may_be_retried().then_some(pause)
+        };
+        repeat(&request, send, wait, |answer| self.answer(answer), retry).await
     }
 
     /// Sends the refresh, like [`run`](Self::run), with functions that block.

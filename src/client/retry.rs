@@ -1,6 +1,10 @@
-//! How often, and how soon, a request that may be repeated is sent again.
+//! Sending a request again that may be repeated: how often, and how soon.
 
+use core::ops::ControlFlow;
 use core::time::Duration;
+
+use super::request::Request;
+use super::response::{Response, TransportError};
 
 /// The pauses before the second request and the next ones. Together with the requests they stay within the 30 s for which this
 /// crate's server half, like others, accepts a refresh token that was used.
@@ -13,22 +17,32 @@ const PAUSES: [Duration; 3] = [
 /// The longest `Retry-After` that is waited for here. A longer one is for the caller to decide about.
 const MAX_PAUSE: Duration = Duration::from_secs(10);
 
-/// The repetitions of one request.
-pub(crate) struct Retries(core::array::IntoIter<Duration, 3>);
-
-impl Retries {
-    pub(crate) fn new() -> Self {
-        Self(PAUSES.into_iter())
-    }
-
-    /// Returns how long to wait before the request is sent again; `None` if it is not.
-    pub(crate) fn pause(
-        &mut self,
-        may_be_retried: bool,
-        retry_after: Option<Duration>,
-    ) -> Option<Duration> {
-        let pause = self.0.next().filter(|_| may_be_retried)?;
-        let pause = pause.max(retry_after.unwrap_or_default());
-        (pause <= MAX_PAUSE).then_some(pause)
+/// Sends a request until `answer` accepts what came, or until the error is not to be tried again. `retry` returns when that may be:
+/// `None` if not at all, else no sooner than after this time. If `wait` returns [`ControlFlow::Break`], the last error is returned.
+pub(crate) async fn repeat<Q, R, B, S, W, T, E>(
+    request: &Request,
+    mut send: impl FnMut(Q) -> S,
+    mut wait: impl FnMut(Duration) -> W,
+    mut answer: impl FnMut(Result<Response<B>, TransportError>) -> Result<T, E>,
+    retry: impl Fn(&E) -> Option<Duration>,
+) -> Result<T, E>
+where
+    S: Future<Output = Result<R, TransportError>>,
+    W: Future<Output = ControlFlow<()>>,
+    Q: From<Request>,
+    R: Into<Response<B>>,
+{
+    let mut pauses = PAUSES.into_iter();
+    loop {
+        let error = match answer(send(request.clone().into()).await.map(Into::into)) {
+            Ok(done) => return Ok(done),
+            Err(error) => error,
+        };
+        let pause = pauses.next().zip(retry(&error));
+        let pause = pause.map(|(least, announced)| least.max(announced));
+        match pause.filter(|pause| *pause <= MAX_PAUSE) {
+            Some(pause) if wait(pause).await.is_continue() => {}
+            Some(_) | None => return Err(error),
+        }
     }
 }

@@ -14,7 +14,7 @@ use super::flow::{DeviceFlow, FlowError};
 use super::refusal::Refusal;
 use super::request::Request;
 use super::response::{Response, TransportError};
-use super::retry::Retries;
+use super::retry::repeat;
 use super::run::block;
 use super::verdict::{Verdict, verdict};
 
@@ -98,8 +98,8 @@ impl Revocation {
     /// [`RevokeError`]: the token may still be good.
     pub async fn run<Q, R, B, S, W>(
         &self,
-        mut send: impl FnMut(Q) -> S,
-        mut wait: impl FnMut(Duration) -> W,
+        send: impl FnMut(Q) -> S,
+        wait: impl FnMut(Duration) -> W,
     ) -> Result<(), RevokeError>
     where
         S: Future<Output = Result<R, TransportError>>,
@@ -108,17 +108,11 @@ impl Revocation {
         R: Into<Response<B>>,
         B: AsRef<[u8]>,
     {
-        let mut retries = Retries::new();
-        loop {
-            let answer = send(self.0.clone().into()).await.map(Into::into);
-            let Err(error) = self.answer(answer) else {
-                return Ok(());
-            };
-            match retries.pause(error.may_be_retried(), error.retry_after()) {
-                Some(pause) if wait(pause).await.is_continue() => {}
-                Some(_) | None => return Err(error),
-            }
-        }
+        let retry = |error: &RevokeError| {
+            let pause = error.retry_after().unwrap_or_default();
+            error.may_be_retried().then_some(pause)
+        };
+        repeat(&self.0, send, wait, |answer| self.answer(answer), retry).await
     }
 
     /// Sends the revocation, like [`run`](Self::run), with functions that block.
