@@ -53,8 +53,7 @@ impl Digest {
         if let Some(message) = join(head, first, second, &mut room) {
             return Self::of(message);
         }
-        let sha = Sha256::new().chain_update(head).chain_update(first);
-        Self(sha.chain_update(second).finalize().into())
+        Self::of(&[&head, first, second].concat())
     }
 
     /// The first eight octets: as good a hash as any, where the octets are a digest of what nobody chose.

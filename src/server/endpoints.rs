@@ -58,8 +58,8 @@ impl Server {
     /// Serves the device authorization endpoint ([RFC 8628, section 3.1]).
     ///
     /// `source` is counted and not kept. `shown` is kept for the user who decides, and comes back as [`Review::source`]: it says where
-    /// the request came from, as far as the host knows, by an address, a place, or a user agent. It is cut at 256 bytes; control and format characters are replaced, because some of them change the order of
-    /// what is read.
+    /// the request came from, as far as the host knows, by an address, a place, or a user agent. It is cut at 256 bytes. Control and
+    /// format characters in it are replaced, because some of them change the order of what is read.
     ///
     /// [RFC 8628, section 3.1]: https://www.rfc-editor.org/rfc/rfc8628#section-3.1
     #[inline(always)]

@@ -190,7 +190,7 @@ impl Session {
         context.must_finish(|| ());
         let send =
             |request| -> Result<Response<Vec<u8>>, TransportError> { context.http.send(request) };
-        // An answer that was lost is asked for again: servers take the same token once more, for a short time.
+        // If the answer was lost, the same request is sent again, because servers accept the same token for a short time.
         let renewed = refresh.run_blocking(send, |span| {
             context
                 .screen

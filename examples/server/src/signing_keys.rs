@@ -3,7 +3,7 @@
 //!
 //! Rules:
 //! 1. The configuration names the key that signs (`tokens.signing_key`). To rotate is to raise that number by one.
-//! 2. The key before it stays published and good, for the tokens that it signed.
+//! 2. The key before it stays published, because tokens that it signed are still in use.
 //! 3. The key after it is published already: whoever keeps the JWKS for a while knows it before it signs, and servers may be
 //!    restarted one after the other.
 

@@ -452,6 +452,6 @@ async fn b1_wrong_secrets_are_counted_by_client_and_source() {
         server.post(ISSUE, &right).send().await.unwrap().status(),
         429
     );
-    // Another client is none the worse for it.
+    // Another client still gets codes.
     server.codes("openid").await;
 }

@@ -61,7 +61,7 @@ async fn a_user_sees_the_logins_of_their_devices_and_ends_one() {
         .refresh(&[("refresh_token", text(&tokens, "refresh_token"))])
         .await;
     assert_eq!(body["error"], "invalid_grant");
-    // The other one is none the worse for it.
+    // The other one stays signed in.
     let (status, _) = server
         .refresh(&[("refresh_token", text(&others, "refresh_token"))])
         .await;

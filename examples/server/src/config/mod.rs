@@ -97,7 +97,7 @@ fn default_store() -> Hidden {
 }
 
 impl Config {
-    /// Reads a file, or the default where there is none. Warns of a file with secrets that others can read.
+    /// Reads the file, or returns the default if there is none. It warns if the file has secrets and others can read it.
     ///
     /// # Errors
     ///

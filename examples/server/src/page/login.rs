@@ -113,7 +113,7 @@ impl Login {
         }
     }
 
-    /// Remembers the code that was entered, for the user to compare.
+    /// Remembers the code that was entered, because the user compares it on the next page.
     pub(crate) fn entered(&mut self, user_code: &str, session: &SessionKey) {
         self.keep(user_code, Some(*session));
     }

@@ -238,7 +238,7 @@ pub(crate) fn devices_alone() -> Response {
     Page::Problem(Problem::devices_alone()).send(StatusCode::BAD_REQUEST)
 }
 
-/// Every path that is none of this server's.
+/// Answers every path that this server does not have.
 pub(crate) async fn unknown() -> Response {
     Page::Problem(Problem::unknown()).send(StatusCode::NOT_FOUND)
 }
