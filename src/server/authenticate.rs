@@ -19,10 +19,18 @@ use crate::wire::form::Raw;
 
 /// What a client presented: who it claims to be, and the kind of its proof. The texts stay in the form where they can.
 pub(super) struct Credentials {
-    basic: Option<Box<Basic>>,
-    /// The id of the body, where that had escapes.
-    decoded_id: Option<Box<str>>,
+    id: Id,
     proof: Proof,
+}
+
+/// Where the id of the client is.
+enum Id {
+    /// In the form, without escapes, if it is there at all.
+    InForm,
+    /// It was in the form, with escapes.
+    Decoded(Box<str>),
+    /// In the header, with the secret.
+    InHeader(Box<Basic>),
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -179,8 +187,7 @@ impl fmt::Debug for Authenticated<'_> {
 impl Credentials {
     /// Those of a request that was not read.
     pub(super) const NONE: Self = Self {
-        basic: None,
-        decoded_id: None,
+        id: Id::InForm,
         proof: Proof::None,
     };
 
@@ -222,14 +229,16 @@ impl Credentials {
             }
             self.proof = Proof::BasicSecret;
         }
-        self.basic = Some(Box::new(basic.ok_or(Cause::Authorization)?));
+        self.id = Id::InHeader(Box::new(basic.ok_or(Cause::Authorization)?));
         Ok(())
     }
 
     /// A12 and A15.
     #[inline(always)]
     fn read_id(&mut self, id: Raw<'_>, form: &Form<'_>) -> Result<(), Cause> {
-        if self.basic.as_ref().is_some_and(|basic| !id.is(&basic.id)) {
+        if let Id::InHeader(basic) = &self.id
+            && !id.is(&basic.id)
+        {
             return Err(Cause::ClientIdsDiffer);
         }
         if form.is_plain() || id.is_plain() {
@@ -238,40 +247,42 @@ impl Credentials {
         if !id.is_printable() {
             return Err(Cause::CredentialCharacters);
         }
-        self.decoded_id = id.text().map(Into::into);
+        if let (Id::InForm, Some(id)) = (&self.id, id.text()) {
+            self.id = Id::Decoded(id.into());
+        }
         Ok(())
     }
 
     /// A14. An empty id in a Basic header names nobody.
     fn names_nobody(&self) -> bool {
-        match &self.basic {
-            Some(basic) => basic.id.is_empty(),
-            None => self.proof != Proof::Assertion,
+        match &self.id {
+            Id::InHeader(basic) => basic.id.is_empty(),
+            Id::InForm | Id::Decoded(_) => self.proof != Proof::Assertion,
         }
     }
 
     /// The id that the client claims to have.
     pub(super) fn client_id<'x>(&'x self, form: &'x Form<'_>) -> Option<&'x str> {
-        match (&self.basic, &self.decoded_id) {
-            (Some(basic), _) => Some(&basic.id),
-            (None, Some(id)) => Some(id),
-            (None, None) => core::str::from_utf8(form.client_id()?.0).ok(),
+        match &self.id {
+            Id::InForm => core::str::from_utf8(form.client_id()?.0).ok(),
+            Id::Decoded(id) => Some(id),
+            Id::InHeader(basic) => Some(&basic.id),
         }
     }
 
     /// Whether the client claims to have this id.
     #[inline(always)]
     pub(super) fn names(&self, form: &Form<'_>, id: &str) -> bool {
-        match (&self.basic, &self.decoded_id) {
-            (Some(basic), _) => basic.id == id,
-            (None, Some(own)) => **own == *id,
-            (None, None) => form.client_id().is_some_and(|own| own.0 == id.as_bytes()),
+        match &self.id {
+            Id::InForm => form.client_id().is_some_and(|own| own.0 == id.as_bytes()),
+            Id::Decoded(own) => **own == *id,
+            Id::InHeader(basic) => basic.id == id,
         }
     }
 
     /// Whether an assertion alone names the client.
     pub(super) fn client_id_is_absent(&self, form: &Form<'_>) -> bool {
-        self.basic.is_none() && form.client_id().is_none()
+        !matches!(self.id, Id::InHeader(_)) && form.client_id().is_none()
     }
 
     /// Whether a secret was presented.
@@ -280,10 +291,10 @@ impl Credentials {
     }
 
     fn secret<'x>(&'x self, form: &Form<'x>) -> Option<Cow<'x, str>> {
-        match self.proof {
-            Proof::BasicSecret => self.basic.as_ref().map(|basic| (&*basic.secret).into()),
-            Proof::BodySecret => form.client_secret()?.text(),
-            Proof::None | Proof::Assertion => None,
+        match (self.proof, &self.id) {
+            (Proof::BasicSecret, Id::InHeader(basic)) => Some((&*basic.secret).into()),
+            (Proof::BodySecret, _) => form.client_secret()?.text(),
+            (Proof::None | Proof::Assertion | Proof::BasicSecret, _) => None,
         }
     }
 

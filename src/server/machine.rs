@@ -107,12 +107,11 @@ pub(super) struct Progress {
     pub(super) client_id: Option<Arc<str>>,
     /// Whether an issuing is counted by its source, too.
     pub(super) is_by_source: bool,
-    /// On its way to [`super::exchange::Exchange`], which keeps it where a question can borrow it.
+    /// On its way to [`super::exchange::Exchange`], which keeps it where a question can borrow it. Or what was found under the
+    /// current key of a user code, while the previous key is looked up.
     pub(super) prepared: Option<Prepared>,
     /// Of the refresh token that is being made.
     pub(super) secret: Option<RefreshSecret>,
-    /// What was found under the current key of a user code, while the previous is looked up.
-    pub(super) found: Option<Box<Session>>,
     pub(super) trouble: Option<PageError>,
     /// What the review shows of the client.
     pub(super) shown: Option<Box<Shown>>,
@@ -178,7 +177,6 @@ impl Progress {
             is_by_source: false,
             prepared: None,
             secret: None,
-            found: None,
             trouble: None,
             shown: None,
         }

@@ -133,12 +133,12 @@ pub(super) fn found(fixed: &Fixed<'_>, progress: &mut Progress, stored: Option<&
         return progress.unavailable(); // not what was asked for
     }
     if progress.step == Step::LoadCurrent && typed.previous.is_some() {
-        progress.found = session.cloned().map(Box::new);
+        progress.prepared = session.map(|session| Prepared::new(session.status(), session.clone()));
         return Step::LoadPrevious;
     }
-    match (progress.found.take(), session) {
+    match (progress.prepared.take(), session) {
         (Some(_), Some(_)) => progress.refuse(PageError::AmbiguousCode), // U13
-        (Some(session), None) => enter(fixed, progress, &session),
+        (Some(found), None) => enter(fixed, progress, &found.session),
         (None, Some(session)) => enter(fixed, progress, session),
         (None, None) => progress.refuse(PageError::UnknownCode), // U2
     }
