@@ -109,8 +109,7 @@ impl<'a> Raw<'a> {
 
     /// Whether every escape is whole and the octets are UTF-8.
     pub(crate) fn is_sound(self) -> bool {
-        // A space as `+` is the most common escape.
-        if self.is_plain() || (self.0.is_ascii() && memchr::memchr(b'%', self.0).is_none()) {
+        if self.0.is_ascii() && memchr::memchr(b'%', self.0).is_none() {
             return true;
         }
         let mut octets = self.octets();
