@@ -10,8 +10,6 @@
     reason = "a panic is how a test fails"
 )]
 
-#[path = "support/login.rs"]
-mod login;
 mod support;
 
 use core::hint::black_box;
@@ -24,7 +22,7 @@ use device_flow::server::{
     RateLimit, RateLimited, RateState, Reply, Request, Server, Stored, Take, Unavailable, Write,
 };
 use device_flow::wire::tokens::Tokens;
-use login::{LIFETIME, Login, at, bob, pace_of, stored_at};
+use support::login::{LIFETIME, Login, at, bob, pace_of, stored_at};
 use support::{
     BACKEND, CLI, FORM, GRANT, NO_CODE, NOW, SECRET, alice, backend, builder, cli, encoded, policy,
     poll_body, post, refresh_token, scope, server, server_of,

@@ -11,8 +11,6 @@
     reason = "a panic is how a test fails"
 )]
 
-#[path = "support/login.rs"]
-mod login;
 mod support;
 
 use core::cell::RefCell;
@@ -33,8 +31,8 @@ use device_flow::server::{
 };
 use device_flow::wire::metadata::{Metadata, MetadataError};
 use device_flow::wire::tokens::Tokens;
-use login::{Login, bob};
 use serde_json::json;
+use support::login::{Login, bob};
 use support::{Codes, GRANT, NOW, PAGE, alice, basic, builder, policy, poll_body, post, scope};
 
 /// What the client and its users keep to themselves. Each is made to be found.
@@ -503,7 +501,11 @@ fn the_errors_of_the_page_say_nothing_of_the_session() {
     let wide = Consent::to(scope(GIVEN));
     log.display(&login.consent_by(&alice(), &wide, 0).unwrap_err());
     log.display(&login.approve_by(&bob(), 0).unwrap_err());
-    log.display(&login.approve_by(&alice(), login::LIFETIME).unwrap_err());
+    log.display(
+        &login
+            .approve_by(&alice(), support::login::LIFETIME)
+            .unwrap_err(),
+    );
     login.approve(0);
     log.display(&login.deny_by(&alice(), 0).unwrap_err());
     log.display(&login.release_by(&bob(), 0).unwrap_err());

@@ -10,7 +10,7 @@ use std::sync::LazyLock;
 use device_flow::server::{Cause, Next, Server, Session, Stored};
 use stateright::{Model, Property};
 
-use crate::model::real::{Memo, Moment, PaceForm, remembered};
+use crate::real::{Memo, Moment, PaceForm, remembered};
 use crate::support::{self, Codes, Host, NOW};
 
 /// Short, so that all of it is explored: the interval is 5 s, the tolerance 1.25 s at first.

@@ -9,6 +9,12 @@
     reason = "a panic is how a test fails"
 )]
 
+pub(crate) mod client;
+pub(crate) mod login;
+pub(crate) mod oracle;
+pub(crate) mod pair;
+pub(crate) mod world;
+
 use core::fmt::Write as _;
 use std::collections::VecDeque;
 

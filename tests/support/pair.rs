@@ -34,13 +34,9 @@ use server::Server;
 
 pub(crate) use dialogue::{Client, Commit, Dialogue, Granted, Heard, Meddler, Op, Setup, User};
 
-#[path = "pair/dialogue.rs"]
 mod dialogue;
-#[path = "pair/ending.rs"]
 mod ending;
-#[path = "pair/refresh.rs"]
 mod refresh;
-#[path = "pair/server.rs"]
 mod server;
 
 const ASKED: &str = "openid profile offline_access";

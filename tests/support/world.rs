@@ -23,8 +23,8 @@ use device_flow::server::{
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-use crate::login::{at, bob, bytes, stored_at};
-use crate::oracle::{
+use crate::support::login::{at, bob, bytes, stored_at};
+use crate::support::oracle::{
     self, ASKED, Client, Commit, How, LIFETIME, Oracle, Page, Part, Registered, Token, Told, Typed,
     User, Verdict,
 };

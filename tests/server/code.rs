@@ -1,15 +1,5 @@
 //! Scopes and user codes: what is read, and what is not.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::arithmetic_side_effects,
-    clippy::indexing_slicing,
-    clippy::wildcard_enum_match_arm,
-    reason = "a panic is how a test fails"
-)]
-
-mod support;
-
 use core::time::Duration;
 use std::collections::HashSet;
 
@@ -18,7 +8,10 @@ use device_flow::digest::UserKey;
 use device_flow::scope::{MAX_BYTES, MAX_TOKENS, Scope, ScopeError};
 use device_flow::server::{Next, PageError, RateLimit, Server, ServerKeys, Session};
 use proptest::prelude::*;
-use support::{Host, NOW, alice, builder, cli, entropy, key, post, scope, server, server_of};
+
+use crate::support::{
+    self, Host, NOW, alice, builder, cli, entropy, key, post, scope, server, server_of,
+};
 
 // Scopes (RFC 6749, section 3.3).
 

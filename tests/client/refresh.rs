@@ -1,17 +1,5 @@
 //! Rows R19 to R21: refreshing and revoking, as the client half does them.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects,
-    clippy::wildcard_enum_match_arm,
-    reason = "a panic is how a test fails"
-)]
-
-#[path = "support/client.rs"]
-mod support;
-
 use core::ops::ControlFlow;
 use core::time::Duration;
 
@@ -20,8 +8,10 @@ use device_flow::client::{
     TransportError,
 };
 use serde_json::json;
-use support::{
-    Answer, INVALID_GRANT, SUCCESS, TIMEOUT, TOKEN, endpoints, flow, granted, ok, posted, s, whole,
+
+use crate::support::{
+    self, Answer, INVALID_GRANT, SUCCESS, TIMEOUT, TOKEN, endpoints, flow, granted, ok, posted, s,
+    whole,
 };
 
 const REVOKE: &str = "https://as.example/oauth2/revoke";

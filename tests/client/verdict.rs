@@ -1,22 +1,11 @@
 //! Table V: what an answer to a poll means.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects,
-    clippy::unchecked_time_subtraction,
-    reason = "a panic is how a test fails"
-)]
-
-#[path = "support/client.rs"]
-mod support;
-
 use device_flow::client::{
     DisplayText, MAX_BODY, MAX_CHARACTERS, Malformed, Refusal, Response, Tokens, Verdict, verdict,
 };
 use serde_json::{Value, json};
-use support::{bearer_a, granted, refused, s, told};
+
+use crate::support::{bearer_a, granted, refused, s, told};
 
 /// Every status that a final answer may have, in a sample.
 const STATUSES: [u16; 14] = [

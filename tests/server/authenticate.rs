@@ -1,27 +1,18 @@
 //! Table B: who the client is, decided on the registration as it is now, at both endpoints.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::arithmetic_side_effects,
-    clippy::indexing_slicing,
-    clippy::wildcard_enum_match_arm,
-    reason = "a panic is how a test fails"
-)]
-
-mod support;
-
 use core::time::Duration;
 
 use device_flow::digest::SecretDigest;
 use device_flow::scope::Scope;
 use device_flow::server::{Cause, Client, ClientAuthMethod, Found, Next, Reply, Server};
 use proptest::prelude::*;
-use support::{
-    BACKEND, CLI, GRANT, NO_CODE, NOW, Question, SECRET, assert_invalid_client, assert_refused,
-    assert_reply, assert_unavailable, backend, basic, builder, cli, encoded, error_body, escaped,
-    post, server, server_of,
-};
 use time::OffsetDateTime;
+
+use crate::support::{
+    self, BACKEND, CLI, GRANT, NO_CODE, NOW, Question, SECRET, assert_invalid_client,
+    assert_refused, assert_reply, assert_unavailable, backend, basic, builder, cli, encoded,
+    error_body, escaped, post, server, server_of,
+};
 
 /// How a client presents itself in these tests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,24 +1,12 @@
 //! A known answer for every row of the providers, and both flows of `WorkOS`: dialogues as they go over the wire.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::wildcard_enum_match_arm,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects,
-    clippy::unchecked_time_subtraction,
-    reason = "a panic is how a test fails"
-)]
-
-#[path = "support/client.rs"]
-mod support;
-
 use device_flow::client::{
     DeviceFlow, LoginError, Next, Prompt, Refusal, Response, StartError, Tokens, Verdict, Warning,
     verdict,
 };
 use serde_json::{Value, json};
-use support::{flow, granted, ok, s, shown, start, told, whole};
+
+use crate::support::{self, flow, granted, ok, s, shown, start, told, whole};
 
 /// How a login ended.
 type Outcome = Result<Tokens, LoginError>;

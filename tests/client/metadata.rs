@@ -1,14 +1,5 @@
 //! Table M: metadata, read and made.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects,
-    clippy::unchecked_time_subtraction,
-    reason = "a panic is how a test fails"
-)]
-
 use device_flow::client::{EndpointError, Endpoints};
 use device_flow::wire::metadata::{MAX_DOCUMENT, Metadata, MetadataError, UrlError};
 use serde_json::{Value, json};

@@ -12,25 +12,23 @@
 )]
 #![expect(clippy::std_instead_of_alloc, reason = "a test has std")]
 
+mod guesses;
+mod lone;
+mod real;
+mod steps;
+#[path = "../support/mod.rs"]
 mod support;
-
-mod model {
-    pub(crate) mod guesses;
-    pub(crate) mod lone;
-    pub(crate) mod real;
-    pub(crate) mod steps;
-    pub(crate) mod world;
-}
+mod world;
 
 use core::fmt::Debug;
 use core::hash::Hash;
 use std::time::Instant;
 
-use model::guesses::{self, Clock, Guesses};
-use model::lone::{self, Lone, Rate};
-use model::real::{Client, Decision, EXPIRY, GRACE, IDLE, REDEEM_TIME, RETENTION, Setup, User};
-use model::world::{Covered, Fault, Job, Machine, Start, Who};
+use guesses::{Clock, Guesses};
+use lone::{Lone, Rate};
+use real::{Client, Decision, EXPIRY, GRACE, IDLE, REDEEM_TIME, RETENTION, Setup, User};
 use stateright::{Checker, HasDiscoveries, Model};
+use world::{Covered, Fault, Job, Machine, Start, Who};
 
 /// Explores all of it; no property may have a counterexample.
 fn explore<M>(name: &str, machine: M)

@@ -10,14 +10,11 @@
 )]
 #![expect(clippy::std_instead_of_alloc, reason = "a test has std")]
 
-#[path = "vectors/client.rs"]
 mod client;
-#[path = "vectors/form.rs"]
 mod form;
-#[path = "vectors/response.rs"]
 mod response;
-#[path = "vectors/server.rs"]
 mod server;
+#[path = "../support/mod.rs"]
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -2,18 +2,6 @@
 //!
 //! Defaults: 30 days idle, no absolute end, a grace of 30 s, 20 refreshes at once and then one a minute.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::arithmetic_side_effects,
-    clippy::indexing_slicing,
-    clippy::wildcard_enum_match_arm,
-    reason = "a panic is how a test fails"
-)]
-
-#[path = "support/login.rs"]
-mod login;
-mod support;
-
 use core::time::Duration;
 
 use base64::Engine as _;
@@ -22,13 +10,14 @@ use device_flow::server::{
     Cause, Client, Consent, GrantRefusal, Next, Policy, PolicyError, RateLimit, Reply, Server,
     ServerKeys, Status,
 };
-use login::{
-    LIFETIME, Login, RETENTION, assert_granted, assert_invalid_grant, at, bytes, stored_at,
-};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
-use support::{
-    Host, Question, Says, alice, assert_refused, assert_reply, assert_unavailable, backend,
+
+use crate::support::login::{
+    LIFETIME, Login, RETENTION, assert_granted, assert_invalid_grant, at, bytes, stored_at,
+};
+use crate::support::{
+    self, Host, Question, Says, alice, assert_refused, assert_reply, assert_unavailable, backend,
     builder, cli, error_body, key, policy, refresh_token, scope, server,
 };
 

@@ -4,39 +4,25 @@
 //! [oracle](oracle), a model written from the tables. They are compared answer by answer and record by record. The
 //! invariants are then read off what the crate did, without the oracle. A failure shrinks to a short list of operations.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::arithmetic_side_effects,
-    clippy::indexing_slicing,
-    reason = "a panic is how a test fails"
-)]
-
-#[path = "support/login.rs"]
-mod login;
-#[path = "support/oracle.rs"]
-mod oracle;
-mod support;
-#[path = "support/world.rs"]
-mod world;
-
 use core::time::Duration;
 
 use device_flow::server::{Cause, Consent, Policy, RateLimit, Request, Subject};
-use login::invalid_grant_bytes;
-use oracle::{
-    ASKED, Client, Commit, How, LIFETIME, Page, Part, Registered, Stale, Token, Typed, User,
-    Verdict,
-};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
 use proptest::strategy::ValueTree as _;
 use proptest::test_runner::TestRunner;
 use serde_json::json;
-use support::{
-    ACCESS_TOKEN, Host, SECRET, SOURCE, alice, backend, builder, cli, error_body, server,
+
+use crate::support::login::{self, invalid_grant_bytes};
+use crate::support::oracle::{
+    self, ASKED, Client, Commit, How, LIFETIME, Page, Part, Registered, Stale, Token, Typed, User,
+    Verdict,
 };
-use world::{Asked, Clock, Event, Op, Outcome, World, play, subject, transcript};
+use crate::support::world::{Asked, Clock, Event, Op, Outcome, World, play, subject, transcript};
+use crate::support::{
+    self, ACCESS_TOKEN, Host, SECRET, SOURCE, alice, backend, builder, cli, error_body, server,
+};
 
 // The operations, drawn at random.
 

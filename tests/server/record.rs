@@ -2,21 +2,13 @@
 //!
 //! The forms are written out here: a change of a form that stores hold already must be seen.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::arithmetic_side_effects,
-    clippy::indexing_slicing,
-    reason = "a panic is how a test fails"
-)]
-
-#[path = "support/login.rs"]
-mod login;
-mod support;
-
 use device_flow::server::{Pace, RateState, Session, Status};
-use login::{LIFETIME, Login, REDEEM_TIME, RETENTION, assert_granted, at, pace_of, stored_at};
 use serde_json::{Value, json};
-use support::{NOW, alice, cli, post, server};
+
+use crate::support::login::{
+    LIFETIME, Login, REDEEM_TIME, RETENTION, assert_granted, at, pace_of, stored_at,
+};
+use crate::support::{self, NOW, alice, cli, post, server};
 
 /// What a host finds in the error of its deserializer.
 const CORRUPT: &str = "the stored form is corrupt: its parts contradict each other";

@@ -1,23 +1,12 @@
 //! What went wrong in other clients, and must hold here. Each test names the report.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects,
-    clippy::unchecked_time_subtraction,
-    reason = "a panic is how a test fails"
-)]
-
-#[path = "support/client.rs"]
-mod support;
-
 use core::time::Duration;
 
 use device_flow::client::{
     LoginError, Malformed, Response, TransportError, Verdict, WaitingFor, Warning, verdict,
 };
-use support::{
+
+use crate::support::{
     INVALID_GRANT, ISSUED, PENDING, SLOW_DOWN, SUCCESS, TIMEOUT, answered, bearer_a, ends, flow,
     granted, issued, issued_with, ok, outcome, over, s, start, waits,
 };

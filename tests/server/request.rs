@@ -1,22 +1,11 @@
 //! Table A: what is refused before anybody is looked up.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::arithmetic_side_effects,
-    clippy::indexing_slicing,
-    clippy::wildcard_enum_match_arm,
-    clippy::format_push_string,
-    clippy::std_instead_of_alloc,
-    reason = "a panic is how a test fails"
-)]
-
-mod support;
-
 use device_flow::server::{
     Authenticated, Cause, Claim, Exchange, Finish, Next, Reply, Request, Server,
 };
 use proptest::prelude::*;
-use support::{
+
+use crate::support::{
     BACKEND, CLI, FORM, GRANT, Host, NO_CODE, NOW, Question, SECRET, assert_invalid_client,
     assert_refused, assert_reply, backend, basic, builder, cli, encoded, error_body, escaped,
     poll_body, post, server, server_of,

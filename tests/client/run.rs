@@ -1,16 +1,5 @@
 //! The loop around a login.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects,
-    reason = "a panic is how a test fails"
-)]
-
-#[path = "support/client.rs"]
-mod support;
-
 use core::cell::{Cell, RefCell};
 use core::future::ready;
 use core::ops::ControlFlow;
@@ -22,9 +11,10 @@ use std::sync::Mutex;
 use device_flow::client::{
     LoginError, Next, Prompt, Request, Response, Tokens, TransportError, WaitingFor,
 };
-use support::{
-    Answer, DEVICE, ISSUED, PENDING, SLOW_DOWN, SUCCESS, TIMEOUT, TOKEN, bearer_a, flow, granted,
-    ok, s,
+
+use crate::support::{
+    self, Answer, DEVICE, ISSUED, PENDING, SLOW_DOWN, SUCCESS, TIMEOUT, TOKEN, bearer_a, flow,
+    granted, ok, s,
 };
 
 /// What the loop did, in order.

@@ -1,18 +1,5 @@
 //! Tables T and S: what is sent, and asking for the codes.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::wildcard_enum_match_arm,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects,
-    clippy::unchecked_time_subtraction,
-    reason = "a panic is how a test fails"
-)]
-
-#[path = "support/client.rs"]
-mod support;
-
 use device_flow::client::{
     DeviceFlow, EndpointError, Endpoints, FlowError, MAX_BODY, Malformed, Prompt, Response,
     StartError, TransportError, Warning,
@@ -20,7 +7,8 @@ use device_flow::client::{
 use device_flow::scope::ScopeError;
 use device_flow::wire::metadata::UrlError;
 use serde_json::{Value, json};
-use support::{
+
+use crate::support::{
     Answer, DEVICE, ISSUED, POLL, TIMEOUT, TOKEN, endpoints, flow, issued_with, ok, posted,
     refused, s, sends, shown, start, told, waits, whole,
 };

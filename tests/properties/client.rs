@@ -1,18 +1,5 @@
 //! The invariants of the client half, against oracles written from the tables of its specification.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::wildcard_enum_match_arm,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects,
-    clippy::unchecked_time_subtraction,
-    reason = "a panic is how a test fails"
-)]
-
-#[path = "support/client.rs"]
-mod support;
-
 use core::time::Duration;
 
 use device_flow::client::{
@@ -21,7 +8,8 @@ use device_flow::client::{
 };
 use proptest::prelude::*;
 use serde_json::{Value, json};
-use support::{ISSUED, flow, ok, over, s, sends, start_at};
+
+use crate::support::client::{ISSUED, POLL, SLOW_DOWN, flow, ok, over, s, sends, start_at};
 
 /// Milliseconds, signed: the oracle needs no saturation.
 type Millis = i128;
@@ -430,7 +418,7 @@ proptest! {
                 }
                 match login.next(span(now)) {
                     Next::Send(ask) => {
-                        prop_assert_eq!(ask.request().body(), support::POLL);
+                        prop_assert_eq!(ask.request().body(), POLL);
                         break ask;
                     }
                     other => panic!("{said:?} {other:?}"),
@@ -492,7 +480,7 @@ proptest! {
             .replace("\"expires_in\":300", &format!("\"expires_in\":{lifetime}"))
             .replace("\"interval\":5", &format!("\"interval\":{interval}"));
         let (mut login, _) = start_at(&flow(), now, ok(200, &body), now).unwrap();
-        for answer in [Err(TransportError::Other), Ok(Response::new(503, "").retry_after(&retry_after)), ok(400, support::SLOW_DOWN)] {
+        for answer in [Err(TransportError::Other), Ok(Response::new(503, "").retry_after(&retry_after)), ok(400, SLOW_DOWN)] {
             match login.next(now) {
                 Next::Wait(until) => prop_assert!(until > now),
                 // At the last moment that there is, everything is past: one poll, and the end.

@@ -2,31 +2,21 @@
 //!
 //! Defaults: interval 5 s, so a tolerance of 1.25 s and a poll accepted from 3.75 s on; lifetime 300 s; cap 60 s.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::arithmetic_side_effects,
-    clippy::indexing_slicing,
-    clippy::wildcard_enum_match_arm,
-    reason = "a panic is how a test fails"
-)]
-#[path = "support/login.rs"]
-mod login;
-mod support;
-
 use core::time::Duration;
 
 use device_flow::scope::Scope;
 use device_flow::server::{Cause, Consent, GrantRefusal, HostValue, Policy, Reply, Status};
 use device_flow::wire::tokens::Tokens;
-use login::{
-    Answer, LIFETIME, Login, REDEEM_TIME, RETENTION, Wrote, assert_denied, assert_expired,
+use serde_json::json;
+
+use crate::support::login::{
+    self, Answer, LIFETIME, Login, REDEEM_TIME, RETENTION, Wrote, assert_denied, assert_expired,
     assert_granted, assert_invalid_grant, assert_pending, assert_slow_down, assert_used, at, bytes,
     invalid_grant_bytes, pace, pace_of,
 };
-use serde_json::json;
-use support::{
-    ACCESS_TOKEN, NO_CODE, Question, Says, alice, assert_refused, assert_reply, assert_unavailable,
-    backend, builder, cli, encoded, policy, scope, tokens,
+use crate::support::{
+    self, ACCESS_TOKEN, NO_CODE, Question, Says, alice, assert_refused, assert_reply,
+    assert_unavailable, backend, builder, cli, encoded, policy, scope, tokens,
 };
 
 /// The first moment at which a poll after one at 0 is not early: the interval of 5 s less its quarter.

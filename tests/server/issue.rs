@@ -1,15 +1,5 @@
 //! Table D: the device authorization endpoint.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::arithmetic_side_effects,
-    clippy::indexing_slicing,
-    clippy::wildcard_enum_match_arm,
-    reason = "a panic is how a test fails"
-)]
-
-mod support;
-
 use core::fmt::Write as _;
 use core::time::Duration;
 
@@ -23,12 +13,13 @@ use device_flow::server::{
     RateState, Reply, Server, ServerKeys, Session, Status,
 };
 use proptest::prelude::*;
-use support::{
-    BACKEND, CLI, Codes, Host, NOW, Question, SECRET, alice, assert_invalid_client, assert_refused,
-    assert_reply, assert_unavailable, backend, basic, builder, cli, encoded, entropy, entropy_of,
-    error_body, key, policy, post, scope, server, server_of,
-};
 use time::OffsetDateTime;
+
+use crate::support::{
+    self, BACKEND, CLI, Codes, Host, NOW, Question, SECRET, alice, assert_invalid_client,
+    assert_refused, assert_reply, assert_unavailable, backend, basic, builder, cli, encoded,
+    entropy, entropy_of, error_body, key, policy, post, scope, server, server_of,
+};
 
 /// What a client that asks for `scope` (with its name, as it travels) gets with this entropy: the session and the reply, or the
 /// refusal.

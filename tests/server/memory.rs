@@ -1,15 +1,5 @@
 //! The embedded store. What every store must do is checked by the test kit; here is what is this one's own.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::arithmetic_side_effects,
-    clippy::indexing_slicing,
-    clippy::std_instead_of_alloc,
-    reason = "a panic is how a test fails"
-)]
-
-mod support;
-
 use core::time::Duration;
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -24,8 +14,11 @@ use device_flow::server::{
 };
 use device_flow::wire::tokens::Tokens;
 use proptest::prelude::*;
-use support::{Host, NOW, Says, alice, cli, entropy_of, poll_body, post, server, subject};
 use time::OffsetDateTime;
+
+use crate::support::{
+    self, Host, NOW, Says, alice, cli, entropy_of, poll_body, post, server, subject,
+};
 
 /// A session that is not in any store, with one key per first and one per second argument.
 fn session_of(device: u8, user: u8) -> Session {

@@ -1,9 +1,4 @@
 //! The conversions of the feature `http`.
-#![cfg(feature = "http")]
-#![allow(
-    clippy::wildcard_enum_match_arm,
-    reason = "a panic is how a test fails"
-)]
 
 use device_flow::client::{DeviceFlow, Endpoints, Next as ClientNext, Response, Verdict, verdict};
 use device_flow::server::{

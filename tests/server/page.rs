@@ -2,19 +2,6 @@
 //!
 //! Defaults: five guesses at once, then one a minute; lifetime 300 s.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::arithmetic_side_effects,
-    clippy::indexing_slicing,
-    clippy::wildcard_enum_match_arm,
-    clippy::needless_pass_by_value,
-    reason = "a panic is how a test fails"
-)]
-
-#[path = "support/login.rs"]
-mod login;
-mod support;
-
 use core::time::Duration;
 
 use device_flow::scope::Scope;
@@ -22,12 +9,15 @@ use device_flow::server::{
     Cause, Client, Consent, HostValue, PageError, Review, Server, ServerKeys, Session, Status,
     Subject,
 };
-use login::{
-    LIFETIME, Login, REDEEM_TIME, RETENTION, assert_denied, assert_granted, assert_invalid_grant,
-    assert_pending, at, bob, pace,
-};
 use serde_json::json;
-use support::{Host, NOW, Question, Says, alice, cli, key, policy, scope, server, subject};
+
+use crate::support::login::{
+    self, LIFETIME, Login, REDEEM_TIME, RETENTION, assert_denied, assert_granted,
+    assert_invalid_grant, assert_pending, at, bob, pace,
+};
+use crate::support::{
+    self, Host, NOW, Question, Says, alice, cli, key, policy, scope, server, subject,
+};
 
 /// Enters a code.
 fn enter(login: &mut Login, user: &Subject, typed: &str, now: i64) -> Result<Review, PageError> {

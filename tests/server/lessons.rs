@@ -1,16 +1,5 @@
 //! What went wrong elsewhere in authorization servers, and must not here. Each test carries the public report.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::arithmetic_side_effects,
-    clippy::indexing_slicing,
-    clippy::wildcard_enum_match_arm,
-    reason = "a panic is how a test fails"
-)]
-#[path = "support/login.rs"]
-mod login;
-mod support;
-
 use core::time::Duration;
 
 use device_flow::code::{Entropy, UserCodeShape};
@@ -18,13 +7,14 @@ use device_flow::server::{
     Cause, Client, ClientAuthMethod, Consent, GrantRefusal, PageError, PolicyError, Review, Server,
     ServerKeys, Session, Status, Stored, Subject,
 };
-use login::{
-    LIFETIME, Login, RETENTION, Wrote, assert_denied, assert_expired, assert_granted,
+
+use crate::support::login::{
+    self, LIFETIME, Login, RETENTION, Wrote, assert_denied, assert_expired, assert_granted,
     assert_invalid_grant, assert_pending, at, bob, bytes, pace,
 };
-use support::{
-    Codes, Host, NOW, Question, SECRET, alice, assert_invalid_client, assert_unavailable, backend,
-    basic, builder, cli, key, poll_body, post, scope, server, server_of,
+use crate::support::{
+    self, Codes, Host, NOW, Question, SECRET, alice, assert_invalid_client, assert_unavailable,
+    backend, basic, builder, cli, key, poll_body, post, scope, server, server_of,
 };
 
 /// Whether a user gets anywhere with a code, and with what if not.

@@ -1,18 +1,5 @@
 //! Table P: polling. Moments are seconds of the caller's clock; the codes are issued at 0, for 300 s, every 5 s.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::wildcard_enum_match_arm,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects,
-    clippy::unchecked_time_subtraction,
-    reason = "a panic is how a test fails"
-)]
-
-#[path = "support/client.rs"]
-mod support;
-
 use core::time::Duration;
 
 use device_flow::client::{
@@ -20,7 +7,8 @@ use device_flow::client::{
     Tokens, TransportError, WaitingFor,
 };
 use serde_json::{Value, json};
-use support::{
+
+use crate::support::{
     Answer, DEVICE, INVALID_GRANT, ISSUED, PENDING, POLL, SLOW_DOWN, SUCCESS, TIMEOUT, TOKEN,
     answered, bearer_a, endpoints, ends, flow, granted, issued, issued_with, ok, outcome, over,
     posted, refused, s, sends, start, start_at, told, waits, whole,

@@ -1,14 +1,5 @@
 //! Table L: what the policy's constructor refuses, and the arithmetic of its rate limits.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::arithmetic_side_effects,
-    clippy::wildcard_enum_match_arm,
-    reason = "a panic is how a test fails"
-)]
-
-mod support;
-
 use core::time::Duration;
 
 use device_flow::code::{ShapeError, UserCodeShape};
@@ -19,11 +10,12 @@ use device_flow::server::{
     Take,
 };
 use proptest::prelude::*;
-use support::{
-    BACKEND, Host, NOW, SECRET, SOURCE, alice, assert_reply, basic, builder, cli, error_body,
+use time::OffsetDateTime;
+
+use crate::support::{
+    self, BACKEND, Host, NOW, SECRET, SOURCE, alice, assert_reply, basic, builder, cli, error_body,
     policy, post, server, server_of, subject,
 };
-use time::OffsetDateTime;
 
 const fn secs(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
