@@ -29,5 +29,6 @@ mod poll;
 mod record;
 mod refresh;
 mod request;
+mod secrets;
 #[path = "../support/mod.rs"]
 mod support;

@@ -1,7 +1,5 @@
 //! That `docs/tables.md` has every row that is spoken of, and that each row has its test.
 
-extern crate alloc;
-
 use alloc::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};

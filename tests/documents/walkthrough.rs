@@ -1,12 +1,5 @@
 //! The example `walkthrough`, played as a test: it passes, and what it prints can be read.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    reason = "a panic is how a test fails"
-)]
-
 use std::ffi::OsString;
 use std::process::ExitCode;
 
@@ -14,7 +7,7 @@ use anstream::adapter::strip_str;
 use serde_json::Value;
 
 // Cargo names no example to a test; the source is compiled again.
-#[path = "../examples/walkthrough/main.rs"]
+#[path = "../../examples/walkthrough/main.rs"]
 #[expect(dead_code, reason = "its `main` runs the same function")]
 mod walkthrough;
 

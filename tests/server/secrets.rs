@@ -3,16 +3,6 @@
 //! Every public type of the server half and of what it shares is made of values that no text has by chance, and formatted
 //! with `{:?}` and `{:#?}`; every error and cause with `{}` as well. A last test holds that no type was left out.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::arithmetic_side_effects,
-    clippy::indexing_slicing,
-    clippy::std_instead_of_alloc,
-    reason = "a panic is how a test fails"
-)]
-
-mod support;
-
 use core::cell::RefCell;
 use core::fmt::{Debug, Display, Write as _};
 use core::time::Duration;
@@ -32,8 +22,11 @@ use device_flow::server::{
 use device_flow::wire::metadata::{Metadata, MetadataError};
 use device_flow::wire::tokens::Tokens;
 use serde_json::json;
-use support::login::{Login, bob};
-use support::{Codes, GRANT, NOW, PAGE, alice, basic, builder, policy, poll_body, post, scope};
+
+use crate::support::login::{Login, bob};
+use crate::support::{
+    self, Codes, GRANT, NOW, PAGE, alice, basic, builder, policy, poll_body, post, scope,
+};
 
 /// What the client and its users keep to themselves. Each is made to be found.
 const CLIENT_SECRET: &str = "Qx7vQx7vCLIENTSECRETzW9k";
@@ -617,19 +610,19 @@ fn no_public_type_is_left_out() {
 
     // The keys are declared by a macro.
     let mut public = BTreeSet::from(["SessionKey", "UserKey", "QuotaKey"]);
-    let (_, exports) = include_str!("../src/server/mod.rs")
+    let (_, exports) = include_str!("../../src/server/mod.rs")
         .split_once("\npub use ")
         .unwrap();
     let names = exports.split(|c: char| !c.is_alphanumeric());
     public.extend(names.filter(|name| name.starts_with(char::is_uppercase)));
     for module in [
-        include_str!("../src/code.rs"),
-        include_str!("../src/digest.rs"),
-        include_str!("../src/memory.rs"),
-        include_str!("../src/scope.rs"),
-        include_str!("../src/wire/metadata.rs"),
-        include_str!("../src/wire/response.rs"),
-        include_str!("../src/wire/tokens.rs"),
+        include_str!("../../src/code.rs"),
+        include_str!("../../src/digest.rs"),
+        include_str!("../../src/memory.rs"),
+        include_str!("../../src/scope.rs"),
+        include_str!("../../src/wire/metadata.rs"),
+        include_str!("../../src/wire/response.rs"),
+        include_str!("../../src/wire/tokens.rs"),
     ] {
         for line in module.lines() {
             let declared = line.strip_prefix("pub struct ");
