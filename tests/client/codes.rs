@@ -1,29 +1,11 @@
-//! Tables T and S: what is sent, and asking for the codes.
+//! Table S: asking for the codes.
 
-use device_flow::client::{
-    DeviceFlow, EndpointError, Endpoints, FlowError, MAX_BODY, Malformed, Prompt, Response,
-    StartError, TransportError, Warning,
-};
-use device_flow::scope::ScopeError;
-use device_flow::wire::metadata::UrlError;
-use serde_json::{Value, json};
+use device_flow::client::{MAX_BODY, Malformed, Response, StartError, TransportError, Warning};
+use serde_json::json;
 
 use crate::support::{
-    Answer, DEVICE, ISSUED, POLL, TIMEOUT, TOKEN, endpoints, flow, issued_with, ok, posted,
-    refused, s, sends, shown, start, told, waits, whole,
+    Answer, ISSUED, TIMEOUT, flow, issued_with, ok, refused, s, shown, start, told, waits,
 };
-
-/// The request that starts a flow.
-fn started(flow: &DeviceFlow) -> Value {
-    let mut login = flow.login().unwrap();
-    whole(sends(&mut login, s(0)).request())
-}
-
-/// The first poll of a flow.
-fn polled(flow: &DeviceFlow) -> Value {
-    let (mut login, _) = start(flow, ok(200, ISSUED)).unwrap();
-    whole(sends(&mut login, s(5)).request())
-}
 
 /// Why there are no codes.
 fn refusal(answer: Answer<'_>) -> StartError {
@@ -38,156 +20,6 @@ fn field(from: &str, to: &str) -> Option<&'static str> {
         Err(other) => panic!("{other:?}"),
         Ok(_) => None,
     }
-}
-
-#[test]
-fn t1_every_request_is_a_post_of_a_form_that_asks_for_json() {
-    assert_eq!(started(&flow()), posted(DEVICE, "client_id=cli"));
-    assert_eq!(polled(&flow()), posted(TOKEN, POLL));
-}
-
-#[test]
-fn t1_no_parameter_is_sent_twice() {
-    // "Request and response parameters MUST NOT be included more than once." (RFC 6749, section 3.2)
-    let twice = flow().extra("audience", "a").extra("audience", "b");
-    assert_eq!(twice.login().unwrap_err(), FlowError::Repeated);
-}
-
-#[test]
-fn t2_the_start_has_the_client_id_the_scope_and_the_parameters_of_the_caller() {
-    let flow = DeviceFlow::new(endpoints(), "client 1&2")
-        .scope("openid app:read")
-        .extra("audience", "https://api.example/ü");
-    let body = "client_id=client+1%262&scope=openid+app%3Aread&audience=https%3A%2F%2Fapi.example%2F%C3%BC";
-    assert_eq!(started(&flow), posted(DEVICE, body));
-}
-
-#[test]
-fn t2_an_empty_scope_is_not_sent() {
-    assert_eq!(started(&flow().scope("")), posted(DEVICE, "client_id=cli"));
-}
-
-#[test]
-fn t2_a_parameter_with_a_name_of_ours_is_refused() {
-    for name in [
-        "client_id",
-        "client_secret",
-        "scope",
-        "grant_type",
-        "device_code",
-        "refresh_token",
-        "token",
-        "token_type_hint",
-        "",
-    ] {
-        let fault = flow().extra(name, "x").login().unwrap_err();
-        assert_eq!(fault, FlowError::Reserved, "{name}");
-    }
-}
-
-#[test]
-fn t2_a_mistake_in_the_set_up_is_told_before_anything_is_sent() {
-    let flow = |id: &str| DeviceFlow::new(endpoints(), id);
-    let faults = [
-        (flow(""), FlowError::ClientId),
-        (flow("ü"), FlowError::ClientId),
-        (
-            flow("cli").scope("a  b"),
-            FlowError::Scope(ScopeError::Spacing),
-        ),
-        (
-            flow("cli").scope("\""),
-            FlowError::Scope(ScopeError::Character),
-        ),
-        (flow("cli").secret_basic(""), FlowError::Secret),
-        (flow("cli").secret_post("a\nb"), FlowError::Secret),
-        (
-            flow("cli").secret_post("a").secret_basic("a"),
-            FlowError::Repeated,
-        ),
-        // The first one counts.
-        (flow("\n").scope("\""), FlowError::ClientId),
-    ];
-    for (flow, fault) in faults {
-        assert_eq!(flow.login().unwrap_err(), fault);
-    }
-}
-
-#[test]
-fn t3_a_poll_has_the_grant_type_the_device_code_the_client_id_and_no_scope() {
-    let flow = flow().scope("openid").extra("audience", "api");
-    assert_eq!(
-        polled(&flow),
-        posted(TOKEN, &format!("{POLL}&audience=api"))
-    );
-}
-
-#[test]
-fn t3_a_device_code_travels_as_it_was_issued() {
-    let issued = ISSUED.replace(
-        "GmRhmhcxhwAzkoEqiMEg_DnyEysNkuNhszIySk9eS",
-        r"a+b/c=& ü\u0022",
-    );
-    let (mut login, _) = start(&flow(), ok(200, &issued)).unwrap();
-    let request = sends(&mut login, s(5)).request().clone();
-    let body = POLL.replace(
-        "GmRhmhcxhwAzkoEqiMEg_DnyEysNkuNhszIySk9eS",
-        "a%2Bb%2Fc%3D%26+%C3%BC%22",
-    );
-    assert_eq!(whole(&request), posted(TOKEN, &body));
-}
-
-#[test]
-fn t4_with_basic_id_and_secret_are_encoded_twice_and_not_in_the_body() {
-    // "The client identifier is encoded using the "application/x-www-form-urlencoded" encoding algorithm per Appendix B,
-    // and the encoded value is used as the username" (RFC 6749, section 2.3.1)
-    let flow = DeviceFlow::new(endpoints(), "a:b")
-        .scope("openid")
-        .secret_basic("p w%");
-    let headers = [
-        ("content-type", "application/x-www-form-urlencoded"),
-        ("accept", "application/json"),
-        // a%3Ab:p+w%25
-        ("authorization", "Basic YSUzQWI6cCt3JTI1"),
-    ];
-    assert_eq!(
-        started(&flow),
-        json!(["POST", DEVICE, headers, "scope=openid"])
-    );
-    let body = POLL.replace("&client_id=cli", "");
-    assert_eq!(polled(&flow), json!(["POST", TOKEN, headers, body]));
-}
-
-#[test]
-fn t4_with_the_body_method_id_and_secret_are_in_the_body() {
-    let flow = flow().secret_post("p w%").extra("audience", "api");
-    let tail = "audience=api&client_secret=p+w%25";
-    assert_eq!(
-        started(&flow),
-        posted(DEVICE, &format!("client_id=cli&{tail}"))
-    );
-    assert_eq!(polled(&flow), posted(TOKEN, &format!("{POLL}&{tail}")));
-}
-
-#[test]
-fn t4_endpoints_that_must_not_be_used_make_no_client() {
-    let fault = |endpoints: Result<Endpoints, EndpointError>| match endpoints.unwrap_err() {
-        EndpointError::Url { endpoint, why, .. } => (endpoint, why),
-        other => panic!("{other:?}"),
-    };
-    let plain = Endpoints::new("http://as.example/device", TOKEN);
-    assert_eq!(
-        fault(plain),
-        ("device_authorization_endpoint", UrlError::Plain)
-    );
-    let fragment = Endpoints::new(DEVICE, "https://as.example/token#x");
-    assert_eq!(fault(fragment), ("token_endpoint", UrlError::Fragment));
-    let revocation = endpoints().revocation("as.example");
-    assert_eq!(
-        fault(revocation),
-        ("revocation_endpoint", UrlError::Malformed)
-    );
-    assert!(Endpoints::new("http://localhost:8080/device", "http://127.0.0.1/token").is_ok());
 }
 
 #[test]
@@ -619,36 +451,4 @@ fn s4_what_may_be_tried_again_says_when() {
         assert_eq!(error.retry_after(), Some(s(30)));
     }
     assert_eq!(refusal(ok(503, "")).retry_after(), None);
-}
-
-#[test]
-fn a_prompt_is_kept_and_read_back_and_checked_like_a_response() {
-    let body = ISSUED.replace("\"interval\":5", "\"interval\":0,\"x\":[1]");
-    let (_, prompt) = start(&flow(), ok(200, &body)).unwrap();
-    let kept = serde_json::to_value(&prompt).unwrap();
-    assert_eq!(
-        serde_json::from_value::<Prompt>(kept.clone()).unwrap(),
-        prompt
-    );
-    assert!(!format!("{prompt:?}").contains("WDJB"));
-    for (name, bad) in [
-        ("v", json!(2)),
-        ("user_code", json!("WDJB\u{1b}[2J")),
-        ("user_code", json!("")),
-        ("user_code", json!("W".repeat(65))),
-        ("verification_uri", json!("javascript:alert(1)")),
-        ("verification_uri", json!("https://as.example/\u{1b}[2J")),
-        (
-            "verification_uri_complete",
-            json!("https://as.example/\u{7}"),
-        ),
-        ("lifetime", json!({"secs": 0, "nanos": 0})),
-        ("warnings", json!(["other"])),
-        ("unknown", json!(1)),
-    ] {
-        let mut changed = kept.clone();
-        changed[name] = bad;
-        let read = serde_json::from_value::<Prompt>(changed.clone());
-        assert!(read.is_err(), "{changed}");
-    }
 }

@@ -14,12 +14,17 @@
 )]
 
 mod codes;
+mod endpoints;
 mod lessons;
 mod login;
 mod metadata;
+mod prompt;
 mod providers;
 mod refresh;
+mod request;
+mod revocation;
 mod run;
+mod snapshot;
 #[path = "../support/client.rs"]
 mod support;
 mod verdict;

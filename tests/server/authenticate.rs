@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use time::OffsetDateTime;
 
 use crate::support::{
-    self, BACKEND, CLI, GRANT, NO_CODE, NOW, Question, SECRET, assert_invalid_client,
+    self, BACKEND, CLI, GRANT, NO_CODE, NOW, Question, SECRET, SOURCE, assert_invalid_client,
     assert_refused, assert_reply, assert_unavailable, backend, basic, builder, cli, encoded,
     error_body, escaped, post, server, server_of,
 };
@@ -174,8 +174,6 @@ fn confidential() -> [Client; 6] {
 }
 
 // B1
-
-const SOURCE: &str = "203.0.113.7";
 
 /// One request of the confidential client with this secret, from a source; and what was asked.
 fn presents(

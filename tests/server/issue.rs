@@ -16,7 +16,7 @@ use proptest::prelude::*;
 use time::OffsetDateTime;
 
 use crate::support::{
-    self, BACKEND, CLI, Codes, Host, NOW, Question, SECRET, alice, assert_invalid_client,
+    self, BACKEND, CLI, Codes, Host, NOW, Question, SECRET, SOURCE, alice, assert_invalid_client,
     assert_refused, assert_reply, assert_unavailable, backend, basic, builder, cli, encoded,
     entropy, entropy_of, error_body, key, policy, post, scope, server, server_of,
 };
@@ -47,13 +47,11 @@ fn asks(
     entropy: impl IntoIterator<Item = Entropy>,
 ) -> Reply {
     let body = format!("client_id={}&{scope}", client.id());
-    let header = support::authorization(client);
-    let request = post(&body).authorization(header.as_ref());
     host.entropy = entropy.into_iter().collect();
-    host.run(server.device_authorization(request, SOURCE, None, NOW))
+    support::sent_by(client, &body, |request| {
+        host.run(server.device_authorization(request, SOURCE, None, NOW))
+    })
 }
-
-const SOURCE: &str = "203.0.113.7";
 
 /// The refusal.
 #[track_caller]
@@ -241,11 +239,11 @@ fn d1_comes_before_d3_and_d4() {
 fn left(host: &mut Host, client: &Client, source: &str, now: OffsetDateTime) -> (usize, Reply) {
     let server = server();
     let body = format!("client_id={}&scope=openid", client.id());
-    let header = support::authorization(client);
-    let request = post(&body).authorization(header.as_ref());
     let mut count = 0;
     loop {
-        let reply = host.run(server.device_authorization(request, source, None, now));
+        let reply = support::sent_by(client, &body, |request| {
+            host.run(server.device_authorization(request, source, None, now))
+        });
         if reply.cause() != Cause::Issued {
             return (count, reply);
         }
@@ -293,19 +291,10 @@ fn d2_the_quota_is_client_wide_for_an_authenticated_client() {
 }
 
 /// The key of each quota that an exchange asks for, in order, at a host that finds this client.
-fn keys_of<'r, T: Finish<'r>>(mut exchange: Exchange<'r, T>, client: &Client) -> Vec<QuotaKey> {
-    let mut keys = Vec::new();
-    loop {
-        match exchange.next() {
-            Next::Take(take, ask) => {
-                keys.push(*take.key());
-                ask.answer(Ok(Ok(())));
-            }
-            Next::Client(_, ask) => ask.answer(Ok(Some(client))),
-            Next::LoadByUserKey(_, ask) => ask.answer(Ok(None)),
-            _ => return keys,
-        }
-    }
+fn keys_of<'r, T: Finish<'r>>(exchange: Exchange<'r, T>, client: &Client) -> Vec<QuotaKey> {
+    let mut host = Host::new([client.clone()]);
+    host.run(exchange);
+    host.takes.iter().map(|take| *take.key()).collect()
 }
 
 /// The quotas of issuing, of wrong secrets, of guesses and of the host do not spend each other, whatever they are called.

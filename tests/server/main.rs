@@ -26,9 +26,11 @@ mod memory;
 mod page;
 mod policy;
 mod poll;
+mod rate_limit;
 mod record;
 mod refresh;
 mod request;
+mod scope;
 mod secrets;
 #[path = "../support/mod.rs"]
 mod support;

@@ -1018,7 +1018,7 @@ fn u9_denying_is_a_guarded_write_and_the_device_is_told() {
 fn rival(
     login: &Login,
     act: impl FnOnce(&mut Host, &Server, &device_flow::digest::SessionKey) + 'static,
-) -> support::Meanwhile {
+) -> support::host::Meanwhile {
     let key = login.codes.key;
     let client = login.client.clone();
     Box::new(move |store| {

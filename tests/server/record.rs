@@ -1,8 +1,8 @@
-//! The stored forms of session, pace and quota: what a store keeps is read again as it was, and nothing else is read.
+//! The stored forms of a session and of a pace: what a store keeps is read again as it was, and nothing else is read.
 //!
 //! The forms are written out here: a change of a form that stores hold already must be seen.
 
-use device_flow::server::{Pace, RateState, Session, Status};
+use device_flow::server::{Pace, Session, Status};
 use serde_json::{Value, json};
 
 use crate::support::login::{
@@ -455,57 +455,4 @@ fn a_pace_that_is_not_known_is_refused() {
         .unwrap_err()
         .to_string();
     assert_eq!(error, CORRUPT);
-}
-
-// The quota.
-
-/// One value and no more: a script can do its arithmetic on it.
-#[test]
-fn a_quota_is_one_number_and_is_read_as_it_was_written() {
-    let state = RateState::from_millis(stored_at(60_000));
-    let form = serde_json::to_value(state).unwrap();
-    assert_eq!(form, json!(stored_at(60_000)));
-    let read: RateState = serde_json::from_value(form).unwrap();
-    assert_eq!(read, state);
-    assert_eq!(read.millis(), stored_at(60_000));
-    assert_eq!(
-        read.purge_at(),
-        at(120_000),
-        "a minute after it says nothing more"
-    );
-}
-
-#[test]
-fn a_quota_that_is_no_number_is_refused() {
-    for form in [
-        json!(null),
-        json!("1"),
-        json!(1.5),
-        json!({}),
-        json!([1, 2]),
-    ] {
-        assert!(
-            serde_json::from_value::<RateState>(form.clone()).is_err(),
-            "{form}"
-        );
-    }
-}
-
-/// A moment that no clock can have written locks nobody out, and gives no more than one.
-#[test]
-fn a_quota_at_the_ends_of_time_only_saturates() {
-    use core::time::Duration;
-    use device_flow::digest::QuotaKey;
-    use device_flow::server::RateLimit;
-
-    let limit = RateLimit::new(5, Duration::from_mins(1)).unwrap();
-    for (moment, minutes) in [(i64::MIN, 1), (i64::MAX, 5)] {
-        let state: RateState = serde_json::from_value(json!(moment)).unwrap();
-        let _ = state.purge_at();
-        let take = limit.take(QuotaKey::of_host("test", &[]), NOW);
-        let next = take.apply(Some(state)).unwrap().unwrap();
-        assert_eq!(next.millis(), stored_at(minutes * 60_000));
-        let is_spent = take.apply(Some(next)).is_err();
-        assert_eq!(is_spent, moment == i64::MAX);
-    }
 }

@@ -933,7 +933,7 @@ fn r13_a_refresh_that_lost_its_write_to_the_end_of_the_login_is_refused() {
     let mut active = Active::new();
     let first = active.first.clone();
     let key = active.login.codes.key;
-    let withdrawal: support::Meanwhile = Box::new(move |store| {
+    let withdrawal: support::host::Meanwhile = Box::new(move |store| {
         let mut rival = Host::new([client()]);
         core::mem::swap(&mut rival.store, store);
         let ended = rival.run(server().withdraw(&key, &alice(), at(1)));
