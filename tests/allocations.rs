@@ -1,7 +1,8 @@
 //! What is allocated between the first question of an exchange and the last byte of the response: nothing while a device waits and nothing for
 //! refusing a client without `Basic`, little for the rest.
 //!
-//! Counted by the thread, with the allocator of `allocation-counter`. The store's own work is its own, where it says so.
+//! Counted by the thread, with the allocator of `allocation-counter`. It stands apart because that is the allocator of a whole program.
+//! The store's own work is its own, where it says so.
 
 #![allow(
     clippy::unwrap_used,

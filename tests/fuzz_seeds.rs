@@ -1,4 +1,6 @@
 //! The seeds of the fuzz targets, replayed through the same functions: `fuzz/README.md` says what each asserts.
+//!
+//! It stands apart because the published package does not have the folder `fuzz`.
 
 #![allow(
     clippy::unwrap_used,

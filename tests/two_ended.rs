@@ -1,7 +1,8 @@
 //! Both halves against each other, under every kind of weather: the last section of the client's tables, sentence by sentence.
 //!
 //! What is asserted of a dialogue stands in `support/pair.rs`, which the fuzz target `client_server` plays, too. A failure is
-//! shrunk, and printed as what happened and what was said.
+//! shrunk, and printed as what happened and what was said. It stands apart because it takes as long as all the others, but for the
+//! model and the properties.
 
 #![allow(
     clippy::unwrap_used,

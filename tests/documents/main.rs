@@ -1,6 +1,7 @@
 //! What the documents promise: the decision tables, the client of the README, the example that is played as a walkthrough.
 //!
-//! One program, apart from the tests of the two halves because it needs nothing that these share.
+//! They stand apart because they need nothing of what the other tests share, and because `cargo mutants` leaves them out: they hold the
+//! texts, not the code.
 
 #![allow(
     clippy::unwrap_used,

@@ -1,4 +1,6 @@
-//! The invariants of both halves over random inputs, one program because each of the two would link the whole of proptest.
+//! The invariants of both halves over random inputs, each against an oracle that is written from the tables.
+//!
+//! They stand apart from the tests of the halves because they take a hundred times as long.
 
 #![allow(
     clippy::unwrap_used,

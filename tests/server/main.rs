@@ -1,8 +1,7 @@
 //! The tests of the server half, one program: each file is named as the file of `src/` or `src/server/` whose behaviour it holds.
 //!
-//! Three stand for no file of `src/server/`. `lessons` is what went wrong in other servers. `code`, `scope` and `memory` are what both
-//! halves or every host share; they are here because the host of these tests shows what they do. `http` is the conversions of the
-//! feature of that name.
+//! `code`, `scope` and `memory` are here because the host of these tests shows what they do. Three are named as no file: `lessons` is
+//! what went wrong in other servers, `secrets` that nothing shows a secret, `http` the conversions of the feature of that name.
 
 #![allow(
     clippy::unwrap_used,

@@ -1,4 +1,6 @@
 //! The conformance vectors, run through the public API: `tests/vectors/README.md` says what they are.
+//!
+//! They stand apart so that `cargo test --test vectors` runs all of them, and nothing else.
 
 #![allow(
     clippy::unwrap_used,
