@@ -9,13 +9,13 @@ use serde_json::Value;
 // Cargo names no example to a test; the source is compiled again.
 #[path = "../../examples/walkthrough/main.rs"]
 #[expect(dead_code, reason = "its `main` runs the same function")]
-mod walkthrough;
+mod example;
 
 /// What it prints with these arguments.
 #[track_caller]
 fn printed(arguments: &[&str]) -> String {
     let mut out = Vec::new();
-    if let Err(failed) = walkthrough::run(arguments.iter().map(OsString::from), &mut out) {
+    if let Err(failed) = example::run(arguments.iter().map(OsString::from), &mut out) {
         panic!("{failed}");
     }
     String::from_utf8(out).unwrap()
@@ -144,7 +144,7 @@ fn a_lost_answer_is_marked_and_each_refresh_token_is_another_one() {
 #[test]
 fn an_unknown_argument_is_refused_before_anything_is_printed() {
     let mut out = Vec::new();
-    let failed = walkthrough::run([OsString::from("--jsno")], &mut out).unwrap_err();
+    let failed = example::run([OsString::from("--jsno")], &mut out).unwrap_err();
     assert_eq!(
         failed.to_string(),
         "there is no argument --jsno; try --help"
