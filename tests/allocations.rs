@@ -1,7 +1,8 @@
 //! What is allocated between the first question of an exchange and the last byte of the response: nothing while a device waits and nothing for
 //! refusing a client without `Basic`, little for the rest.
 //!
-//! Counted by the thread, with the allocator of `allocation-counter`. The store's own work is its own, where it says so.
+//! Counted by the thread, with the allocator of `allocation-counter`. It stands apart because that is the allocator of a whole program.
+//! The store's own work is its own, where it says so.
 
 #![allow(
     clippy::unwrap_used,
@@ -10,8 +11,6 @@
     reason = "a panic is how a test fails"
 )]
 
-#[path = "support/login.rs"]
-mod login;
 mod support;
 
 use core::hint::black_box;
@@ -24,7 +23,7 @@ use device_flow::server::{
     RateLimit, RateLimited, RateState, Reply, Request, Server, Stored, Take, Unavailable, Write,
 };
 use device_flow::wire::tokens::Tokens;
-use login::{LIFETIME, Login, at, bob, pace_of, stored_at};
+use support::login::{LIFETIME, Login, at, bob, pace_of, stored_at};
 use support::{
     BACKEND, CLI, FORM, GRANT, NO_CODE, NOW, SECRET, alice, backend, builder, cli, encoded, policy,
     poll_body, post, refresh_token, scope, server, server_of,

@@ -1,4 +1,6 @@
 //! The seeds of the fuzz targets, replayed through the same functions: `fuzz/README.md` says what each asserts.
+//!
+//! It stands apart because the published package does not have the folder `fuzz`.
 
 #![allow(
     clippy::unwrap_used,
@@ -15,14 +17,8 @@ use std::path::Path;
 mod client_server;
 #[path = "../fuzz/src/form.rs"]
 mod form;
-#[path = "support/login.rs"]
-mod login;
 #[path = "../fuzz/src/message.rs"]
 mod message;
-#[path = "support/oracle.rs"]
-mod oracle;
-#[path = "support/pair.rs"]
-mod pair;
 #[path = "../fuzz/src/server.rs"]
 mod server;
 #[path = "../fuzz/src/stored.rs"]
@@ -32,9 +28,6 @@ mod support;
 mod user_code;
 #[path = "../fuzz/src/verdict.rs"]
 mod verdict;
-#[allow(dead_code, reason = "the properties read more of it")]
-#[path = "support/world.rs"]
-mod world;
 
 /// Replays every seed of a target. A failing one is named in the output.
 fn replay(target: &str, run: fn(&[u8])) {

@@ -1,7 +1,8 @@
 //! Both halves against each other, under every kind of weather: the last section of the client's tables, sentence by sentence.
 //!
 //! What is asserted of a dialogue stands in `support/pair.rs`, which the fuzz target `client_server` plays, too. A failure is
-//! shrunk, and printed as what happened and what was said.
+//! shrunk, and printed as what happened and what was said. It stands apart because it takes as long as all the others, but for the
+//! model and the properties.
 
 #![allow(
     clippy::unwrap_used,
@@ -13,8 +14,6 @@
 )]
 #![expect(clippy::std_instead_of_alloc, reason = "a test has std")]
 
-#[path = "support/pair.rs"]
-mod pair;
 mod support;
 
 use core::cell::{Cell, RefCell};
@@ -29,9 +28,9 @@ use device_flow::client::{
     DeviceFlow, Endpoints, LoginError, MAX_BODY, Next, Response, Verdict, verdict,
 };
 use device_flow::server::Cause;
-use pair::{Client, Commit, Dialogue, Granted, Heard, Meddler, Op, Setup, Summary, User};
 use proptest::prelude::*;
 use proptest::test_runner::{TestCaseError, TestRunner};
+use support::pair::{Client, Commit, Dialogue, Granted, Heard, Meddler, Op, Setup, Summary, User};
 
 /// How many dialogues each property explores.
 const CASES: u32 = 4000;
@@ -164,13 +163,13 @@ fn explore(
     };
     let outcome = TestRunner::new(config).run(&dialogues, |dialogue| {
         let played = catch_unwind(AssertUnwindSafe(|| {
-            let summary = pair::play(&dialogue);
+            let summary = support::pair::play(&dialogue);
             check(&dialogue, summary);
             summary
         }));
         let Ok(summary) = played else {
             let mut lines = String::new();
-            let again = AssertUnwindSafe(|| pair::transcribe(&dialogue, &mut lines));
+            let again = AssertUnwindSafe(|| support::pair::transcribe(&dialogue, &mut lines));
             let why = match catch_unwind(again) {
                 Ok(()) => "it was well played, but came to the wrong end".into(),
                 Err(why) => match why.downcast::<String>() {

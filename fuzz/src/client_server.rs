@@ -5,7 +5,9 @@
 
 use arbitrary::{Result, Unstructured};
 
-use crate::pair::{Client, Commit, Dialogue, Granted, Heard, Meddler, Op, Setup, User, play};
+use crate::support::pair::{
+    Client, Commit, Dialogue, Granted, Heard, Meddler, Op, Setup, User, play,
+};
 
 pub(crate) fn run(data: &[u8]) {
     if let Ok(dialogue) = dialogue(data) {

@@ -1,17 +1,8 @@
 //! The bodies of the fuzz targets, a module for each. `tests/fuzz_seeds.rs` includes the same files, and replays the seeds
 //! on the stable toolchain.
 
-#[path = "../../tests/support/login.rs"]
-mod login;
-#[path = "../../tests/support/oracle.rs"]
-mod oracle;
-#[path = "../../tests/support/pair.rs"]
-mod pair;
 #[path = "../../tests/support/mod.rs"]
 mod support;
-#[allow(dead_code, reason = "the properties read more of it")]
-#[path = "../../tests/support/world.rs"]
-mod world;
 
 mod client_server;
 mod form;

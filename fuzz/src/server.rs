@@ -5,10 +5,10 @@
 
 use arbitrary::{Arbitrary, Result, Unstructured};
 
-use crate::oracle::{
+use crate::support::oracle::{
     ASKED, Client, Commit, How, LIFETIME, Part, Registered, Stale, Token, Typed, User, Verdict,
 };
-use crate::world::{Asked, Clock, Op, World, play};
+use crate::support::world::{Asked, Clock, Op, World, play};
 
 /// The longest list: the oracle keeps every state for stale reads.
 const MAX_OPERATIONS: usize = 64;

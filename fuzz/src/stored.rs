@@ -22,7 +22,7 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use time::{Date, OffsetDateTime};
 
-use crate::login::bob;
+use crate::support::login::bob;
 use crate::support::{self, Host, NO_CODE, NOW};
 
 pub(crate) fn run(data: &[u8]) {

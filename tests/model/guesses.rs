@@ -16,7 +16,7 @@ use device_flow::server::{
 use stateright::{Model, Property};
 use time::OffsetDateTime;
 
-use crate::model::real::Moment;
+use crate::real::Moment;
 use crate::support::{self, NOW};
 
 /// Two guesses at once, then one a minute.

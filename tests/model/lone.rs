@@ -7,11 +7,11 @@ use core::cell::RefCell;
 use core::time::Duration;
 use std::sync::LazyLock;
 
-use device_flow::server::{Cause, Next, Server, Session, Stored};
+use device_flow::server::{Cause, Client, Next, Server, Session, Stored};
 use stateright::{Model, Property};
 
-use crate::model::real::{Memo, Moment, PaceForm, remembered};
-use crate::support::{self, Codes, Host, NOW};
+use crate::real::{Memo, Moment, PaceForm, remembered};
+use crate::support::{self, Host, NOW};
 
 /// Short, so that all of it is explored: the interval is 5 s, the tolerance 1.25 s at first.
 const LIFETIME: u64 = 60;
@@ -73,19 +73,23 @@ pub(crate) const FIXED: &str = "5: a fixed rate is accepted within the cap plus 
 
 struct Fixture {
     server: Server,
-    codes: Codes,
+    client: Client,
+    /// The body of every poll.
+    body: String,
     session: Session,
 }
 
 static FIXTURE: LazyLock<Fixture> = LazyLock::new(|| {
     let builder = support::builder().lifetime(Duration::from_secs(LIFETIME));
     let server = support::server_of(builder.cap(Duration::from_secs(20)).build().unwrap());
-    let mut host = Host::new([support::cli()]);
-    let codes = host.issue(&server, &support::cli(), 1, NOW);
+    let client = support::cli();
+    let mut host = Host::new([client.clone()]);
+    let codes = host.issue(&server, &client, 1, NOW);
     let session = host.session(&codes.key).unwrap().clone();
     Fixture {
         server,
-        codes,
+        body: support::poll_body(client.id(), &codes.device_code),
+        client,
         session,
     }
 });
@@ -113,21 +117,20 @@ thread_local! {
 fn decide(pace: Option<PaceForm>, now: Moment) -> Polling {
     let Fixture {
         server,
-        codes,
+        client,
+        body,
         session,
     } = &*FIXTURE;
     let stored = Stored {
         pace: pace.map(PaceForm::pace),
         session: session.clone(),
     };
-    let client = support::cli();
-    let body = support::poll_body(client.id(), &codes.device_code);
     let now = NOW + time::Duration::milliseconds(now);
-    let mut exchange = server.token(support::post(&body), support::SOURCE, now);
+    let mut exchange = server.token(support::post(body), support::SOURCE, now);
     let mut saved = None;
     let reply = loop {
         match exchange.next() {
-            Next::Client(_, ask) => ask.answer(Ok(Some(&client))),
+            Next::Client(_, ask) => ask.answer(Ok(Some(client))),
             Next::Load(_, ask) => ask.answer(Ok(Some(&stored))),
             Next::SavePace(_, pace) => saved = Some(PaceForm::of(pace)),
             Next::Done(reply) => break reply,

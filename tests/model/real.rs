@@ -735,23 +735,22 @@ fn run(input: Input, act: Act) -> Ran {
     let now = at(flight.now);
     let is_foreign = flight.request == Request::Poll(Client::Foreign);
     let client = if is_foreign { foreign } else { own };
-    let header = support::authorization(client);
+    let at_token = |body: &str| {
+        support::sent_by(client, body, |request| {
+            drive(input, act, server.token(request, SOURCE, now))
+        })
+    };
     match flight.request {
-        Request::Poll(_) => {
-            let body = support::poll_body(client.id(), &codes.device_code);
-            let request = support::post(&body).authorization(header.as_ref());
-            drive(input, act, server.token(request, SOURCE, now))
-        }
+        Request::Poll(_) => at_token(&support::poll_body(client.id(), &codes.device_code)),
         Request::Refresh(secret) => {
-            let body = support::refresh_body(client.id(), &TOKENS[usize::from(secret)]);
-            let request = support::post(&body).authorization(header.as_ref());
-            drive(input, act, server.token(request, SOURCE, now))
+            let token = &TOKENS[usize::from(secret)];
+            at_token(&support::refresh_body(client.id(), token))
         }
         Request::Revoke(secret) => {
-            let token = &TOKENS[usize::from(secret)];
-            let body = format!("token={token}&client_id={}", client.id());
-            let request = support::post(&body).authorization(header.as_ref());
-            drive(input, act, server.revocation(request, SOURCE, now))
+            let body = support::revocation_body(client.id(), &TOKENS[usize::from(secret)]);
+            support::sent_by(client, &body, |request| {
+                drive(input, act, server.revocation(request, SOURCE, now))
+            })
         }
         Request::Enter(user) => {
             let user = user.subject();

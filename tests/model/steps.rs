@@ -4,11 +4,11 @@ use core::cell::RefCell;
 
 use device_flow::server::{Cause, Status};
 
-use crate::model::real::{
+use crate::real::{
     self, Asked, Choice, Client, Decision, End, Flight, GRACE, Lost, Memo, PaceForm, Request, Row,
     Setup, Write, Writing,
 };
-use crate::model::world::{
+use crate::world::{
     AFTER_THE_END, CLAIMANT, Commit, Covered, Did, EXPIRED, FINAL, FOREIGN, Fault, INTERVAL, Job,
     Machine, ONE_EFFECT, ONE_SUCCESS, PENDING_WRITES, POLL_CHANGES, PURGE, Phase, REFUSED, REVOKED,
     SENT_AGAIN, Seen, Step, THEFT, TOO_LATE, Task, Who, World,

@@ -18,11 +18,11 @@ use std::sync::{Arc, Mutex};
 use device_flow::server::{Cause, PageError, Status};
 use stateright::{Model, Property};
 
-use crate::model::real::{
+use crate::real::{
     self, Asked, Client, Decision, Flight, GRACE, Moment, PaceForm, Request, Row, Secret, Setup,
     User, Write,
 };
-use crate::model::steps::Run;
+use crate::steps::Run;
 
 /// What a host or its store may do wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,15 +1,5 @@
 //! What the tests of the client half share: a client, its answers, and the whole of what it sends and says.
 
-#![allow(dead_code, reason = "each test binary uses a part")]
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects,
-    clippy::unchecked_time_subtraction,
-    reason = "a panic is how a test fails"
-)]
-
 use core::time::Duration;
 
 use device_flow::client::{

@@ -2,13 +2,6 @@
 //!
 //! Moments are milliseconds after [`NOW`], at which its codes were issued.
 
-#![allow(dead_code, reason = "each test binary uses a part")]
-#![allow(
-    clippy::unwrap_used,
-    clippy::arithmetic_side_effects,
-    reason = "a panic is how a test fails"
-)]
-
 use device_flow::server::{
     Cause, Client, Consent, Pace, PageError, Policy, Reply, Server, Session, Status, Subject,
 };

@@ -1,27 +1,50 @@
-//! What the tests of the server half share: a default policy, two clients, one user, one moment, and the whole of a response.
+//! What the tests share. Every program of `tests/` and the fuzz targets compile it, and use a part.
+//!
+//! | file | what it is for |
+//! |---|---|
+//! | this one | the server half: a default policy, two clients, a user, a moment, requests, and the whole of a response |
+//! | `host` | a host over the embedded store that answers every question of an exchange, fails as it is told, and notes what it was asked |
+//! | `login` | one login under test, at that host: what each poll of it wrote |
+//! | `client` | the client half: a client, the answers that it gets, the whole of what it sends and says |
+//! | `oracle` | a model of one login, written from the tables and not from the code |
+//! | `world` | lists of operations, played by the crate and by the oracle: for `properties` and the fuzz target `server` |
+//! | `pair` | both halves, joined by a network that loses and repeats: for `two_ended` and the fuzz target `client_server` |
+//!
+//! A test runs its exchanges at [`Host`]. A loop of its own has only a test that stops at a question, that looks at more of one
+//! than its answer (`allocations`, `secrets`, the model, the fuzz targets), or whose host does what a script says (the vectors,
+//! `world`).
 
-#![allow(dead_code, reason = "each test binary uses a part")]
+#![allow(dead_code, reason = "each program uses a part")]
 #![allow(
     clippy::unwrap_used,
+    clippy::panic,
     clippy::indexing_slicing,
     clippy::arithmetic_side_effects,
+    clippy::unchecked_time_subtraction,
+    clippy::wildcard_enum_match_arm,
     clippy::std_instead_of_alloc,
     reason = "a panic is how a test fails"
 )]
 
+pub(crate) mod client;
+pub(crate) mod host;
+pub(crate) mod login;
+pub(crate) mod oracle;
+pub(crate) mod pair;
+pub(crate) mod world;
+
+pub(crate) use host::{Host, Question, Says};
+
 use core::fmt::Write as _;
-use std::collections::VecDeque;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use device_flow::code::Entropy;
 use device_flow::digest::{SecretDigest, SessionKey};
-use device_flow::memory::Memory;
 use device_flow::scope::Scope;
 use device_flow::server::{
-    Cause, Client, ClientAuthMethod, Consent, Exchange, Finish, Found, GrantRefusal, Inserted,
-    Next, PageError, Policy, PolicyBuilder, Reply, Request, Review, Server, ServerKeys, Session,
-    Subject, Unavailable, Write,
+    Cause, Client, ClientAuthMethod, Policy, PolicyBuilder, Reply, Request, Server, ServerKeys,
+    Subject,
 };
 use device_flow::wire::response::Response;
 use device_flow::wire::tokens::Tokens;
@@ -30,6 +53,9 @@ use time::macros::datetime;
 
 /// The moment at which tests begin.
 pub(crate) const NOW: OffsetDateTime = datetime!(2026-03-21 12:00:00 UTC);
+
+/// The address from which requests come.
+pub(crate) const SOURCE: &str = "203.0.113.7";
 
 /// Where users enter their codes.
 pub(crate) const PAGE: &str = "https://login.example.com/device";
@@ -176,6 +202,22 @@ pub(crate) fn poll_body(client_id: &str, device_code: &str) -> String {
     format!("grant_type={GRANT}&device_code={device_code}&client_id={client_id}")
 }
 
+/// The body of a refresh that names a client.
+pub(crate) fn refresh_body(client_id: &str, token: &str) -> String {
+    format!("grant_type=refresh_token&refresh_token={token}&client_id={client_id}")
+}
+
+/// The body of a revocation that names a client.
+pub(crate) fn revocation_body(client_id: &str, token: &str) -> String {
+    format!("token={token}&client_id={client_id}")
+}
+
+/// What `then` makes of a request with this body, as this client sends it: with its `Authorization` header, if it has a secret.
+pub(crate) fn sent_by<T>(client: &Client, body: &str, then: impl FnOnce(Request<'_>) -> T) -> T {
+    let header = authorization(client);
+    then(post(body).authorization(header.as_ref()))
+}
+
 // Responses.
 
 /// Asserts the whole of a response: the status, every header in order, the body. `headers` are those after the three that
@@ -245,302 +287,7 @@ pub(crate) fn error_body(error: &str, description: &str) -> String {
     format!(r#"{{"error":"{error}","error_description":"{description}"}}"#)
 }
 
-// The host.
-
-/// A question of an exchange, by name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Question {
-    Client,
-    Take,
-    Load,
-    LoadByUserKey,
-    Draw,
-    Insert,
-    Mint,
-    Change,
-    SavePace,
-}
-
-/// What the store says to a guarded write, against what happens.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Says {
-    /// That it lost, though nobody else wrote.
-    Conflict,
-    /// That it does not know; nothing was written.
-    UnknownNotDone,
-    /// That it does not know; it was written.
-    UnknownDone,
-}
-
-/// What becomes of the session before a guarded write: somebody else was faster.
-pub(crate) type Meanwhile = Box<dyn FnOnce(&mut Memory)>;
-
-/// A host over [`Memory`]. It is honest unless a field says otherwise, and tells what it was asked and what was written.
-pub(crate) struct Host {
-    pub(crate) store: Memory,
-    pub(crate) clients: Vec<Client>,
-    /// What the registry says instead of looking into `clients`.
-    pub(crate) found: Option<Found<Client>>,
-    /// The entropy of the next draws; then that of [`entropy`] for 100, 101 and so on.
-    pub(crate) entropy: VecDeque<Entropy>,
-    pub(crate) drawn: u8,
-    /// What is minted.
-    pub(crate) tokens: Tokens<'static>,
-    /// Why nothing is minted.
-    pub(crate) refusal: Option<GrantRefusal>,
-    /// The question that fails: its answer is `Unavailable`.
-    pub(crate) fails: Option<Question>,
-    /// What the store says to the next guarded writes, in order.
-    pub(crate) says: VecDeque<Says>,
-    /// What the store says to the next inserts, in order.
-    pub(crate) inserts: VecDeque<Inserted>,
-    /// What happens before the next guarded write.
-    pub(crate) meanwhile: VecDeque<Meanwhile>,
-    /// What was asked, in order.
-    pub(crate) asked: Vec<Question>,
-    /// What was minted for, as (scope, is a refresh).
-    pub(crate) minted: Vec<(String, bool)>,
-}
-
-impl Host {
-    /// An honest host of these clients, with an empty store.
-    pub(crate) fn new(clients: impl IntoIterator<Item = Client>) -> Self {
-        Self {
-            store: Memory::new(),
-            clients: clients.into_iter().collect(),
-            found: None,
-            entropy: VecDeque::new(),
-            drawn: 0,
-            tokens: tokens(),
-            refusal: None,
-            fails: None,
-            says: VecDeque::new(),
-            inserts: VecDeque::new(),
-            meanwhile: VecDeque::new(),
-            asked: Vec::new(),
-            minted: Vec::new(),
-        }
-    }
-
-    /// Runs an exchange to its end. `asked` starts anew.
-    pub(crate) fn run<'r, T: Finish<'r>>(&mut self, mut exchange: Exchange<'r, T>) -> T {
-        self.asked.clear();
-        loop {
-            match exchange.next() {
-                Next::Client(claim, ask) => match self.ask(Question::Client) {
-                    Ok(()) => {
-                        let mut known = self.clients.iter();
-                        let known = known.find(|known| Some(known.id()) == claim.client_id());
-                        let known = Found::from(known);
-                        ask.answer(Ok(self.found.as_ref().map_or(known, Found::as_ref)));
-                    }
-                    Err(unavailable) => ask.answer(Err::<Found<_>, _>(unavailable)),
-                },
-                Next::Take(take, ask) => {
-                    ask.answer(self.ask(Question::Take).map(|()| self.store.take(&take)));
-                }
-                Next::Load(key, ask) => {
-                    ask.answer(self.ask(Question::Load).map(|()| self.store.load(key)));
-                }
-                Next::LoadByUserKey(key, ask) => {
-                    let asked = self.ask(Question::LoadByUserKey);
-                    ask.answer(asked.map(|()| self.store.load_by_user_key(key)));
-                }
-                Next::Draw(ask) => ask.answer(self.ask(Question::Draw).map(|()| self.draw())),
-                Next::Insert(session, ask) => {
-                    let asked = self.ask(Question::Insert);
-                    ask.answer(asked.map(|()| match self.inserts.pop_front() {
-                        None | Some(Inserted::New) => self.store.insert(session),
-                        Some(said) => said,
-                    }));
-                }
-                Next::Mint(grant, change, ask) => {
-                    self.asked.push(Question::Mint);
-                    self.minted
-                        .push((grant.scope().to_string(), grant.is_refresh()));
-                    match self.refusal {
-                        Some(refusal) => ask.refuse(refusal),
-                        None => ask.answer(self.change(change), &self.tokens),
-                    }
-                }
-                Next::Change(change, ask) => ask.answer(self.change(change)),
-                Next::SavePace(key, pace) => {
-                    if self.ask(Question::SavePace).is_ok() {
-                        self.store.save_pace(key, pace);
-                    }
-                }
-                Next::Done(end) => return end,
-            }
-        }
-    }
-
-    fn ask(&mut self, question: Question) -> Result<(), Unavailable> {
-        self.asked.push(question);
-        if self.fails == Some(question) {
-            return Err(Unavailable);
-        }
-        Ok(())
-    }
-
-    fn draw(&mut self) -> Entropy {
-        self.entropy.pop_front().unwrap_or_else(|| {
-            self.drawn += 1;
-            entropy(99 + self.drawn)
-        })
-    }
-
-    fn change(&mut self, change: device_flow::server::Change<'_>) -> Result<Write, Unavailable> {
-        self.ask(Question::Change)?;
-        if let Some(meanwhile) = self.meanwhile.pop_front() {
-            meanwhile(&mut self.store);
-        }
-        match self.says.pop_front() {
-            None => Ok(self.store.change(change)),
-            Some(Says::Conflict) => Ok(Write::Conflict),
-            Some(Says::UnknownNotDone) => Err(Unavailable),
-            Some(Says::UnknownDone) => {
-                assert_eq!(self.store.change(change), Write::Committed);
-                Err(Unavailable)
-            }
-        }
-    }
-
-    /// How often this was asked in the last exchange.
-    pub(crate) fn count(&self, question: Question) -> usize {
-        self.asked
-            .iter()
-            .filter(|asked| **asked == question)
-            .count()
-    }
-
-    /// The session of this key, as it is stored.
-    pub(crate) fn session(&self, key: &SessionKey) -> Option<&Session> {
-        self.store.load(key).map(|stored| &stored.session)
-    }
-
-    /// Issues codes for `client`, with the entropy of `seed` and the scope `openid profile`.
-    pub(crate) fn issue(
-        &mut self,
-        server: &Server,
-        client: &Client,
-        seed: u8,
-        now: OffsetDateTime,
-    ) -> Codes {
-        self.issue_for(server, client, seed, "openid+profile", now)
-    }
-
-    /// The same with a scope, form-encoded.
-    pub(crate) fn issue_for(
-        &mut self,
-        server: &Server,
-        client: &Client,
-        seed: u8,
-        scope: &str,
-        now: OffsetDateTime,
-    ) -> Codes {
-        let body = format!("client_id={}&scope={scope}", client.id());
-        let header = authorization(client);
-        let request = post(&body).authorization(header.as_ref());
-        self.entropy.push_front(entropy(seed));
-        let reply = self.run(server.device_authorization(request, SOURCE, None, now));
-        assert_eq!(reply.cause(), Cause::Issued);
-        Codes::of(&reply)
-    }
-
-    /// `user` enters a code, and so claims its session.
-    pub(crate) fn claim(
-        &mut self,
-        server: &Server,
-        user: &Subject,
-        user_code: &str,
-        now: OffsetDateTime,
-    ) -> Result<Review, PageError> {
-        self.run(server.enter(user_code, user, "", now))
-    }
-
-    /// `user` claims and approves, with all of the scope.
-    pub(crate) fn approve(
-        &mut self,
-        server: &Server,
-        user: &Subject,
-        codes: &Codes,
-        now: OffsetDateTime,
-    ) {
-        self.claim(server, user, &codes.user_code, now).unwrap();
-        let consent = Consent::to_all();
-        self.run(server.approve(&codes.key, user, &consent, now))
-            .unwrap();
-    }
-
-    /// `user` claims and denies.
-    pub(crate) fn deny(
-        &mut self,
-        server: &Server,
-        user: &Subject,
-        codes: &Codes,
-        now: OffsetDateTime,
-    ) {
-        self.claim(server, user, &codes.user_code, now).unwrap();
-        self.run(server.deny(&codes.key, user, now)).unwrap();
-    }
-
-    /// One poll of `client`.
-    pub(crate) fn poll(
-        &mut self,
-        server: &Server,
-        client: &Client,
-        device_code: &str,
-        now: OffsetDateTime,
-    ) -> Reply {
-        self.token(server, client, &poll_body(client.id(), device_code), now)
-    }
-
-    /// One refresh by `client`.
-    pub(crate) fn refresh(
-        &mut self,
-        server: &Server,
-        client: &Client,
-        token: &str,
-        now: OffsetDateTime,
-    ) -> Reply {
-        self.token(server, client, &refresh_body(client.id(), token), now)
-    }
-
-    /// One request of `client` at the token endpoint.
-    pub(crate) fn token(
-        &mut self,
-        server: &Server,
-        client: &Client,
-        body: &str,
-        now: OffsetDateTime,
-    ) -> Reply {
-        let header = authorization(client);
-        let request = post(body).authorization(header.as_ref());
-        self.run(server.token(request, SOURCE, now))
-    }
-
-    /// One revocation by `client`.
-    pub(crate) fn revoke(
-        &mut self,
-        server: &Server,
-        client: &Client,
-        token: &str,
-        now: OffsetDateTime,
-    ) -> Reply {
-        let body = format!("token={token}&client_id={}", client.id());
-        let header = authorization(client);
-        let request = post(&body).authorization(header.as_ref());
-        self.run(server.revocation(request, SOURCE, now))
-    }
-}
-
-/// Where requests come from.
-pub(crate) const SOURCE: &str = "203.0.113.7";
-
-/// The body of a refresh that names a client.
-pub(crate) fn refresh_body(client_id: &str, token: &str) -> String {
-    format!("grant_type=refresh_token&refresh_token={token}&client_id={client_id}")
-}
+// What responses hold.
 
 /// The codes that a device was given, and the key of its session.
 #[derive(Clone, Debug)]

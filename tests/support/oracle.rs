@@ -5,12 +5,6 @@
 //! ends at the cap: 3 s, 8 s, 11 s. A refresh token lives as shortly as a policy allows, so that its ends are reached. All else is
 //! the default policy: step 5 s, lifetime 300 s, retention 300 s, grace 30 s, five guesses at once and one a minute.
 
-#![allow(
-    clippy::arithmetic_side_effects,
-    clippy::indexing_slicing,
-    reason = "a panic is how a test fails"
-)]
-
 use core::{fmt, mem};
 
 pub(crate) const INTERVAL: i64 = 3000;

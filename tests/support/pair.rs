@@ -8,15 +8,6 @@
 //!
 //! The server's time is in milliseconds after the codes were issued, the client's in milliseconds of its own clock.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::arithmetic_side_effects,
-    clippy::indexing_slicing,
-    clippy::wildcard_enum_match_arm,
-    reason = "a panic is how a test fails"
-)]
-
 use core::fmt::{Debug, Write as _};
 use core::time::Duration;
 
@@ -34,13 +25,9 @@ use server::Server;
 
 pub(crate) use dialogue::{Client, Commit, Dialogue, Granted, Heard, Meddler, Op, Setup, User};
 
-#[path = "pair/dialogue.rs"]
 mod dialogue;
-#[path = "pair/ending.rs"]
 mod ending;
-#[path = "pair/refresh.rs"]
 mod refresh;
-#[path = "pair/server.rs"]
 mod server;
 
 const ASKED: &str = "openid profile offline_access";
@@ -72,7 +59,6 @@ pub(crate) fn play(dialogue: &Dialogue) -> Summary {
 }
 
 /// The same, written down line by line: what is there is right even where this panics.
-#[allow(dead_code, reason = "the fuzz target has an input that says as much")]
 pub(crate) fn transcribe(dialogue: &Dialogue, lines: &mut String) {
     let _ = run(dialogue, Some(lines));
 }

@@ -1,13 +1,6 @@
 //! The world of the properties: the operations, the crate on its embedded store, a host that behaves as it is told, and the
 //! oracle beside them.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::arithmetic_side_effects,
-    clippy::indexing_slicing,
-    reason = "a panic is how a test fails"
-)]
-
 use core::fmt::{self, Write as _};
 use core::time::Duration;
 use std::sync::LazyLock;
@@ -23,8 +16,8 @@ use device_flow::server::{
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-use crate::login::{at, bob, bytes, stored_at};
-use crate::oracle::{
+use crate::support::login::{at, bob, bytes, stored_at};
+use crate::support::oracle::{
     self, ASKED, Client, Commit, How, LIFETIME, Oracle, Page, Part, Registered, Token, Told, Typed,
     User, Verdict,
 };
@@ -407,14 +400,15 @@ impl World {
     }
 
     fn request(&mut self, asked: Asked, by: Client, body: &str, how: How, now: i64) -> Outcome {
-        let header = support::authorization(&self.client(by));
-        let request = support::post(body).authorization(header.as_ref());
-        self.show(&request);
-        let exchange = match asked {
-            Asked::Poll | Asked::Refresh => self.server.token(request, SOURCE, at(now)),
-            Asked::Revoke => self.server.revocation(request, SOURCE, at(now)),
-        };
-        let reply = self.run(exchange, how);
+        let server = self.server;
+        let reply = support::sent_by(&self.client(by), body, |request| {
+            self.show(&request);
+            let exchange = match asked {
+                Asked::Poll | Asked::Refresh => server.token(request, SOURCE, at(now)),
+                Asked::Revoke => server.revocation(request, SOURCE, at(now)),
+            };
+            self.run(exchange, how)
+        });
         // A success holds what is sent to the device, and is as silent.
         self.show(&reply);
         let told = told(&reply);

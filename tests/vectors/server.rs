@@ -20,9 +20,7 @@ use crate::form::{
 use crate::response::{Response, is, sent};
 use crate::support::{self, Codes};
 
-#[path = "host.rs"]
 mod host;
-#[path = "start.rs"]
 mod start;
 
 /// Runs a vector, and gives the responses that are to be told from no other of their name.
