@@ -160,8 +160,6 @@ mod host;
 mod issue;
 mod keys;
 mod machine;
-#[cfg(doctest)]
-mod misuse;
 mod order;
 mod pace;
 mod page;
@@ -193,3 +191,8 @@ pub use reply::{Cause, Reply};
 pub use request::Request;
 pub use session::{Change, Session, Status, Stored};
 pub use subject::{HostValue, InvalidText, Subject};
+
+/// What must not compile, run as doctests.
+#[cfg(doctest)]
+#[doc = include_str!("../../tests/server/misuse.md")]
+struct Misuse;
