@@ -9,7 +9,8 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Map;
 
 use crate::wire::metadata::{self, Plain};
@@ -25,10 +26,11 @@ use crate::wire::metadata::{self, Plain};
 /// Code and URIs are visible ASCII. `Debug` shows neither the code nor the complete URI, which contains it.
 ///
 /// [RFC 8628, section 3.3]: https://www.rfc-editor.org/rfc/rfc8628#section-3.3
-#[derive(Clone, PartialEq, Serialize, Deserialize)]
-#[serde(into = "Record", try_from = "Record")]
+#[derive(Clone, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Prompt {
+    /// The version of the stored form.
+    pub(crate) v: u8,
     /// The code that the user types.
     pub user_code: String,
     /// Where the user types it.
@@ -94,9 +96,9 @@ pub(crate) fn fault_of_user_code(code: &str) -> Option<&'static str> {
     (!is_visible).then_some("has characters other than visible ASCII")
 }
 
-/// The stored form.
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+/// The stored form, not checked.
+#[derive(Deserialize)]
+#[serde(remote = "Prompt", deny_unknown_fields)]
 struct Record {
     v: u8,
     user_code: String,
@@ -108,54 +110,27 @@ struct Record {
 }
 
 /// The version of the stored form.
-const VERSION: u8 = 1;
+pub(crate) const VERSION: u8 = 1;
 
-impl From<Prompt> for Record {
-    fn from(prompt: Prompt) -> Self {
-        Self {
-            v: VERSION,
-            user_code: prompt.user_code,
-            verification_uri: prompt.verification_uri,
-            verification_uri_complete: prompt.verification_uri_complete,
-            lifetime: prompt.lifetime,
-            warnings: prompt.warnings,
-            members: prompt.members,
-        }
-    }
-}
-
-impl TryFrom<Record> for Prompt {
-    type Error = RecordError;
-
-    fn try_from(record: Record) -> Result<Self, RecordError> {
-        if record.v != VERSION {
-            return Err(RecordError::Version);
-        }
+impl<'de> Deserialize<'de> for Prompt {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let prompt = Record::deserialize(deserializer)?;
         // Whether plain http is allowed was decided when the prompt came.
         let is_shown = |uri: &String| metadata::shown(uri, Plain::Allowed).is_ok();
-        let is_right = fault_of_user_code(&record.user_code).is_none()
-            && is_shown(&record.verification_uri)
-            && record.verification_uri_complete.iter().all(is_shown)
-            && !record.lifetime.is_zero();
-        if !is_right {
-            return Err(RecordError::Impossible);
+        let is_right = fault_of_user_code(&prompt.user_code).is_none()
+            && is_shown(&prompt.verification_uri)
+            && prompt.verification_uri_complete.iter().all(is_shown)
+            && !prompt.lifetime.is_zero();
+        if prompt.v != VERSION {
+            return Err(D::Error::custom(
+                "the stored prompt is of an unknown version; start the login again",
+            ));
         }
-        Ok(Self {
-            user_code: record.user_code,
-            verification_uri: record.verification_uri,
-            verification_uri_complete: record.verification_uri_complete,
-            lifetime: record.lifetime,
-            warnings: record.warnings,
-            members: record.members,
-        })
+        if !is_right {
+            return Err(D::Error::custom(
+                "the stored prompt has a value that is not safe to display; start the login again",
+            ));
+        }
+        Ok(prompt)
     }
-}
-
-/// Why a stored form is not used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-enum RecordError {
-    #[error("the stored prompt is of an unknown version; start the login again")]
-    Version,
-    #[error("the stored prompt has a value that is not safe to display; start the login again")]
-    Impossible,
 }

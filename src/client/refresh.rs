@@ -47,8 +47,18 @@ impl DeviceFlow {
     }
 
     fn refresh_of(&self, refresh_token: &str, scope: Scope) -> Result<Refresh, FlowError> {
+        self.check()?;
+        if refresh_token.is_empty() {
+            return Err(FlowError::Token);
+        }
+        let parameters = [
+            ("grant_type", "refresh_token"),
+            ("refresh_token", refresh_token),
+            ("scope", scope.as_str()),
+            ("client_id", self.id_in_body()),
+        ];
         Ok(Refresh {
-            request: self.refresh_request(refresh_token, &scope)?,
+            request: self.request(&self.0.endpoints.token, &parameters),
             token: refresh_token.into(),
             scope,
             is_lost: false,
@@ -239,24 +249,17 @@ impl RefreshError {
     /// server accepts the token only for a short time.
     #[must_use]
     pub const fn may_be_retried(&self) -> bool {
-        match self {
-            Self::Unavailable { .. } => true,
-            Self::Failed(failure) => failure.may_pass(),
-            Self::Ended(_) | Self::Rejected(_) | Self::Redirected(_) | Self::Malformed(_) => false,
-        }
+        matches!(self, Self::Unavailable { .. })
+            || matches!(self, Self::Failed(failure) if failure.may_pass())
     }
 
     /// Returns what `Retry-After` said, counted from the response.
     #[must_use]
     pub const fn retry_after(&self) -> Option<Duration> {
-        match self {
-            Self::Unavailable { retry_after, .. } => *retry_after,
-            Self::Failed(_)
-            | Self::Ended(_)
-            | Self::Rejected(_)
-            | Self::Redirected(_)
-            | Self::Malformed(_) => None,
+        if let Self::Unavailable { retry_after, .. } = self {
+            return *retry_after;
         }
+        None
     }
 }
 

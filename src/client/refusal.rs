@@ -38,14 +38,15 @@ impl Refusal {
         body: &Body<'_>,
     ) -> Self {
         let members = &body.members;
-        let description = members.error_description.text().or(members.message.text());
+        let description = members.error_description.text();
+        let description = description.or_else(|| members.message.text());
         Self {
             status,
             code: code.map(DisplayText::new),
-            description: description.map(DisplayText::new),
+            description: description.map(|text| DisplayText::new(&text)),
             possibly_redeemed: false,
             retry_after,
-            members: body.others().build(),
+            members: body.others(),
         }
     }
 

@@ -25,8 +25,7 @@ impl DeviceFlow {
     ///
     /// [`FlowError`]: there is no revocation endpoint, the token is empty, or the set-up has a mistake.
     pub fn revoke_refresh_token(&self, token: &str) -> Result<Revocation, FlowError> {
-        self.revocation_request(token, "refresh_token")
-            .map(Revocation)
+        self.revocation(token, "refresh_token")
     }
 
     /// Returns the revocation of an access token, for a login without a refresh token.
@@ -35,8 +34,22 @@ impl DeviceFlow {
     ///
     /// As [`Self::revoke_refresh_token`].
     pub fn revoke_access_token(&self, token: &str) -> Result<Revocation, FlowError> {
-        self.revocation_request(token, "access_token")
-            .map(Revocation)
+        self.revocation(token, "access_token")
+    }
+
+    fn revocation(&self, token: &str, hint: &str) -> Result<Revocation, FlowError> {
+        self.check()?;
+        let url = self.0.endpoints.revocation.as_ref();
+        let url = url.ok_or(FlowError::RevocationEndpoint)?;
+        if token.is_empty() {
+            return Err(FlowError::Token);
+        }
+        let parameters = [
+            ("token", token),
+            ("token_type_hint", hint),
+            ("client_id", self.id_in_body()),
+        ];
+        Ok(Revocation(self.request(url, &parameters)))
     }
 }
 
@@ -170,26 +183,16 @@ impl RevokeError {
     /// Returns whether the same revocation may be sent again, not before [`Self::retry_after`].
     #[must_use]
     pub const fn may_be_retried(&self) -> bool {
-        match self {
-            Self::Unavailable { .. } => true,
-            Self::Failed(failure) => failure.may_pass(),
-            Self::UnsupportedTokenType(_)
-            | Self::Rejected(_)
-            | Self::Redirected(_)
-            | Self::Malformed(_) => false,
-        }
+        matches!(self, Self::Unavailable { .. })
+            || matches!(self, Self::Failed(failure) if failure.may_pass())
     }
 
     /// Returns what `Retry-After` said, counted from the response.
     #[must_use]
     pub const fn retry_after(&self) -> Option<Duration> {
-        match self {
-            Self::Unavailable { retry_after, .. } => *retry_after,
-            Self::UnsupportedTokenType(_)
-            | Self::Rejected(_)
-            | Self::Failed(_)
-            | Self::Redirected(_)
-            | Self::Malformed(_) => None,
+        if let Self::Unavailable { retry_after, .. } = self {
+            return *retry_after;
         }
+        None
     }
 }

@@ -114,11 +114,11 @@ impl Snapshot {
 }
 
 impl TryFrom<Record> for Snapshot {
-    type Error = SnapshotError;
+    type Error = &'static str;
 
-    fn try_from(record: Record) -> Result<Self, SnapshotError> {
+    fn try_from(record: Record) -> Result<Self, Self::Error> {
         if record.v != VERSION {
-            return Err(SnapshotError::Version);
+            return Err("the snapshot is of an unknown version; start the login again");
         }
         let ceiling = time::ceiling(record.min_interval);
         // Retry-After reaches to the end of the lifetime at most, and the jitter adds one interval.
@@ -142,7 +142,7 @@ impl TryFrom<Record> for Snapshot {
             && record.wait <= longest
             && is_last_poll_possible;
         if !is_possible {
-            return Err(SnapshotError::Impossible);
+            return Err("the snapshot has a value that no login can have; start the login again");
         }
         Ok(Self(record))
     }
@@ -218,15 +218,6 @@ impl DeviceFlow {
         };
         Ok(Login::resumed(self.clone(), polls))
     }
-}
-
-/// Why a stored form is not used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-enum SnapshotError {
-    #[error("the snapshot is of an unknown version; start the login again")]
-    Version,
-    #[error("the snapshot has a value that no login can have; start the login again")]
-    Impossible,
 }
 
 /// Why a login cannot be taken up again.

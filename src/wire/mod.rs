@@ -2,6 +2,7 @@
 
 pub(crate) mod credentials;
 pub(crate) mod form;
+pub(crate) mod json;
 pub mod metadata;
 pub(crate) mod octets;
 pub mod response;
