@@ -17,6 +17,7 @@ use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Vis
 use serde_json::Map;
 use serde_json::value::RawValue;
 
+use super::response::{MAX_BODY, Response};
 use crate::time;
 use crate::wire::form::{Raw, Segments};
 use crate::wire::json::{Name, read_object};
@@ -27,7 +28,7 @@ pub(crate) struct Body<'a> {
     pub(crate) members: Members<'a>,
     pub(crate) format: Format,
     /// Whether a member of ours came twice.
-    pub(crate) is_repeated: bool,
+    is_repeated: bool,
     /// Whether there are members that are not ours.
     has_others: bool,
     /// Whether a member of ours is not plain.
@@ -46,10 +47,16 @@ pub(crate) enum Format {
 }
 
 impl<'a> Body<'a> {
-    /// Reads a body, in place: moving what was read costs more than reading it.
-    pub(crate) fn read(&mut self, octets: &'a [u8]) {
-        let Ok(text) = core::str::from_utf8(octets) else {
-            return;
+    /// Reads the body of a response, but a redirect's, in place: moving what was read costs more than reading it.
+    pub(crate) fn read(&mut self, response: &Response<&'a [u8]>) -> Result<(), Malformed> {
+        if response.body.len() > MAX_BODY {
+            return Err(Malformed::TooLarge);
+        }
+        if matches!(response.status, 300..=399) {
+            return Ok(());
+        }
+        let Ok(text) = core::str::from_utf8(response.body) else {
+            return Ok(());
         };
         let text = text.strip_prefix('\u{FEFF}').unwrap_or(text);
         let read = read_object(text, |name, value| self.add(name, value));
@@ -59,6 +66,11 @@ impl<'a> Body<'a> {
             self.format = Format::Json;
             self.text = text;
         }
+        // "Request and response parameters MUST NOT be included more than once." (RFC 6749, section 3.2)
+        if self.is_repeated {
+            return Err(Malformed::Repeated);
+        }
+        Ok(())
     }
 
     /// Reads a body that is not an object of plain values.

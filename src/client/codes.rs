@@ -1,6 +1,4 @@
-//! The codes: what the answer to the device authorization request means ([RFC 8628, section 3.2]).
-//!
-//! [RFC 8628, section 3.2]: https://www.rfc-editor.org/rfc/rfc8628#section-3.2
+//! The codes: what the answer to the device authorization request means (RFC 8628, section 3.2).
 
 use alloc::borrow::{Cow, ToOwned};
 use alloc::boxed::Box;
@@ -14,7 +12,7 @@ use super::flow::Setup;
 use super::prompt::{Prompt, VERSION, Warning, fault_of_user_code};
 use super::refusal::Refusal;
 use super::response::{Response, TransportError};
-use super::verdict::{Meaning, code, is_transient, open};
+use super::verdict::{Meaning, code, is_transient};
 use crate::time::{DEFAULT_INTERVAL, MAX_ANNOUNCED};
 use crate::wire::metadata;
 
@@ -28,10 +26,10 @@ pub(crate) struct Codes {
 
 /// Reads an answer to the device authorization request.
 pub(crate) fn read(response: &Response<&[u8]>, setup: &Setup) -> Result<Codes, StartError> {
-    let status = response.status();
+    let status = response.status;
     let mut body = Body::default();
-    open(response, &mut body).map_err(StartError::Malformed)?;
-    let refusal = |code| Refusal::new(status, response.pause(), code, &body);
+    body.read(response).map_err(StartError::Malformed)?;
+    let refusal = |code| Refusal::new(response, code, &body);
     if let Some(code) = code(status, &body.members) {
         return Err(StartError::Rejected(refusal(Some(&code))));
     }
@@ -44,7 +42,7 @@ pub(crate) fn read(response: &Response<&[u8]>, setup: &Setup) -> Result<Codes, S
         404 | 405 | 501 => Err(StartError::Unsupported(status)),
         _ if is_transient(status) => Err(StartError::Unavailable {
             status,
-            retry_after: response.pause(),
+            retry_after: response.retry_after,
         }),
         400..=499 => Err(StartError::Rejected(refusal(None))),
         _ => Err(StartError::Malformed(Malformed::Status)),
@@ -57,20 +55,19 @@ fn issued(body: &Body<'_>, setup: &Setup) -> Result<Codes, StartError> {
     let positive = |span: &Duration| !span.is_zero();
     let mut warnings = Vec::new();
 
-    let device_code = members.device_code.text();
-    let device_code = device_code.ok_or_else(|| field("device_code", MISSING))?;
-    let user_code = members.user_code.text();
-    let user_code = user_code.ok_or_else(|| field("user_code", MISSING))?;
+    let text = |name, value: Option<_>| value.ok_or_else(|| field(name, MISSING));
+    let device_code = text("device_code", members.device_code.text())?;
+    let user_code = text("user_code", members.user_code.text())?;
     if let Some(fault) = fault_of_user_code(&user_code) {
         return Err(field("user_code", fault));
     }
     // Google and others wrote `verification_url` before the name was settled, and still do.
-    let verification_uri = members
-        .verification_uri
-        .text()
-        .or_else(|| members.verification_url.text());
-    let verification_uri = verification_uri.ok_or_else(|| field("verification_uri", MISSING))?;
-    metadata::shown(&verification_uri, setup.plain)
+    let uri = members.verification_uri.text();
+    let uri = text(
+        "verification_uri",
+        uri.or_else(|| members.verification_url.text()),
+    )?;
+    metadata::shown(&uri, setup.plain)
         .map_err(|why| field("verification_uri", &format!("cannot be used: {why}")))?;
     let complete = members.verification_uri_complete;
     let is_shown = |uri: &Cow<'_, str>| metadata::shown(uri, setup.plain).is_ok();
@@ -104,7 +101,7 @@ fn issued(body: &Body<'_>, setup: &Setup) -> Result<Codes, StartError> {
         prompt: Prompt {
             v: VERSION,
             user_code: user_code.into_owned(),
-            verification_uri: verification_uri.into_owned(),
+            verification_uri: uri.into_owned(),
             verification_uri_complete: usable.map(Cow::into_owned),
             lifetime,
             warnings,
@@ -169,7 +166,6 @@ pub enum StartError {
 impl StartError {
     /// Returns whether the same request may succeed later, which the caller has to send: each request makes new codes. Not before
     /// [`Self::retry_after`].
-    #[must_use]
     pub fn may_be_retried(&self) -> bool {
         match self {
             Self::Unavailable { .. } => true,
@@ -183,7 +179,6 @@ impl StartError {
     }
 
     /// Returns what `Retry-After` said, counted from the response.
-    #[must_use]
     pub const fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Unavailable { retry_after, .. } => *retry_after,

@@ -7,7 +7,6 @@
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::fmt;
 use core::time::Duration;
 
 use super::endpoints::Endpoints;
@@ -15,6 +14,7 @@ use super::request::Request;
 use crate::digest::Digest;
 use crate::scope::{Scope, ScopeError};
 use crate::wire::credentials;
+use crate::wire::debug_shows;
 use crate::wire::form;
 use crate::wire::metadata::Plain;
 use crate::wire::octets::are_vschars;
@@ -22,7 +22,8 @@ use crate::wire::octets::are_vschars;
 /// A client of the device grant: it logs in with [`login`](Self::login), once or whenever the user wants to.
 ///
 /// A mistake in the set-up is reported by [`login`](Self::login) and by the other calls that make a request.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
+#[must_use = "it sends nothing by itself"]
 pub struct DeviceFlow(pub(crate) Arc<Setup>);
 
 /// The set-up, shared by the flow and its logins.
@@ -48,7 +49,6 @@ enum Secret {
 
 impl DeviceFlow {
     /// Returns a public client of this id, without a scope.
-    #[must_use]
     pub fn new(endpoints: Endpoints, client_id: impl Into<String>) -> Self {
         let client_id = client_id.into();
         let fault = (!is_printable(&client_id)).then_some(FlowError::ClientId);
@@ -67,7 +67,6 @@ impl DeviceFlow {
     }
 
     /// Asks for this scope: tokens separated by single spaces.
-    #[must_use]
     pub fn scope(mut self, scope: &str) -> Self {
         match scope.parse() {
             Ok(scope) => self.setup().scope = scope,
@@ -77,7 +76,6 @@ impl DeviceFlow {
     }
 
     /// Sends a parameter of the server's own with every request: `audience`, `resource`, Twitch's `scopes`.
-    #[must_use]
     pub fn extra(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         const OURS: [&str; 8] = [
             "client_id",
@@ -103,13 +101,11 @@ impl DeviceFlow {
     /// Authenticates in the header, as every server with secrets has to support ([RFC 6749, section 2.3.1]).
     ///
     /// [RFC 6749, section 2.3.1]: https://www.rfc-editor.org/rfc/rfc6749#section-2.3.1
-    #[must_use]
     pub fn secret_basic(self, secret: impl Into<String>) -> Self {
         self.secret(Secret::Basic(secret.into()))
     }
 
     /// Authenticates in the body, for servers that know nothing else.
-    #[must_use]
     pub fn secret_post(self, secret: impl Into<String>) -> Self {
         self.secret(Secret::Post(secret.into()))
     }
@@ -117,14 +113,12 @@ impl DeviceFlow {
     /// Assumes this lifetime where the server announces none, against [RFC 8628, section 3.2]; Salesforce is such a server.
     ///
     /// [RFC 8628, section 3.2]: https://www.rfc-editor.org/rfc/rfc8628#section-3.2
-    #[must_use]
     pub fn default_lifetime(mut self, lifetime: Duration) -> Self {
         self.setup().default_lifetime = Some(lifetime);
         self
     }
 
     /// Sends the first poll without waiting for one interval. Nobody types a code that fast.
-    #[must_use]
     pub fn first_poll_at_once(mut self) -> Self {
         self.setup().polls_at_once = true;
         self
@@ -132,14 +126,12 @@ impl DeviceFlow {
 
     /// Lets the code expire by the caller's clock, without asking the server a last time. That last poll keeps to the interval
     /// and the back-off, so it may go out up to a minute, or twice the interval, after the code has expired.
-    #[must_use]
     pub fn no_final_poll(mut self) -> Self {
         self.setup().polls_at_the_end = false;
         self
     }
 
     /// Shows verification URIs with plain http, for a network of one's own. Endpoints stay with https.
-    #[must_use]
     pub fn allow_plain_http(mut self) -> Self {
         self.setup().plain = Plain::Allowed;
         self
@@ -210,15 +202,7 @@ impl DeviceFlow {
     }
 }
 
-impl fmt::Debug for DeviceFlow {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("DeviceFlow")
-            .field("endpoints", &self.0.endpoints)
-            .field("client_id", &self.0.client_id)
-            .field("scope", &self.0.scope)
-            .finish_non_exhaustive()
-    }
-}
+debug_shows!(Setup: endpoints, client_id, scope);
 
 /// `1*VSCHAR`
 fn is_printable(text: &str) -> bool {

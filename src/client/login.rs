@@ -1,12 +1,10 @@
-//! A login, from the request for codes to its outcome ([RFC 8628, sections 3.1 to 3.5]).
+//! A login, from the request for codes to its outcome (RFC 8628, sections 3.1 to 3.5).
 //!
 //! Rules:
 //! 1. A question borrows the machine and takes its answer: one request is in flight at a time.
 //! 2. Nothing is sent after an outcome, and nothing starts again by itself: the user may have gone.
 //! 3. Tokens are never thrown away, however late they come.
 //! 4. The lifetime counts from the moment the request for codes was handed out: it never ends later than the server's.
-//!
-//! [RFC 8628, sections 3.1 to 3.5]: https://www.rfc-editor.org/rfc/rfc8628#section-3
 
 use alloc::boxed::Box;
 use alloc::string::String;
@@ -46,10 +44,8 @@ impl DeviceFlow {
         })
     }
 
-    /// Returns the device access token request ([RFC 8628, section 3.4]).
-    ///
-    /// [RFC 8628, section 3.4]: https://www.rfc-editor.org/rfc/rfc8628#section-3.4
-    fn poll_request(&self, device_code: &str) -> Request {
+    /// Returns the device access token request ([RFC 8628, section 3.4](https://www.rfc-editor.org/rfc/rfc8628#section-3.4)).
+    pub(crate) fn poll_request(&self, device_code: &str) -> Request {
         let parameters = [
             ("grant_type", DEVICE_CODE_GRANT),
             ("device_code", device_code),
@@ -67,10 +63,10 @@ impl DeviceFlow {
 pub struct Login {
     pub(crate) flow: DeviceFlow,
     /// What is sent at this stage.
-    request: Request,
+    pub(crate) request: Request,
     pub(crate) stage: Stage,
     /// Whether the caller gave up while a request was in flight.
-    is_cancelled: bool,
+    pub(crate) is_cancelled: bool,
 }
 
 /// How far a login has come.
@@ -94,16 +90,6 @@ pub(crate) struct Polls {
 }
 
 impl Login {
-    /// Returns the login that goes on with these polls.
-    pub(crate) fn resumed(flow: DeviceFlow, polls: Polls) -> Self {
-        Self {
-            request: flow.poll_request(&polls.device_code),
-            flow,
-            stage: Stage::Poll(Box::new(polls)),
-            is_cancelled: false,
-        }
-    }
-
     /// Returns what to do at `now`. It may be asked too early and as often as one likes.
     ///
     /// At the deadline or after it one last poll is handed out, so that expiry is the server's word;
@@ -118,8 +104,10 @@ impl Login {
                 return Next::Send(Ask(self));
             }
             Stage::Poll(polls) => {
-                if let Some(prompt) = polls.unseen() {
-                    return Next::Show(prompt);
+                if !core::mem::replace(&mut polls.is_shown, true)
+                    && let Some(prompt) = &polls.prompt
+                {
+                    return Next::Show(prompt.clone());
                 }
                 match polls.turn(now) {
                     Turn::Wait(until) => return Next::Wait(until),
@@ -139,7 +127,7 @@ impl Login {
     /// ends it, and a new span replaces the last one. It counts up to the interval in force.
     pub fn jitter(&mut self, span: Duration) {
         if let Stage::Poll(polls) = &mut self.stage {
-            polls.schedule.put_off(span);
+            polls.schedule.jitter = span.min(polls.schedule.min_interval);
         }
     }
 
@@ -157,26 +145,22 @@ impl Login {
     }
 
     /// Returns what is shown to the user, once the codes have come. `None` after [`resume`](DeviceFlow::resume) and at the end.
-    #[must_use]
     pub fn prompt(&self) -> Option<&Prompt> {
         self.polls().and_then(|polls| polls.prompt.as_ref())
     }
 
     /// Returns what the login waits for, if it is polling.
-    #[must_use]
     pub fn waiting_for(&self) -> Option<WaitingFor> {
         let reason = |polls: &Polls| polls.schedule.reason.unwrap_or(WaitingFor::User);
         self.polls().map(reason)
     }
 
     /// Returns the interval in force, if it is polling: at least so long after each answer nothing is sent.
-    #[must_use]
     pub fn interval(&self) -> Option<Duration> {
         self.polls().map(|polls| polls.schedule.min_interval)
     }
 
     /// Returns when the code expires, if it is polling: for the time left on the screen.
-    #[must_use]
     pub fn deadline(&self) -> Option<Duration> {
         self.polls().map(|polls| polls.schedule.deadline)
     }
@@ -227,7 +211,7 @@ impl Login {
         if !setup.polls_at_the_end {
             schedule.last_poll = LastPoll::Off;
         }
-        schedule.schedule(response.pause());
+        schedule.schedule(response.retry_after);
         if setup.polls_at_once {
             schedule.earliest = clock;
         }
@@ -243,14 +227,6 @@ impl Login {
 }
 
 impl Polls {
-    /// Returns the prompt, once.
-    fn unseen(&mut self) -> Option<Prompt> {
-        if core::mem::replace(&mut self.is_shown, true) {
-            return None;
-        }
-        self.prompt.clone()
-    }
-
     fn turn(&mut self, now: Duration) -> Turn {
         self.schedule.tick(now);
         if self.in_flight {
@@ -274,12 +250,12 @@ impl Polls {
         let mut pause = None;
         match answer {
             Ok(response) => {
-                pause = response.pause();
+                pause = response.retry_after;
                 match verdict(&response) {
                     Verdict::Pending(announced) => schedule.pending(announced),
                     Verdict::SlowDown(announced) => schedule.slow_down(announced),
                     Verdict::Transient => {
-                        schedule.unavailable(response.status(), may_hide_success(&response));
+                        schedule.unavailable(response.status, may_hide_success(&response));
                     }
                     Verdict::Tokens(tokens) => return Ok(Some(tokens)),
                     Verdict::Denied(refusal) => return Err(LoginError::Denied(refusal)),
@@ -302,7 +278,7 @@ impl Polls {
             Err(failure) if failure.may_pass() => schedule.failed(failure),
             Err(failure) => return Err(LoginError::Failed(failure)),
         }
-        if schedule.was_last() {
+        if schedule.last_poll == LastPoll::Sent {
             return Err(LoginError::TimedOut(schedule.reason));
         }
         schedule.schedule(pause);
@@ -344,7 +320,6 @@ pub struct Ask<'a>(pub(crate) &'a mut Login);
 
 impl Ask<'_> {
     /// Returns the request.
-    #[must_use]
     pub const fn request(&self) -> &Request {
         &self.0.request
     }

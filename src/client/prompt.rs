@@ -1,8 +1,6 @@
-//! What is shown to the user ([RFC 8628, section 3.3]).
+//! What is shown to the user (RFC 8628, section 3.3).
 //!
 //! Rule: what is shown is visible ASCII, and a URI that a browser may open. That holds for a prompt that was kept, too.
-//!
-//! [RFC 8628, section 3.3]: https://www.rfc-editor.org/rfc/rfc8628#section-3.3
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -13,9 +11,10 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Map;
 
+use crate::wire::debug_shows;
 use crate::wire::metadata::{self, Plain};
 
-/// What is shown to the user ([RFC 8628, section 3.3]).
+/// What is shown to the user ([RFC 8628, section 3.3](https://www.rfc-editor.org/rfc/rfc8628#section-3.3)).
 ///
 /// Show the code even where the complete URI is used: the user compares it with the one on the other screen.
 ///
@@ -24,8 +23,6 @@ use crate::wire::metadata::{self, Plain};
 /// # Security
 ///
 /// Code and URIs are visible ASCII. `Debug` shows neither the code nor the complete URI, which contains it.
-///
-/// [RFC 8628, section 3.3]: https://www.rfc-editor.org/rfc/rfc8628#section-3.3
 #[derive(Clone, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Prompt {
@@ -45,15 +42,7 @@ pub struct Prompt {
     pub members: Map<String, serde_json::Value>,
 }
 
-impl fmt::Debug for Prompt {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Prompt")
-            .field("verification_uri", &self.verification_uri)
-            .field("lifetime", &self.lifetime)
-            .field("warnings", &self.warnings)
-            .finish_non_exhaustive()
-    }
-}
+debug_shows!(Prompt: verification_uri, lifetime, warnings);
 
 /// What was wrong with a response and did not matter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

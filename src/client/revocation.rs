@@ -1,8 +1,6 @@
-//! Revoking a token ([RFC 7009]).
+//! Revoking a token (RFC 7009).
 //!
 //! Rule: 200 means that it is done, whatever the body, and also where the token was unknown.
-//!
-//! [RFC 7009]: https://www.rfc-editor.org/rfc/rfc7009
 
 use core::future::ready;
 use core::ops::ControlFlow;
@@ -61,7 +59,6 @@ pub struct Revocation(Request);
 
 impl Revocation {
     /// Returns the request. It may be sent again where the answer says so.
-    #[must_use]
     pub const fn request(&self) -> &Request {
         &self.0
     }
@@ -78,7 +75,7 @@ impl Revocation {
         let response = answer.map_err(RevokeError::Failed)?;
         // "The content of the response body is ignored by the client as all necessary information is conveyed in the response
         // code." (RFC 7009, section 2.2)
-        if matches!(response.status(), 200..=299) {
+        if matches!(response.status, 200..=299) {
             return Ok(());
         }
         Err(match verdict(&response) {
@@ -91,8 +88,8 @@ impl Revocation {
             | Verdict::InvalidGrant(refusal) => RevokeError::Rejected(refusal),
             Verdict::Transient | Verdict::Pending(_) | Verdict::SlowDown(_) => {
                 RevokeError::Unavailable {
-                    status: response.status(),
-                    retry_after: response.pause(),
+                    status: response.status,
+                    retry_after: response.retry_after,
                 }
             }
             Verdict::Redirected(status) => RevokeError::Redirected(status),
@@ -181,14 +178,12 @@ pub enum RevokeError {
 
 impl RevokeError {
     /// Returns whether the same revocation may be sent again, not before [`Self::retry_after`].
-    #[must_use]
     pub const fn may_be_retried(&self) -> bool {
         matches!(self, Self::Unavailable { .. })
             || matches!(self, Self::Failed(failure) if failure.may_pass())
     }
 
     /// Returns what `Retry-After` said, counted from the response.
-    #[must_use]
     pub const fn retry_after(&self) -> Option<Duration> {
         if let Self::Unavailable { retry_after, .. } = self {
             return *retry_after;

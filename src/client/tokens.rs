@@ -1,6 +1,4 @@
-//! The tokens that a server granted ([RFC 6749, section 5.1]).
-//!
-//! [RFC 6749, section 5.1]: https://www.rfc-editor.org/rfc/rfc6749#section-5.1
+//! The tokens that a server granted (RFC 6749, section 5.1).
 
 use alloc::borrow::ToOwned;
 use alloc::boxed::Box;
@@ -98,7 +96,6 @@ impl Tokens {
     /// "The client MUST NOT use an access token if it does not understand the token type." ([RFC 6749, section 7.1])
     ///
     /// [RFC 6749, section 7.1]: https://www.rfc-editor.org/rfc/rfc6749#section-7.1
-    #[must_use]
     pub fn bearer(&self) -> Option<&str> {
         self.token_type()
             .eq_ignore_ascii_case(BEARER)
@@ -106,51 +103,43 @@ impl Tokens {
     }
 
     /// Returns the access token, whatever its type: for a client that has looked at [`Self::token_type`].
-    #[must_use]
     pub const fn access_token(&self) -> &str {
         &self.0.access_token
     }
 
     /// Returns the type of the access token as the server wrote it, or `Bearer` where it wrote none.
-    #[must_use]
     pub fn token_type(&self) -> &str {
         self.0.token_type.as_deref().unwrap_or(BEARER)
     }
 
     /// Returns the refresh token. After a refresh without a new one it is the one that was sent.
-    #[must_use]
     pub fn refresh_token(&self) -> Option<&str> {
         self.0.refresh_token.as_deref()
     }
 
     /// Returns the ID token of `OpenID` Connect, not verified.
-    #[must_use]
     pub fn id_token(&self) -> Option<&str> {
         self.0.id_token.as_deref()
     }
 
     /// Returns the lifetime of the access token, where the server announced one that can be read.
-    #[must_use]
     pub fn expires_in(&self) -> Option<Duration> {
         self.0.expires_in.map(Duration::from_secs)
     }
 
     /// Returns the granted scope, its tokens separated by spaces, where the server announced it. Otherwise it is the one requested,
     /// and after a refresh the one granted before.
-    #[must_use]
     pub fn scope(&self) -> Option<&str> {
         self.0.scope.as_deref()
     }
 
     /// Returns the tokens of the requested scope that were not granted. [`verdict`](super::verdict) reports none, because it does not
     /// know what was requested.
-    #[must_use]
     pub fn withheld(&self) -> &[String] {
         &self.0.withheld
     }
 
     /// Returns the members that are not of the protocol, as they came.
-    #[must_use]
     pub const fn members(&self) -> &Map<String, serde_json::Value> {
         &self.0.members
     }

@@ -11,11 +11,12 @@ use core::time::Duration;
 
 use super::body::{Body, Format, Malformed, Members};
 use super::refusal::Refusal;
-use super::response::{MAX_BODY, Response};
+use super::response::Response;
 use super::tokens::Tokens;
 
 /// What an answer of the token endpoint means.
 #[derive(Clone, Debug, PartialEq)]
+#[must_use]
 #[expect(
     clippy::exhaustive_enums,
     reason = "whoever reads an answer must know every meaning"
@@ -44,7 +45,7 @@ pub enum Verdict {
     Malformed(Malformed),
 }
 
-/// Returns what an answer to a poll means ([RFC 8628, section 3.5]).
+/// Returns what an answer to a poll means ([RFC 8628, section 3.5](https://www.rfc-editor.org/rfc/rfc8628#section-3.5)).
 ///
 /// ```
 /// use device_flow::client::{Response, Verdict, verdict};
@@ -52,17 +53,14 @@ pub enum Verdict {
 /// let github = Response::new(200, r#"{"error":"slow_down","interval":10}"#);
 /// assert_eq!(verdict(&github), Verdict::SlowDown(Some(core::time::Duration::from_secs(10))));
 /// ```
-///
-/// [RFC 8628, section 3.5]: https://www.rfc-editor.org/rfc/rfc8628#section-3.5
-#[must_use]
 pub fn verdict<B: AsRef<[u8]>>(response: &Response<B>) -> Verdict {
     read(&response.by_ref())
 }
 
 fn read(response: &Response<&[u8]>) -> Verdict {
-    let status = response.status();
+    let status = response.status;
     let mut body = Body::default();
-    if let Err(why) = open(response, &mut body) {
+    if let Err(why) = body.read(response) {
         return Verdict::Malformed(why);
     }
     let members = &body.members;
@@ -73,14 +71,14 @@ fn read(response: &Response<&[u8]>) -> Verdict {
             200..=299 => Tokens::read(&body).map_or_else(Verdict::Malformed, Verdict::Tokens),
             300..=399 => Verdict::Redirected(status),
             _ if is_transient(status) => Verdict::Transient,
-            400..=499 => Verdict::Rejected(Refusal::new(status, response.pause(), None, &body)),
+            400..=499 => Verdict::Rejected(Refusal::new(response, None, &body)),
             _ => Verdict::Malformed(Malformed::Status),
         };
     };
     if members.access_token.text().is_some() && members.error.text().is_some() {
         return Verdict::Malformed(Malformed::Contradiction);
     }
-    let refusal = || Refusal::new(status, response.pause(), Some(&code), &body);
+    let refusal = || Refusal::new(response, Some(&code), &body);
     match Meaning::of(&code) {
         Some(Meaning::Pending) => Verdict::Pending(members.interval.seconds()),
         Some(Meaning::SlowDown) => Verdict::SlowDown(members.interval.seconds()),
@@ -94,35 +92,14 @@ fn read(response: &Response<&[u8]>) -> Verdict {
     }
 }
 
-/// Reads the body of an answer of any endpoint. Nobody looks at a redirect's.
-pub(crate) fn open<'a>(
-    response: &Response<&'a [u8]>,
-    body: &mut Body<'a>,
-) -> Result<(), Malformed> {
-    let octets = response.octets();
-    if octets.len() > MAX_BODY {
-        return Err(Malformed::TooLarge);
-    }
-    if matches!(response.status(), 300..=399) {
-        return Ok(());
-    }
-    body.read(octets);
-    // "Request and response parameters MUST NOT be included more than once." (RFC 6749, section 3.2)
-    if body.is_repeated {
-        return Err(Malformed::Repeated);
-    }
-    Ok(())
-}
-
 /// Returns whether the server may have done what it was asked for, where its response says that it could not answer: it failed after
 /// its write, a gateway answered for it, or a success was cut short.
 pub(crate) fn may_hide_success(response: &Response<&[u8]>) -> bool {
-    match response.status() {
+    match response.status {
         500..=599 => true,
         200..=299 => {
             let mut body = Body::default();
-            body.read(response.octets());
-            body.format == Format::Unknown
+            body.read(response).is_ok() && body.format == Format::Unknown
         }
         _ => false,
     }

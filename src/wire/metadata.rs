@@ -23,9 +23,7 @@ pub const MAX_DOCUMENT: usize = 1024 * 1024;
 /// The longest URL, in bytes: what browsers and proxies are sure to take.
 pub const MAX_URL: usize = 2048;
 
-/// The grant type of the device authorization grant ([RFC 8628, section 3.4]).
-///
-/// [RFC 8628, section 3.4]: https://www.rfc-editor.org/rfc/rfc8628#section-3.4
+/// The grant type of the device authorization grant ([RFC 8628, section 3.4](https://www.rfc-editor.org/rfc/rfc8628#section-3.4)).
 pub const DEVICE_CODE_GRANT: &str = "urn:ietf:params:oauth:grant-type:device_code";
 
 const ISSUER: &str = "issuer";
@@ -221,14 +219,12 @@ impl Metadata {
     ///
     /// "If the issuer identifier value contains a path component, any terminating "/" MUST be removed before inserting
     /// "/.well-known/" and the well-known URI suffix between the host component and the path component."
-    /// ([RFC 8414, section 3.1])
+    /// ([RFC 8414, section 3.1](https://www.rfc-editor.org/rfc/rfc8414#section-3.1))
     ///
     /// # Errors
     ///
     /// [`MetadataError::Url`] for an issuer that is none: neither https nor http on this very machine, or with a query or a
     /// fragment.
-    ///
-    /// [RFC 8414, section 3.1]: https://www.rfc-editor.org/rfc/rfc8414#section-3.1
     pub fn well_known(issuer: &str) -> Result<String, MetadataError> {
         let path = checked_issuer(issuer)?.path;
         let origin = issuer.strip_suffix(path).unwrap_or(issuer);
