@@ -2,7 +2,8 @@
 //!
 //! Rules:
 //! 1. A body is JSON, or else a form if that has a key `access_token`, `device_code` or `error`. A byte order mark is skipped.
-//! 2. The members that the protocol knows are borrowed from the body, as they are written, and read when they are needed.
+//! 2. The members that the protocol knows are borrowed from the body. What is neither a string without escapes nor a whole number stays as
+//!    it is written until it is needed. The other members are not built before somebody asks.
 //! 3. `null` is absent. A number may be an integer, a float (rounded up) or a string. A scope may be an array.
 //! 4. A value of another type, nested however deep, harms nothing but itself.
 //! 5. A repeated member of ours is remembered, because two readers would see two answers.
@@ -31,7 +32,7 @@ pub(crate) struct Body<'a> {
     is_repeated: bool,
     /// Whether there are members that are not ours.
     has_others: bool,
-    /// Whether a member of ours is not plain.
+    /// Whether a member of ours is neither a string without escapes nor a whole number.
     is_odd: bool,
     text: &'a str,
 }
@@ -73,7 +74,7 @@ impl<'a> Body<'a> {
         Ok(())
     }
 
-    /// Reads a body that is not an object of plain values.
+    /// Reads a body that is not an object, or has such a member.
     #[cold]
     #[inline(never)]
     fn read_as_written(text: &'a str) -> Self {
@@ -194,7 +195,7 @@ pub(crate) enum Value<'a> {
     /// A string without escapes.
     Text(&'a str),
     Number(u64),
-    /// Something else, which is read as it is written.
+    /// Another value. It is read again, as it is written.
     Odd,
     /// A value as it is written.
     Json(&'a str),
@@ -284,7 +285,8 @@ impl<'de> Deserialize<'de> for Value<'de> {
     }
 }
 
-/// Reads a string without escapes, or a whole number. The rest is noticed and passed over.
+/// Reads a string without escapes, or a whole number. Another value is passed over; a number that is not whole is an error, after which
+/// the body is read again.
 struct Plain;
 
 impl<'de> Visitor<'de> for Plain {

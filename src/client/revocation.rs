@@ -12,8 +12,7 @@ use super::flow::{DeviceFlow, FlowError};
 use super::refusal::Refusal;
 use super::request::Request;
 use super::response::{Response, TransportError};
-use super::retry::repeat;
-use super::run::block;
+use super::run::{block, repeat};
 use super::verdict::{Verdict, verdict};
 
 impl DeviceFlow {

@@ -16,7 +16,6 @@ use super::tokens::Tokens;
 
 /// What an answer of the token endpoint means.
 #[derive(Clone, Debug, PartialEq)]
-#[must_use]
 #[expect(
     clippy::exhaustive_enums,
     reason = "whoever reads an answer must know every meaning"
@@ -53,6 +52,7 @@ pub enum Verdict {
 /// let github = Response::new(200, r#"{"error":"slow_down","interval":10}"#);
 /// assert_eq!(verdict(&github), Verdict::SlowDown(Some(core::time::Duration::from_secs(10))));
 /// ```
+#[must_use]
 pub fn verdict<B: AsRef<[u8]>>(response: &Response<B>) -> Verdict {
     read(&response.by_ref())
 }
