@@ -108,16 +108,13 @@ pub(crate) fn may_hide_success(response: &Response<&[u8]>) -> bool {
 /// Returns the error code of a body.
 #[inline]
 pub(crate) fn code<'a>(status: u16, members: &Members<'a>) -> Option<Cow<'a, str>> {
-    members.error.text().or_else(|| {
-        if matches!(status, 200..=299) {
-            return None;
-        }
-        let known = |text: &Cow<'_, str>| Meaning::of(text).is_some();
-        members
-            .code
-            .text()
-            .or_else(|| members.message.text().filter(known))
-    })
+    let error = members.error.text();
+    if error.is_some() || matches!(status, 200..=299) {
+        return error;
+    }
+    let known = |text: &Cow<'_, str>| Meaning::of(text).is_some();
+    let message = || members.message.text().filter(known);
+    members.code.text().or_else(message)
 }
 
 /// Returns whether a status alone says that the same request may be answered later.
