@@ -1,6 +1,4 @@
-//! The codes: what the answer to the device authorization request means ([RFC 8628, section 3.2]).
-//!
-//! [RFC 8628, section 3.2]: https://www.rfc-editor.org/rfc/rfc8628#section-3.2
+//! The codes: what the answer to the device authorization request means (RFC 8628, section 3.2).
 
 use alloc::borrow::{Cow, ToOwned};
 use alloc::boxed::Box;
@@ -9,12 +7,12 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use super::body::{Body, Format, Kept, Malformed};
-use super::flow::Options;
-use super::prompt::{Prompt, Warning, fault_of_user_code};
+use super::body::{Body, Format, Malformed};
+use super::flow::Setup;
+use super::prompt::{Prompt, VERSION, Warning, fault_of_user_code};
 use super::refusal::Refusal;
 use super::response::{Response, TransportError};
-use super::verdict::{Meaning, Unread, code, is_transient, open};
+use super::verdict::{Meaning, code, is_transient};
 use crate::time::{DEFAULT_INTERVAL, MAX_ANNOUNCED};
 use crate::wire::metadata;
 
@@ -27,56 +25,52 @@ pub(crate) struct Codes {
 }
 
 /// Reads an answer to the device authorization request.
-pub(crate) fn read(response: &Response<&[u8]>, options: Options) -> Result<Codes, StartError> {
-    let status = response.status();
-    let kept = Kept::default();
-    let mut body = Body::new(&kept);
-    let format = open(response, &mut body).map_err(|unread| match unread {
-        Unread::Redirected => StartError::Redirected(status),
-        Unread::Malformed(why) => StartError::Malformed(why),
-    })?;
-    let refusal = |code| Refusal::new(status, response.pause(), code, &body);
+pub(crate) fn read(response: &Response<&[u8]>, setup: &Setup) -> Result<Codes, StartError> {
+    let status = response.status;
+    let mut body = Body::default();
+    body.read(response).map_err(StartError::Malformed)?;
+    let refusal = |code| Refusal::new(response, code, &body);
     if let Some(code) = code(status, &body.members) {
-        return Err(StartError::Rejected(refusal(Some(code))));
+        return Err(StartError::Rejected(refusal(Some(&code))));
     }
     match status {
-        200..=299 => match format {
-            Format::Json | Format::Form => issued(&body, options),
+        200..=299 => match body.format {
+            Format::Json | Format::Form => issued(&body, setup),
             Format::Unknown => Err(StartError::Malformed(Malformed::Unreadable)),
         },
+        300..=399 => Err(StartError::Redirected(status)),
         404 | 405 | 501 => Err(StartError::Unsupported(status)),
         _ if is_transient(status) => Err(StartError::Unavailable {
             status,
-            retry_after: response.pause(),
+            retry_after: response.retry_after,
         }),
         400..=499 => Err(StartError::Rejected(refusal(None))),
         _ => Err(StartError::Malformed(Malformed::Status)),
     }
 }
 
-fn issued(body: &Body<'_>, options: Options) -> Result<Codes, StartError> {
+fn issued(body: &Body<'_>, setup: &Setup) -> Result<Codes, StartError> {
     const MISSING: &str = "is missing, empty or not a string";
     let members = &body.members;
     let positive = |span: &Duration| !span.is_zero();
     let mut warnings = Vec::new();
 
-    let device_code = members.device_code.text();
-    let device_code = device_code.ok_or_else(|| field("device_code", MISSING))?;
-    let user_code = members.user_code.text();
-    let user_code = user_code.ok_or_else(|| field("user_code", MISSING))?;
-    if let Some(fault) = fault_of_user_code(user_code) {
+    let text = |name, value: Option<_>| value.ok_or_else(|| field(name, MISSING));
+    let device_code = text("device_code", members.device_code.text())?;
+    let user_code = text("user_code", members.user_code.text())?;
+    if let Some(fault) = fault_of_user_code(&user_code) {
         return Err(field("user_code", fault));
     }
     // Google and others wrote `verification_url` before the name was settled, and still do.
-    let verification_uri = members
-        .verification_uri
-        .text()
-        .or_else(|| members.verification_url.text());
-    let verification_uri = verification_uri.ok_or_else(|| field("verification_uri", MISSING))?;
-    metadata::shown(verification_uri, options.plain)
+    let uri = members.verification_uri.text();
+    let uri = text(
+        "verification_uri",
+        uri.or_else(|| members.verification_url.text()),
+    )?;
+    metadata::shown(&uri, setup.plain)
         .map_err(|why| field("verification_uri", &format!("cannot be used: {why}")))?;
     let complete = members.verification_uri_complete;
-    let is_shown = |uri: &&str| metadata::shown(uri, options.plain).is_ok();
+    let is_shown = |uri: &Cow<'_, str>| metadata::shown(uri, setup.plain).is_ok();
     let usable = complete.text().filter(is_shown);
     if usable.is_none() && complete.is_given() {
         warnings.push(Warning::VerificationUriComplete);
@@ -85,7 +79,7 @@ fn issued(body: &Body<'_>, options: Options) -> Result<Codes, StartError> {
     let lifetime = if members.expires_in.is_given() {
         members.expires_in.seconds()
     } else {
-        options.default_lifetime
+        setup.default_lifetime
     };
     let lifetime = lifetime.filter(positive);
     let lifetime = lifetime.ok_or_else(|| {
@@ -102,15 +96,16 @@ fn issued(body: &Body<'_>, options: Options) -> Result<Codes, StartError> {
     }
 
     Ok(Codes {
-        device_code: device_code.to_owned(),
+        device_code: device_code.into_owned(),
         interval,
         prompt: Prompt {
-            user_code: user_code.to_owned(),
-            verification_uri: verification_uri.to_owned(),
-            verification_uri_complete: usable.map(ToOwned::to_owned),
+            v: VERSION,
+            user_code: user_code.into_owned(),
+            verification_uri: uri.into_owned(),
+            verification_uri_complete: usable.map(Cow::into_owned),
             lifetime,
             warnings,
-            members: body.others().build(),
+            members: body.others(),
         },
     })
 }
@@ -171,15 +166,11 @@ pub enum StartError {
 impl StartError {
     /// Returns whether the same request may succeed later, which the caller has to send: each request makes new codes. Not before
     /// [`Self::retry_after`].
-    #[must_use]
     pub fn may_be_retried(&self) -> bool {
         match self {
             Self::Unavailable { .. } => true,
             Self::Failed(failure) => failure.may_pass(),
-            Self::Rejected(refusal) => {
-                let meaning = refusal.code().and_then(Meaning::of);
-                is_transient(refusal.status) || meaning == Some(Meaning::Transient)
-            }
+            Self::Rejected(refusal) => may_pass(refusal),
             Self::Redirected(_)
             | Self::Malformed(_)
             | Self::Unsupported(_)
@@ -188,7 +179,6 @@ impl StartError {
     }
 
     /// Returns what `Retry-After` said, counted from the response.
-    #[must_use]
     pub const fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Unavailable { retry_after, .. } => *retry_after,
@@ -202,10 +192,13 @@ impl StartError {
     }
 }
 
+fn may_pass(refusal: &Refusal) -> bool {
+    is_transient(refusal.status) || refusal.code().and_then(Meaning::of) == Some(Meaning::Transient)
+}
+
 /// Returns what to do about a refusal: for one that may pass, when to try again.
 fn advice(refusal: &Refusal) -> Cow<'static, str> {
-    let meaning = refusal.code().and_then(Meaning::of);
-    if is_transient(refusal.status) || meaning == Some(Meaning::Transient) {
+    if may_pass(refusal) {
         return format!("try again {}", later(refusal.retry_after)).into();
     }
     refusal.advice().into()

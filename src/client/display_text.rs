@@ -21,21 +21,12 @@ pub struct DisplayText(Box<str>);
 
 impl DisplayText {
     /// Returns the printable form of `text`.
-    #[must_use]
     pub fn new(text: &str) -> Self {
-        let shown = text.chars().take(MAX_CHARACTERS);
-        let printable = shown.map(|c| {
-            if is_hidden(c) {
-                char::REPLACEMENT_CHARACTER
-            } else {
-                c
-            }
-        });
-        Self(printable.collect::<String>().into())
+        let shown: String = text.chars().take(MAX_CHARACTERS).collect();
+        Self(shown.replace(is_hidden, "\u{FFFD}").into())
     }
 
     /// Returns the characters.
-    #[must_use]
     pub const fn as_str(&self) -> &str {
         &self.0
     }

@@ -2,7 +2,7 @@
 
 use alloc::string::String;
 
-use crate::wire::metadata::{self, Metadata, MetadataError, UrlError};
+use crate::wire::metadata::{self, DEVICE_AUTHORIZATION, Metadata, MetadataError, TOKEN, UrlError};
 
 /// The endpoints of an authorization server that a device talks to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,12 +22,9 @@ impl Endpoints {
         device_authorization: impl Into<String>,
         token: impl Into<String>,
     ) -> Result<Self, EndpointError> {
-        let (device_authorization, token) = (device_authorization.into(), token.into());
-        check(DEVICE_AUTHORIZATION, &device_authorization)?;
-        check(TOKEN, &token)?;
         Ok(Self {
-            device_authorization,
-            token,
+            device_authorization: checked(DEVICE_AUTHORIZATION, device_authorization)?,
+            token: checked(TOKEN, token)?,
             revocation: None,
         })
     }
@@ -38,9 +35,7 @@ impl Endpoints {
     ///
     /// [`EndpointError::Url`] if the URL must not be used.
     pub fn revocation(mut self, url: impl Into<String>) -> Result<Self, EndpointError> {
-        let url = url.into();
-        check(REVOCATION, &url)?;
-        self.revocation = Some(url);
+        self.revocation = Some(checked(REVOCATION, url)?);
         Ok(self)
     }
 
@@ -52,38 +47,34 @@ impl Endpoints {
     /// [`EndpointError::Missing`] if the document lacks one of the two that a login needs, [`EndpointError::Url`] if the revocation
     /// endpoint must not be used.
     pub fn from_metadata(metadata: &Metadata) -> Result<Self, EndpointError> {
-        let device_authorization = metadata.device_authorization_endpoint();
-        let device_authorization =
-            device_authorization.ok_or(EndpointError::Missing(DEVICE_AUTHORIZATION))?;
-        let token = metadata.token_endpoint();
-        let token = token.ok_or(EndpointError::Missing(TOKEN))?;
-        let endpoints = Self::new(device_authorization, token)?;
-        let refused = |why| match why {
-            MetadataError::Url(why) => Err(EndpointError::Url {
+        let named = |url: Option<_>, name| url.ok_or(EndpointError::Missing(name));
+        let endpoints = Self::new(
+            named(
+                metadata.device_authorization_endpoint(),
+                DEVICE_AUTHORIZATION,
+            )?,
+            named(metadata.token_endpoint(), TOKEN)?,
+        )?;
+        match metadata.endpoint(REVOCATION) {
+            Ok(Some(url)) => endpoints.revocation(url),
+            Err(MetadataError::Url(why)) => Err(EndpointError::Url {
                 endpoint: REVOCATION,
                 why,
             }),
             // What is not a string is as good as absent.
-            MetadataError::Unreadable
-            | MetadataError::TooLarge
-            | MetadataError::Issuer
-            | MetadataError::Reserved => Ok(None),
-        };
-        match metadata.endpoint(REVOCATION).or_else(refused)? {
-            Some(url) => endpoints.revocation(url),
-            None => Ok(endpoints),
+            Ok(None) | Err(_) => Ok(endpoints),
         }
     }
 }
 
-const DEVICE_AUTHORIZATION: &str = "device_authorization_endpoint";
-const TOKEN: &str = "token_endpoint";
 const REVOCATION: &str = "revocation_endpoint";
 
-fn check(endpoint: &'static str, url: &str) -> Result<(), EndpointError> {
-    let refused = |why| EndpointError::Url { endpoint, why };
-    metadata::endpoint(url).map_err(refused)?;
-    Ok(())
+fn checked(endpoint: &'static str, url: impl Into<String>) -> Result<String, EndpointError> {
+    let url = url.into();
+    match metadata::endpoint(&url) {
+        Ok(_) => Ok(url),
+        Err(why) => Err(EndpointError::Url { endpoint, why }),
+    }
 }
 
 /// Why there are no endpoints.

@@ -7,7 +7,6 @@
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::fmt;
 use core::time::Duration;
 
 use super::endpoints::Endpoints;
@@ -15,25 +14,30 @@ use super::request::Request;
 use crate::digest::Digest;
 use crate::scope::{Scope, ScopeError};
 use crate::wire::credentials;
+use crate::wire::debug_shows;
 use crate::wire::form;
-use crate::wire::metadata::{DEVICE_CODE_GRANT, Plain};
+use crate::wire::metadata::Plain;
 use crate::wire::octets::are_vschars;
 
 /// A client of the device grant: it logs in with [`login`](Self::login), once or whenever the user wants to.
 ///
 /// A mistake in the set-up is reported by [`login`](Self::login) and by the other calls that make a request.
-#[derive(Clone)]
-pub struct DeviceFlow(Arc<Setup>);
+#[derive(Clone, Debug)]
+#[must_use = "it sends nothing by itself"]
+pub struct DeviceFlow(pub(crate) Arc<Setup>);
 
 /// The set-up, shared by the flow and its logins.
 #[derive(Clone)]
-struct Setup {
-    endpoints: Endpoints,
+pub(crate) struct Setup {
+    pub(crate) endpoints: Endpoints,
     client_id: String,
-    scope: Scope,
+    pub(crate) scope: Scope,
     extra: Vec<(String, String)>,
     secret: Option<Secret>,
-    options: Options,
+    pub(crate) default_lifetime: Option<Duration>,
+    pub(crate) polls_at_once: bool,
+    pub(crate) polls_at_the_end: bool,
+    pub(crate) plain: Plain,
     fault: Option<FlowError>,
 }
 
@@ -43,18 +47,8 @@ enum Secret {
     Post(String),
 }
 
-/// What may be done in more than one way.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Options {
-    pub(crate) default_lifetime: Option<Duration>,
-    pub(crate) polls_at_once: bool,
-    pub(crate) polls_at_the_end: bool,
-    pub(crate) plain: Plain,
-}
-
 impl DeviceFlow {
     /// Returns a public client of this id, without a scope.
-    #[must_use]
     pub fn new(endpoints: Endpoints, client_id: impl Into<String>) -> Self {
         let client_id = client_id.into();
         let fault = (!is_printable(&client_id)).then_some(FlowError::ClientId);
@@ -64,18 +58,15 @@ impl DeviceFlow {
             scope: Scope::empty(),
             extra: Vec::new(),
             secret: None,
-            options: Options {
-                default_lifetime: None,
-                polls_at_once: false,
-                polls_at_the_end: true,
-                plain: Plain::Refused,
-            },
+            default_lifetime: None,
+            polls_at_once: false,
+            polls_at_the_end: true,
+            plain: Plain::Refused,
             fault,
         }))
     }
 
     /// Asks for this scope: tokens separated by single spaces.
-    #[must_use]
     pub fn scope(mut self, scope: &str) -> Self {
         match scope.parse() {
             Ok(scope) => self.setup().scope = scope,
@@ -85,7 +76,6 @@ impl DeviceFlow {
     }
 
     /// Sends a parameter of the server's own with every request: `audience`, `resource`, Twitch's `scopes`.
-    #[must_use]
     pub fn extra(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         const OURS: [&str; 8] = [
             "client_id",
@@ -111,13 +101,11 @@ impl DeviceFlow {
     /// Authenticates in the header, as every server with secrets has to support ([RFC 6749, section 2.3.1]).
     ///
     /// [RFC 6749, section 2.3.1]: https://www.rfc-editor.org/rfc/rfc6749#section-2.3.1
-    #[must_use]
     pub fn secret_basic(self, secret: impl Into<String>) -> Self {
         self.secret(Secret::Basic(secret.into()))
     }
 
     /// Authenticates in the body, for servers that know nothing else.
-    #[must_use]
     pub fn secret_post(self, secret: impl Into<String>) -> Self {
         self.secret(Secret::Post(secret.into()))
     }
@@ -125,127 +113,42 @@ impl DeviceFlow {
     /// Assumes this lifetime where the server announces none, against [RFC 8628, section 3.2]; Salesforce is such a server.
     ///
     /// [RFC 8628, section 3.2]: https://www.rfc-editor.org/rfc/rfc8628#section-3.2
-    #[must_use]
     pub fn default_lifetime(mut self, lifetime: Duration) -> Self {
-        self.setup().options.default_lifetime = Some(lifetime);
+        self.setup().default_lifetime = Some(lifetime);
         self
     }
 
     /// Sends the first poll without waiting for one interval. Nobody types a code that fast.
-    #[must_use]
     pub fn first_poll_at_once(mut self) -> Self {
-        self.setup().options.polls_at_once = true;
+        self.setup().polls_at_once = true;
         self
     }
 
     /// Lets the code expire by the caller's clock, without asking the server a last time. That last poll keeps to the interval
     /// and the back-off, so it may go out up to a minute, or twice the interval, after the code has expired.
-    #[must_use]
     pub fn no_final_poll(mut self) -> Self {
-        self.setup().options.polls_at_the_end = false;
+        self.setup().polls_at_the_end = false;
         self
     }
 
     /// Shows verification URIs with plain http, for a network of one's own. Endpoints stay with https.
-    #[must_use]
     pub fn allow_plain_http(mut self) -> Self {
-        self.setup().options.plain = Plain::Allowed;
+        self.setup().plain = Plain::Allowed;
         self
-    }
-
-    /// Returns the device authorization request ([RFC 8628, section 3.1]).
-    ///
-    /// [RFC 8628, section 3.1]: https://www.rfc-editor.org/rfc/rfc8628#section-3.1
-    pub(crate) fn codes_request(&self) -> Result<Request, FlowError> {
-        self.check()?;
-        let mut body = String::new();
-        self.push_client(&mut body);
-        if !self.0.scope.is_empty() {
-            form::push(&mut body, "scope", self.0.scope.as_str());
-        }
-        Ok(self.finish(&self.0.endpoints.device_authorization, body))
-    }
-
-    /// Returns the device access token request ([RFC 8628, section 3.4]).
-    ///
-    /// [RFC 8628, section 3.4]: https://www.rfc-editor.org/rfc/rfc8628#section-3.4
-    pub(crate) fn poll_request(&self, device_code: &str) -> Request {
-        let mut body = String::new();
-        form::push(&mut body, "grant_type", DEVICE_CODE_GRANT);
-        form::push(&mut body, "device_code", device_code);
-        self.push_client(&mut body);
-        self.finish(&self.0.endpoints.token, body)
-    }
-
-    /// Returns the refresh request ([RFC 6749, section 6]).
-    ///
-    /// [RFC 6749, section 6]: https://www.rfc-editor.org/rfc/rfc6749#section-6
-    pub(crate) fn refresh_request(
-        &self,
-        refresh_token: &str,
-        scope: &Scope,
-    ) -> Result<Request, FlowError> {
-        self.check()?;
-        if refresh_token.is_empty() {
-            return Err(FlowError::Token);
-        }
-        let mut body = String::new();
-        form::push(&mut body, "grant_type", "refresh_token");
-        form::push(&mut body, "refresh_token", refresh_token);
-        if !scope.is_empty() {
-            form::push(&mut body, "scope", scope.as_str());
-        }
-        self.push_client(&mut body);
-        Ok(self.finish(&self.0.endpoints.token, body))
-    }
-
-    /// Returns the revocation request ([RFC 7009, section 2.1]).
-    ///
-    /// [RFC 7009, section 2.1]: https://www.rfc-editor.org/rfc/rfc7009#section-2.1
-    pub(crate) fn revocation_request(&self, token: &str, hint: &str) -> Result<Request, FlowError> {
-        self.check()?;
-        let url = self.0.endpoints.revocation.as_ref();
-        let url = url.ok_or(FlowError::RevocationEndpoint)?;
-        if token.is_empty() {
-            return Err(FlowError::Token);
-        }
-        let mut body = String::new();
-        form::push(&mut body, "token", token);
-        form::push(&mut body, "token_type_hint", hint);
-        self.push_client(&mut body);
-        Ok(self.finish(url, body))
     }
 
     pub(crate) fn check(&self) -> Result<(), FlowError> {
         self.0.fault.map_or(Ok(()), Err)
     }
 
-    pub(crate) fn requested(&self) -> &Scope {
-        &self.0.scope
-    }
-
-    pub(crate) fn options(&self) -> Options {
-        self.0.options
-    }
-
-    /// Returns what a snapshot is bound to.
-    pub(crate) fn digest(&self) -> Digest {
-        let endpoints = &self.0.endpoints;
-        Digest::of_parts([
-            endpoints.device_authorization.as_bytes(),
-            endpoints.token.as_bytes(),
-            self.0.client_id.as_bytes(),
-        ])
-    }
-
-    fn push_client(&self, body: &mut String) {
-        match self.0.secret {
-            Some(Secret::Basic(_)) => {}
-            Some(Secret::Post(_)) | None => form::push(body, "client_id", &self.0.client_id),
+    /// Returns a request with these parameters, but for those that are empty, and with what every request has.
+    pub(crate) fn request(&self, url: &str, parameters: &[(&str, &str)]) -> Request {
+        let mut body = String::new();
+        for (name, value) in parameters {
+            if !value.is_empty() {
+                form::push(&mut body, name, value);
+            }
         }
-    }
-
-    fn finish(&self, url: &str, mut body: String) -> Request {
         for (name, value) in &self.0.extra {
             form::push(&mut body, name, value);
         }
@@ -258,6 +161,24 @@ impl DeviceFlow {
             None => None,
         };
         Request::new(url.into(), authorization, body)
+    }
+
+    /// Returns the client id, or nothing if it is sent in the header.
+    pub(crate) fn id_in_body(&self) -> &str {
+        match self.0.secret {
+            Some(Secret::Basic(_)) => "",
+            Some(Secret::Post(_)) | None => &self.0.client_id,
+        }
+    }
+
+    /// Returns what a snapshot is bound to.
+    pub(crate) fn digest(&self) -> Digest {
+        let endpoints = &self.0.endpoints;
+        Digest::of_parts([
+            endpoints.device_authorization.as_bytes(),
+            endpoints.token.as_bytes(),
+            self.0.client_id.as_bytes(),
+        ])
     }
 
     fn secret(mut self, secret: Secret) -> Self {
@@ -281,16 +202,7 @@ impl DeviceFlow {
     }
 }
 
-impl fmt::Debug for DeviceFlow {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("DeviceFlow")
-            .field("endpoints", &self.0.endpoints)
-            .field("client_id", &self.0.client_id)
-            .field("scope", &self.0.scope)
-            .field("options", &self.0.options)
-            .finish_non_exhaustive()
-    }
-}
+debug_shows!(Setup: endpoints, client_id, scope);
 
 /// `1*VSCHAR`
 fn is_printable(text: &str) -> bool {

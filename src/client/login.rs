@@ -1,12 +1,10 @@
-//! A login, from the request for codes to its outcome ([RFC 8628, sections 3.1 to 3.5]).
+//! A login, from the request for codes to its outcome (RFC 8628, sections 3.1 to 3.5).
 //!
 //! Rules:
 //! 1. A question borrows the machine and takes its answer: one request is in flight at a time.
 //! 2. Nothing is sent after an outcome, and nothing starts again by itself: the user may have gone.
 //! 3. Tokens are never thrown away, however late they come.
 //! 4. The lifetime counts from the moment the request for codes was handed out: it never ends later than the server's.
-//!
-//! [RFC 8628, sections 3.1 to 3.5]: https://www.rfc-editor.org/rfc/rfc8628#section-3
 
 use alloc::boxed::Box;
 use alloc::string::String;
@@ -14,8 +12,8 @@ use core::fmt;
 use core::time::Duration;
 
 use super::body::Malformed;
-use super::codes::{self, Codes, StartError};
-use super::flow::{DeviceFlow, FlowError};
+use super::codes::{self, StartError};
+use super::flow::{DeviceFlow, FlowError, Setup};
 use super::prompt::Prompt;
 use super::refusal::Refusal;
 use super::request::Request;
@@ -23,6 +21,7 @@ use super::response::{Response, TransportError};
 use super::schedule::{LastPoll, Schedule, Turn, WaitingFor};
 use super::tokens::Tokens;
 use super::verdict::{Verdict, may_hide_success, verdict};
+use crate::wire::metadata::DEVICE_CODE_GRANT;
 
 impl DeviceFlow {
     /// Returns a login that has not sent anything yet.
@@ -31,12 +30,28 @@ impl DeviceFlow {
     ///
     /// [`FlowError`]: the first mistake in the set-up.
     pub fn login(&self) -> Result<Login, FlowError> {
+        self.check()?;
+        let Setup {
+            endpoints, scope, ..
+        } = &*self.0;
+        // RFC 8628, section 3.1
+        let parameters = [("client_id", self.id_in_body()), ("scope", scope.as_str())];
         Ok(Login {
-            request: self.codes_request()?,
+            request: self.request(&endpoints.device_authorization, &parameters),
             flow: self.clone(),
             stage: Stage::Start(Duration::ZERO),
             is_cancelled: false,
         })
+    }
+
+    /// Returns the device access token request ([RFC 8628, section 3.4](https://www.rfc-editor.org/rfc/rfc8628#section-3.4)).
+    pub(crate) fn poll_request(&self, device_code: &str) -> Request {
+        let parameters = [
+            ("grant_type", DEVICE_CODE_GRANT),
+            ("device_code", device_code),
+            ("client_id", self.id_in_body()),
+        ];
+        self.request(&self.0.endpoints.token, &parameters)
     }
 }
 
@@ -48,10 +63,10 @@ impl DeviceFlow {
 pub struct Login {
     pub(crate) flow: DeviceFlow,
     /// What is sent at this stage.
-    request: Request,
+    pub(crate) request: Request,
     pub(crate) stage: Stage,
     /// Whether the caller gave up while a request was in flight.
-    is_cancelled: bool,
+    pub(crate) is_cancelled: bool,
 }
 
 /// How far a login has come.
@@ -75,16 +90,6 @@ pub(crate) struct Polls {
 }
 
 impl Login {
-    /// Returns the login that goes on with these polls.
-    pub(crate) fn resumed(flow: DeviceFlow, polls: Polls) -> Self {
-        Self {
-            request: flow.poll_request(&polls.device_code),
-            flow,
-            stage: Stage::Poll(Box::new(polls)),
-            is_cancelled: false,
-        }
-    }
-
     /// Returns what to do at `now`. It may be asked too early and as often as one likes.
     ///
     /// At the deadline or after it one last poll is handed out, so that expiry is the server's word;
@@ -99,8 +104,10 @@ impl Login {
                 return Next::Send(Ask(self));
             }
             Stage::Poll(polls) => {
-                if let Some(prompt) = polls.unseen() {
-                    return Next::Show(prompt);
+                if !core::mem::replace(&mut polls.is_shown, true)
+                    && let Some(prompt) = &polls.prompt
+                {
+                    return Next::Show(prompt.clone());
                 }
                 match polls.turn(now) {
                     Turn::Wait(until) => return Next::Wait(until),
@@ -120,7 +127,7 @@ impl Login {
     /// ends it, and a new span replaces the last one. It counts up to the interval in force.
     pub fn jitter(&mut self, span: Duration) {
         if let Stage::Poll(polls) = &mut self.stage {
-            polls.schedule.put_off(span);
+            polls.schedule.jitter = span.min(polls.schedule.min_interval);
         }
     }
 
@@ -138,26 +145,22 @@ impl Login {
     }
 
     /// Returns what is shown to the user, once the codes have come. `None` after [`resume`](DeviceFlow::resume) and at the end.
-    #[must_use]
     pub fn prompt(&self) -> Option<&Prompt> {
         self.polls().and_then(|polls| polls.prompt.as_ref())
     }
 
     /// Returns what the login waits for, if it is polling.
-    #[must_use]
     pub fn waiting_for(&self) -> Option<WaitingFor> {
         let reason = |polls: &Polls| polls.schedule.reason.unwrap_or(WaitingFor::User);
         self.polls().map(reason)
     }
 
     /// Returns the interval in force, if it is polling: at least so long after each answer nothing is sent.
-    #[must_use]
     pub fn interval(&self) -> Option<Duration> {
         self.polls().map(|polls| polls.schedule.min_interval)
     }
 
     /// Returns when the code expires, if it is polling: for the time left on the screen.
-    #[must_use]
     pub fn deadline(&self) -> Option<Duration> {
         self.polls().map(|polls| polls.schedule.deadline)
     }
@@ -173,14 +176,14 @@ impl Login {
         match &mut self.stage {
             Stage::Start(asked) => {
                 let asked = *asked;
-                match self.codes(answer) {
-                    Ok((codes, pause)) => self.begin(codes, pause, asked, now),
-                    Err(error) => self.stage = Stage::Over(Some(Err(LoginError::Start(error)))),
-                }
+                self.stage = match self.begin(answer, asked, now) {
+                    Ok(polls) => Stage::Poll(Box::new(polls)),
+                    Err(error) => Stage::Over(Some(Err(LoginError::Start(error)))),
+                };
             }
             Stage::Poll(polls) => {
-                if let Some(outcome) = polls.answer(answer, now) {
-                    let outcome = outcome.map(|tokens| tokens.compare(self.flow.requested()));
+                if let Some(outcome) = polls.answer(answer, now).transpose() {
+                    let outcome = outcome.map(|tokens| tokens.compare(&self.flow.0.scope));
                     self.stage = Stage::Over(Some(outcome));
                 }
             }
@@ -191,49 +194,39 @@ impl Login {
         }
     }
 
-    fn codes(
-        &self,
+    /// Takes the answer to the request for codes, and begins to poll.
+    fn begin(
+        &mut self,
         answer: Result<Response<&[u8]>, TransportError>,
-    ) -> Result<(Codes, Option<Duration>), StartError> {
+        asked: Duration,
+        now: Duration,
+    ) -> Result<Polls, StartError> {
         let response = answer.map_err(StartError::Failed)?;
-        let codes = codes::read(&response, self.flow.options())?;
-        Ok((codes, response.pause()))
-    }
-
-    /// Begins to poll.
-    fn begin(&mut self, codes: Codes, pause: Option<Duration>, asked: Duration, now: Duration) {
+        let setup = &self.flow.0;
+        let codes = codes::read(&response, setup)?;
         let clock = asked.max(now);
         let lifetime = codes.prompt.lifetime;
         let deadline = asked.saturating_add(lifetime);
         let mut schedule = Schedule::new(clock, deadline, lifetime, codes.interval);
-        let options = self.flow.options();
-        if !options.polls_at_the_end {
+        if !setup.polls_at_the_end {
             schedule.last_poll = LastPoll::Off;
         }
-        schedule.schedule(pause);
-        if options.polls_at_once {
+        schedule.schedule(response.retry_after);
+        if setup.polls_at_once {
             schedule.earliest = clock;
         }
         self.request = self.flow.poll_request(&codes.device_code);
-        self.stage = Stage::Poll(Box::new(Polls {
+        Ok(Polls {
             schedule,
             device_code: codes.device_code,
             prompt: Some(codes.prompt),
             is_shown: false,
             in_flight: false,
-        }));
+        })
     }
 }
 
 impl Polls {
-    /// Returns the prompt, once.
-    fn unseen(&mut self) -> Option<Prompt> {
-        if core::mem::replace(&mut self.is_shown, true) {
-            return None;
-        }
-        self.prompt.clone()
-    }
-
     fn turn(&mut self, now: Duration) -> Turn {
         self.schedule.tick(now);
         if self.in_flight {
@@ -245,58 +238,51 @@ impl Polls {
         turn
     }
 
-    /// Takes the answer to a poll. Returns how the login ends, if it ends.
+    /// Takes the answer to a poll. Returns how the login ends: `Ok(None)` if it goes on.
     fn answer(
         &mut self,
         answer: Result<Response<&[u8]>, TransportError>,
         now: Duration,
-    ) -> Option<Result<Tokens, LoginError>> {
+    ) -> Result<Option<Tokens>, LoginError> {
         self.in_flight = false;
         let schedule = &mut self.schedule;
         schedule.tick(now);
         let mut pause = None;
         match answer {
             Ok(response) => {
-                pause = response.pause();
+                pause = response.retry_after;
                 match verdict(&response) {
                     Verdict::Pending(announced) => schedule.pending(announced),
                     Verdict::SlowDown(announced) => schedule.slow_down(announced),
                     Verdict::Transient => {
-                        schedule.unavailable(response.status(), may_hide_success(&response));
+                        schedule.unavailable(response.status, may_hide_success(&response));
                     }
-                    Verdict::Tokens(tokens) => return Some(Ok(tokens)),
-                    Verdict::Denied(refusal) => return Some(Err(LoginError::Denied(refusal))),
-                    Verdict::Expired(refusal) => return Some(Err(LoginError::Expired(refusal))),
-                    Verdict::InvalidGrant(refusal) => {
-                        return Some(Err(invalid_grant(schedule, refusal)));
+                    Verdict::Tokens(tokens) => return Ok(Some(tokens)),
+                    Verdict::Denied(refusal) => return Err(LoginError::Denied(refusal)),
+                    Verdict::Expired(refusal) => return Err(LoginError::Expired(refusal)),
+                    // The code is unknown, foreign, redeemed or expired. What happened before tells which.
+                    Verdict::InvalidGrant(mut refusal) => {
+                        refusal.possibly_redeemed = schedule.lost;
+                        let is_expired = schedule.is_past_deadline() && !schedule.lost;
+                        return Err(if is_expired {
+                            LoginError::Expired(refusal)
+                        } else {
+                            LoginError::Rejected(refusal)
+                        });
                     }
-                    Verdict::Rejected(refusal) => return Some(Err(LoginError::Rejected(refusal))),
-                    Verdict::Redirected(status) => {
-                        return Some(Err(LoginError::Redirected(status)));
-                    }
-                    Verdict::Malformed(why) => return Some(Err(LoginError::Malformed(why))),
+                    Verdict::Rejected(refusal) => return Err(LoginError::Rejected(refusal)),
+                    Verdict::Redirected(status) => return Err(LoginError::Redirected(status)),
+                    Verdict::Malformed(why) => return Err(LoginError::Malformed(why)),
                 }
             }
             Err(failure) if failure.may_pass() => schedule.failed(failure),
-            Err(failure) => return Some(Err(LoginError::Failed(failure))),
+            Err(failure) => return Err(LoginError::Failed(failure)),
         }
-        if schedule.was_last() {
-            return Some(Err(LoginError::TimedOut(schedule.reason)));
+        if schedule.last_poll == LastPoll::Sent {
+            return Err(LoginError::TimedOut(schedule.reason));
         }
         schedule.schedule(pause);
-        None
-    }
-}
-
-/// `invalid_grant` says that the code is unknown, foreign, redeemed or expired. What happened before tells which.
-fn invalid_grant(schedule: &Schedule, mut refusal: Refusal) -> LoginError {
-    if schedule.lost {
-        refusal.possibly_redeemed = true;
-        LoginError::Rejected(refusal)
-    } else if schedule.is_past_deadline() {
-        LoginError::Expired(refusal)
-    } else {
-        LoginError::Rejected(refusal)
+        Ok(None)
     }
 }
 
@@ -334,7 +320,6 @@ pub struct Ask<'a>(pub(crate) &'a mut Login);
 
 impl Ask<'_> {
     /// Returns the request.
-    #[must_use]
     pub const fn request(&self) -> &Request {
         &self.0.request
     }
@@ -383,7 +368,7 @@ pub enum LoginError {
     )]
     Expired(Refusal),
     /// The code expired by the caller's clock; with what the login waited for in the end, if it has polled.
-    #[error("{}", timed_out(*.0))]
+    #[error("the code expired {}", timed_out(*.0))]
     TimedOut(Option<WaitingFor>),
     /// The server refused for another reason. Look at [`Refusal::possibly_redeemed`].
     #[error("{}", rejected(.0))]
@@ -409,19 +394,16 @@ pub enum LoginError {
     Over,
 }
 
-fn timed_out(reason: Option<WaitingFor>) -> String {
-    let next = match reason {
+fn timed_out(reason: Option<WaitingFor>) -> &'static str {
+    match reason {
         None | Some(WaitingFor::User | WaitingFor::SlowDown) => {
-            " before it was approved; start again, and approve the new code in time"
+            "before it was approved; start again, and approve the new code in time"
         }
-        Some(WaitingFor::Server(_)) => {
-            " while the server could not answer; start again when it can"
-        }
+        Some(WaitingFor::Server(_)) => "while the server could not answer; start again when it can",
         Some(WaitingFor::Connection(_)) => {
-            " while there was no connection to the server; check the network connection, then start again"
+            "while there was no connection to the server; check the network connection, then start again"
         }
-    };
-    ["the code expired", next].concat()
+    }
 }
 
 fn rejected(refusal: &Refusal) -> String {

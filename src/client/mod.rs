@@ -128,7 +128,6 @@ mod refresh;
 mod refusal;
 mod request;
 mod response;
-mod retry;
 mod revocation;
 mod run;
 mod schedule;

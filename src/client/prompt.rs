@@ -1,20 +1,20 @@
-//! What is shown to the user ([RFC 8628, section 3.3]).
+//! What is shown to the user (RFC 8628, section 3.3).
 //!
 //! Rule: what is shown is visible ASCII, and a URI that a browser may open. That holds for a prompt that was kept, too.
-//!
-//! [RFC 8628, section 3.3]: https://www.rfc-editor.org/rfc/rfc8628#section-3.3
 
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 use core::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Map;
 
+use crate::wire::debug_shows;
 use crate::wire::metadata::{self, Plain};
 
-/// What is shown to the user ([RFC 8628, section 3.3]).
+/// What is shown to the user ([RFC 8628, section 3.3](https://www.rfc-editor.org/rfc/rfc8628#section-3.3)).
 ///
 /// Show the code even where the complete URI is used: the user compares it with the one on the other screen.
 ///
@@ -23,12 +23,11 @@ use crate::wire::metadata::{self, Plain};
 /// # Security
 ///
 /// Code and URIs are visible ASCII. `Debug` shows neither the code nor the complete URI, which contains it.
-///
-/// [RFC 8628, section 3.3]: https://www.rfc-editor.org/rfc/rfc8628#section-3.3
-#[derive(Clone, PartialEq, Serialize, Deserialize)]
-#[serde(into = "Record", try_from = "Record")]
+#[derive(Clone, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Prompt {
+    /// The version of the stored form.
+    pub(crate) v: u8,
     /// The code that the user types.
     pub user_code: String,
     /// Where the user types it.
@@ -43,15 +42,7 @@ pub struct Prompt {
     pub members: Map<String, serde_json::Value>,
 }
 
-impl fmt::Debug for Prompt {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Prompt")
-            .field("verification_uri", &self.verification_uri)
-            .field("lifetime", &self.lifetime)
-            .field("warnings", &self.warnings)
-            .finish_non_exhaustive()
-    }
-}
+debug_shows!(Prompt: verification_uri, lifetime, warnings);
 
 /// What was wrong with a response and did not matter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -94,9 +85,9 @@ pub(crate) fn fault_of_user_code(code: &str) -> Option<&'static str> {
     (!is_visible).then_some("has characters other than visible ASCII")
 }
 
-/// The stored form.
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+/// The stored form, not checked.
+#[derive(Deserialize)]
+#[serde(remote = "Prompt", deny_unknown_fields)]
 struct Record {
     v: u8,
     user_code: String,
@@ -108,54 +99,27 @@ struct Record {
 }
 
 /// The version of the stored form.
-const VERSION: u8 = 1;
+pub(crate) const VERSION: u8 = 1;
 
-impl From<Prompt> for Record {
-    fn from(prompt: Prompt) -> Self {
-        Self {
-            v: VERSION,
-            user_code: prompt.user_code,
-            verification_uri: prompt.verification_uri,
-            verification_uri_complete: prompt.verification_uri_complete,
-            lifetime: prompt.lifetime,
-            warnings: prompt.warnings,
-            members: prompt.members,
-        }
-    }
-}
-
-impl TryFrom<Record> for Prompt {
-    type Error = RecordError;
-
-    fn try_from(record: Record) -> Result<Self, RecordError> {
-        if record.v != VERSION {
-            return Err(RecordError::Version);
-        }
+impl<'de> Deserialize<'de> for Prompt {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let prompt = Record::deserialize(deserializer)?;
         // Whether plain http is allowed was decided when the prompt came.
         let is_shown = |uri: &String| metadata::shown(uri, Plain::Allowed).is_ok();
-        let is_right = fault_of_user_code(&record.user_code).is_none()
-            && is_shown(&record.verification_uri)
-            && record.verification_uri_complete.iter().all(is_shown)
-            && !record.lifetime.is_zero();
-        if !is_right {
-            return Err(RecordError::Impossible);
+        let is_right = fault_of_user_code(&prompt.user_code).is_none()
+            && is_shown(&prompt.verification_uri)
+            && prompt.verification_uri_complete.iter().all(is_shown)
+            && !prompt.lifetime.is_zero();
+        if prompt.v != VERSION {
+            return Err(D::Error::custom(
+                "the stored prompt is of an unknown version; start the login again",
+            ));
         }
-        Ok(Self {
-            user_code: record.user_code,
-            verification_uri: record.verification_uri,
-            verification_uri_complete: record.verification_uri_complete,
-            lifetime: record.lifetime,
-            warnings: record.warnings,
-            members: record.members,
-        })
+        if !is_right {
+            return Err(D::Error::custom(
+                "the stored prompt has a value that is not safe to display; start the login again",
+            ));
+        }
+        Ok(prompt)
     }
-}
-
-/// Why a stored form is not used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-enum RecordError {
-    #[error("the stored prompt is of an unknown version; start the login again")]
-    Version,
-    #[error("the stored prompt has a value that is not safe to display; start the login again")]
-    Impossible,
 }

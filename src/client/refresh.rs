@@ -1,16 +1,13 @@
-//! Refreshing the tokens ([RFC 6749, section 6]).
+//! Refreshing the tokens (RFC 6749, section 6).
 //!
 //! Rules:
 //! 1. A refresh whose answer was lost may be sent again, with the same token. Servers with rotation allow that for a short time.
 //! 2. `invalid_grant` ends the login. After a lost answer the token may have been used by that very request.
 //! 3. A success without a refresh token keeps the old one.
-//!
-//! [RFC 6749, section 6]: https://www.rfc-editor.org/rfc/rfc6749#section-6
 
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
-use core::fmt;
 use core::future::ready;
 use core::ops::ControlFlow;
 use core::time::Duration;
@@ -21,11 +18,11 @@ use super::flow::{DeviceFlow, FlowError};
 use super::refusal::Refusal;
 use super::request::Request;
 use super::response::{Response, TransportError};
-use super::retry::repeat;
-use super::run::block;
+use super::run::{block, repeat};
 use super::tokens::Tokens;
 use super::verdict::{Verdict, may_hide_success, verdict};
 use crate::scope::Scope;
+use crate::wire::debug_shows;
 
 impl DeviceFlow {
     /// Returns a refresh with this token: [`Tokens::refresh_token`].
@@ -47,8 +44,18 @@ impl DeviceFlow {
     }
 
     fn refresh_of(&self, refresh_token: &str, scope: Scope) -> Result<Refresh, FlowError> {
+        self.check()?;
+        if refresh_token.is_empty() {
+            return Err(FlowError::Token);
+        }
+        let parameters = [
+            ("grant_type", "refresh_token"),
+            ("refresh_token", refresh_token),
+            ("scope", scope.as_str()),
+            ("client_id", self.id_in_body()),
+        ];
         Ok(Refresh {
-            request: self.refresh_request(refresh_token, &scope)?,
+            request: self.request(&self.0.endpoints.token, &parameters),
             token: refresh_token.into(),
             scope,
             is_lost: false,
@@ -89,7 +96,6 @@ impl Refresh {
     }
 
     /// Returns the request. It may be sent again where the answer says so.
-    #[must_use]
     pub const fn request(&self) -> &Request {
         &self.request
     }
@@ -120,15 +126,15 @@ impl Refresh {
             }
             Verdict::Pending(announced) | Verdict::SlowDown(announced) => {
                 RefreshError::Unavailable {
-                    status: response.status(),
-                    retry_after: response.pause().max(announced),
+                    status: response.status,
+                    retry_after: response.retry_after.max(announced),
                 }
             }
             Verdict::Transient => {
                 self.is_lost |= may_hide_success(response);
                 RefreshError::Unavailable {
-                    status: response.status(),
-                    retry_after: response.pause(),
+                    status: response.status,
+                    retry_after: response.retry_after,
                 }
             }
             Verdict::InvalidGrant(mut refusal) => {
@@ -189,14 +195,7 @@ impl Refresh {
     }
 }
 
-impl fmt::Debug for Refresh {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Refresh")
-            .field("request", &self.request)
-            .field("is_lost", &self.is_lost)
-            .finish_non_exhaustive()
-    }
-}
+debug_shows!(Refresh: request, is_lost);
 
 /// Why there are no new tokens. `Display` says what happened and what to do.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -237,26 +236,17 @@ pub enum RefreshError {
 impl RefreshError {
     /// Returns whether the same refresh may be sent again. Do so soon, but not before [`Self::retry_after`]: after a lost answer a
     /// server accepts the token only for a short time.
-    #[must_use]
     pub const fn may_be_retried(&self) -> bool {
-        match self {
-            Self::Unavailable { .. } => true,
-            Self::Failed(failure) => failure.may_pass(),
-            Self::Ended(_) | Self::Rejected(_) | Self::Redirected(_) | Self::Malformed(_) => false,
-        }
+        matches!(self, Self::Unavailable { .. })
+            || matches!(self, Self::Failed(failure) if failure.may_pass())
     }
 
     /// Returns what `Retry-After` said, counted from the response.
-    #[must_use]
     pub const fn retry_after(&self) -> Option<Duration> {
-        match self {
-            Self::Unavailable { retry_after, .. } => *retry_after,
-            Self::Failed(_)
-            | Self::Ended(_)
-            | Self::Rejected(_)
-            | Self::Redirected(_)
-            | Self::Malformed(_) => None,
+        if let Self::Unavailable { retry_after, .. } = self {
+            return *retry_after;
         }
+        None
     }
 }
 

@@ -8,6 +8,8 @@ use serde_json::Map;
 
 use super::body::Body;
 use super::display_text::DisplayText;
+use super::response::Response;
+use crate::wire::debug_shows;
 
 /// A refusal by the server.
 ///
@@ -31,26 +33,21 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    pub(crate) fn new(
-        status: u16,
-        retry_after: Option<Duration>,
-        code: Option<&str>,
-        body: &Body<'_>,
-    ) -> Self {
+    pub(crate) fn new(response: &Response<&[u8]>, code: Option<&str>, body: &Body<'_>) -> Self {
         let members = &body.members;
-        let description = members.error_description.text().or(members.message.text());
+        let description = members.error_description.text();
+        let description = description.or_else(|| members.message.text());
         Self {
-            status,
+            status: response.status,
             code: code.map(DisplayText::new),
-            description: description.map(DisplayText::new),
+            description: description.map(|text| DisplayText::new(&text)),
             possibly_redeemed: false,
-            retry_after,
-            members: body.others().build(),
+            retry_after: response.retry_after,
+            members: body.others(),
         }
     }
 
     /// Returns the error code, known or not, if the body had one. It is as printable as [`DisplayText`].
-    #[must_use]
     pub fn code(&self) -> Option<&str> {
         self.code.as_ref().map(DisplayText::as_str)
     }
@@ -88,11 +85,4 @@ impl fmt::Display for Refusal {
     }
 }
 
-impl fmt::Debug for Refusal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Refusal")
-            .field("status", &self.status)
-            .field("possibly_redeemed", &self.possibly_redeemed)
-            .finish_non_exhaustive()
-    }
-}
+debug_shows!(Refusal: status, possibly_redeemed);

@@ -35,13 +35,11 @@ impl Request {
     }
 
     /// `POST`.
-    #[must_use]
     pub const fn method(&self) -> &'static str {
         "POST"
     }
 
     /// Where it goes.
-    #[must_use]
     pub fn url(&self) -> &str {
         &self.0.url
     }
@@ -59,7 +57,6 @@ impl Request {
     }
 
     /// The body.
-    #[must_use]
     pub fn body(&self) -> &str {
         &self.0.body
     }

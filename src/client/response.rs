@@ -13,9 +13,9 @@ pub const MAX_BODY: usize = 1024 * 1024;
 /// Read no more of a body than [`MAX_BODY`] and one byte. With the feature `http` it is made from an `http::Response`.
 #[derive(Clone)]
 pub struct Response<B> {
-    status: u16,
-    retry_after: Option<Duration>,
-    body: B,
+    pub(crate) status: u16,
+    pub(crate) retry_after: Option<Duration>,
+    pub(crate) body: B,
 }
 
 impl<B: AsRef<[u8]>> Response<B> {
@@ -46,20 +46,6 @@ impl<B: AsRef<[u8]>> Response<B> {
             retry_after: self.retry_after,
             body: self.body.as_ref(),
         }
-    }
-
-    pub(crate) const fn status(&self) -> u16 {
-        self.status
-    }
-
-    pub(crate) const fn pause(&self) -> Option<Duration> {
-        self.retry_after
-    }
-}
-
-impl<'a> Response<&'a [u8]> {
-    pub(crate) const fn octets(&self) -> &'a [u8] {
-        self.body
     }
 }
 

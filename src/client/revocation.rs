@@ -1,8 +1,6 @@
-//! Revoking a token ([RFC 7009]).
+//! Revoking a token (RFC 7009).
 //!
 //! Rule: 200 means that it is done, whatever the body, and also where the token was unknown.
-//!
-//! [RFC 7009]: https://www.rfc-editor.org/rfc/rfc7009
 
 use core::future::ready;
 use core::ops::ControlFlow;
@@ -14,8 +12,7 @@ use super::flow::{DeviceFlow, FlowError};
 use super::refusal::Refusal;
 use super::request::Request;
 use super::response::{Response, TransportError};
-use super::retry::repeat;
-use super::run::block;
+use super::run::{block, repeat};
 use super::verdict::{Verdict, verdict};
 
 impl DeviceFlow {
@@ -25,8 +22,7 @@ impl DeviceFlow {
     ///
     /// [`FlowError`]: there is no revocation endpoint, the token is empty, or the set-up has a mistake.
     pub fn revoke_refresh_token(&self, token: &str) -> Result<Revocation, FlowError> {
-        self.revocation_request(token, "refresh_token")
-            .map(Revocation)
+        self.revocation(token, "refresh_token")
     }
 
     /// Returns the revocation of an access token, for a login without a refresh token.
@@ -35,8 +31,22 @@ impl DeviceFlow {
     ///
     /// As [`Self::revoke_refresh_token`].
     pub fn revoke_access_token(&self, token: &str) -> Result<Revocation, FlowError> {
-        self.revocation_request(token, "access_token")
-            .map(Revocation)
+        self.revocation(token, "access_token")
+    }
+
+    fn revocation(&self, token: &str, hint: &str) -> Result<Revocation, FlowError> {
+        self.check()?;
+        let url = self.0.endpoints.revocation.as_ref();
+        let url = url.ok_or(FlowError::RevocationEndpoint)?;
+        if token.is_empty() {
+            return Err(FlowError::Token);
+        }
+        let parameters = [
+            ("token", token),
+            ("token_type_hint", hint),
+            ("client_id", self.id_in_body()),
+        ];
+        Ok(Revocation(self.request(url, &parameters)))
     }
 }
 
@@ -48,7 +58,6 @@ pub struct Revocation(Request);
 
 impl Revocation {
     /// Returns the request. It may be sent again where the answer says so.
-    #[must_use]
     pub const fn request(&self) -> &Request {
         &self.0
     }
@@ -65,7 +74,7 @@ impl Revocation {
         let response = answer.map_err(RevokeError::Failed)?;
         // "The content of the response body is ignored by the client as all necessary information is conveyed in the response
         // code." (RFC 7009, section 2.2)
-        if matches!(response.status(), 200..=299) {
+        if matches!(response.status, 200..=299) {
             return Ok(());
         }
         Err(match verdict(&response) {
@@ -78,8 +87,8 @@ impl Revocation {
             | Verdict::InvalidGrant(refusal) => RevokeError::Rejected(refusal),
             Verdict::Transient | Verdict::Pending(_) | Verdict::SlowDown(_) => {
                 RevokeError::Unavailable {
-                    status: response.status(),
-                    retry_after: response.pause(),
+                    status: response.status,
+                    retry_after: response.retry_after,
                 }
             }
             Verdict::Redirected(status) => RevokeError::Redirected(status),
@@ -168,28 +177,16 @@ pub enum RevokeError {
 
 impl RevokeError {
     /// Returns whether the same revocation may be sent again, not before [`Self::retry_after`].
-    #[must_use]
     pub const fn may_be_retried(&self) -> bool {
-        match self {
-            Self::Unavailable { .. } => true,
-            Self::Failed(failure) => failure.may_pass(),
-            Self::UnsupportedTokenType(_)
-            | Self::Rejected(_)
-            | Self::Redirected(_)
-            | Self::Malformed(_) => false,
-        }
+        matches!(self, Self::Unavailable { .. })
+            || matches!(self, Self::Failed(failure) if failure.may_pass())
     }
 
     /// Returns what `Retry-After` said, counted from the response.
-    #[must_use]
     pub const fn retry_after(&self) -> Option<Duration> {
-        match self {
-            Self::Unavailable { retry_after, .. } => *retry_after,
-            Self::UnsupportedTokenType(_)
-            | Self::Rejected(_)
-            | Self::Failed(_)
-            | Self::Redirected(_)
-            | Self::Malformed(_) => None,
+        if let Self::Unavailable { retry_after, .. } = self {
+            return *retry_after;
         }
+        None
     }
 }

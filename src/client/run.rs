@@ -1,6 +1,6 @@
-//! The loop around a login.
+//! The loops: around a login, and around a request that may be sent again.
 //!
-//! Rule: it does nothing itself. What sends, waits, shows and reads the clock is the caller's.
+//! Rule: they do nothing themselves. What sends, waits, shows and reads the clock is the caller's.
 
 use core::future::ready;
 use core::ops::ControlFlow;
@@ -91,12 +91,51 @@ impl Login {
 /// Runs a future that waits for nothing.
 pub(crate) fn block<T>(future: impl Future<Output = T>) -> T {
     let mut future = pin!(future);
+    let mut context = Context::from_waker(Waker::noop());
     loop {
-        if let Poll::Ready(end) = future
-            .as_mut()
-            .poll(&mut Context::from_waker(Waker::noop()))
-        {
+        if let Poll::Ready(end) = future.as_mut().poll(&mut context) {
             return end;
+        }
+    }
+}
+
+/// The pauses before the second request and the next ones. Together with the requests they stay within the 30 s for which this
+/// crate's server half, like others, accepts a refresh token that was used.
+const PAUSES: [Duration; 3] = [
+    Duration::from_secs(1),
+    Duration::from_secs(2),
+    Duration::from_secs(4),
+];
+
+/// The longest `Retry-After` that is waited for here. A longer one is for the caller to decide about.
+const MAX_PAUSE: Duration = Duration::from_secs(10);
+
+/// Sends a request until `answer` accepts what came, or until the error is not to be tried again. `retry` returns when that may be:
+/// `None` if not at all, else no sooner than after this time. If `wait` returns [`ControlFlow::Break`], the last error is returned.
+pub(crate) async fn repeat<Q, R, B, S, W, T, E>(
+    request: &Request,
+    mut send: impl FnMut(Q) -> S,
+    mut wait: impl FnMut(Duration) -> W,
+    mut answer: impl FnMut(Result<Response<B>, TransportError>) -> Result<T, E>,
+    retry: impl Fn(&E) -> Option<Duration>,
+) -> Result<T, E>
+where
+    S: Future<Output = Result<R, TransportError>>,
+    W: Future<Output = ControlFlow<()>>,
+    Q: From<Request>,
+    R: Into<Response<B>>,
+{
+    let mut pauses = PAUSES.into_iter();
+    loop {
+        let error = match answer(send(request.clone().into()).await.map(Into::into)) {
+            Ok(done) => return Ok(done),
+            Err(error) => error,
+        };
+        let pause = pauses.next().zip(retry(&error));
+        let pause = pause.map(|(least, announced)| least.max(announced));
+        match pause.filter(|pause| *pause <= MAX_PAUSE) {
+            Some(pause) if wait(pause).await.is_continue() => {}
+            Some(_) | None => return Err(error),
         }
     }
 }

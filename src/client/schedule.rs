@@ -21,7 +21,7 @@ pub(crate) struct Schedule {
     pub(crate) clock: Duration,
     /// When the next poll may go out, without the jitter.
     pub(crate) earliest: Duration,
-    /// What the caller adds to it.
+    /// What the caller adds to it, once: no more than the interval.
     pub(crate) jitter: Duration,
     pub(crate) deadline: Duration,
     pub(crate) lifetime: Duration,
@@ -181,15 +181,17 @@ impl Schedule {
         let gap = time::back_off(self.min_interval, self.failures);
         self.earliest = self.clock.saturating_add(gap.max(pause));
         self.jitter = Duration::ZERO;
-        self.last_poll = match self.last_poll {
-            LastPoll::Ahead | LastPoll::TooLate => self.last_poll_of_schedule(),
-            kept @ (LastPoll::Off | LastPoll::Sent) => kept,
-        };
-    }
-
-    /// Puts the next poll off, once, and by no more than the interval.
-    pub(crate) fn put_off(&mut self, jitter: Duration) {
-        self.jitter = jitter.min(self.min_interval);
+        if matches!(self.last_poll, LastPoll::Ahead | LastPoll::TooLate) {
+            let ceiling = time::ceiling(self.min_interval);
+            let latest = self.deadline.saturating_add(ceiling);
+            let makes_sense =
+                self.earliest.max(self.deadline) <= latest && self.min_interval <= self.lifetime;
+            self.last_poll = if makes_sense {
+                LastPoll::Ahead
+            } else {
+                LastPoll::TooLate
+            };
+        }
     }
 
     /// Returns when the next poll goes out.
@@ -199,21 +201,5 @@ impl Schedule {
 
     pub(crate) fn is_past_deadline(&self) -> bool {
         self.clock >= self.deadline
-    }
-
-    /// Returns whether the poll that was answered was the last.
-    pub(crate) fn was_last(&self) -> bool {
-        self.last_poll == LastPoll::Sent
-    }
-
-    fn last_poll_of_schedule(&self) -> LastPoll {
-        let latest = self
-            .deadline
-            .saturating_add(time::ceiling(self.min_interval));
-        if self.earliest.max(self.deadline) <= latest && self.min_interval <= self.lifetime {
-            LastPoll::Ahead
-        } else {
-            LastPoll::TooLate
-        }
     }
 }

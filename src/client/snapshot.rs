@@ -6,6 +6,7 @@
 //! 3. It holds no endpoint and no client secret. Both come again from the caller, and a digest shows whether they are the same.
 //! 4. What this version cannot have written is refused. So no stored wait is longer than the machine can make one.
 
+use alloc::boxed::Box;
 use alloc::string::String;
 use core::fmt;
 use core::time::Duration;
@@ -13,7 +14,7 @@ use core::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::flow::{DeviceFlow, FlowError};
-use super::login::{Ask, Login, Polls};
+use super::login::{Ask, Login, Polls, Stage};
 use super::schedule::{LastPoll, Schedule, WaitingFor};
 use crate::digest::Digest;
 use crate::time;
@@ -82,23 +83,6 @@ const VERSION: u8 = 2;
 const MIN_INTERVAL: Duration = Duration::from_secs(1);
 
 impl Snapshot {
-    fn new(login: &Login, polls: &Polls, schedule: &Schedule) -> Self {
-        Self(Record {
-            v: VERSION,
-            device_code: polls.device_code.clone(),
-            client: login.flow.digest(),
-            lifetime: schedule.lifetime,
-            left: schedule.deadline.saturating_sub(schedule.clock),
-            wait: schedule.due().saturating_sub(schedule.clock),
-            min_interval: schedule.min_interval,
-            failures: schedule.failures,
-            last_poll: schedule.last_poll,
-            lost: schedule.lost,
-            waiting_for: schedule.reason,
-            taken_at: None,
-        })
-    }
-
     /// Adds a reading of the wall clock: the time since the Unix epoch.
     #[must_use]
     pub const fn taken_at(mut self, since_epoch: Duration) -> Self {
@@ -107,18 +91,17 @@ impl Snapshot {
     }
 
     /// Returns the time since the snapshot was taken, by the wall clock; `None` where there was no reading, or the clock went back.
-    #[must_use]
     pub fn elapsed(&self, since_epoch: Duration) -> Option<Duration> {
         since_epoch.checked_sub(self.0.taken_at?)
     }
 }
 
 impl TryFrom<Record> for Snapshot {
-    type Error = SnapshotError;
+    type Error = &'static str;
 
-    fn try_from(record: Record) -> Result<Self, SnapshotError> {
+    fn try_from(record: Record) -> Result<Self, Self::Error> {
         if record.v != VERSION {
-            return Err(SnapshotError::Version);
+            return Err("the snapshot is of an unknown version; start the login again");
         }
         let ceiling = time::ceiling(record.min_interval);
         // Retry-After reaches to the end of the lifetime at most, and the jitter adds one interval.
@@ -142,7 +125,7 @@ impl TryFrom<Record> for Snapshot {
             && record.wait <= longest
             && is_last_poll_possible;
         if !is_possible {
-            return Err(SnapshotError::Impossible);
+            return Err("the snapshot has a value that no login can have; start the login again");
         }
         Ok(Self(record))
     }
@@ -156,7 +139,6 @@ impl fmt::Debug for Snapshot {
 
 impl Login {
     /// Puts the login aside, if it is polling and its prompt was handed out. A poll that was handed out and not answered counts as lost.
-    #[must_use]
     pub fn snapshot(&self, now: Duration) -> Option<Snapshot> {
         let polls = self.polls().filter(|polls| polls.is_shown)?;
         let mut schedule = polls.schedule;
@@ -164,13 +146,25 @@ impl Login {
         if polls.in_flight {
             schedule.lose();
         }
-        Some(Snapshot::new(self, polls, &schedule))
+        Some(Snapshot(Record {
+            v: VERSION,
+            device_code: polls.device_code.clone(),
+            client: self.flow.digest(),
+            lifetime: schedule.lifetime,
+            left: schedule.deadline.saturating_sub(schedule.clock),
+            wait: schedule.due().saturating_sub(schedule.clock),
+            min_interval: schedule.min_interval,
+            failures: schedule.failures,
+            last_poll: schedule.last_poll,
+            lost: schedule.lost,
+            waiting_for: schedule.reason,
+            taken_at: None,
+        }))
     }
 }
 
 impl Ask<'_> {
     /// Puts the login aside as if the answer to this poll had been lost just now. `None` for the request for codes.
-    #[must_use]
     pub fn snapshot(&self, now: Duration) -> Option<Snapshot> {
         self.0.snapshot(now)
     }
@@ -209,24 +203,19 @@ impl DeviceFlow {
             reason: record.waiting_for,
             ..Schedule::new(now, deadline, record.lifetime, record.min_interval)
         };
-        let polls = Polls {
-            schedule,
-            device_code: record.device_code,
-            prompt: None,
-            is_shown: true,
-            in_flight: false,
-        };
-        Ok(Login::resumed(self.clone(), polls))
+        Ok(Login {
+            request: self.poll_request(&record.device_code),
+            flow: self.clone(),
+            stage: Stage::Poll(Box::new(Polls {
+                schedule,
+                device_code: record.device_code,
+                prompt: None,
+                is_shown: true,
+                in_flight: false,
+            })),
+            is_cancelled: false,
+        })
     }
-}
-
-/// Why a stored form is not used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-enum SnapshotError {
-    #[error("the snapshot is of an unknown version; start the login again")]
-    Version,
-    #[error("the snapshot has a value that no login can have; start the login again")]
-    Impossible,
 }
 
 /// Why a login cannot be taken up again.

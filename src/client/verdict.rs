@@ -6,11 +6,12 @@
 //! 3. Nothing but a 2xx with an access token is a success.
 //! 4. What stays unclear is no reason to go on: an unknown error code ends the polling, unless the status says "later".
 
+use alloc::borrow::Cow;
 use core::time::Duration;
 
-use super::body::{Body, Format, Kept, Malformed, Members};
+use super::body::{Body, Format, Malformed, Members};
 use super::refusal::Refusal;
-use super::response::{MAX_BODY, Response};
+use super::response::Response;
 use super::tokens::Tokens;
 
 /// What an answer of the token endpoint means.
@@ -43,7 +44,7 @@ pub enum Verdict {
     Malformed(Malformed),
 }
 
-/// Returns what an answer to a poll means ([RFC 8628, section 3.5]).
+/// Returns what an answer to a poll means ([RFC 8628, section 3.5](https://www.rfc-editor.org/rfc/rfc8628#section-3.5)).
 ///
 /// ```
 /// use device_flow::client::{Response, Verdict, verdict};
@@ -51,38 +52,34 @@ pub enum Verdict {
 /// let github = Response::new(200, r#"{"error":"slow_down","interval":10}"#);
 /// assert_eq!(verdict(&github), Verdict::SlowDown(Some(core::time::Duration::from_secs(10))));
 /// ```
-///
-/// [RFC 8628, section 3.5]: https://www.rfc-editor.org/rfc/rfc8628#section-3.5
 #[must_use]
 pub fn verdict<B: AsRef<[u8]>>(response: &Response<B>) -> Verdict {
     read(&response.by_ref())
 }
 
 fn read(response: &Response<&[u8]>) -> Verdict {
-    let status = response.status();
-    let kept = Kept::default();
-    let mut body = Body::new(&kept);
-    let format = match open(response, &mut body) {
-        Ok(format) => format,
-        Err(Unread::Redirected) => return Verdict::Redirected(status),
-        Err(Unread::Malformed(why)) => return Verdict::Malformed(why),
-    };
+    let status = response.status;
+    let mut body = Body::default();
+    if let Err(why) = body.read(response) {
+        return Verdict::Malformed(why);
+    }
     let members = &body.members;
     let Some(code) = code(status, members) else {
         return match status {
             // A captive portal answers everything, with a page of its own; it goes away.
-            200..=299 if format == Format::Unknown => Verdict::Transient,
+            200..=299 if body.format == Format::Unknown => Verdict::Transient,
             200..=299 => Tokens::read(&body).map_or_else(Verdict::Malformed, Verdict::Tokens),
+            300..=399 => Verdict::Redirected(status),
             _ if is_transient(status) => Verdict::Transient,
-            400..=499 => Verdict::Rejected(Refusal::new(status, response.pause(), None, &body)),
+            400..=499 => Verdict::Rejected(Refusal::new(response, None, &body)),
             _ => Verdict::Malformed(Malformed::Status),
         };
     };
     if members.access_token.text().is_some() && members.error.text().is_some() {
         return Verdict::Malformed(Malformed::Contradiction);
     }
-    let refusal = || Refusal::new(status, response.pause(), Some(code), &body);
-    match Meaning::of(code) {
+    let refusal = || Refusal::new(response, Some(&code), &body);
+    match Meaning::of(&code) {
         Some(Meaning::Pending) => Verdict::Pending(members.interval.seconds()),
         Some(Meaning::SlowDown) => Verdict::SlowDown(members.interval.seconds()),
         Some(Meaning::Denied) => Verdict::Denied(refusal()),
@@ -95,54 +92,29 @@ fn read(response: &Response<&[u8]>) -> Verdict {
     }
 }
 
-/// Reads the body of an answer of any endpoint, where it may be looked at.
-pub(crate) fn open<'a>(
-    response: &Response<&'a [u8]>,
-    body: &mut Body<'a>,
-) -> Result<Format, Unread> {
-    let octets = response.octets();
-    if octets.len() > MAX_BODY {
-        return Err(Unread::Malformed(Malformed::TooLarge));
-    }
-    if matches!(response.status(), 300..=399) {
-        return Err(Unread::Redirected);
-    }
-    let format = body.read(octets);
-    // "Request and response parameters MUST NOT be included more than once." (RFC 6749, section 3.2)
-    if body.repeated {
-        return Err(Unread::Malformed(Malformed::Repeated));
-    }
-    Ok(format)
-}
-
 /// Returns whether the server may have done what it was asked for, where its response says that it could not answer: it failed after
 /// its write, a gateway answered for it, or a success was cut short.
 pub(crate) fn may_hide_success(response: &Response<&[u8]>) -> bool {
-    match response.status() {
+    match response.status {
         500..=599 => true,
-        200..=299 => Body::new(&Kept::default()).read(response.octets()) == Format::Unknown,
+        200..=299 => {
+            let mut body = Body::default();
+            body.read(response).is_ok() && body.format == Format::Unknown
+        }
         _ => false,
     }
 }
 
-/// Why an answer's body is not looked at.
-pub(crate) enum Unread {
-    Redirected,
-    Malformed(Malformed),
-}
-
 /// Returns the error code of a body.
-pub(crate) fn code<'a>(status: u16, members: &Members<'a>) -> Option<&'a str> {
-    members.error.text().or_else(|| {
-        if matches!(status, 200..=299) {
-            return None;
-        }
-        let known = |text: &&str| Meaning::of(text).is_some();
-        members
-            .code
-            .text()
-            .or_else(|| members.message.text().filter(known))
-    })
+#[inline]
+pub(crate) fn code<'a>(status: u16, members: &Members<'a>) -> Option<Cow<'a, str>> {
+    let error = members.error.text();
+    if error.is_some() || matches!(status, 200..=299) {
+        return error;
+    }
+    let known = |text: &Cow<'_, str>| Meaning::of(text).is_some();
+    let message = || members.message.text().filter(known);
+    members.code.text().or_else(message)
 }
 
 /// Returns whether a status alone says that the same request may be answered later.

@@ -1,10 +1,8 @@
-//! Client credentials in the `Authorization` header: the `Basic` scheme as [RFC 6749, section 2.3.1] uses it.
+//! Client credentials in the `Authorization` header: the `Basic` scheme as RFC 6749, section 2.3.1 uses it.
 //!
 //! > The client identifier is encoded using the "application/x-www-form-urlencoded" encoding algorithm per Appendix B, and
 //! > the encoded value is used as the username; the client password is encoded using the same algorithm and used as the
 //! > password.
-//!
-//! [RFC 6749, section 2.3.1]: https://www.rfc-editor.org/rfc/rfc6749#section-2.3.1
 
 use alloc::string::String;
 

@@ -1,12 +1,10 @@
-//! `application/x-www-form-urlencoded`, read and written ([RFC 6749, appendix B]).
+//! `application/x-www-form-urlencoded`, read and written (RFC 6749, appendix B).
 //!
 //! Rules:
 //! 1. A segment is `name=value` or a bare `name`, between `&`; an empty segment is nothing.
 //! 2. `+` is a space, `%` and two hexadecimal digits an octet, and what comes out is UTF-8. Anything else is refused: a
 //!    lenient reader would let two readers see two different requests.
 //! 3. A value stays the raw slice of the body until somebody needs its characters.
-//!
-//! [RFC 6749, appendix B]: https://www.rfc-editor.org/rfc/rfc6749#appendix-B
 
 use alloc::borrow::Cow;
 use alloc::string::String;

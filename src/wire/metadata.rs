@@ -11,11 +11,10 @@
 
 use alloc::format;
 use alloc::string::{String, ToString as _};
-use core::fmt;
 
-use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
 use serde_json::{Map, Value};
 
+use super::json::read_object;
 use super::uri::Uri;
 
 /// The largest document that is read. Real ones have a few kilobytes.
@@ -24,14 +23,12 @@ pub const MAX_DOCUMENT: usize = 1024 * 1024;
 /// The longest URL, in bytes: what browsers and proxies are sure to take.
 pub const MAX_URL: usize = 2048;
 
-/// The grant type of the device authorization grant ([RFC 8628, section 3.4]).
-///
-/// [RFC 8628, section 3.4]: https://www.rfc-editor.org/rfc/rfc8628#section-3.4
+/// The grant type of the device authorization grant ([RFC 8628, section 3.4](https://www.rfc-editor.org/rfc/rfc8628#section-3.4)).
 pub const DEVICE_CODE_GRANT: &str = "urn:ietf:params:oauth:grant-type:device_code";
 
 const ISSUER: &str = "issuer";
-const DEVICE_AUTHORIZATION: &str = "device_authorization_endpoint";
-const TOKEN: &str = "token_endpoint";
+pub(crate) const DEVICE_AUTHORIZATION: &str = "device_authorization_endpoint";
+pub(crate) const TOKEN: &str = "token_endpoint";
 const GRANT_TYPES: &str = "grant_types_supported";
 
 /// An authorization server's metadata: what a client reads, what a server publishes.
@@ -87,9 +84,15 @@ impl Metadata {
         if body.len() > MAX_DOCUMENT {
             return Err(MetadataError::TooLarge);
         }
-        let Members(members) =
-            serde_json::from_slice(body).map_err(|_| MetadataError::Unreadable)?;
-        let metadata = Self(members);
+        let text = core::str::from_utf8(body).map_err(|_| MetadataError::Unreadable)?;
+        let mut metadata = Self(Map::new());
+        let mut is_repeated = false;
+        let read = read_object(text, |name: String, value: Value| {
+            is_repeated |= metadata.0.insert(name, value).is_some();
+        });
+        if read.is_err() || is_repeated {
+            return Err(MetadataError::Unreadable);
+        }
         // "If these values are not identical, the data contained in the response MUST NOT be used."
         if metadata.text(ISSUER) != Some(issuer) {
             return Err(MetadataError::Issuer);
@@ -216,14 +219,12 @@ impl Metadata {
     ///
     /// "If the issuer identifier value contains a path component, any terminating "/" MUST be removed before inserting
     /// "/.well-known/" and the well-known URI suffix between the host component and the path component."
-    /// ([RFC 8414, section 3.1])
+    /// ([RFC 8414, section 3.1](https://www.rfc-editor.org/rfc/rfc8414#section-3.1))
     ///
     /// # Errors
     ///
     /// [`MetadataError::Url`] for an issuer that is none: neither https nor http on this very machine, or with a query or a
     /// fragment.
-    ///
-    /// [RFC 8414, section 3.1]: https://www.rfc-editor.org/rfc/rfc8414#section-3.1
     pub fn well_known(issuer: &str) -> Result<String, MetadataError> {
         let path = checked_issuer(issuer)?.path;
         let origin = issuer.strip_suffix(path).unwrap_or(issuer);
@@ -246,35 +247,6 @@ impl Metadata {
 
     fn text(&self, name: &str) -> Option<&str> {
         self.0.get(name).and_then(Value::as_str)
-    }
-}
-
-/// An object in which no member comes twice.
-struct Members(Map<String, Value>);
-
-impl<'de> Deserialize<'de> for Members {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Object;
-
-        impl<'de> Visitor<'de> for Object {
-            type Value = Members;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<Members, A::Error> {
-                let mut members = Map::new();
-                while let Some((name, value)) = object.next_entry()? {
-                    if members.insert(name, value).is_some() {
-                        return Err(A::Error::custom("a repeated member"));
-                    }
-                }
-                Ok(Members(members))
-            }
-        }
-
-        deserializer.deserialize_map(Object)
     }
 }
 

@@ -2,8 +2,23 @@
 
 pub(crate) mod credentials;
 pub(crate) mod form;
+pub(crate) mod json;
 pub mod metadata;
 pub(crate) mod octets;
 pub mod response;
 pub mod tokens;
 pub(crate) mod uri;
+
+/// Implements `Debug` for a type that has something to hide: it shows the fields that are named, and no others.
+macro_rules! debug_shows {
+    ($type:ident $(<$lifetime:lifetime>)?: $($field:ident),+) => {
+        impl core::fmt::Debug for $type $(<$lifetime>)? {
+            fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+                f.debug_struct(stringify!($type))
+                    $(.field(stringify!($field), &self.$field))+
+                    .finish_non_exhaustive()
+            }
+        }
+    };
+}
+pub(crate) use debug_shows;

@@ -1,13 +1,12 @@
-//! The access token response that the host minted ([RFC 6749, section 5.1]).
-//!
-//! [RFC 6749, section 5.1]: https://www.rfc-editor.org/rfc/rfc6749#section-5.1
+//! The access token response that the host minted ([RFC 6749, section 5.1](https://www.rfc-editor.org/rfc/rfc6749#section-5.1)).
 
 use alloc::borrow::Cow;
 use alloc::string::String;
 use alloc::vec::Vec;
-use core::fmt::{self, Write as _};
+use core::fmt::Write as _;
 use core::time::Duration;
 
+use super::debug_shows;
 use super::octets::{are_vschars, stand_for_themselves};
 use super::response::Digits;
 
@@ -46,13 +45,11 @@ impl<'a> Tokens<'a> {
         Self::of_type("Bearer", access_token)
     }
 
-    /// A token of another type, `DPoP` for example ([RFC 6749, section 7.1]).
+    /// A token of another type, `DPoP` for example ([RFC 6749, section 7.1](https://www.rfc-editor.org/rfc/rfc6749#section-7.1)).
     ///
     /// # Errors
     ///
     /// [`TokenError::Character`] as for [`Tokens::bearer`].
-    ///
-    /// [RFC 6749, section 7.1]: https://www.rfc-editor.org/rfc/rfc6749#section-7.1
     #[inline]
     pub fn of_type(
         token_type: impl Into<Cow<'a, str>>,
@@ -197,14 +194,7 @@ fn stands_for_itself(token: &str) -> Result<bool, TokenError> {
 /// Names, punctuation and the number. A token that needs escapes makes the body grow.
 const FRAME_BYTES: usize = 128;
 
-impl fmt::Debug for Tokens<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Tokens")
-            .field("token_type", &self.token_type)
-            .field("expires_in", &self.expires_in)
-            .finish_non_exhaustive()
-    }
-}
+debug_shows!(Tokens<'_>: token_type, expires_in);
 
 /// A mistake in what the host minted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

@@ -1,6 +1,4 @@
-//! What an absolute URI of this protocol looks like, as far as both halves must know ([RFC 3986]).
-//!
-//! [RFC 3986]: https://www.rfc-editor.org/rfc/rfc3986
+//! What an absolute URI of this protocol looks like, as far as both halves must know (RFC 3986).
 
 use core::net::{Ipv4Addr, Ipv6Addr};
 
