@@ -15,6 +15,7 @@ use super::reply::Cause;
 use super::request::Form;
 use crate::digest::SecretDigest;
 use crate::wire::credentials::Basic;
+use crate::wire::debug_shows;
 use crate::wire::form::Raw;
 
 /// What a client presented: who it claims to be, and the kind of its proof. The texts stay in the form where they can.
@@ -176,13 +177,7 @@ impl<'r> Authenticated<'r> {
     }
 }
 
-impl fmt::Debug for Authenticated<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Authenticated")
-            .field("client_id", &self.client_id)
-            .finish_non_exhaustive()
-    }
-}
+debug_shows!(Authenticated<'_>: client_id);
 
 impl Credentials {
     /// Those of a request that was not read.

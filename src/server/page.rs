@@ -8,7 +8,6 @@
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
-use core::fmt;
 use core::time::Duration;
 
 use super::authenticate::Found;
@@ -22,6 +21,7 @@ use crate::code::UserCode;
 use crate::digest::SessionKey;
 use crate::scope::Scope;
 use crate::time::Timestamp;
+use crate::wire::debug_shows;
 
 /// What the user is shown before deciding ([RFC 8628, section 3.3]).
 ///
@@ -90,13 +90,7 @@ impl Review {
     }
 }
 
-impl fmt::Debug for Review {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Review")
-            .field("session", &self.session)
-            .finish_non_exhaustive()
-    }
-}
+debug_shows!(Review: session);
 
 /// Reads what a user typed, forgivingly: case, dashes, spaces and full-width forms do not matter.
 pub(super) fn read(fixed: &Fixed<'_>, typed: &str) -> Option<Box<Typed>> {

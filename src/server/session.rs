@@ -321,7 +321,7 @@ impl fmt::Debug for Session {
 /// Write it **where key and version match, in one atomic step**. It never inserts. In SQL:
 /// `UPDATE … SET session = ?, version = version + 1, user_key = ?, purge_at = ? WHERE key = ? AND version = ?`. It is committed
 /// if one row was changed.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 #[must_use = "nothing has changed until the store has written it"]
 pub struct Change<'x> {
     pub(super) session: &'x Session,
@@ -350,14 +350,5 @@ impl<'x> Change<'x> {
         stored.key == self.session.key
             && stored.version() == self.expected_version()
             && stored.status() == self.from
-    }
-}
-
-impl fmt::Debug for Change<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Change")
-            .field("session", self.session)
-            .field("from", &self.from)
-            .finish()
     }
 }
