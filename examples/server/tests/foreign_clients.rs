@@ -1,5 +1,10 @@
-//! Clients that nobody of this project wrote sign in through this server: the crates `oauth2` and `openidconnect`,
-//! openid-client in JavaScript, and Authlib in Python. Each prints the user code and what came of it; a browser without a screen decides.
+//! Clients that nobody of this project wrote sign in through this server: the crates `oauth2` and `openidconnect`;
+//! `openid-client` and `oauth4webapi` in JavaScript; Authlib, `oauthlib` and `requests_oauth2client` in Python. And one that sends what
+//! Go's `golang.org/x/oauth2` sends.
+//!
+//! Each signs in three times: approved, denied, and left alone until the code expires. After an approval it refreshes its tokens,
+//! revokes the refresh token, and tries it again. A client in another language prints the user code, and then what came of it. A browser
+//! without a screen decides.
 
 #![allow(
     clippy::unwrap_used,
@@ -17,16 +22,18 @@ use std::time::Duration;
 use example_server::config::Quota;
 use oauth2::basic::BasicClient;
 use oauth2::{
-    AuthType, ClientId, DeviceAuthorizationUrl, DeviceCodeErrorResponseType, HttpRequest,
-    HttpResponse, RequestTokenError, Scope, StandardDeviceAuthorizationResponse,
-    TokenResponse as _, TokenUrl,
+    AuthType, ClientId, DeviceAuthorizationUrl, ErrorResponseType, HttpRequest, HttpResponse,
+    RequestTokenError, RevocationUrl, Scope, StandardDeviceAuthorizationResponse,
+    StandardErrorResponse, StandardRevocableToken, TokenResponse as _, TokenUrl,
 };
 use openidconnect::core::{
     CoreClient, CoreDeviceAuthorizationResponse, CoreProviderMetadata, CoreResponseType,
+    CoreRevocableToken,
 };
 use openidconnect::{IssuerUrl, Nonce};
+use reqwest::StatusCode;
 use serde_json::{Value, json};
-use support::server::{EMAIL, Running, client, config};
+use support::server::{DEVICE_GRANT, EMAIL, Running, client, config, text};
 use support::{missing, node};
 use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
@@ -34,10 +41,25 @@ use tokio::process::{Child, ChildStdout, Command};
 /// How long any of them may take: far more than it does.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A server that is polled every second.
-async fn server() -> Running {
+/// The lifetime of the codes that nobody enters, in seconds. A client polls three times before it hears that its code has expired.
+const BRIEF: u64 = 3;
+
+/// The scopes that a client asks for.
+const SCOPE: &str = "openid email offline_access";
+
+/// What the user does about a code.
+#[derive(Clone, Copy, Debug)]
+enum Decision {
+    Approve,
+    Deny,
+    Ignore,
+}
+
+/// A server that may be polled every second.
+async fn server(lifetime: Option<u64>) -> Running {
     let mut config = config();
     config.policy.interval = 1;
+    config.policy.lifetime = lifetime.unwrap_or(config.policy.lifetime);
     config.quotas.sign_ins = Quota {
         burst: 100,
         period: 60,
@@ -45,16 +67,52 @@ async fn server() -> Running {
     Running::with(config).await
 }
 
-/// The user decides on a code.
-async fn decide(server: &Running, user_code: &str, approves: bool) {
-    let mut browser = server.signed_in().await;
-    let codes = json!({ "user_code": user_code });
-    if approves {
-        browser.approve(&codes).await;
-    } else {
-        let session = browser.review(&codes).await;
-        browser.decide("deny", &session).await;
+/// Lets a client sign in three times at once, and checks what comes of each.
+async fn sign_in(client: impl AsyncFn(&Running, Decision) -> Value) {
+    let (server, brief) = (server(None).await, server(Some(BRIEF)).await);
+    let (approved, denied, ignored) = tokio::join!(
+        client(&server, Decision::Approve),
+        client(&server, Decision::Deny),
+        client(&brief, Decision::Ignore),
+    );
+    assert_eq!(approved, granted(EMAIL, true, "invalid_grant"));
+    assert_eq!(denied, json!({ "outcome": "access_denied" }));
+    assert_eq!(ignored, json!({ "outcome": "expired_token" }));
+    for server in [server, brief] {
+        assert_eq!(server.count("token", "too_fast").await, 0);
+        server.stopped().await;
     }
+}
+
+/// What a client says that got its tokens: whether a refresh gave it another access token, and the error of a refresh after the
+/// revocation.
+fn granted(email: &str, renewed: bool, after_revocation: &str) -> Value {
+    json!({
+        "outcome": "granted", "email": email, "renewed": renewed, "after_revocation": after_revocation
+    })
+}
+
+/// The user decides on a code.
+async fn decide(server: &Running, user_code: &str, decision: Decision) {
+    let codes = json!({ "user_code": user_code });
+    match decision {
+        Decision::Approve => {
+            server.signed_in().await.approve(&codes).await;
+        }
+        Decision::Deny => {
+            let browser = server.signed_in().await;
+            let session = browser.review(&codes).await;
+            browser.decide("deny", &session).await;
+        }
+        Decision::Ignore => {}
+    }
+}
+
+/// Whose access token this is.
+async fn email(server: &Running, access_token: &str) -> String {
+    let asked = server.get("/oauth2/userinfo").bearer_auth(access_token);
+    let user: Value = asked.send().await.unwrap().json().await.unwrap();
+    text(&user, "email").to_owned()
 }
 
 fn folder() -> PathBuf {
@@ -93,50 +151,69 @@ impl Foreign {
     }
 }
 
-/// Signs in with a client in another language, approved and denied.
-async fn sign_in(program: &Path, script: &str) {
-    let server = server().await;
-    for (approves, expected) in [
-        (
-            true,
-            json!({ "outcome": "granted", "email": EMAIL, "same_user": true, "renewed": true }),
-        ),
-        (false, json!({ "outcome": "access_denied" })),
-    ] {
+/// Signs in with a client in another language.
+async fn sign_in_with(program: &Path, script: &str) {
+    let client = async |server: &Running, decision| {
         let mut foreign = Foreign::start(program, script, &server.url);
         let said = foreign.says().await;
-        decide(&server, said["user_code"].as_str().unwrap(), approves).await;
-        assert_eq!(foreign.says().await, expected);
+        decide(server, text(&said, "user_code"), decision).await;
+        foreign.says().await
+    };
+    sign_in(client).await;
+}
+
+async fn sign_in_with_node(package: &str, script: &str) {
+    let package = installed(
+        package,
+        "openid-client and oauth4webapi are missing: npm ci --prefix examples/server/tests/foreign_clients",
+    );
+    if let (Some(node), Some(_)) = (node(), package) {
+        sign_in_with(Path::new(node), script).await;
     }
-    server.stopped().await;
+}
+
+async fn sign_in_with_python(script: &str) {
+    let python = installed(
+        ".venv/bin/python",
+        "Authlib, oauthlib and requests_oauth2client are missing: cd examples/server/tests/foreign_clients && python3 -m venv .venv \
+        && .venv/bin/pip install -r requirements.txt",
+    );
+    if let Some(python) = python {
+        sign_in_with(&python, script).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn openid_client_signs_in_and_verifies_the_id_token() {
-    let package = installed(
-        "node_modules/openid-client",
-        "openid-client is missing: npm ci --prefix examples/server/tests/foreign_clients",
-    );
-    if let (Some(node), Some(_)) = (node(), package) {
-        sign_in(Path::new(node), "client.mjs").await;
-    }
+    sign_in_with_node("node_modules/openid-client", "with_openid_client.mjs").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn oauth4webapi_signs_in_and_verifies_the_id_token() {
+    sign_in_with_node("node_modules/oauth4webapi", "with_oauth4webapi.mjs").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn authlib_signs_in_and_verifies_the_id_token() {
-    let python = installed(
-        ".venv/bin/python",
-        "Authlib is missing: cd examples/server/tests/foreign_clients && python3 -m venv .venv && .venv/bin/pip install -r \
-        requirements.txt",
-    );
-    if let Some(python) = python {
-        sign_in(&python, "client.py").await;
-    }
+    sign_in_with_python("with_authlib.py").await;
 }
 
-/// What carries the requests of both crates.
+#[tokio::test(flavor = "multi_thread")]
+async fn oauthlib_signs_in() {
+    sign_in_with_python("with_oauthlib.py").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_oauth2client_signs_in_and_verifies_the_id_token() {
+    sign_in_with_python("with_requests_oauth2client.py").await;
+}
+
+/// What carries the requests of both crates. They revoke over TLS only, even on loopback, so their URL of the revocation endpoint
+/// says https; this is the proxy that takes the TLS off.
 async fn carry(request: HttpRequest) -> Result<HttpResponse, reqwest::Error> {
-    let response = client().execute(request.try_into()?).await?;
+    let mut request: reqwest::Request = request.try_into()?;
+    let _ = request.url_mut().set_scheme("http");
+    let response = client().execute(request).await?;
     let mut carried = HttpResponse::new(Vec::new());
     *carried.status_mut() = response.status();
     *carried.headers_mut() = response.headers().clone();
@@ -144,52 +221,75 @@ async fn carry(request: HttpRequest) -> Result<HttpResponse, reqwest::Error> {
     Ok(carried)
 }
 
+/// The revocation endpoint, as the crates allow it.
+fn revocation_url(server: &Running) -> RevocationUrl {
+    let url = format!("{}/oauth2/revoke", server.url);
+    RevocationUrl::new(url.replacen("http:", "https:", 1)).unwrap()
+}
+
+/// The error with which the server refused a request of either crate.
+fn refused<E: std::error::Error, T: ErrorResponseType + std::fmt::Display>(
+    error: RequestTokenError<E, StandardErrorResponse<T>>,
+) -> String {
+    let RequestTokenError::ServerResponse(refused) = error else {
+        panic!("it was not the server that refused: {error}");
+    };
+    refused.error().to_string()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_crate_oauth2_signs_in() {
-    let server = server().await;
+    sign_in(with_oauth2).await;
+}
+
+async fn with_oauth2(server: &Running, decision: Decision) -> Value {
     let at = |path: &str| format!("{}{path}", server.url);
     let client = BasicClient::new(ClientId::new("client_cli".to_owned()))
         .set_auth_type(AuthType::RequestBody)
         .set_device_authorization_url(
             DeviceAuthorizationUrl::new(at("/oauth2/device_authorization")).unwrap(),
         )
-        .set_token_uri(TokenUrl::new(at("/oauth2/token")).unwrap());
-    for approves in [true, false] {
-        let codes: StandardDeviceAuthorizationResponse = client
-            .exchange_device_code()
-            .add_scope(Scope::new("openid offline_access".to_owned()))
+        .set_token_uri(TokenUrl::new(at("/oauth2/token")).unwrap())
+        .set_revocation_url(revocation_url(server));
+    let codes: StandardDeviceAuthorizationResponse = client
+        .exchange_device_code()
+        .add_scope(Scope::new(SCOPE.to_owned()))
+        .request_async(&carry)
+        .await
+        .unwrap();
+    decide(server, codes.user_code().secret(), decision).await;
+    let polled = client
+        .exchange_device_access_token(&codes)
+        .request_async(&carry, tokio::time::sleep, Some(PATIENCE))
+        .await;
+    let tokens = match polled {
+        Ok(tokens) => tokens,
+        Err(error) => return json!({ "outcome": refused(error) }),
+    };
+    let refresh = async |token| {
+        client
+            .exchange_refresh_token(token)
             .request_async(&carry)
             .await
-            .unwrap();
-        decide(&server, codes.user_code().secret(), approves).await;
-        let polled = client
-            .exchange_device_access_token(&codes)
-            .request_async(&carry, tokio::time::sleep, Some(PATIENCE))
-            .await;
-        if approves {
-            let tokens = polled.unwrap();
-            let renewed = client
-                .exchange_refresh_token(tokens.refresh_token().unwrap())
-                .request_async(&carry)
-                .await
-                .unwrap();
-            assert_ne!(
-                renewed.access_token().secret(),
-                tokens.access_token().secret()
-            );
-        } else {
-            let RequestTokenError::ServerResponse(refused) = polled.unwrap_err() else {
-                panic!("refused by the server");
-            };
-            assert_eq!(*refused.error(), DeviceCodeErrorResponseType::AccessDenied);
-        }
-    }
-    server.stopped().await;
+    };
+    let renewed = refresh(tokens.refresh_token().unwrap()).await.unwrap();
+    let token = renewed.refresh_token().unwrap();
+    let revoked = StandardRevocableToken::from(token.clone());
+    let revoke = client.revoke_token(revoked).unwrap();
+    revoke.request_async(&carry).await.unwrap();
+    granted(
+        &email(server, tokens.access_token().secret()).await,
+        renewed.access_token().secret() != tokens.access_token().secret(),
+        &refused(refresh(token).await.unwrap_err()),
+    )
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_crate_openidconnect_reads_the_metadata_signs_in_and_verifies_the_id_token() {
-    let server = server().await;
+    sign_in(with_openidconnect).await;
+}
+
+async fn with_openidconnect(server: &Running, decision: Decision) -> Value {
     let issuer = IssuerUrl::new(server.url.clone()).unwrap();
     let metadata = CoreProviderMetadata::discover_async(issuer, &carry);
     let metadata = metadata.await.unwrap();
@@ -203,33 +303,103 @@ async fn the_crate_openidconnect_reads_the_metadata_signs_in_and_verifies_the_id
         .set_device_authorization_url(
             DeviceAuthorizationUrl::new(at("/oauth2/device_authorization")).unwrap(),
         )
+        .set_revocation_url(revocation_url(server))
         .set_auth_type(AuthType::RequestBody);
-    for approves in [true, false] {
-        let codes: CoreDeviceAuthorizationResponse = client
-            .exchange_device_code()
-            .add_scope(Scope::new("email".to_owned()))
-            .request_async(&carry)
-            .await
-            .unwrap();
-        decide(&server, codes.user_code().secret(), approves).await;
-        let polled = client
-            .exchange_device_access_token(&codes)
-            .unwrap()
-            .request_async(&carry, tokio::time::sleep, Some(PATIENCE))
-            .await;
-        if approves {
-            let tokens = polled.unwrap();
-            let id_token = tokens.extra_fields().id_token().unwrap();
-            // There is no nonce in a device login.
-            let verified = id_token.claims(&client.id_token_verifier(), |_: Option<&Nonce>| Ok(()));
-            let email = verified.unwrap().email().unwrap();
-            assert_eq!(email.as_str(), EMAIL);
-        } else {
-            let RequestTokenError::ServerResponse(refused) = polled.unwrap_err() else {
-                panic!("refused by the server");
-            };
-            assert_eq!(*refused.error(), DeviceCodeErrorResponseType::AccessDenied);
+    let codes: CoreDeviceAuthorizationResponse = client
+        .exchange_device_code()
+        .add_scope(Scope::new(SCOPE.to_owned()))
+        .request_async(&carry)
+        .await
+        .unwrap();
+    decide(server, codes.user_code().secret(), decision).await;
+    let polled = client
+        .exchange_device_access_token(&codes)
+        .unwrap()
+        .request_async(&carry, tokio::time::sleep, Some(PATIENCE))
+        .await;
+    let tokens = match polled {
+        Ok(tokens) => tokens,
+        Err(error) => return json!({ "outcome": refused(error) }),
+    };
+    let id_token = tokens.extra_fields().id_token().unwrap();
+    // There is no nonce in a device login.
+    let verified = id_token.claims(&client.id_token_verifier(), |_: Option<&Nonce>| Ok(()));
+    let email = verified.unwrap().email().unwrap();
+    let refresh = async |token| {
+        let refresh = client.exchange_refresh_token(token).unwrap();
+        refresh.request_async(&carry).await
+    };
+    let renewed = refresh(tokens.refresh_token().unwrap()).await.unwrap();
+    let token = renewed.refresh_token().unwrap();
+    let revoke = client.revoke_token(CoreRevocableToken::from(token.clone()));
+    revoke.unwrap().request_async(&carry).await.unwrap();
+    granted(
+        email,
+        renewed.access_token().secret() != tokens.access_token().secret(),
+        &refused(refresh(token).await.unwrap_err()),
+    )
+}
+
+/// `golang.org/x/oauth2`, unless its user says how the server authenticates clients, does not know it until a first success. Until
+/// then it sends every request twice: with HTTP Basic and an empty secret, and after an error in the body as well. The second comes
+/// within the retry window, so the client is never slowed down ([C20](../../../docs/tables.md#c20)).
+#[tokio::test(flavor = "multi_thread")]
+async fn what_go_sends_twice_for_each_poll_is_never_slowed_down() {
+    sign_in(as_go_does).await;
+}
+
+async fn as_go_does(server: &Running, decision: Decision) -> Value {
+    let send = async |form: &[(&str, &str)], is_basic| {
+        let mut request = server.post("/oauth2/token", form);
+        if is_basic {
+            request = request.basic_auth("client_cli", Some(""));
         }
-    }
-    server.stopped().await;
+        let response = request.send().await.unwrap();
+        let is_success = response.status() == StatusCode::OK;
+        let answer: Value = response.json().await.unwrap();
+        if is_success { Ok(answer) } else { Err(answer) }
+    };
+    let codes = server.codes(SCOPE).await;
+    let form = [
+        ("client_id", "client_cli"),
+        ("grant_type", DEVICE_GRANT),
+        ("device_code", text(&codes, "device_code")),
+        ("scope", SCOPE),
+    ];
+    let mut polls = 0;
+    let polled = loop {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        polls += 1;
+        let polled = match send(&form, true).await {
+            Ok(tokens) => Ok(tokens),
+            Err(_) => send(&form, false).await,
+        };
+        match polled {
+            Err(refused) if text(&refused, "error") == "authorization_pending" => {}
+            polled @ (Ok(_) | Err(_)) => break polled,
+        }
+        // Only then, so that several polls have been sent twice.
+        if polls == 2 {
+            decide(server, text(&codes, "user_code"), decision).await;
+        }
+    };
+    let tokens = match polled {
+        Ok(tokens) => tokens,
+        Err(refused) => return json!({ "outcome": refused["error"] }),
+    };
+    let refresh = async |token: &str| {
+        let form = [("grant_type", "refresh_token"), ("refresh_token", token)];
+        send(&form, true).await
+    };
+    let renewed = refresh(text(&tokens, "refresh_token")).await.unwrap();
+    let token = text(&renewed, "refresh_token");
+    // Go has no revocation: a user of it sends the request by hand.
+    let form = [("client_id", "client_cli"), ("token", token)];
+    let revoked = server.post("/oauth2/revoke", &form).send().await.unwrap();
+    assert_eq!(revoked.status(), StatusCode::OK);
+    granted(
+        &email(server, text(&tokens, "access_token")).await,
+        renewed["access_token"] != tokens["access_token"],
+        text(&refresh(token).await.unwrap_err(), "error"),
+    )
 }

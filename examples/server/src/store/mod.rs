@@ -25,6 +25,7 @@ use self::memory::Memory;
 use self::pace::{Paces, courtesy};
 use self::redis::Redis;
 use self::sql::Sql;
+use self::sqlite::Readers;
 use self::stall::BrokenOff;
 
 mod memory;
@@ -50,7 +51,7 @@ pub struct Store {
 #[derive(Debug)]
 enum Kind {
     Memory(Memory),
-    Sqlite(Sql<Sqlite>),
+    Sqlite(Sql<Sqlite>, Readers),
     Postgres(Sql<Postgres>),
     Redis(Redis),
 }
@@ -60,7 +61,7 @@ macro_rules! ask {
     ($self:ident, $store:ident => $operation:expr) => {
         match &$self.kind {
             Kind::Memory($store) => in_time($operation).await,
-            Kind::Sqlite($store) => in_time($operation).await,
+            Kind::Sqlite($store, _) => in_time($operation).await,
             Kind::Postgres($store) => in_time($self.broken_off.watch(Box::pin($operation))).await,
             Kind::Redis($store) => in_time($self.broken_off.watch(Box::pin($operation))).await,
         }
@@ -81,7 +82,10 @@ impl Store {
         let broken_off = BrokenOff::default();
         let kind = match scheme {
             "memory" => Kind::Memory(Memory::default()),
-            "sqlite" => Kind::Sqlite(sqlite::open(path).await?),
+            "sqlite" => {
+                let (sql, readers) = sqlite::open(path).await?;
+                Kind::Sqlite(sql, readers)
+            }
             "postgres" | "postgresql" => Kind::Postgres(postgres::open(url, &broken_off).await?),
             "redis" | "rediss" | "redis+unix" => {
                 let redis = Redis::open(url, &broken_off).await?;
@@ -91,7 +95,7 @@ impl Store {
             _ => return Err(OpenError::Url),
         };
         let paces = match pace {
-            None => matches!(kind, Kind::Sqlite(_)).then(Paces::here),
+            None => matches!(kind, Kind::Sqlite(..)).then(Paces::here),
             Some(url) => match url.split_once(':') {
                 Some(("memory", _)) => Some(Paces::here()),
                 Some(("redis" | "rediss" | "redis+unix", _)) => {
@@ -172,7 +176,12 @@ impl server::Store for Store {
     }
 
     async fn load(&self, key: &SessionKey) -> Result<Option<Stored>, Unavailable> {
-        let session = async { logged(ask!(self, store => store.load(key))) };
+        let session = async {
+            logged(match &self.kind {
+                Kind::Sqlite(_, readers) => readers.load(key),
+                _ => ask!(self, store => store.load(key)),
+            })
+        };
         let Some(paces) = &self.paces else {
             return session.await;
         };
@@ -198,7 +207,7 @@ impl server::Store for Store {
             (None, Kind::Redis(store)) => {
                 courtesy(&self.broken_off, store.save_pace(key, pace)).await;
             }
-            (None, Kind::Sqlite(_)) => {} // it always has paces apart
+            (None, Kind::Sqlite(..)) => {} // it always has paces apart
         }
     }
 
@@ -265,6 +274,9 @@ pub enum OpenError {
     /// A database that cannot be reached, or refuses.
     #[error("the database cannot be opened")]
     Sql(#[from] sqlx::Error),
+    /// A file that cannot be opened to read from it.
+    #[error("the database cannot be opened")]
+    Sqlite(#[from] rusqlite::Error),
     /// A schema that cannot be brought up to date.
     #[error("the schema of the database cannot be brought up to date")]
     Schema(#[from] MigrateError),
@@ -286,6 +298,9 @@ pub enum StoreError {
     /// The database failed, or the connection to it.
     #[error("the database failed")]
     Sql(#[from] sqlx::Error),
+    /// A file could not be read from.
+    #[error("the database failed")]
+    Sqlite(#[from] rusqlite::Error),
     /// Redis failed, or the connection to it.
     #[error("redis failed")]
     Redis(#[from] ::redis::RedisError),

@@ -21,8 +21,7 @@ def say(value):
 def poll(session, endpoint, codes):
     """Authlib leaves the loop to its user."""
     interval = codes.get("interval", 5)
-    until = time.monotonic() + codes["expires_in"]
-    while time.monotonic() < until:
+    while True:
         time.sleep(interval)
         try:
             return session.fetch_token(endpoint, grant_type=DEVICE_GRANT, device_code=codes["device_code"])
@@ -31,12 +30,11 @@ def poll(session, endpoint, codes):
                 interval += 5
             elif error.error != "authorization_pending":
                 raise
-    raise TimeoutError
 
 
 def main(issuer):
     found = requests.get(f"{issuer}/.well-known/openid-configuration", timeout=10).json()
-    session = OAuth2Session(CLIENT, token_endpoint_auth_method="none")
+    session = OAuth2Session(CLIENT, token_endpoint_auth_method="none", revocation_endpoint_auth_method="none")
     asked = {"client_id": CLIENT, "scope": "openid profile email offline_access"}
     codes = requests.post(found["device_authorization_endpoint"], data=asked, timeout=10).json()
     say({"user_code": codes["user_code"]})
@@ -53,13 +51,21 @@ def main(issuer):
         exp={"essential": True},
     ).validate(claims)
     user = session.get(found["userinfo_endpoint"], timeout=10).json()
+    assert user["email"] == claims["email"]
     renewed = session.refresh_token(found["token_endpoint"], refresh_token=tokens["refresh_token"])
+    token = renewed["refresh_token"]
+    session.revoke_token(found["revocation_endpoint"], token, "refresh_token").raise_for_status()
+    try:
+        session.refresh_token(found["token_endpoint"], refresh_token=token)
+        after = None
+    except OAuthError as error:
+        after = error.error
     say(
         {
             "outcome": "granted",
             "email": claims["email"],
-            "same_user": user["email"] == claims["email"],
             "renewed": renewed["access_token"] != tokens["access_token"],
+            "after_revocation": after,
         }
     )
 

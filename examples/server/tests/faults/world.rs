@@ -1,0 +1,139 @@
+//! What all devices and users see: the servers, and what was said so far.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use device_flow::client::{Request, Response, TransportError};
+use device_flow::digest::SessionKey;
+use fastrand::Rng;
+use serde_json::Value;
+use tokio::time::sleep;
+
+use super::{ISSUER, PATIENCE, Plan};
+
+/// For how long a code that comes back is taken for the same request, where the interval is a second.
+const RETRY_WINDOW: Duration = Duration::from_millis(500);
+
+/// What a server answered: the status and the body. Or why there is no answer.
+pub(crate) type Answer = Result<(u16, Vec<u8>), TransportError>;
+
+pub(crate) struct World {
+    pub(crate) plan: Plan,
+    pub(crate) servers: Vec<SocketAddr>,
+    pub(crate) http: reqwest::Client,
+    pub(crate) started: Instant,
+    /// How many successes were sent for a session, to whomever.
+    pub(crate) successes: Mutex<BTreeMap<SessionKey, usize>>,
+    /// Sessions of which a poll came twice, and the second time so late that it may have been a replay.
+    pub(crate) replayed: Mutex<BTreeSet<SessionKey>>,
+}
+
+impl World {
+    pub(crate) fn now(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// One of the servers, as a balancer would choose it: another one where it cannot be reached.
+    pub(crate) async fn send(&self, request: &Request, source: &str, rng: &mut Rng) -> Answer {
+        let path = request.url().strip_prefix(ISSUER).unwrap();
+        for _ in 0..4 {
+            let server = self.servers[rng.usize(..self.servers.len())];
+            let mut post = self.http.post(format!("http://{server}{path}"));
+            for (name, value) in request.headers() {
+                post = post.header(name, value);
+            }
+            let post = post.header("x-forwarded-for", source).timeout(PATIENCE);
+            match post.body(request.body().to_owned()).send().await {
+                Ok(response) => {
+                    let status = response.status().as_u16();
+                    let body = response.bytes().await.map_err(|_| TransportError::Other)?;
+                    return Ok((status, body.to_vec()));
+                }
+                Err(error) if error.is_connect() => sleep(Duration::from_millis(50)).await,
+                Err(error) if error.is_timeout() => return Err(TransportError::ConnectionTimeout),
+                Err(_) => break,
+            }
+        }
+        Err(TransportError::Other)
+    }
+
+    /// A poll, which somebody on the way may send twice; counts what successes come of it.
+    pub(crate) async fn poll(
+        &self,
+        request: &Request,
+        session: &SessionKey,
+        source: &str,
+        rng: &mut Rng,
+    ) -> Result<Response<Vec<u8>>, TransportError> {
+        let answers = if rng.bool() {
+            let mut other = rng.fork();
+            let begun = Instant::now();
+            let one = self.send(request, source, rng);
+            let (one, other) = tokio::join!(one, self.send(request, source, &mut other));
+            if begun.elapsed() >= RETRY_WINDOW {
+                self.replayed.lock().unwrap().insert(*session);
+            }
+            vec![one, other]
+        } else {
+            vec![self.send(request, source, rng).await]
+        };
+        let is_success = |answer: &&Result<(u16, Vec<u8>), _>| {
+            matches!(answer, Ok((200, _))) // the token endpoint has no other 200
+        };
+        let successes = answers.iter().filter(is_success).count();
+        *self.successes.lock().unwrap().entry(*session).or_default() += successes;
+        // The device sees one of the answers.
+        let seen = rng.usize(..answers.len());
+        let answer = answers.into_iter().nth(seen).unwrap();
+        answer.map(|(status, body)| Response::new(status, body))
+    }
+
+    /// A refresh, once or twice at once: what the device sees, and what it does not.
+    pub(crate) async fn refresh(
+        &self,
+        request: &Request,
+        source: &str,
+        is_doubled: bool,
+        rng: &mut Rng,
+    ) -> (Answer, Option<Answer>) {
+        if !is_doubled {
+            return (self.send(request, source, rng).await, None);
+        }
+        let mut other = rng.fork();
+        let one = self.send(request, source, rng);
+        let (one, other) = tokio::join!(one, self.send(request, source, &mut other));
+        if rng.bool() {
+            (one, Some(other))
+        } else {
+            (other, Some(one))
+        }
+    }
+
+    /// The next refresh token, once the servers are well; or the status of the refusal.
+    pub(crate) async fn refreshed(&self, token: &str) -> Result<String, u16> {
+        let form = [
+            ("grant_type", "refresh_token"),
+            ("client_id", "client_cli"),
+            ("refresh_token", token),
+        ];
+        for server in self.servers.iter().cycle().take(20) {
+            let post = self.http.post(format!("http://{server}/oauth2/token"));
+            match post.form(&form).timeout(PATIENCE).send().await {
+                Ok(answer) if answer.status() == 200 => {
+                    let tokens: Value = answer.json().await.unwrap();
+                    return Ok(refresh_token(&tokens).unwrap());
+                }
+                Ok(answer) if answer.status() != 503 => return Err(answer.status().as_u16()),
+                Ok(_) | Err(_) => sleep(Duration::from_millis(100)).await,
+            }
+        }
+        Err(503)
+    }
+}
+
+/// The refresh token of an answer.
+pub(crate) fn refresh_token(answer: &Value) -> Option<String> {
+    Some(answer.get("refresh_token")?.as_str()?.to_owned())
+}
