@@ -4,6 +4,7 @@ use alloc::borrow::ToOwned;
 use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::fmt;
 use core::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -11,7 +12,6 @@ use serde_json::Map;
 
 use super::body::{Body, Malformed, Value};
 use crate::scope::Scope;
-use crate::wire::debug_shows;
 use crate::wire::octets::are_vschars;
 
 /// The tokens that a server granted.
@@ -21,7 +21,7 @@ use crate::wire::octets::are_vschars;
 /// # Security
 ///
 /// **The serde form contains the tokens: keep it like a password, where only this user can read it.** `Debug` shows none of them.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "Record")]
 pub struct Tokens(Record);
 
@@ -178,4 +178,10 @@ impl TryFrom<Record> for Tokens {
     }
 }
 
-debug_shows!(Record: expires_in);
+impl fmt::Debug for Tokens {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tokens")
+            .field("expires_in", &self.0.expires_in)
+            .finish_non_exhaustive()
+    }
+}

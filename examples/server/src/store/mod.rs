@@ -179,7 +179,9 @@ impl server::Store for Store {
         let session = async {
             logged(match &self.kind {
                 Kind::Sqlite(_, readers) => readers.load(key),
-                _ => ask!(self, store => store.load(key)),
+                Kind::Memory(_) | Kind::Postgres(_) | Kind::Redis(_) => {
+                    ask!(self, store => store.load(key))
+                }
             })
         };
         let Some(paces) = &self.paces else {
