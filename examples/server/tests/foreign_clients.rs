@@ -286,7 +286,7 @@ async fn with_oauth2(server: &Running, decision: Decision) -> Value {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_crate_openidconnect_reads_the_metadata_signs_in_and_verifies_the_id_token() {
-    sign_in(with_openidconnect).await;
+    Box::pin(sign_in(with_openidconnect)).await;
 }
 
 async fn with_openidconnect(server: &Running, decision: Decision) -> Value {

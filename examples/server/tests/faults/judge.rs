@@ -56,11 +56,11 @@ pub(crate) async fn judge(world: &World, store: &Store, logins: &[Login]) -> Str
     let successes: usize = world.successes.lock().unwrap().values().sum();
     assert!(successes > 0, "none succeeds: {counts:?}");
     let refreshes = || logins.iter().filter_map(|login| login.refreshes.as_ref());
-    let refreshed: usize = refreshes().map(|it| it.successes).sum();
+    let succeeded: usize = refreshes().map(|it| it.successes).sum();
     let repeated: usize = refreshes().map(|it| it.repeats).sum();
-    assert!(refreshed > 0, "none refreshes: {counts:?}");
+    assert!(succeeded > 0, "none refreshes: {counts:?}");
     format!(
-        "{} logins, {successes} successes, {refreshed} refreshes, {repeated} repeated: {counts:?}",
+        "{} logins, {successes} successes, {succeeded} refreshes, {repeated} repeated: {counts:?}",
         logins.len()
     )
 }
@@ -75,11 +75,11 @@ async fn branches(world: &World, refreshes: &Refreshes, is_active: bool) -> Resu
     }
     let mut good = 0;
     for token in tokens {
-        let refreshed = world.refreshed(token).await;
-        good += usize::from(refreshed.is_ok());
+        let answer = world.refreshed(token).await;
+        good += usize::from(answer.is_ok());
         let is_own = *token == refreshes.token;
-        if is_own && !refreshes.is_doubled && refreshed.is_ok() != is_active {
-            return Err(format!("the device's own token: {refreshed:?}"));
+        if is_own && !refreshes.is_doubled && answer.is_ok() != is_active {
+            return Err(format!("the device's own token: {answer:?}"));
         }
     }
     if good > 1 {
