@@ -96,9 +96,13 @@ pub(crate) async fn device(world: Arc<World>, number: usize, mut rng: Rng) -> Op
     });
     if let Some(refreshes) = &mut refreshes {
         let trouble = world.plan.trouble;
-        while world.now() < trouble && !refreshes.has_ended {
+        // Once at least: where the machine is slow, the tokens come after the trouble.
+        loop {
             sleep(millis(&mut rng, 200, 2000)).await;
             refreshes.refresh(&world, &flow, &source, &mut rng).await;
+            if world.now() >= trouble || refreshes.has_ended {
+                break;
+            }
         }
     }
     Some(Login {
