@@ -16,7 +16,7 @@ use device_flow::server::{
     Unavailable, Write,
 };
 use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
-use sqlx::{Postgres, SqlSafeStr as _, Sqlite};
+use sqlx::{Postgres, SqlSafeStr as _};
 use time::OffsetDateTime;
 use tokio::time::timeout;
 use tracing::warn;
@@ -25,7 +25,7 @@ use self::memory::Memory;
 use self::pace::{Paces, courtesy};
 use self::redis::Redis;
 use self::sql::Sql;
-use self::sqlite::Readers;
+use self::sqlite::File;
 use self::stall::BrokenOff;
 
 mod memory;
@@ -51,7 +51,7 @@ pub struct Store {
 #[derive(Debug)]
 enum Kind {
     Memory(Memory),
-    Sqlite(Sql<Sqlite>, Readers),
+    Sqlite(File),
     Postgres(Sql<Postgres>),
     Redis(Redis),
 }
@@ -61,7 +61,7 @@ macro_rules! ask {
     ($self:ident, $store:ident => $operation:expr) => {
         match &$self.kind {
             Kind::Memory($store) => in_time($operation).await,
-            Kind::Sqlite($store, _) => in_time($operation).await,
+            Kind::Sqlite($store) => in_time($operation).await,
             Kind::Postgres($store) => in_time($self.broken_off.watch(Box::pin($operation))).await,
             Kind::Redis($store) => in_time($self.broken_off.watch(Box::pin($operation))).await,
         }
@@ -82,10 +82,7 @@ impl Store {
         let broken_off = BrokenOff::default();
         let kind = match scheme {
             "memory" => Kind::Memory(Memory::default()),
-            "sqlite" => {
-                let (sql, readers) = sqlite::open(path).await?;
-                Kind::Sqlite(sql, readers)
-            }
+            "sqlite" => Kind::Sqlite(sqlite::open(path).await?),
             "postgres" | "postgresql" => Kind::Postgres(postgres::open(url, &broken_off).await?),
             "redis" | "rediss" | "redis+unix" => {
                 let redis = Redis::open(url, &broken_off).await?;
@@ -95,7 +92,7 @@ impl Store {
             _ => return Err(OpenError::Url),
         };
         let paces = match pace {
-            None => matches!(kind, Kind::Sqlite(..)).then(Paces::here),
+            None => matches!(kind, Kind::Sqlite(_)).then(Paces::here),
             Some(url) => match url.split_once(':') {
                 Some(("memory", _)) => Some(Paces::here()),
                 Some(("redis" | "rediss" | "redis+unix", _)) => {
@@ -176,14 +173,7 @@ impl server::Store for Store {
     }
 
     async fn load(&self, key: &SessionKey) -> Result<Option<Stored>, Unavailable> {
-        let session = async {
-            logged(match &self.kind {
-                Kind::Sqlite(_, readers) => readers.load(key),
-                Kind::Memory(_) | Kind::Postgres(_) | Kind::Redis(_) => {
-                    ask!(self, store => store.load(key))
-                }
-            })
-        };
+        let session = async { logged(ask!(self, store => store.load(key))) };
         let Some(paces) = &self.paces else {
             return session.await;
         };
@@ -209,7 +199,7 @@ impl server::Store for Store {
             (None, Kind::Redis(store)) => {
                 courtesy(&self.broken_off, store.save_pace(key, pace)).await;
             }
-            (None, Kind::Sqlite(..)) => {} // it always has paces apart
+            (None, Kind::Sqlite(_)) => {} // it always has paces apart
         }
     }
 

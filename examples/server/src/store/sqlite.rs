@@ -4,15 +4,16 @@
 //! 1. `synchronous=FULL`: a write is on the disk before it is acknowledged. With `NORMAL` it would survive a killed process but
 //!    not a power cut, after which a redeemed code could be redeemed again.
 //! 2. One connection writes, so that writers queue here and not in the file's lock. Readers never wait for it (WAL).
-//! 3. The session of a poll is read on the thread of the request ([`Readers`]). sqlx reads on a thread of its own; to ask that thread
+//! 3. The session of a poll is read on the thread of the request ([`File::load`]). sqlx reads on a thread of its own; to ask that thread
 //!    and to wait for it took more than the read and everything else that a poll does.
 //! 4. The file belongs to its owner alone: it holds the server's keys.
 
 use std::fs::OpenOptions;
 use std::io::ErrorKind;
+use std::ops::Deref;
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
-use std::sync::{Mutex, TryLockError};
+use std::sync::Mutex;
 use std::thread::available_parallelism;
 
 use device_flow::digest::SessionKey;
@@ -44,8 +45,8 @@ const READERS: u32 = 4;
 
 const OWNER_ONLY: u32 = 0o600;
 
-/// Returns the store of a file, and what reads from it on the thread that asks.
-pub(super) async fn open(path: &str) -> Result<(Sql<Sqlite>, Readers), OpenError> {
+/// Opens the store of a file.
+pub(super) async fn open(path: &str) -> Result<File, OpenError> {
     let path = path.strip_prefix("//").unwrap_or(path);
     // What other programs take for settings would be the name of a file here.
     if path.is_empty() || path.starts_with(':') || path.contains('?') {
@@ -71,50 +72,58 @@ pub(super) async fn open(path: &str) -> Result<(Sql<Sqlite>, Readers), OpenError
         read: read.connect_with(options).await?,
         dialect: DIALECT,
     };
-    Ok((sql, Readers::open(path)?))
+    let others = available_parallelism().map_or(0, |threads| threads.get() - 1);
+    let others = (0..others).map(|_| reader(path));
+    Ok(File {
+        sql,
+        first: reader(path)?,
+        others: others.collect::<Result<_, _>>()?,
+    })
 }
 
-/// Connections that read on the thread that asks, as many as threads can ask at once.
+/// Opens a connection that only reads.
+fn reader(path: &Path) -> Result<Mutex<Reader>, rusqlite::Error> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let reader = Reader::open_with_flags(path, flags)?;
+    reader.busy_timeout(PATIENCE)?;
+    reader.pragma_update(None, "query_only", true)?;
+    Ok(Mutex::new(reader))
+}
+
+/// The store of a file: that of a database, but that a poll reads its session on the thread that asks.
 ///
-/// In WAL a reader waits for no writer, so a read takes as long as the file system takes for a few pages, which the operating system
-/// keeps in memory. A disk that hangs stops the thread, however: not the request alone.
+/// As many connections read so as threads can ask at once. In WAL a reader waits for no writer, so a read takes as long as the file system
+/// takes for a few pages, which the operating system keeps in memory. But if the disk hangs, the thread waits for it: then other requests
+/// wait, too, and the limit of time for the read does not hold.
 #[derive(Debug)]
-pub(super) struct Readers(Vec<Mutex<Reader>>);
+pub(super) struct File {
+    sql: Sql<Sqlite>,
+    /// It is waited for if every other is in use.
+    first: Mutex<Reader>,
+    others: Vec<Mutex<Reader>>,
+}
 
-impl Readers {
-    fn open(path: &Path) -> Result<Self, rusqlite::Error> {
-        let threads = available_parallelism().map_or(1, usize::from);
-        let open = |_| {
-            let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-            let reader = Reader::open_with_flags(path, flags)?;
-            reader.busy_timeout(PATIENCE)?;
-            reader.pragma_update(None, "query_only", true)?;
-            Ok(Mutex::new(reader))
-        };
-        (0..threads).map(open).collect::<Result<_, _>>().map(Self)
+impl Deref for File {
+    type Target = Sql<Sqlite>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.sql
     }
+}
 
-    /// Returns the session of a key.
-    pub(super) fn load(&self, key: &SessionKey) -> Result<Option<Stored>, StoreError> {
-        let free = self.0.iter().find_map(|reader| match reader.try_lock() {
-            Ok(reader) => Some(reader),
-            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
-            Err(TryLockError::WouldBlock) => None,
-        });
-        let first = || self.0.first().map(lock);
-        let Some(reader) = free.or_else(first) else {
-            return Ok(None); // there is at least one
-        };
+impl File {
+    #[expect(clippy::unused_async, reason = "as the other stores have it")]
+    pub(super) async fn load(&self, key: &SessionKey) -> Result<Option<Stored>, StoreError> {
+        let mut others = self.others.iter();
+        let free = others.find_map(|reader| reader.try_lock().ok());
+        let reader = free.unwrap_or_else(|| lock(&self.first));
         let mut load = reader.prepare_cached(DIALECT.load)?;
         let mut rows = load.query([key.as_bytes().as_slice()])?;
-        match rows.next()? {
-            Some(row) => stored(
-                row.get_ref(0)?.as_str().map_err(rusqlite::Error::from)?,
-                None,
-            )
-            .map(Some),
-            None => Ok(None),
-        }
+        let Some(row) = rows.next()? else {
+            return Ok(None);
+        };
+        let body = row.get_ref(0)?.as_str().map_err(rusqlite::Error::from)?;
+        stored(body, None).map(Some)
     }
 }
 
