@@ -152,7 +152,7 @@ impl Refreshes {
         let mut refresh = flow.refresh(&self.token).unwrap();
         loop {
             let is_twice = self.is_doubled && rng.bool();
-            let sent = world.refresh(refresh.request(), source, is_twice, rng);
+            let sent = world.deliver(refresh.request(), source, is_twice, rng);
             let (seen, unseen) = sent.await;
             self.others.extend(unseen.as_ref().and_then(token_of));
             if let Err(TransportError::ConnectionTimeout) = seen {

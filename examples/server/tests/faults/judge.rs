@@ -52,7 +52,7 @@ pub(crate) async fn judge(world: &World, store: &Store, logins: &[Login]) -> Str
         *counts.entry(format!("{wish:?} {ending}")).or_default() += 1;
     }
     assert!(wrong.is_empty(), "{:?}: {wrong:#?}", world.plan);
-    // How many there are is the machine's; but where there are none, nothing was tested.
+    // How many succeed depends on the machine. If none does, nothing was tested.
     let successes: usize = world.successes.lock().unwrap().values().sum();
     assert!(successes > 0, "none succeeds: {counts:?}");
     let refreshes = || logins.iter().filter_map(|login| login.refreshes.as_ref());

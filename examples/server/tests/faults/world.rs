@@ -59,39 +59,9 @@ impl World {
         Err(TransportError::Other)
     }
 
-    /// A poll, which somebody on the way may send twice; counts what successes come of it.
-    pub(crate) async fn poll(
-        &self,
-        request: &Request,
-        session: &SessionKey,
-        source: &str,
-        rng: &mut Rng,
-    ) -> Result<Response<Vec<u8>>, TransportError> {
-        let answers = if rng.bool() {
-            let mut other = rng.fork();
-            let begun = Instant::now();
-            let one = self.send(request, source, rng);
-            let (one, other) = tokio::join!(one, self.send(request, source, &mut other));
-            if begun.elapsed() >= RETRY_WINDOW {
-                self.replayed.lock().unwrap().insert(*session);
-            }
-            vec![one, other]
-        } else {
-            vec![self.send(request, source, rng).await]
-        };
-        let is_success = |answer: &&Result<(u16, Vec<u8>), _>| {
-            matches!(answer, Ok((200, _))) // the token endpoint has no other 200
-        };
-        let successes = answers.iter().filter(is_success).count();
-        *self.successes.lock().unwrap().entry(*session).or_default() += successes;
-        // The device sees one of the answers.
-        let seen = rng.usize(..answers.len());
-        let answer = answers.into_iter().nth(seen).unwrap();
-        answer.map(|(status, body)| Response::new(status, body))
-    }
-
-    /// A refresh, once or twice at once: what the device sees, and what it does not.
-    pub(crate) async fn refresh(
+    /// A request that somebody on the way sends twice at once, if `is_doubled`: the answer that the device sees, and the one that it does
+    /// not see.
+    pub(crate) async fn deliver(
         &self,
         request: &Request,
         source: &str,
@@ -109,6 +79,28 @@ impl World {
         } else {
             (other, Some(one))
         }
+    }
+
+    /// A poll, half of which are doubled; counts what successes come of it.
+    pub(crate) async fn poll(
+        &self,
+        request: &Request,
+        session: &SessionKey,
+        source: &str,
+        rng: &mut Rng,
+    ) -> Result<Response<Vec<u8>>, TransportError> {
+        let begun = Instant::now();
+        let is_doubled = rng.bool();
+        let (seen, unseen) = self.deliver(request, source, is_doubled, rng).await;
+        if is_doubled && begun.elapsed() >= RETRY_WINDOW {
+            self.replayed.lock().unwrap().insert(*session);
+        }
+        let is_success = |answer: &&Answer| {
+            matches!(answer, Ok((200, _))) // the token endpoint has no other 200
+        };
+        let successes = unseen.iter().chain([&seen]).filter(is_success).count();
+        *self.successes.lock().unwrap().entry(*session).or_default() += successes;
+        seen.map(|(status, body)| Response::new(status, body))
     }
 
     /// The next refresh token, once the servers are well; or the status of the refusal.
