@@ -2,8 +2,8 @@
 //!
 //! Rules:
 //! 1. A body is JSON, or else a form if that has a key `access_token`, `device_code` or `error`. A byte order mark is skipped.
-//! 2. The members that the protocol knows are borrowed from the body. What is neither a string without escapes nor a whole number stays as
-//!    it is written until it is needed. The other members are not built before somebody asks.
+//! 2. The members that the protocol knows are borrowed from the body: a plain string and a whole number at once. Anything else stays
+//!    as it is written until it is needed. The other members are built only for what keeps them: tokens, a prompt, a refusal.
 //! 3. `null` is absent. A number may be an integer, a float (rounded up) or a string. A scope may be an array.
 //! 4. A value of another type, nested however deep, harms nothing but itself.
 //! 5. A repeated member of ours is remembered, because two readers would see two answers.
@@ -32,7 +32,7 @@ pub(crate) struct Body<'a> {
     is_repeated: bool,
     /// Whether there are members that are not ours.
     has_others: bool,
-    /// Whether a member of ours is neither a string without escapes nor a whole number.
+    /// Whether a member of ours has a value that is read again as it is written: [`Value::Odd`].
     is_odd: bool,
     text: &'a str,
 }
@@ -137,8 +137,9 @@ impl<'a> Body<'a> {
         if !self.has_others {
             return others;
         }
+        let mut ours = Members::default();
         let mut add = |name: Cow<'_, str>, value| {
-            if Members::default().slot(&name).is_none()
+            if ours.slot(&name).is_none()
                 && let Some(value) = value
             {
                 others.insert(name.into_owned(), value);
@@ -195,7 +196,7 @@ pub(crate) enum Value<'a> {
     /// A string without escapes.
     Text(&'a str),
     Number(u64),
-    /// Another value. It is read again, as it is written.
+    /// Neither a string without escapes nor a whole number. It is read again, as it is written.
     Odd,
     /// A value as it is written.
     Json(&'a str),
