@@ -133,26 +133,33 @@ impl<'a> Tokens<'a> {
 
     /// The body, with `scope` unless it is empty, and with the refresh token of the core where it has one.
     pub(crate) fn body(&self, scope: &str, refresh_token: Option<&str>) -> String {
-        // The scope is all of characters that stand for themselves; the tokens were looked at when they were given.
-        let texts = [
-            (r#"","token_type":""#, Some(&*self.token_type)),
-            (
-                r#"","refresh_token":""#,
-                refresh_token.or(self.refresh_token.as_deref()),
-            ),
-            (r#"","id_token":""#, self.id_token.as_deref()),
-            (r#"","scope":""#, (!scope.is_empty()).then_some(scope)),
+        let refresh_token = refresh_token.or(self.refresh_token.as_deref());
+        let lengths = [
+            self.access_token.len(),
+            self.token_type.len(),
+            refresh_token.map_or(0, str::len),
+            self.id_token.as_deref().map_or(0, str::len),
+            scope.len(),
         ];
-        let length = texts.iter().filter_map(|(_, text)| *text).map(str::len);
-        let length = length.fold(self.access_token.len(), usize::saturating_add);
-        let mut body = String::with_capacity(length.saturating_add(FRAME_BYTES));
+        let length = lengths
+            .into_iter()
+            .fold(FRAME_BYTES, usize::saturating_add);
+        let mut body = String::with_capacity(length);
         body.push_str(r#"{"access_token":""#);
         self.push(&mut body, &self.access_token);
-        for (name, text) in texts {
-            if let Some(text) = text {
-                body.push_str(name);
-                self.push(&mut body, text);
-            }
+        body.push_str(r#"","token_type":""#);
+        self.push(&mut body, &self.token_type);
+        if let Some(token) = refresh_token {
+            body.push_str(r#"","refresh_token":""#);
+            self.push(&mut body, token);
+        }
+        if let Some(token) = &self.id_token {
+            body.push_str(r#"","id_token":""#);
+            self.push(&mut body, token);
+        }
+        if !scope.is_empty() {
+            body.push_str(r#"","scope":""#);
+            body.push_str(scope); // every character of a scope stands for itself
         }
         body.push('"');
         if let Some(seconds) = self.expires_in {
@@ -167,6 +174,7 @@ impl<'a> Tokens<'a> {
     }
 
     /// Appends a token between its quotes.
+    #[inline]
     fn push(&self, body: &mut String, text: &str) {
         if self.plain {
             return body.push_str(text);
