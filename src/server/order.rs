@@ -51,7 +51,8 @@ impl Fixed<'_> {
             Task::Revocation => {
                 self.form.read(self.policy)?;
                 self.credentials.read(&self.form)?;
-                self.read_token("token", Cause::TokenMissing)?;
+                let token = self.form.parameter("token");
+                self.read_token(&token.ok_or(Cause::TokenMissing)?);
             }
             Task::Enter { typed, .. } => {
                 self.typed = page::read(self, typed);
@@ -73,7 +74,9 @@ impl Fixed<'_> {
             return Err(Cause::GrantTypeUnsupported);
         }
         self.credentials.read(&self.form)?;
-        self.read_token("refresh_token", Cause::RefreshTokenMissing)
+        let token = self.form.refresh_token();
+        self.read_token(&token.ok_or(Cause::RefreshTokenMissing)?);
+        Ok(())
     }
 
     /// What follows once the client is known.

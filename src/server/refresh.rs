@@ -250,15 +250,13 @@ pub(super) fn revoke(fixed: &Fixed<'_>, progress: &mut Progress, stored: Option<
 }
 
 impl Fixed<'_> {
-    /// Reads the refresh token of a parameter (R1, R2, R15). One that this server did not make has no key.
-    pub(super) fn read_token(&mut self, name: &str, missing: Cause) -> Result<(), Cause> {
-        let token = self.form.parameter(name).ok_or(missing)?;
+    /// Reads a refresh token (R1, R2, R15). One that this server did not make has no key.
+    pub(super) fn read_token(&mut self, token: &str) {
         if self.policy.refresh.is_some()
-            && let Some((login, secret)) = RefreshToken::parse(&token, self.keys)
+            && let Some((login, secret)) = RefreshToken::parse(token, self.keys)
         {
             self.key = Some(login);
             self.presented = Some(secret);
         }
-        Ok(())
     }
 }

@@ -116,6 +116,7 @@ struct Places {
     client_id: Place,
     client_secret: Place,
     client_assertion: Place,
+    refresh_token: Place,
     scope: Place,
     /// How many grant types are the device grant, encoded as most clients do: one at most.
     usual_grants: u32,
@@ -154,6 +155,7 @@ enum Name {
     ClientId,
     ClientSecret,
     ClientAssertion,
+    RefreshToken,
     Scope,
 }
 
@@ -165,6 +167,7 @@ impl Name {
         match segment.first()? {
             b'g' => named(Self::GrantType, b"grant_type="),
             b'd' => named(Self::DeviceCode, b"device_code="),
+            b'r' => named(Self::RefreshToken, b"refresh_token="),
             b's' => named(Self::Scope, b"scope="),
             b'c' => named(Self::ClientId, b"client_id=")
                 .or_else(|| named(Self::ClientSecret, b"client_secret="))
@@ -181,6 +184,7 @@ impl Name {
             (Self::ClientId, "client_id"),
             (Self::ClientSecret, "client_secret"),
             (Self::ClientAssertion, "client_assertion"),
+            (Self::RefreshToken, "refresh_token"),
             (Self::Scope, "scope"),
         ];
         let found = ours.into_iter().find(|(_, text)| name.is(text));
@@ -204,6 +208,7 @@ impl Places {
         client_id: Place::NOWHERE,
         client_secret: Place::NOWHERE,
         client_assertion: Place::NOWHERE,
+        refresh_token: Place::NOWHERE,
         scope: Place::NOWHERE,
         usual_grants: 0,
         escaped: 0,
@@ -237,6 +242,7 @@ impl Places {
                 Name::ClientId => mem::replace(&mut places.client_id, place),
                 Name::ClientSecret => mem::replace(&mut places.client_secret, place),
                 Name::ClientAssertion => mem::replace(&mut places.client_assertion, place),
+                Name::RefreshToken => mem::replace(&mut places.refresh_token, place),
                 Name::Scope => mem::replace(&mut places.scope, place),
             };
             // "Request and response parameters MUST NOT be included more than once." (RFC 6749, section 3.2)
@@ -334,6 +340,10 @@ impl<'a> Form<'a> {
 
     pub(super) fn device_code(&self) -> Option<Raw<'a>> {
         self.value(self.places.device_code)
+    }
+
+    pub(super) fn refresh_token(&self) -> Option<Cow<'a, str>> {
+        self.value(self.places.refresh_token)?.text()
     }
 
     pub(super) fn scope(&self) -> Option<Raw<'a>> {

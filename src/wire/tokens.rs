@@ -141,9 +141,7 @@ impl<'a> Tokens<'a> {
             self.id_token.as_deref().map_or(0, str::len),
             scope.len(),
         ];
-        let length = lengths
-            .into_iter()
-            .fold(FRAME_BYTES, usize::saturating_add);
+        let length = lengths.into_iter().fold(FRAME_BYTES, usize::saturating_add);
         let mut body = String::with_capacity(length);
         body.push_str(r#"{"access_token":""#);
         self.push(&mut body, &self.access_token);
