@@ -72,7 +72,7 @@ pub(super) fn draw(fixed: &Fixed<'_>, progress: &mut Progress, entropy: Entropy)
         return progress.unavailable();
     };
     let policy = fixed.policy;
-    let (device_code, user_code) = entropy.codes(&policy.user_code);
+    let (device_code, user_code) = entropy.codes(&policy.options.user_code);
     let source = match fixed.task {
         Task::DeviceAuthorization(source) => {
             source.map(|shown| Arc::new(RequestSource::new(shown)))
@@ -90,8 +90,8 @@ pub(super) fn draw(fixed: &Fixed<'_>, progress: &mut Progress, entropy: Entropy)
         scope,
         source,
         at: Timestamp::from(fixed.now),
-        lifetime: policy.lifetime,
-        retention: policy.retention,
+        lifetime: policy.options.lifetime,
+        retention: policy.options.retention,
     });
     let mut prepared = Prepared::new(Status::Pending, session);
     prepared.codes = Some((device_code, user_code));

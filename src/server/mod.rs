@@ -20,12 +20,9 @@
 //! Make the [`Server`] once, from a [`Policy`] and the [`ServerKeys`]. It can be shared by all threads.
 //!
 //! ```
-//! use core::time::Duration;
-//! use device_flow::server::{Client, ClientAuthMethod, Policy, Server, ServerKeys};
+//! use device_flow::server::{Client, ClientAuthMethod, Policy, PolicyOptions, Server, ServerKeys};
 //!
-//! let policy = Policy::builder("https://login.example.com/device")
-//!     .lifetime(Duration::from_secs(600))
-//!     .build()?;
+//! let policy = Policy::new("https://login.example.com/device", PolicyOptions::default())?;
 //! let keys = ServerKeys::new(b"32 octets or more of a generator")?; // from your configuration
 //! let server = Server::new(policy, keys);
 //!
@@ -45,8 +42,8 @@
 //! use device_flow::code::Entropy;
 //! use device_flow::memory::Memory;
 //! use device_flow::server::{
-//!     Cause, Claim, Client, ClientAuthMethod, Found, Grant, GrantRefusal, Host, Policy, Request, Server,
-//!     ServerKeys, Unavailable,
+//!     Cause, Claim, Client, ClientAuthMethod, Found, Grant, GrantRefusal, Host, Policy, PolicyOptions,
+//!     Request, Server, ServerKeys, Unavailable,
 //! };
 //! use device_flow::wire::tokens::Tokens;
 //! use time::macros::datetime;
@@ -78,7 +75,7 @@
 //!     }
 //! }
 //!
-//! let policy = Policy::builder("https://login.example.com/device").build()?;
+//! let policy = Policy::new("https://login.example.com/device", PolicyOptions::default())?;
 //! let server = Server::new(policy, ServerKeys::new(b"32 octets or more of a generator")?);
 //! let issuer = Issuer {
 //!     cli: Client::new("client_cli", ClientAuthMethod::None)?
@@ -102,7 +99,7 @@
 //! [`Server::approve`] or [`Server::deny`], with [`Review::session_key`]. [`PageError`] has a sentence for the user where that
 //! failed. Both forms need a CSRF token, and decoding them is yours.
 //!
-//! **Where [`Policy::has_verification_uri_complete`] is false, ignore a code in the page's URL.** A link that carries the code is how
+//! **Where [`PolicyOptions::verification_uri_complete`] is false, ignore a code in the page's URL.** A link that carries the code is how
 //! device logins are phished.
 //!
 //! # Another grant, another endpoint
@@ -185,7 +182,7 @@ pub use keys::ServerKeys;
 pub use pace::Pace;
 pub use page::Review;
 pub use page_error::PageError;
-pub use policy::{Policy, PolicyBuilder, PolicyError};
+pub use policy::{Policy, PolicyError, PolicyOptions, RefreshOptions};
 pub use rate_limit::{RateLimit, RateLimited, RateState, Take};
 pub use reply::{Cause, Reply};
 pub use request::Request;

@@ -118,7 +118,7 @@ pub(super) fn grant(fixed: &Fixed<'_>, progress: &mut Progress, client: &Client)
         return refresh::end_instead(fixed, progress, &prepared, Cause::ConsentGone); // C15
     };
     let granted = scope.as_ref().unwrap_or(approved);
-    let policy = fixed.policy.refresh.as_ref();
+    let policy = fixed.policy.options.refresh.as_ref();
     let is_refreshable = policy.is_some_and(|policy| granted.contains(&policy.scope));
     prepared.scope = scope;
     progress.prepared = Some(prepared);

@@ -91,7 +91,7 @@ fn rotate(fixed: &Fixed<'_>, refresh: &Rotation, now: Timestamp) -> Option<Rotat
             ..*refresh
         });
     }
-    let grace = fixed.policy.refresh.as_ref()?.grace;
+    let grace = fixed.policy.options.refresh.as_ref()?.grace;
     let is_previous = refresh
         .previous
         .is_some_and(|previous| presented.ct_eq(&previous));
@@ -170,7 +170,7 @@ pub(super) fn end_login(
     cause: Cause,
 ) -> Step {
     let now = Timestamp::from(fixed.now);
-    let ended = session.ended(&login.approval, now, fixed.policy.retention);
+    let ended = session.ended(&login.approval, now, fixed.policy.options.retention);
     progress.change(session, ended, cause)
 }
 
@@ -187,7 +187,7 @@ pub(super) fn end_instead(
     let now = Timestamp::from(fixed.now);
     let mut ended = prepared
         .session
-        .ended(approval, now, fixed.policy.retention);
+        .ended(approval, now, fixed.policy.options.retention);
     // What was prepared is not stored: the version is still the one before it.
     ended.version = prepared.session.version;
     progress.cause = cause;
@@ -197,7 +197,7 @@ pub(super) fn end_instead(
 
 /// When the login ends however often it is refreshed; never, if the policy does not say.
 fn absolute_end(fixed: &Fixed<'_>, login: &Login) -> Timestamp {
-    let refresh = fixed.policy.refresh.as_ref();
+    let refresh = fixed.policy.options.refresh.as_ref();
     let absolute = refresh.and_then(|refresh| refresh.absolute);
     login.redeemed_at.after(absolute.unwrap_or(Duration::MAX))
 }
@@ -213,7 +213,8 @@ fn complete(fixed: &Fixed<'_>, progress: &mut Progress) {
         return;
     };
     let session = &mut prepared.session;
-    let (State::Active(login), Some(policy)) = (&mut session.state, &fixed.policy.refresh) else {
+    let (State::Active(login), Some(policy)) = (&mut session.state, &fixed.policy.options.refresh)
+    else {
         return;
     };
     let now = Timestamp::from(fixed.now);
@@ -232,7 +233,9 @@ fn complete(fixed: &Fixed<'_>, progress: &mut Progress) {
         until,
         ..rotated
     });
-    session.purge_at = session.purge_at.max(until.after(fixed.policy.retention));
+    session.purge_at = session
+        .purge_at
+        .max(until.after(fixed.policy.options.retention));
 }
 
 /// Decides on what the store has for a token that is to be revoked (R16, R17).
@@ -253,7 +256,7 @@ impl Fixed<'_> {
     /// Reads the refresh token of a parameter (R1, R2, R15). One that this server did not make has no key.
     pub(super) fn read_token(&mut self, name: &str, missing: Cause) -> Result<(), Cause> {
         let token = self.form.parameter(name).ok_or(missing)?;
-        if self.policy.refresh.is_some()
+        if self.policy.options.refresh.is_some()
             && let Some((login, secret)) = RefreshToken::parse(&token, self.keys)
         {
             self.key = Some(login);

@@ -26,7 +26,7 @@ const MAX_PARAMETERS: usize = 64;
 /// A request as it came in: the method, two headers, the body.
 ///
 /// With the feature `http` it is made from a request whose body was collected, up to one byte more than
-/// [`Policy::max_body`]. Route every method here, not POST alone: the core answers 405.
+/// [`PolicyOptions::max_body`](super::PolicyOptions::max_body). Route every method here, not POST alone: the core answers 405.
 ///
 /// The query of the URL is not part of it: nothing is ever read from there ([RFC 6749, section 2.3.1]).
 ///
@@ -296,7 +296,7 @@ impl<'a> Form<'a> {
         if !request.content_type.is_some_and(is_form) {
             return Err(Cause::MediaType);
         }
-        if request.body.len() > policy.max_body {
+        if request.body.len() > policy.options.max_body {
             return Err(Cause::BodyTooLarge);
         }
         self.places = Places::read(request.body)?;
