@@ -17,7 +17,8 @@
 //!
 //! # A server
 //!
-//! Make the [`Server`] once, from a [`Policy`] and the [`ServerKeys`]. It can be shared by all threads.
+//! Make the [`Server`] once, from a [`Policy`] and the [`ServerKeys`]. It can be shared by all threads. Register a [`Client`] for
+//! each application that may sign in:
 //!
 //! ```
 //! use device_flow::server::{Client, ClientAuthMethod, Policy, PolicyOptions, Server, ServerKeys};
@@ -33,64 +34,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! The front page of the repository has a whole host. A host that blocks uses [`Exchange::run_blocking`] instead of
-//! [`Exchange::run`]; the rest is the same:
-//!
-//! ```
-//! use std::sync::Mutex;
-//!
-//! use device_flow::code::Entropy;
-//! use device_flow::memory::Memory;
-//! use device_flow::server::{
-//!     Cause, Claim, Client, ClientAuthMethod, Found, Grant, GrantRefusal, Host, Policy, PolicyOptions,
-//!     Request, Server, ServerKeys, Unavailable,
-//! };
-//! use device_flow::wire::tokens::Tokens;
-//! use time::macros::datetime;
-//!
-//! struct Issuer {
-//!     cli: Client,
-//!     store: Mutex<Memory>,
-//! }
-//!
-//! impl Host for Issuer {
-//!     type Client = Client;
-//!     type Store = Mutex<Memory>;
-//!
-//!     fn store(&self) -> &Self::Store {
-//!         &self.store
-//!     }
-//!
-//!     async fn client(&self, claim: Claim<'_>) -> Result<Found<Client>, Unavailable> {
-//!         let is_known = claim.client_id() == Some(self.cli.id());
-//!         Ok(is_known.then(|| self.cli.clone()).into())
-//!     }
-//!
-//!     fn entropy(&self) -> Result<Entropy, Unavailable> {
-//!         Ok(Entropy::fill(getrandom::fill)?)
-//!     }
-//!
-//!     async fn mint(&self, grant: Grant<'_>) -> Result<Tokens<'static>, GrantRefusal> {
-//!         Ok(Tokens::bearer(format!("for {}", grant.subject().as_str()))?)
-//!     }
-//! }
-//!
-//! let policy = Policy::new("https://login.example.com/device", PolicyOptions::default())?;
-//! let server = Server::new(policy, ServerKeys::new(b"32 octets or more of a generator")?);
-//! let issuer = Issuer {
-//!     cli: Client::new("client_cli", ClientAuthMethod::None)?
-//!         .allow_device_grant()
-//!         .allow_scope("openid".parse()?),
-//!     store: Mutex::new(Memory::new()),
-//! };
-//!
-//! let request = Request::new("POST", b"client_id=client_cli&scope=openid")
-//!     .content_type(Some("application/x-www-form-urlencoded"));
-//! let exchange = server.device_authorization(request, "203.0.113.7", None, datetime!(2026-03-21 12:00 UTC));
-//! let reply = exchange.run_blocking(&issuer).ok_or("the host waited for something")?;
-//! assert_eq!(reply.cause(), Cause::Issued);
-//! # Ok::<(), Box<dyn std::error::Error>>(())
-//! ```
+//! The [README](https://docs.rs/crate/device-flow/latest) has a whole host with all its endpoints. A host that blocks uses
+//! [`Exchange::run_blocking`] instead of [`Exchange::run`]; the rest is the same.
 //!
 //! # The page
 //!
