@@ -6,6 +6,8 @@ use core::fmt;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
+use crate::wire::debug_shows;
+
 /// Random octets for one pair of codes, or for one refresh token.
 ///
 /// They are given by value and used once. Draw them from a cryptographically secure generator, afresh each time.
@@ -62,11 +64,7 @@ impl From<[u8; Self::OCTETS]> for Entropy {
     }
 }
 
-impl fmt::Debug for Entropy {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Entropy(redacted)")
-    }
-}
+debug_shows!(Entropy);
 
 /// A device code: 32 random octets as 43 characters of base64url.
 #[repr(align(8))] // its characters are looked at a word at a time
@@ -142,11 +140,7 @@ impl UserCode {
     }
 }
 
-impl fmt::Debug for UserCode {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("UserCode(redacted)")
-    }
-}
+debug_shows!(UserCode);
 
 struct Grouped<'a>(&'a str);
 

@@ -28,8 +28,7 @@ pub(crate) fn run(data: &[u8]) {
     let request = Request::new(&method, message.body)
         .content_type(types.iter().copied())
         .authorization(authorizations.iter().copied());
-    let redacted = format!("Request({} bytes, redacted)", message.body.len());
-    assert_eq!(format!("{request:?}"), redacted);
+    assert_eq!(format!("{request:?}"), "Request { .. }");
 
     let parameters = read(&method, &types, message.body);
     let claim = match &parameters {

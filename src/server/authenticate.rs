@@ -8,7 +8,6 @@
 
 use alloc::borrow::Cow;
 use alloc::boxed::Box;
-use core::fmt;
 
 use super::client::{Client, ClientAuthMethod};
 use super::reply::Cause;
@@ -146,13 +145,7 @@ impl<'x> Claim<'x> {
     }
 }
 
-impl fmt::Debug for Claim<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Claim")
-            .field("client_id", &self.client_id())
-            .finish_non_exhaustive()
-    }
-}
+debug_shows!(Claim<'_>: client_id());
 
 /// A client that was authenticated at an endpoint of the host's own, and the parameters of its request.
 pub struct Authenticated<'r> {

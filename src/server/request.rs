@@ -10,6 +10,7 @@ use core::ops::Range;
 
 use super::policy::Policy;
 use super::reply::Cause;
+use crate::wire::debug_shows;
 use crate::wire::form::{Raw, Segments, divide};
 
 /// The grant type of the device grant ([RFC 8628, section 3.4]).
@@ -94,11 +95,7 @@ impl<'a, B: AsRef<[u8]>> From<&'a http::Request<B>> for Request<'a> {
     }
 }
 
-impl core::fmt::Debug for Request<'_> {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        write!(f, "Request({} bytes, redacted)", self.body.len())
-    }
-}
+debug_shows!(Request<'_>);
 
 /// A request and the places of its parameters. It is filled in place, because a form that is moved stalls its reader.
 #[derive(Clone, Copy)]

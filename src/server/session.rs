@@ -13,7 +13,6 @@
 //! ```
 
 use alloc::sync::Arc;
-use core::fmt;
 use core::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -24,6 +23,7 @@ use super::subject::{HostValue, RequestSource, Subject};
 use crate::digest::{Digest, SessionKey, UserKey};
 use crate::scope::Scope;
 use crate::time::Timestamp;
+use crate::wire::debug_shows;
 
 /// What a store returns for a key: the session, and its pace if there is one.
 ///
@@ -305,16 +305,7 @@ impl Session {
     }
 }
 
-impl fmt::Debug for Session {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Session")
-            .field("key", &self.key)
-            .field("client_id", &self.client_id)
-            .field("status", &self.status())
-            .field("version", &self.version)
-            .finish_non_exhaustive()
-    }
-}
+debug_shows!(Session: key, client_id, status(), version);
 
 /// A guarded change: the session as it is to be stored, and the version that must still be stored for that.
 ///
