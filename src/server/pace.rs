@@ -9,13 +9,19 @@
 
 use core::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::time::Timestamp;
 
 /// When a device last polled, and how often it may.
 ///
 /// It is saved apart from the session, by the session's key: in its row, in another table, in process memory. Saving it may
 /// fail, and must never insert a session, touch its version or extend its life.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(
+    try_from = "super::record::PaceRecord",
+    into = "super::record::PaceRecord"
+)]
 pub struct Pace {
     /// The last accepted poll.
     pub(super) last: Timestamp,

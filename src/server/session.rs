@@ -42,7 +42,8 @@ pub struct Stored {
 ///
 /// It holds digests of codes and refresh tokens, never one of these. Its serde form has a version tag, and refuses what it does
 /// not know.
-#[derive(Clone)]
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(try_from = "super::record::Record", into = "super::record::Record")]
 #[repr(C)] // what a pending poll reads comes first, within two cache lines
 pub struct Session {
     pub(super) key: SessionKey,
@@ -59,7 +60,8 @@ pub struct Session {
     pub(super) source: Option<Arc<RequestSource>>,
 }
 
-#[derive(Clone)]
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub(super) enum State {
     /// Nobody entered the code, or whoever did released it.
     Pending,
@@ -83,7 +85,8 @@ pub(super) struct Approval {
 }
 
 /// A login whose code was redeemed.
-#[derive(Clone)]
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Login {
     pub(super) approval: Arc<Approval>,
     pub(super) redeemed_at: Timestamp,
@@ -243,7 +246,7 @@ impl Session {
         Some(refresh.rotated_at.to_offset())
     }
 
-    fn login(&self) -> Option<&Login> {
+    pub(super) fn login(&self) -> Option<&Login> {
         match &self.state {
             State::Active(login) => Some(login),
             State::Pending
