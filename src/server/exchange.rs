@@ -14,6 +14,7 @@ use super::authenticate::{Authenticated, Claim, Found};
 use super::client::Client;
 use super::grant::{Grant, GrantRefusal};
 use super::host::{Host, Inserted, Store, Unavailable, Write};
+use super::keys::RefreshSecret;
 use super::machine::{Fixed, Prepared, Progress, Quota, Step, Task};
 use super::pace::Pace;
 use super::page::{self, Review};
@@ -189,7 +190,10 @@ impl Ask<'_, Entropy> {
             Err(Unavailable) => progress.unavailable(),
             Ok(entropy) if entropy.is_blank() => progress.end(Cause::EntropyBroken),
             Ok(entropy) => match fixed.task {
-                Task::Token => refresh::drawn(fixed, progress, &entropy),
+                Task::Token => {
+                    progress.secret = Some(RefreshSecret(entropy.secret()));
+                    refresh::draw(fixed, progress)
+                }
                 Task::DeviceAuthorization(_)
                 | Task::Revocation
                 | Task::Client

@@ -15,7 +15,6 @@ use super::keys::{RefreshSecret, RefreshToken};
 use super::machine::{Fixed, Prepared, Progress, Quota, Step};
 use super::reply::{Cause, Own};
 use super::session::{Login, Rotation, Session, State, Status, Stored};
-use crate::code::Entropy;
 use crate::scope::Scope;
 use crate::time::Timestamp;
 use crate::wire::tokens::Tokens;
@@ -128,19 +127,37 @@ fn scope(
     Ok(Some(part.unwrap_or(requested)))
 }
 
-/// Draws the secret of the next refresh token, if that was not done before a write that was lost.
+/// Draws the secret of the next refresh token, if that was not done before a write that was lost. Puts its digest, and how long it
+/// is good for, into the session that was prepared.
 pub(super) fn draw(fixed: &Fixed<'_>, progress: &mut Progress) -> Step {
-    if progress.secret.is_none() {
+    let Some(secret) = &progress.secret else {
         return Step::Draw;
-    }
-    complete(fixed, progress);
+    };
+    let current = secret.digest();
+    let Some(Prepared { session, .. }) = &mut progress.prepared else {
+        return progress.unavailable();
+    };
+    let options = &fixed.policy.options;
+    let (State::Active(login), Some(refresh)) = (&mut session.state, &options.refresh) else {
+        return progress.unavailable();
+    };
+    let now = Timestamp::from(fixed.now);
+    let login = Arc::make_mut(login);
+    let rotated = login.refresh.unwrap_or(Rotation {
+        current,
+        previous: None,
+        rotated_at: now,
+        until: now,
+    });
+    let idle_end = rotated.rotated_at.max(now).after(refresh.idle);
+    let until = idle_end.min(absolute_end(fixed, login));
+    login.refresh = Some(Rotation {
+        current,
+        until,
+        ..rotated
+    });
+    session.purge_at = session.purge_at.max(until.after(options.retention));
     Step::Mint
-}
-
-/// Takes the secret that was drawn.
-pub(super) fn drawn(fixed: &Fixed<'_>, progress: &mut Progress, entropy: &Entropy) -> Step {
-    progress.secret = Some(RefreshSecret(entropy.secret()));
-    draw(fixed, progress)
 }
 
 /// The response of a redemption or a refresh whose change was committed. "scope OPTIONAL, if identical to the scope requested by
@@ -200,42 +217,6 @@ fn absolute_end(fixed: &Fixed<'_>, login: &Login) -> Timestamp {
     let refresh = fixed.policy.options.refresh.as_ref();
     let absolute = refresh.and_then(|refresh| refresh.absolute);
     login.redeemed_at.after(absolute.unwrap_or(Duration::MAX))
-}
-
-/// Puts the digest of the new secret, and how long it is good for, into the session that was prepared.
-fn complete(fixed: &Fixed<'_>, progress: &mut Progress) {
-    let Progress {
-        prepared: Some(prepared),
-        secret: Some(secret),
-        ..
-    } = progress
-    else {
-        return;
-    };
-    let session = &mut prepared.session;
-    let (State::Active(login), Some(policy)) = (&mut session.state, &fixed.policy.options.refresh)
-    else {
-        return;
-    };
-    let now = Timestamp::from(fixed.now);
-    let login = Arc::make_mut(login);
-    let current = secret.digest();
-    let rotated = login.refresh.unwrap_or(Rotation {
-        current,
-        previous: None,
-        rotated_at: now,
-        until: now,
-    });
-    let idle_end = rotated.rotated_at.max(now).after(policy.idle);
-    let until = idle_end.min(absolute_end(fixed, login));
-    login.refresh = Some(Rotation {
-        current,
-        until,
-        ..rotated
-    });
-    session.purge_at = session
-        .purge_at
-        .max(until.after(fixed.policy.options.retention));
 }
 
 /// Decides on what the store has for a token that is to be revoked (R16, R17).
