@@ -126,35 +126,7 @@ pub enum Status {
     Ended,
 }
 
-/// What a session is made of at issuance.
-pub(super) struct Issued {
-    pub(super) key: SessionKey,
-    pub(super) user_key: UserKey,
-    pub(super) client_id: Arc<str>,
-    pub(super) scope: Scope,
-    pub(super) source: Option<Arc<RequestSource>>,
-    pub(super) at: Timestamp,
-    pub(super) lifetime: Duration,
-    pub(super) retention: Duration,
-}
-
 impl Session {
-    pub(super) fn new(issued: Issued) -> Self {
-        let expires_at = issued.at.after(issued.lifetime);
-        Self {
-            key: issued.key,
-            state: State::Pending,
-            expires_at,
-            client_id: issued.client_id,
-            version: 1,
-            purge_at: expires_at.after(issued.retention),
-            user_key: issued.user_key,
-            scope: issued.scope,
-            lifetime: u32::try_from(issued.lifetime.as_millis()).unwrap_or(u32::MAX),
-            source: issued.source,
-        }
-    }
-
     /// Returns the key under which it is stored. It is also the id of the login, and may be logged.
     pub const fn key(&self) -> &SessionKey {
         &self.key
