@@ -123,55 +123,34 @@ impl UserCode {
         core::str::from_utf8(used.unwrap_or_default()).unwrap_or_default()
     }
 
-    /// Appends the code as [`Self::display`] shows it.
-    pub(crate) fn push_to(&self, text: &mut String) {
-        for (place, group) in Grouped(self.canonical()).groups().enumerate() {
-            if place > 0 {
-                text.push('-');
-            }
-            text.push_str(group);
-        }
-    }
-
     /// The code as a person reads and compares it: in groups of four, five or three with dashes between, where its length
     /// allows.
     pub fn display(&self) -> impl fmt::Display + use<'_> {
-        Grouped(self.canonical())
+        fmt::from_fn(|f| self.write_to(f))
     }
-}
 
-debug_shows!(UserCode);
-
-struct Grouped<'a>(&'a str);
-
-impl<'a> Grouped<'a> {
-    /// The groups, all of one length.
-    fn groups(&self) -> impl Iterator<Item = &'a str> + use<'a> {
-        let length = self.0.len();
+    /// Writes the code as [`Self::display`] shows it.
+    pub(crate) fn write_to(&self, to: &mut impl fmt::Write) -> fmt::Result {
+        let mut rest = self.canonical();
+        let length = rest.len();
         let group = [4, 5, 3]
             .into_iter()
             .find(|&group| length > group && length.is_multiple_of(group))
             .unwrap_or(length);
-        let mut rest = self.0;
-        core::iter::from_fn(move || {
-            let (head, tail) = rest.split_at_checked(group)?;
-            rest = tail;
-            (!head.is_empty()).then_some(head)
-        })
-    }
-}
-
-impl fmt::Display for Grouped<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (place, group) in self.groups().enumerate() {
-            if place > 0 {
-                f.write_str("-")?;
+        while let Some((head, tail)) = rest.split_at_checked(group)
+            && !head.is_empty()
+        {
+            to.write_str(head)?;
+            if !tail.is_empty() {
+                to.write_char('-')?;
             }
-            f.write_str(group)?;
+            rest = tail;
         }
         Ok(())
     }
 }
+
+debug_shows!(UserCode);
 
 /// The alphabet of user codes and their length: what a policy fixes of them.
 ///

@@ -145,10 +145,11 @@ fn body(policy: &Policy, device_code: &DeviceCode, user_code: &UserCode) -> Stri
         .saturating_add(USER_CODES);
     let mut body = String::with_capacity(length);
     body.extend(parts);
-    user_code.push_to(&mut body);
+    // To write to a text never fails.
+    let _ = user_code.write_to(&mut body);
     body.push_str(&policy.after_code);
     if policy.after_complete.is_some() {
-        user_code.push_to(&mut body);
+        let _ = user_code.write_to(&mut body);
         body.push_str(end);
     }
     body
