@@ -46,15 +46,9 @@ impl Entropy {
 
     /// The codes that these octets stand for.
     pub(crate) fn codes(self, shape: &UserCodeShape) -> (DeviceCode, UserCode) {
-        let mut device = [0; 32];
-        let mut user = [0; 16];
-        let (head, tail) = self.0.split_at_checked(32).unwrap_or_default();
-        device.copy_from_slice(head);
-        user.copy_from_slice(tail);
-        (
-            DeviceCode::of(&device),
-            shape.draw(u128::from_be_bytes(user)),
-        )
+        let device = DeviceCode::of(&self.secret());
+        let user = self.0.last_chunk().copied().unwrap_or_default();
+        (device, shape.draw(u128::from_be_bytes(user)))
     }
 }
 
