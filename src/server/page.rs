@@ -71,7 +71,7 @@ impl Review {
 
     /// Returns how long ago it asked.
     pub fn age(&self) -> Duration {
-        self.session.age(self.now)
+        self.now.since(self.session.issued())
     }
 
     /// Returns the time that is left to decide.

@@ -67,14 +67,8 @@ pub(super) fn decide(fixed: &Fixed<'_>, progress: &mut Progress, stored: Option<
 }
 
 fn active(session: &Session) -> Option<(&Login, &Rotation)> {
-    match &session.state {
-        State::Active(login) => login.refresh.as_ref().map(|refresh| (&**login, refresh)),
-        State::Pending
-        | State::Claimed(_)
-        | State::Approved(_)
-        | State::Denied(_)
-        | State::Ended(_) => None,
-    }
+    let login = session.login()?;
+    Some((login, login.refresh.as_ref()?))
 }
 
 /// The rotation that the secret which was presented leads to, still without its new secret. `None` if it is not one of the two

@@ -273,11 +273,6 @@ impl Session {
         self.expires_at
             .before(Duration::from_millis(self.lifetime.into()))
     }
-
-    /// The time since issuance.
-    pub(super) fn age(&self, now: Timestamp) -> Duration {
-        now.since(self.issued())
-    }
 }
 
 debug_shows!(Session: key, client_id, status(), version);
