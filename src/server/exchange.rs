@@ -8,8 +8,6 @@ use core::marker::PhantomData;
 use core::pin::pin;
 use core::task::{Context, Poll, Waker};
 
-use core::borrow::Borrow as _;
-
 use super::authenticate::{Authenticated, Claim, Found};
 use super::client::Client;
 use super::grant::{Grant, GrantRefusal};
@@ -350,13 +348,10 @@ impl<'r, T: Finish<'r>> Exchange<'r, T> {
         let store = host.store();
         loop {
             match self.next() {
-                Next::Client(claim, ask) => match host.client(claim).await {
-                    Ok(found) => {
-                        let client = found.as_ref().map(H::Client::borrow);
-                        ask.answer(Ok::<_, Unavailable>(client));
-                    }
-                    Err(unavailable) => ask.answer(Err::<Found<_>, _>(unavailable)),
-                },
+                Next::Client(claim, ask) => {
+                    let found = host.client(claim).await;
+                    ask.answer(found.as_ref().map(Found::as_ref).map_err(|&e| e));
+                }
                 Next::Take(take, ask) => ask.answer(store.take(take).await),
                 Next::Load(key, ask) => {
                     let stored = store.load(key).await;
