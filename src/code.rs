@@ -6,6 +6,8 @@ use core::fmt;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
+use crate::wire::debug_shows;
+
 /// Random octets for one pair of codes, or for one refresh token.
 ///
 /// They are given by value and used once. Draw them from a cryptographically secure generator, afresh each time.
@@ -44,15 +46,9 @@ impl Entropy {
 
     /// The codes that these octets stand for.
     pub(crate) fn codes(self, shape: &UserCodeShape) -> (DeviceCode, UserCode) {
-        let mut device = [0; 32];
-        let mut user = [0; 16];
-        let (head, tail) = self.0.split_at_checked(32).unwrap_or_default();
-        device.copy_from_slice(head);
-        user.copy_from_slice(tail);
-        (
-            DeviceCode::of(&device),
-            shape.draw(u128::from_be_bytes(user)),
-        )
+        let device = DeviceCode::of(&self.secret());
+        let user = self.0.last_chunk().copied().unwrap_or_default();
+        (device, shape.draw(u128::from_be_bytes(user)))
     }
 }
 
@@ -62,11 +58,7 @@ impl From<[u8; Self::OCTETS]> for Entropy {
     }
 }
 
-impl fmt::Debug for Entropy {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Entropy(redacted)")
-    }
-}
+debug_shows!(Entropy);
 
 /// A device code: 32 random octets as 43 characters of base64url.
 #[repr(align(8))] // its characters are looked at a word at a time
@@ -125,59 +117,34 @@ impl UserCode {
         core::str::from_utf8(used.unwrap_or_default()).unwrap_or_default()
     }
 
-    /// Appends the code as [`Self::display`] shows it.
-    pub(crate) fn push_to(&self, text: &mut String) {
-        for (place, group) in Grouped(self.canonical()).groups().enumerate() {
-            if place > 0 {
-                text.push('-');
-            }
-            text.push_str(group);
-        }
-    }
-
     /// The code as a person reads and compares it: in groups of four, five or three with dashes between, where its length
     /// allows.
     pub fn display(&self) -> impl fmt::Display + use<'_> {
-        Grouped(self.canonical())
+        fmt::from_fn(|f| self.write_to(f))
     }
-}
 
-impl fmt::Debug for UserCode {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("UserCode(redacted)")
-    }
-}
-
-struct Grouped<'a>(&'a str);
-
-impl<'a> Grouped<'a> {
-    /// The groups, all of one length.
-    fn groups(&self) -> impl Iterator<Item = &'a str> + use<'a> {
-        let length = self.0.len();
+    /// Writes the code as [`Self::display`] shows it.
+    pub(crate) fn write_to(&self, to: &mut impl fmt::Write) -> fmt::Result {
+        let mut rest = self.canonical();
+        let length = rest.len();
         let group = [4, 5, 3]
             .into_iter()
             .find(|&group| length > group && length.is_multiple_of(group))
             .unwrap_or(length);
-        let mut rest = self.0;
-        core::iter::from_fn(move || {
-            let (head, tail) = rest.split_at_checked(group)?;
-            rest = tail;
-            (!head.is_empty()).then_some(head)
-        })
-    }
-}
-
-impl fmt::Display for Grouped<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (place, group) in self.groups().enumerate() {
-            if place > 0 {
-                f.write_str("-")?;
+        while let Some((head, tail)) = rest.split_at_checked(group)
+            && !head.is_empty()
+        {
+            to.write_str(head)?;
+            if !tail.is_empty() {
+                to.write_char('-')?;
             }
-            f.write_str(group)?;
+            rest = tail;
         }
         Ok(())
     }
 }
+
+debug_shows!(UserCode);
 
 /// The alphabet of user codes and their length: what a policy fixes of them.
 ///

@@ -34,7 +34,7 @@ pub const MAX_BYTES: usize = 2048;
 /// assert!("openid  profile".parse::<Scope>().is_err());
 /// # Ok::<(), device_flow::scope::ScopeError>(())
 /// ```
-#[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "Cow<'_, str>", into = "String")]
 pub struct Scope(Arc<str>);
 
@@ -123,12 +123,6 @@ impl From<Scope> for String {
 impl fmt::Display for Scope {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
-    }
-}
-
-impl fmt::Debug for Scope {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Scope({:?})", &self.0)
     }
 }
 

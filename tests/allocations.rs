@@ -20,13 +20,14 @@ use allocation_counter::measure;
 use device_flow::digest::SecretDigest;
 use device_flow::server::{
     Cause, Client, ClientAuthMethod, Exchange, Finish, GrantRefusal, Inserted, Next, PageError,
-    RateLimit, RateLimited, RateState, Reply, Request, Server, Stored, Take, Unavailable, Write,
+    PolicyOptions, RateLimit, RateLimited, RateState, Reply, Request, Server, Stored, Take,
+    Unavailable, Write,
 };
 use device_flow::wire::tokens::Tokens;
 use support::login::{LIFETIME, Login, at, bob, pace_of, stored_at};
 use support::{
-    BACKEND, CLI, FORM, GRANT, NO_CODE, NOW, SECRET, alice, backend, builder, cli, encoded, policy,
-    poll_body, post, refresh_token, scope, server, server_of,
+    BACKEND, CLI, FORM, GRANT, NO_CODE, NOW, SECRET, alice, backend, cli, encoded, policy,
+    policy_of, poll_body, post, refresh_token, scope, server, server_of,
 };
 
 /// Reads the response as a host does that writes it to a socket.
@@ -442,7 +443,10 @@ fn issue(server: &Server, client: &Client, body: &str) -> (u64, Cause) {
 #[test]
 fn issuing_takes_two_allocations_at_most() {
     let client = cli();
-    let complete = builder().with_verification_uri_complete().build().unwrap();
+    let complete = policy_of(PolicyOptions {
+        verification_uri_complete: true,
+        ..PolicyOptions::default()
+    });
     for policy in [policy(), complete] {
         let server = server_of(policy);
         // The body; where the session has a scope of its own, that as well.

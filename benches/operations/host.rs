@@ -10,8 +10,8 @@ use device_flow::memory::Memory;
 use device_flow::scope::Scope;
 use device_flow::server::{
     Change, Client, ClientAuthMethod, Consent, Exchange, Finish, Inserted, Next, Pace, Policy,
-    RateLimit, RateLimited, Reply, Request as Incoming, Server, ServerKeys, Session, Stored,
-    Subject, Take, Write,
+    PolicyOptions, RateLimit, RateLimited, Reply, Request as Incoming, Server, ServerKeys, Session,
+    Stored, Subject, Take, Write,
 };
 use device_flow::wire::tokens::{TokenError, Tokens};
 use time::OffsetDateTime;
@@ -71,10 +71,13 @@ pub(crate) fn shape(outstanding: u64) -> UserCodeShape {
 
 fn policy(shape: UserCodeShape, outstanding: u64) -> Option<Policy> {
     let issuing = RateLimit::new(ISSUING_BURST, Duration::from_millis(1)).ok()?;
-    let builder = Policy::builder(PAGE)
-        .user_code(shape)
-        .issuing_limit(issuing);
-    builder.outstanding(outstanding).build().ok()
+    let options = PolicyOptions {
+        user_code: shape,
+        outstanding,
+        issuing_limit: issuing,
+        ..PolicyOptions::default()
+    };
+    Policy::new(PAGE, options).ok()
 }
 
 /// A request as it came over HTTP.

@@ -12,7 +12,7 @@ use device_flow::digest::{SecretDigest, SessionKey};
 use device_flow::memory::Memory;
 use device_flow::scope::Scope;
 use device_flow::server::{
-    Cause, Client, ClientAuthMethod, HostValue, Policy, PolicyBuilder, Status, Subject,
+    Cause, Client, ClientAuthMethod, HostValue, Policy, PolicyOptions, Status, Subject,
 };
 use serde_json::Value;
 
@@ -57,7 +57,7 @@ fn login(transcript: &mut Transcript) -> Result<()> {
         all of it but the address.",
     );
     let alice = alice()?;
-    let mut stage = stage(policy(), 1, transcript)?;
+    let mut stage = stage(options(), 1, transcript)?;
     let (mut device, prompt) = stage.start(&cli()?, &issued(300))?;
 
     stage.poll(&mut device, &pending())?;
@@ -141,7 +141,7 @@ fn denied(transcript: &mut Transcript) -> Result<()> {
         "The backend of a television has a secret. It authenticates with it at both endpoints, in the header.",
     );
     let alice = alice()?;
-    let mut stage = stage(policy(), 2, transcript)?;
+    let mut stage = stage(options(), 2, transcript)?;
     let flow = DeviceFlow::new(endpoints()?, BACKEND)
         .scope("openid")
         .secret_basic(SECRET);
@@ -176,8 +176,11 @@ fn expired(transcript: &mut Transcript) -> Result<()> {
         "In this scene codes live for 12 s only. Alice enters the code, and then the doorbell rings.",
     );
     let alice = alice()?;
-    let policy = policy().lifetime(seconds(12));
-    let mut stage = stage(policy, 3, transcript)?;
+    let options = PolicyOptions {
+        lifetime: seconds(12),
+        ..options()
+    };
+    let mut stage = stage(options, 3, transcript)?;
     let (mut device, prompt) = stage.start(&cli()?, &issued(12))?;
 
     stage.until(seconds(4));
@@ -215,7 +218,7 @@ fn guessed(transcript: &mut Transcript) -> Result<()> {
         25,600,000,000 codes. The device has no network in this scene, so that it does not poll.",
     );
     let (alice, mallory) = (alice()?, mallory()?);
-    let mut stage = stage(policy(), 4, transcript)?;
+    let mut stage = stage(options(), 4, transcript)?;
     let (mut device, prompt) = stage.start(&cli()?, &issued(300))?;
 
     let guesses = ["BBBB-BBBB", "BBBB-BBBC", "BBBB-BBBD", "BBBB-BBBF"];
@@ -267,7 +270,7 @@ fn refreshed(transcript: &mut Transcript) -> Result<()> {
         less, so that there is no ID token to print. Its access token is good for 5 minutes. After that the tool sends its \
         refresh token, and gets new tokens. Alice does not notice.",
     );
-    let mut stage = stage(policy(), 5, transcript)?;
+    let mut stage = stage(options(), 5, transcript)?;
     let (first, login) = signed_in(&mut stage)?;
 
     stage.until(seconds(310));
@@ -298,7 +301,7 @@ fn lost(transcript: &mut Transcript) -> Result<()> {
         "The tool sends its refresh token, and the network loses the answer. Now the server has replaced the refresh token, and \
         the tool has the old one only.",
     );
-    let mut stage = stage(policy(), 6, transcript)?;
+    let mut stage = stage(options(), 6, transcript)?;
     let (first, login) = signed_in(&mut stage)?;
 
     stage.until(seconds(310));
@@ -338,7 +341,7 @@ fn stolen(transcript: &mut Transcript) -> Result<()> {
         "A thief has copied the refresh token from Alice's disk. A refresh token is good for one refresh, so the second of the \
         two who use it reveals the theft.",
     );
-    let mut stage = stage(policy(), 7, transcript)?;
+    let mut stage = stage(options(), 7, transcript)?;
     let (owners, login) = signed_in(&mut stage)?;
 
     stage.until(seconds(120));
@@ -377,7 +380,7 @@ fn signed_out(transcript: &mut Transcript) -> Result<()> {
         "a sign-out",
         "Alice signs out with the tool. It gives its refresh token back (RFC 7009), and forgets its tokens.",
     );
-    let mut stage = stage(policy(), 8, transcript)?;
+    let mut stage = stage(options(), 8, transcript)?;
     let (tokens, login) = signed_in(&mut stage)?;
 
     stage.until(seconds(60));
@@ -449,7 +452,7 @@ fn refresh_token(tokens: &Tokens) -> Result<&str> {
 }
 
 /// The scene's server, with codes of its own.
-fn stage(policy: PolicyBuilder, seed: u64, transcript: &mut Transcript) -> Result<Stage<'_>> {
+fn stage(options: PolicyOptions, seed: u64, transcript: &mut Transcript) -> Result<Stage<'_>> {
     let scope: Scope = SCOPE.parse()?;
     let tool = Client::new(CLI, ClientAuthMethod::None)?
         .named("Acme CLI")
@@ -467,14 +470,18 @@ fn stage(policy: PolicyBuilder, seed: u64, transcript: &mut Transcript) -> Resul
         dice: Dice::new(seed),
         now: BEGINNING,
     };
-    let service = Service::new(policy.build()?, host)?;
+    let policy = Policy::new(&format!("{ISSUER}/device"), options)?;
+    let service = Service::new(policy, host)?;
     Ok(Stage::new(service, transcript))
 }
 
 /// As `WorkOS` has it: 300 s, an interval of 5 s, a link with the code in it. The link is off by default, because it makes
 /// phishing easy. The page must then make the user compare the code.
-fn policy() -> PolicyBuilder {
-    Policy::builder(format!("{ISSUER}/device")).with_verification_uri_complete()
+fn options() -> PolicyOptions {
+    PolicyOptions {
+        verification_uri_complete: true,
+        ..PolicyOptions::default()
+    }
 }
 
 /// The claims of an ID token. **Verify its signature before you believe them.**

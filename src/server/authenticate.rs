@@ -8,7 +8,7 @@
 
 use alloc::borrow::Cow;
 use alloc::boxed::Box;
-use core::fmt;
+use core::borrow::Borrow;
 
 use super::client::{Client, ClientAuthMethod};
 use super::reply::Cause;
@@ -59,23 +59,13 @@ pub enum Found<C> {
     Refused,
 }
 
-impl<C> Found<C> {
-    /// Maps the registration, for example from `Arc<Client>` to `&Client`.
-    pub fn map<D>(self, to: impl FnOnce(C) -> D) -> Found<D> {
+impl<C: Borrow<Client>> Found<C> {
+    /// Borrows the registration, from an `Arc<Client>` for example.
+    pub fn as_ref(&self) -> Found<&Client> {
         match self {
             Self::Unknown => Found::Unknown,
-            Self::Registered(client) => Found::Registered(to(client)),
-            Self::Verified(client) => Found::Verified(to(client)),
-            Self::Refused => Found::Refused,
-        }
-    }
-
-    /// Borrows the registration.
-    pub const fn as_ref(&self) -> Found<&C> {
-        match self {
-            Self::Unknown => Found::Unknown,
-            Self::Registered(client) => Found::Registered(client),
-            Self::Verified(client) => Found::Verified(client),
+            Self::Registered(client) => Found::Registered(client.borrow()),
+            Self::Verified(client) => Found::Verified(client.borrow()),
             Self::Refused => Found::Refused,
         }
     }
@@ -146,13 +136,7 @@ impl<'x> Claim<'x> {
     }
 }
 
-impl fmt::Debug for Claim<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Claim")
-            .field("client_id", &self.client_id())
-            .finish_non_exhaustive()
-    }
-}
+debug_shows!(Claim<'_>: client_id());
 
 /// A client that was authenticated at an endpoint of the host's own, and the parameters of its request.
 pub struct Authenticated<'r> {

@@ -115,11 +115,6 @@ impl Client {
         self.name.as_deref()
     }
 
-    /// Returns the scope tokens that the client may ask for.
-    pub const fn allowed_scope(&self) -> &Scope {
-        &self.allowed
-    }
-
     /// Returns whether the client has no credential, so that anybody can claim to be it. Say so where the user decides
     /// ([RFC 8628, section 5.6](https://www.rfc-editor.org/rfc/rfc8628#section-5.6)).
     #[must_use]

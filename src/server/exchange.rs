@@ -4,17 +4,15 @@
 //! 1. A question borrows the exchange and takes its own kind of answer. What was not answered is asked again.
 //! 2. The first [`Exchange::next`] reads the request, in place. Until then an exchange has looked at nothing.
 
-use core::fmt;
 use core::marker::PhantomData;
 use core::pin::pin;
 use core::task::{Context, Poll, Waker};
-
-use core::borrow::Borrow as _;
 
 use super::authenticate::{Authenticated, Claim, Found};
 use super::client::Client;
 use super::grant::{Grant, GrantRefusal};
 use super::host::{Host, Inserted, Store, Unavailable, Write};
+use super::keys::RefreshSecret;
 use super::machine::{Fixed, Prepared, Progress, Quota, Step, Task};
 use super::pace::Pace;
 use super::page::{self, Review};
@@ -26,6 +24,7 @@ use super::session::{Change, Session, Stored};
 use super::{issue, poll, refresh};
 use crate::code::Entropy;
 use crate::digest::{SessionKey, UserKey};
+use crate::wire::debug_shows;
 use crate::wire::tokens::Tokens;
 
 /// One request, or one action of a user, on its way to a `T`: a [`Reply`], a [`Review`], a decided [`Session`].
@@ -78,6 +77,7 @@ pub struct Exchange<'r, T> {
 /// What an exchange needs next. Answer it with the `ask` beside the question, then call [`Exchange::next`] again.
 ///
 /// A host whose part has failed answers `Err(Unavailable)`. A question that was dropped without an answer is asked again.
+#[derive(Debug)]
 #[must_use = "the exchange goes on when the question was answered"]
 #[expect(clippy::exhaustive_enums, reason = "a host must answer each")]
 pub enum Next<'x, T> {
@@ -188,7 +188,10 @@ impl Ask<'_, Entropy> {
             Err(Unavailable) => progress.unavailable(),
             Ok(entropy) if entropy.is_blank() => progress.end(Cause::EntropyBroken),
             Ok(entropy) => match fixed.task {
-                Task::Token => refresh::drawn(fixed, progress, &entropy),
+                Task::Token => {
+                    progress.secret = Some(RefreshSecret(entropy.secret()));
+                    refresh::draw(fixed, progress)
+                }
                 Task::DeviceAuthorization(_)
                 | Task::Revocation
                 | Task::Client
@@ -345,13 +348,10 @@ impl<'r, T: Finish<'r>> Exchange<'r, T> {
         let store = host.store();
         loop {
             match self.next() {
-                Next::Client(claim, ask) => match host.client(claim).await {
-                    Ok(found) => {
-                        let client = found.as_ref().map(H::Client::borrow);
-                        ask.answer(Ok::<_, Unavailable>(client));
-                    }
-                    Err(unavailable) => ask.answer(Err::<Found<_>, _>(unavailable)),
-                },
+                Next::Client(claim, ask) => {
+                    let found = host.client(claim).await;
+                    ask.answer(found.as_ref().map(Found::as_ref).map_err(|&e| e));
+                }
                 Next::Take(take, ask) => ask.answer(store.take(take).await),
                 Next::Load(key, ask) => {
                     let stored = store.load(key).await;
@@ -402,7 +402,7 @@ impl<'x, A> Ask<'x, A> {
 }
 
 /// What an exchange ends in. Only this crate can implement it.
-pub trait Finish<'r>: Sized {
+pub trait Finish<'r>: Sized + core::fmt::Debug {
     #[doc(hidden)]
     #[expect(private_interfaces, reason = "only this crate calls it")]
     fn finish(fixed: &Fixed<'r>, prepared: Option<&Prepared>, progress: &mut Progress) -> Self;
@@ -450,33 +450,5 @@ impl<'r> Finish<'r> for Result<Session, PageError> {
     }
 }
 
-impl<T> fmt::Debug for Exchange<'_, T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Exchange")
-            .field("step", &self.progress.step)
-            .finish_non_exhaustive()
-    }
-}
-
-impl<T> fmt::Debug for Next<'_, T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Client(..) => "Client",
-            Self::Take(..) => "Take",
-            Self::Load(..) => "Load",
-            Self::LoadByUserKey(..) => "LoadByUserKey",
-            Self::Draw(_) => "Draw",
-            Self::Insert(..) => "Insert",
-            Self::Mint(..) => "Mint",
-            Self::Change(..) => "Change",
-            Self::SavePace(..) => "SavePace",
-            Self::Done(_) => "Done",
-        })
-    }
-}
-
-impl<A> fmt::Debug for Ask<'_, A> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Ask")
-    }
-}
+debug_shows!(Exchange<'_, T>: progress);
+debug_shows!(Ask<'_, A>);

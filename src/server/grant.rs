@@ -1,7 +1,6 @@
 //! What tokens are minted for, and how a host refuses to mint them.
 
 use alloc::string::String;
-use core::fmt;
 
 use time::OffsetDateTime;
 
@@ -11,6 +10,7 @@ use super::session::Approval;
 use super::subject::{HostValue, InvalidText, Subject};
 use crate::digest::SessionKey;
 use crate::scope::Scope;
+use crate::wire::debug_shows;
 
 /// What a user granted, for which tokens are to be minted: at the redemption of the device code, and at each refresh.
 ///
@@ -69,15 +69,7 @@ impl<'x> Grant<'x> {
     }
 }
 
-impl fmt::Debug for Grant<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Grant")
-            .field("session", self.session_key())
-            .field("subject", self.subject())
-            .field("scope", self.scope())
-            .finish_non_exhaustive()
-    }
-}
+debug_shows!(Grant<'_>: session_key(), subject(), scope());
 
 /// Why a host mints no tokens.
 ///

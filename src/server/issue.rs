@@ -13,7 +13,7 @@ use super::host::Inserted;
 use super::machine::{Fixed, Prepared, Progress, Quota, Step, Task};
 use super::policy::Policy;
 use super::reply::{Cause, Own};
-use super::session::{Issued, Session, Status};
+use super::session::{Session, State, Status};
 use super::subject::RequestSource;
 use crate::code::{DeviceCode, Entropy, UserCode};
 use crate::digest::{Digest, SessionKey};
@@ -72,7 +72,7 @@ pub(super) fn draw(fixed: &Fixed<'_>, progress: &mut Progress, entropy: Entropy)
         return progress.unavailable();
     };
     let policy = fixed.policy;
-    let (device_code, user_code) = entropy.codes(&policy.user_code);
+    let (device_code, user_code) = entropy.codes(&policy.options.user_code);
     let source = match fixed.task {
         Task::DeviceAuthorization(source) => {
             source.map(|shown| Arc::new(RequestSource::new(shown)))
@@ -83,16 +83,20 @@ pub(super) fn draw(fixed: &Fixed<'_>, progress: &mut Progress, entropy: Entropy)
         | Task::Enter { .. }
         | Task::Decide { .. } => None,
     };
-    let session = Session::new(Issued {
+    let expires_at = Timestamp::from(fixed.now).after(policy.options.lifetime);
+    let lifetime = policy.options.lifetime.as_millis();
+    let session = Session {
         key: SessionKey(Digest::of(device_code.octets())),
-        user_key: fixed.keys.user_key(&user_code),
+        state: State::Pending,
+        expires_at,
         client_id,
+        version: 1,
+        lifetime: u32::try_from(lifetime).unwrap_or(u32::MAX),
+        purge_at: expires_at.after(policy.options.retention),
+        user_key: fixed.keys.user_key(&user_code),
         scope,
         source,
-        at: Timestamp::from(fixed.now),
-        lifetime: policy.lifetime,
-        retention: policy.retention,
-    });
+    };
     let mut prepared = Prepared::new(Status::Pending, session);
     prepared.codes = Some((device_code, user_code));
     progress.prepared = Some(prepared);
@@ -141,10 +145,11 @@ fn body(policy: &Policy, device_code: &DeviceCode, user_code: &UserCode) -> Stri
         .saturating_add(USER_CODES);
     let mut body = String::with_capacity(length);
     body.extend(parts);
-    user_code.push_to(&mut body);
+    // To write to a text never fails.
+    let _ = user_code.write_to(&mut body);
     body.push_str(&policy.after_code);
     if policy.after_complete.is_some() {
-        user_code.push_to(&mut body);
+        let _ = user_code.write_to(&mut body);
         body.push_str(end);
     }
     body

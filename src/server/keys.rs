@@ -10,8 +10,6 @@
 //! 1. A store holds neither a key nor a secret: a stolen store yields no user code and no refresh token.
 //! 2. A refresh token with a tag that is not ours is refused without a look-up.
 
-use core::fmt;
-
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use subtle::ConstantTimeEq as _;
@@ -20,6 +18,7 @@ use super::subject::InvalidText;
 use crate::code::UserCode;
 use crate::digest::{Digest, SessionKey, UserKey};
 use crate::sha256::MacKey;
+use crate::wire::debug_shows;
 
 /// The secret keys of a server: the current one, and the one before it while what was made under that is still in use.
 ///
@@ -102,11 +101,7 @@ impl ServerKeys {
     }
 }
 
-impl fmt::Debug for ServerKeys {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("ServerKeys(redacted)")
-    }
-}
+debug_shows!(ServerKeys);
 
 /// The octets of a secret and of a tag.
 const SECRET: usize = 32;

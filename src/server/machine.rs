@@ -22,6 +22,7 @@ use super::subject::Subject;
 use crate::code::{DeviceCode, UserCode};
 use crate::digest::{QuotaKey, SessionKey, UserKey};
 use crate::scope::Scope;
+use crate::wire::debug_shows;
 
 /// What is asked of the server.
 #[derive(Clone, Copy)]
@@ -116,6 +117,8 @@ pub(super) struct Progress {
     /// What the review shows of the client.
     pub(super) shown: Option<Box<Shown>>,
 }
+
+debug_shows!(Progress: step, cause);
 
 /// What the review shows of the client.
 pub(super) struct Shown {

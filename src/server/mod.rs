@@ -17,15 +17,13 @@
 //!
 //! # A server
 //!
-//! Make the [`Server`] once, from a [`Policy`] and the [`ServerKeys`]. It can be shared by all threads.
+//! Make the [`Server`] once, from a [`Policy`] and the [`ServerKeys`]. It can be shared by all threads. Register a [`Client`] for
+//! each application that may sign in:
 //!
 //! ```
-//! use core::time::Duration;
-//! use device_flow::server::{Client, ClientAuthMethod, Policy, Server, ServerKeys};
+//! use device_flow::server::{Client, ClientAuthMethod, Policy, PolicyOptions, Server, ServerKeys};
 //!
-//! let policy = Policy::builder("https://login.example.com/device")
-//!     .lifetime(Duration::from_secs(600))
-//!     .build()?;
+//! let policy = Policy::new("https://login.example.com/device", PolicyOptions::default())?;
 //! let keys = ServerKeys::new(b"32 octets or more of a generator")?; // from your configuration
 //! let server = Server::new(policy, keys);
 //!
@@ -36,64 +34,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! The front page of the repository has a whole host. A host that blocks uses [`Exchange::run_blocking`] instead of
-//! [`Exchange::run`]; the rest is the same:
-//!
-//! ```
-//! use std::sync::Mutex;
-//!
-//! use device_flow::code::Entropy;
-//! use device_flow::memory::Memory;
-//! use device_flow::server::{
-//!     Cause, Claim, Client, ClientAuthMethod, Found, Grant, GrantRefusal, Host, Policy, Request, Server,
-//!     ServerKeys, Unavailable,
-//! };
-//! use device_flow::wire::tokens::Tokens;
-//! use time::macros::datetime;
-//!
-//! struct Issuer {
-//!     cli: Client,
-//!     store: Mutex<Memory>,
-//! }
-//!
-//! impl Host for Issuer {
-//!     type Client = Client;
-//!     type Store = Mutex<Memory>;
-//!
-//!     fn store(&self) -> &Self::Store {
-//!         &self.store
-//!     }
-//!
-//!     async fn client(&self, claim: Claim<'_>) -> Result<Found<Client>, Unavailable> {
-//!         let is_known = claim.client_id() == Some(self.cli.id());
-//!         Ok(is_known.then(|| self.cli.clone()).into())
-//!     }
-//!
-//!     fn entropy(&self) -> Result<Entropy, Unavailable> {
-//!         Ok(Entropy::fill(getrandom::fill)?)
-//!     }
-//!
-//!     async fn mint(&self, grant: Grant<'_>) -> Result<Tokens<'static>, GrantRefusal> {
-//!         Ok(Tokens::bearer(format!("for {}", grant.subject().as_str()))?)
-//!     }
-//! }
-//!
-//! let policy = Policy::builder("https://login.example.com/device").build()?;
-//! let server = Server::new(policy, ServerKeys::new(b"32 octets or more of a generator")?);
-//! let issuer = Issuer {
-//!     cli: Client::new("client_cli", ClientAuthMethod::None)?
-//!         .allow_device_grant()
-//!         .allow_scope("openid".parse()?),
-//!     store: Mutex::new(Memory::new()),
-//! };
-//!
-//! let request = Request::new("POST", b"client_id=client_cli&scope=openid")
-//!     .content_type(Some("application/x-www-form-urlencoded"));
-//! let exchange = server.device_authorization(request, "203.0.113.7", None, datetime!(2026-03-21 12:00 UTC));
-//! let reply = exchange.run_blocking(&issuer).ok_or("the host waited for something")?;
-//! assert_eq!(reply.cause(), Cause::Issued);
-//! # Ok::<(), Box<dyn std::error::Error>>(())
-//! ```
+//! The [README](https://docs.rs/crate/device-flow/latest) has a whole host with all its endpoints. A host that blocks uses
+//! [`Exchange::run_blocking`] instead of [`Exchange::run`]; the rest is the same.
 //!
 //! # The page
 //!
@@ -102,7 +44,7 @@
 //! [`Server::approve`] or [`Server::deny`], with [`Review::session_key`]. [`PageError`] has a sentence for the user where that
 //! failed. Both forms need a CSRF token, and decoding them is yours.
 //!
-//! **Where [`Policy::has_verification_uri_complete`] is false, ignore a code in the page's URL.** A link that carries the code is how
+//! **Where [`PolicyOptions::verification_uri_complete`] is false, ignore a code in the page's URL.** A link that carries the code is how
 //! device logins are phished.
 //!
 //! # Another grant, another endpoint
@@ -185,7 +127,7 @@ pub use keys::ServerKeys;
 pub use pace::Pace;
 pub use page::Review;
 pub use page_error::PageError;
-pub use policy::{Policy, PolicyBuilder, PolicyError};
+pub use policy::{Policy, PolicyError, PolicyOptions, RefreshOptions};
 pub use rate_limit::{RateLimit, RateLimited, RateState, Take};
 pub use reply::{Cause, Reply};
 pub use request::Request;

@@ -70,7 +70,7 @@ impl Fixed<'_> {
     #[cold]
     #[inline(never)]
     fn read_refresh(&mut self) -> Result<(), Cause> {
-        if self.policy.refresh.is_none() {
+        if self.policy.options.refresh.is_none() {
             return Err(Cause::GrantTypeUnsupported);
         }
         self.credentials.read(&self.form)?;
@@ -123,8 +123,8 @@ impl Fixed<'_> {
     pub(super) fn quota(&self, progress: &Progress, quota: Quota) -> Option<Take> {
         let (policy, now) = (self.policy, self.now);
         Some(match quota {
-            Quota::LookAtSecrets => policy.secrets.look(self.secrets(), now),
-            Quota::Secret => policy.secrets.take(self.secrets(), now),
+            Quota::LookAtSecrets => policy.options.secret_limit.look(self.secrets(), now),
+            Quota::Secret => policy.options.secret_limit.take(self.secrets(), now),
             Quota::Issuing => {
                 let client_id = progress.client_id.as_deref()?;
                 let source = if progress.is_by_source {
@@ -133,21 +133,24 @@ impl Fixed<'_> {
                     ""
                 };
                 let key = QuotaKey::issuing(client_id, source);
-                policy.issuing.take(key, now)
+                policy.options.issuing_limit.take(key, now)
             }
             Quota::Refresh => {
-                let limit = policy.refresh.as_ref()?.limit;
+                let limit = policy.options.refresh.as_ref()?.limit;
                 limit.take(QuotaKey::refreshes(self.key.as_ref()?), now)
             }
             Quota::GuessByUser => {
                 let Task::Enter { user, .. } = self.task else {
                     return None;
                 };
-                policy.guesses.take(QuotaKey::guesses(user), now)
+                policy
+                    .options
+                    .guess_limit
+                    .take(QuotaKey::guesses(user), now)
             }
             Quota::GuessBySource => {
                 let key = QuotaKey::guesses_from(self.source);
-                policy.guesses.take(key, now)
+                policy.options.guess_limit.take(key, now)
             }
         })
     }

@@ -9,13 +9,19 @@
 
 use core::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::time::Timestamp;
 
 /// When a device last polled, and how often it may.
 ///
 /// It is saved apart from the session, by the session's key: in its row, in another table, in process memory. Saving it may
 /// fail, and must never insert a session, touch its version or extend its life.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(
+    try_from = "super::record::PaceRecord",
+    into = "super::record::PaceRecord"
+)]
 pub struct Pace {
     /// The last accepted poll.
     pub(super) last: Timestamp,
@@ -31,54 +37,36 @@ impl Pace {
         Duration::from_secs(self.interval.into())
     }
 
-    /// The interval in force, in seconds.
-    pub(super) const fn seconds(&self) -> u32 {
-        self.interval
-    }
-}
-
-/// What a pending poll meets.
-pub(super) enum Step {
-    /// In time: the pace to save.
-    Accepted(Pace),
-    /// The last accepted poll, repeated on the way. Nothing to save.
-    Repeated,
-    /// Early, and the interval is wider from now on: the pace to save.
-    Widened(Pace),
-    /// Early, with the interval in force in seconds. Nothing to save.
-    Early(u32),
-}
-
-impl Step {
-    /// Judges a pending poll, by the initial interval and the cap in seconds.
+    /// Returns the pace after a poll that is accepted now.
     #[inline(always)]
-    pub(super) fn of(pace: Option<&Pace>, initial: u32, cap: u32, now: Timestamp) -> Self {
-        let accepted = |interval| {
-            Self::Accepted(Pace {
-                last: now,
-                interval,
-                widened: false,
-            })
-        };
-        let Some(pace) = pace else {
-            return accepted(initial); // C10
-        };
-        // C9: a clock that went back makes nobody early.
-        let early = now >= pace.last && now.since(pace.last) < least_gap(pace.interval);
-        if !early {
-            return accepted(pace.interval); // C9, C11
+    pub(super) const fn accepted(now: Timestamp, interval: u32) -> Self {
+        Self {
+            last: now,
+            interval,
+            widened: false,
         }
-        if now.since(pace.last) < REPEATED {
-            return Self::Repeated; // C20
-        }
-        if pace.widened || pace.interval >= cap {
-            return Self::Early(pace.interval); // C13
-        }
-        Self::Widened(Pace {
-            interval: pace.interval.saturating_add(STEP).min(cap),
+    }
+
+    /// Whether a poll comes too soon. A clock that went back makes nobody early (C9).
+    #[inline(always)]
+    pub(super) fn is_early(&self, now: Timestamp) -> bool {
+        now >= self.last && now.since(self.last) < least_gap(self.interval)
+    }
+
+    /// Whether an early poll is the last accepted one, repeated on the way.
+    #[inline(always)]
+    pub(super) fn is_repeated(&self, now: Timestamp) -> bool {
+        now.since(self.last) < REPEATED
+    }
+
+    /// Returns the pace with a wider interval. `None` if it was widened since the last accepted poll, or is at the cap.
+    #[inline(always)]
+    pub(super) fn widened(&self, cap: u32) -> Option<Self> {
+        (!self.widened && self.interval < cap).then(|| Self {
+            interval: self.interval.saturating_add(STEP).min(cap),
             widened: true,
-            last: pace.last,
-        }) // C12
+            last: self.last,
+        })
     }
 }
 

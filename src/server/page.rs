@@ -71,7 +71,7 @@ impl Review {
 
     /// Returns how long ago it asked.
     pub fn age(&self) -> Duration {
-        self.session.age(self.now)
+        self.now.since(self.session.issued())
     }
 
     /// Returns the time that is left to decide.
@@ -94,7 +94,7 @@ debug_shows!(Review: session);
 
 /// Reads what a user typed, forgivingly: case, dashes, spaces and full-width forms do not matter.
 pub(super) fn read(fixed: &Fixed<'_>, typed: &str) -> Option<Box<Typed>> {
-    let code = fixed.policy.user_code.read(typed)?;
+    let code = fixed.policy.options.user_code.read(typed)?;
     let (current, previous) = fixed.keys.user_keys(&code);
     Some(Box::new(Typed {
         code,
@@ -246,9 +246,10 @@ fn approve(fixed: &Fixed<'_>, session: &Session, consent: &Consent, now: Timesta
                 redeemable_until,
             };
             let state = State::Approved(Arc::new(approval));
-            Ok(Some(
-                session.next(state, redeemable_until.after(policy.retention)),
-            ))
+            Ok(Some(session.next(
+                state,
+                redeemable_until.after(policy.options.retention),
+            )))
         }
         // The same decision again, whatever the order of its tokens.
         State::Approved(_) | State::Active(_)
@@ -283,7 +284,7 @@ fn withdraw(fixed: &Fixed<'_>, session: &Session, now: Timestamp) -> Decided {
     match &session.state {
         State::Approved(_) | State::Active(_) => {
             let approval = session.approval();
-            let retention = fixed.policy.retention;
+            let retention = fixed.policy.options.retention;
             Ok(approval.map(|approval| session.ended(approval, now, retention)))
         }
         State::Ended(_) => Ok(None),

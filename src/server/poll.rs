@@ -10,7 +10,7 @@ use alloc::sync::Arc;
 use super::client::Client;
 use super::grant::allowed_now;
 use super::machine::{Fixed, Prepared, Progress, Step};
-use super::pace::{self, Pace};
+use super::pace::Pace;
 use super::refresh;
 use super::reply::Cause;
 use super::session::{Approval, Login, Session, State, Status, Stored};
@@ -68,24 +68,23 @@ fn used(
 /// A poll while nobody has decided (C9 to C13, C20).
 #[inline(always)]
 fn wait(fixed: &Fixed<'_>, progress: &mut Progress, pace: Option<&Pace>, now: Timestamp) -> Step {
-    match pace::Step::of(pace, fixed.policy.interval, fixed.policy.cap, now) {
-        pace::Step::Accepted(pace) => {
-            progress.cause = Cause::Pending;
-            progress.pace = Some(pace);
-            Step::SavePace
+    let policy = fixed.policy;
+    let (cause, next) = match pace {
+        None => (Cause::Pending, Pace::accepted(now, policy.interval)), // C10
+        Some(pace) if !pace.is_early(now) => (Cause::Pending, Pace::accepted(now, pace.interval)), // C9, C11
+        Some(pace) if pace.is_repeated(now) => return progress.end(Cause::Repeated), // C20
+        Some(pace) => {
+            let Some(wider) = pace.widened(policy.cap) else {
+                progress.number = pace.interval;
+                return progress.end(Cause::TooFast); // C13
+            };
+            (Cause::TooFast, wider) // C12
         }
-        pace::Step::Repeated => progress.end(Cause::Repeated),
-        pace::Step::Widened(pace) => {
-            progress.cause = Cause::TooFast;
-            progress.number = pace.seconds();
-            progress.pace = Some(pace);
-            Step::SavePace
-        }
-        pace::Step::Early(interval) => {
-            progress.number = interval;
-            progress.end(Cause::TooFast)
-        }
-    }
+    };
+    progress.cause = cause;
+    progress.number = next.interval;
+    progress.pace = Some(next);
+    Step::SavePace
 }
 
 /// An approved session that is about to be redeemed. What the client may ask for is looked at before (C15).
@@ -118,7 +117,7 @@ pub(super) fn grant(fixed: &Fixed<'_>, progress: &mut Progress, client: &Client)
         return refresh::end_instead(fixed, progress, &prepared, Cause::ConsentGone); // C15
     };
     let granted = scope.as_ref().unwrap_or(approved);
-    let policy = fixed.policy.refresh.as_ref();
+    let policy = fixed.policy.options.refresh.as_ref();
     let is_refreshable = policy.is_some_and(|policy| granted.contains(&policy.scope));
     prepared.scope = scope;
     progress.prepared = Some(prepared);

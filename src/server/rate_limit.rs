@@ -199,22 +199,22 @@ impl QuotaKey {
     /// The key for issuing codes. A public client is counted together with its source, because anybody can spend a public id.
     /// An authenticated client is counted alone, with an empty source.
     pub(super) fn issuing(client_id: &str, source: &str) -> Self {
-        Self::of(Limited::Issuing, client_id, source)
+        Self::of(b'i', client_id, source)
     }
 
     /// The key for wrong secrets: a client and a source together. By the client alone, anybody could lock it out.
     pub(super) fn secrets(client_id: &str, source: &str) -> Self {
-        Self::of(Limited::Secrets, client_id, source)
+        Self::of(b's', client_id, source)
     }
 
     /// The key for guesses by a user.
     pub(super) fn guesses(user: &Subject) -> Self {
-        Self::of(Limited::GuessesOfUser, user.as_str(), "")
+        Self::of(b'u', user.as_str(), "")
     }
 
     /// The key for guesses from a source.
     pub(super) fn guesses_from(source: &str) -> Self {
-        Self::of(Limited::GuessesFromSource, source, "")
+        Self::of(b'f', source, "")
     }
 
     /// The key for the refreshes of a login: its own key, which is a digest already.
@@ -229,31 +229,11 @@ impl QuotaKey {
         Self(Digest::of_parts(parts.map(str::as_bytes)))
     }
 
-    /// The digest of one letter, one length, and two texts. A key of a host begins with an octet of zero.
-    fn of(what: Limited, whose: &str, source: &str) -> Self {
+    /// The digest of one letter for what is counted, one length, and two texts. A key of a host begins with an octet of zero.
+    fn of(letter: u8, whose: &str, source: &str) -> Self {
         let [a, b, c, d] = u32::try_from(whose.len()).unwrap_or(u32::MAX).to_be_bytes();
-        let head = [what.letter(), a, b, c, d];
+        let head = [letter, a, b, c, d];
         Self(Digest::of_all(head, whose.as_bytes(), source.as_bytes()))
-    }
-}
-
-/// What a limit of the core counts.
-#[derive(Clone, Copy)]
-enum Limited {
-    Issuing,
-    Secrets,
-    GuessesOfUser,
-    GuessesFromSource,
-}
-
-impl Limited {
-    const fn letter(self) -> u8 {
-        match self {
-            Self::Issuing => b'i',
-            Self::Secrets => b's',
-            Self::GuessesOfUser => b'u',
-            Self::GuessesFromSource => b'f',
-        }
     }
 }
 

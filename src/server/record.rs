@@ -3,18 +3,16 @@
 //! Rules:
 //! 1. It has a version tag. A form of an unknown version, with an unknown member, or whose parts contradict each other is
 //!    refused: a wrong guess would be a wrong answer to a device.
-//! 2. It is written out here, apart from what it is of, so that no change to that changes what is stored.
+//! 2. Its members are named as the fields are, here and in `session.rs`. A test holds the form of every state: whoever renames a
+//!    field that is stored gives the form a new version.
 
-use alloc::borrow::ToOwned as _;
-use alloc::string::String;
 use alloc::sync::Arc;
 
-use serde::de::Error as _;
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
 use super::pace::Pace;
-use super::session::{Approval, Login, Rotation, Session, State};
-use super::subject::{RequestSource, Subject};
+use super::session::{Session, State};
+use super::subject::RequestSource;
 use crate::digest::{SessionKey, UserKey};
 use crate::scope::Scope;
 use crate::time::Timestamp;
@@ -26,33 +24,18 @@ const VERSION: u8 = 2;
 /// The stored form of a session.
 #[derive(Serialize, Deserialize)]
 #[serde(rename = "Session", deny_unknown_fields)]
-struct Record {
+pub(super) struct Record {
     v: u8,
     key: SessionKey,
     user_key: Option<UserKey>,
     version: u32,
-    client_id: String,
+    client_id: Arc<str>,
     scope: Scope,
     issued_at: Timestamp,
     expires_at: Timestamp,
     purge_at: Timestamp,
-    source: Option<RequestSource>,
-    state: StateRecord,
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(rename = "State", rename_all = "lowercase", deny_unknown_fields)]
-enum StateRecord {
-    Pending,
-    Claimed(Subject),
-    Approved(Approval),
-    Denied(Subject),
-    Active {
-        approval: Approval,
-        redeemed_at: Timestamp,
-        refresh: Option<Rotation>,
-    },
-    Ended(Approval),
+    source: Option<Arc<RequestSource>>,
+    state: State,
 }
 
 impl From<Session> for Record {
@@ -62,24 +45,13 @@ impl From<Session> for Record {
             key: session.key,
             user_key: session.user_key().copied(),
             version: session.version,
-            client_id: (*session.client_id).to_owned(),
             issued_at: session.issued(),
+            client_id: session.client_id,
+            scope: session.scope,
             expires_at: session.expires_at,
             purge_at: session.purge_at,
-            source: session.source.as_deref().cloned(),
-            state: match &session.state {
-                State::Pending => StateRecord::Pending,
-                State::Claimed(subject) => StateRecord::Claimed((**subject).clone()),
-                State::Approved(approval) => StateRecord::Approved((**approval).clone()),
-                State::Denied(subject) => StateRecord::Denied((**subject).clone()),
-                State::Active(login) => StateRecord::Active {
-                    approval: (*login.approval).clone(),
-                    redeemed_at: login.redeemed_at,
-                    refresh: login.refresh,
-                },
-                State::Ended(approval) => StateRecord::Ended((**approval).clone()),
-            },
-            scope: session.scope,
+            source: session.source,
+            state: session.state,
         }
     }
 }
@@ -92,89 +64,57 @@ impl TryFrom<Record> for Session {
             return Err(RecordError::Version);
         }
         let lifetime = record.expires_at.since(record.issued_at).as_millis();
-        let lifetime = u32::try_from(lifetime).map_err(|_| RecordError::Corrupt)?;
-        if !record.is_consistent() {
-            return Err(RecordError::Corrupt);
-        }
-        Ok(Self {
+        let session = Self {
             key: record.key,
-            state: match record.state {
-                StateRecord::Pending => State::Pending,
-                StateRecord::Claimed(subject) => State::Claimed(Arc::new(subject)),
-                StateRecord::Approved(approval) => State::Approved(Arc::new(approval)),
-                StateRecord::Denied(subject) => State::Denied(Arc::new(subject)),
-                StateRecord::Active {
-                    approval,
-                    redeemed_at,
-                    refresh,
-                } => State::Active(Arc::new(Login {
-                    approval: Arc::new(approval),
-                    redeemed_at,
-                    refresh,
-                })),
-                StateRecord::Ended(approval) => State::Ended(Arc::new(approval)),
-            },
+            state: record.state,
             expires_at: record.expires_at,
-            client_id: record.client_id.into(),
+            client_id: record.client_id,
             version: record.version,
+            lifetime: u32::try_from(lifetime).map_err(|_| RecordError::Corrupt)?,
             purge_at: record.purge_at,
             user_key: record.user_key.unwrap_or(UserKey::from_bytes([0; 32])),
             scope: record.scope,
-            lifetime,
-            source: record.source.map(Arc::new),
-        })
+            source: record.source,
+        };
+        let is_indexed = session.user_key().is_some();
+        if is_indexed != record.user_key.is_some()
+            || record.issued_at >= record.expires_at
+            || !is_consistent(&session)
+        {
+            return Err(RecordError::Corrupt);
+        }
+        Ok(session)
     }
 }
 
-impl Record {
-    /// Whether the parts agree with each other.
-    fn is_consistent(&self) -> bool {
-        let (approval, is_indexed) = match &self.state {
-            StateRecord::Pending | StateRecord::Claimed(_) | StateRecord::Denied(_) => (None, true),
-            StateRecord::Approved(approval) => (Some(approval), true),
-            StateRecord::Ended(approval) | StateRecord::Active { approval, .. } => {
-                (Some(approval), false)
-            }
-        };
-        let in_order = self.issued_at < self.expires_at && self.expires_at < self.purge_at;
-        let client = !self.client_id.is_empty() && are_vschars(self.client_id.as_bytes());
-        let approval = approval.is_none_or(|approval| {
-            approval.scope.is_granted_of(&self.scope)
-                && approval.approved_at < self.expires_at
-                && self.expires_at <= approval.redeemable_until
-                && approval.redeemable_until < self.purge_at
-        });
-        let refresh = match &self.state {
-            StateRecord::Active {
-                redeemed_at,
-                refresh: Some(refresh),
-                ..
-            } => {
-                refresh.rotated_at >= *redeemed_at
-                    && refresh.until > refresh.rotated_at
-                    && self.purge_at > refresh.until
-                    && refresh.previous != Some(refresh.current)
-            }
-            StateRecord::Active { refresh: None, .. }
-            | StateRecord::Pending
-            | StateRecord::Claimed(_)
-            | StateRecord::Approved(_)
-            | StateRecord::Denied(_)
-            | StateRecord::Ended(_) => true,
-        };
-        in_order
-            && client
-            && approval
-            && refresh
-            && self.version > 0
-            && self.user_key.is_some() == is_indexed
-    }
+/// Whether the parts of a session agree with each other.
+fn is_consistent(session: &Session) -> bool {
+    let approval = session.approval().is_none_or(|approval| {
+        approval.scope.is_granted_of(&session.scope)
+            && approval.approved_at < session.expires_at
+            && session.expires_at <= approval.redeemable_until
+            && approval.redeemable_until < session.purge_at
+    });
+    let login = session.login().is_none_or(|login| {
+        login.refresh.is_none_or(|refresh| {
+            refresh.rotated_at >= login.redeemed_at
+                && refresh.until > refresh.rotated_at
+                && session.purge_at > refresh.until
+                && refresh.previous != Some(refresh.current)
+        })
+    });
+    approval
+        && login
+        && session.expires_at < session.purge_at
+        && !session.client_id.is_empty()
+        && are_vschars(session.client_id.as_bytes())
+        && session.version > 0
 }
 
 /// The stored form of a pace.
 #[derive(Serialize, Deserialize)]
 #[serde(rename = "Pace", deny_unknown_fields)]
-struct PaceRecord {
+pub(super) struct PaceRecord {
     v: u8,
     last: Timestamp,
     interval: u32,
@@ -210,35 +150,9 @@ impl TryFrom<PaceRecord> for Pace {
     }
 }
 
-impl Serialize for Session {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        Record::from(self.clone()).serialize(serializer)
-    }
-}
-
-impl<'de> Deserialize<'de> for Session {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let record = Record::deserialize(deserializer)?;
-        Self::try_from(record).map_err(D::Error::custom)
-    }
-}
-
-impl Serialize for Pace {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        PaceRecord::from(*self).serialize(serializer)
-    }
-}
-
-impl<'de> Deserialize<'de> for Pace {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let record = PaceRecord::deserialize(deserializer)?;
-        Self::try_from(record).map_err(D::Error::custom)
-    }
-}
-
 /// Why a stored form was refused. The text reaches the host in the error of its deserializer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-enum RecordError {
+pub(super) enum RecordError {
     #[error("the stored form has an unknown version; another version of this crate wrote it")]
     Version,
     #[error("the stored form is corrupt: its parts contradict each other")]

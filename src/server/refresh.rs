@@ -15,7 +15,6 @@ use super::keys::{RefreshSecret, RefreshToken};
 use super::machine::{Fixed, Prepared, Progress, Quota, Step};
 use super::reply::{Cause, Own};
 use super::session::{Login, Rotation, Session, State, Status, Stored};
-use crate::code::Entropy;
 use crate::scope::Scope;
 use crate::time::Timestamp;
 use crate::wire::tokens::Tokens;
@@ -68,14 +67,8 @@ pub(super) fn decide(fixed: &Fixed<'_>, progress: &mut Progress, stored: Option<
 }
 
 fn active(session: &Session) -> Option<(&Login, &Rotation)> {
-    match &session.state {
-        State::Active(login) => login.refresh.as_ref().map(|refresh| (&**login, refresh)),
-        State::Pending
-        | State::Claimed(_)
-        | State::Approved(_)
-        | State::Denied(_)
-        | State::Ended(_) => None,
-    }
+    let login = session.login()?;
+    Some((login, login.refresh.as_ref()?))
 }
 
 /// The rotation that the secret which was presented leads to, still without its new secret. `None` if it is not one of the two
@@ -91,7 +84,7 @@ fn rotate(fixed: &Fixed<'_>, refresh: &Rotation, now: Timestamp) -> Option<Rotat
             ..*refresh
         });
     }
-    let grace = fixed.policy.refresh.as_ref()?.grace;
+    let grace = fixed.policy.options.refresh.as_ref()?.grace;
     let is_previous = refresh
         .previous
         .is_some_and(|previous| presented.ct_eq(&previous));
@@ -128,19 +121,37 @@ fn scope(
     Ok(Some(part.unwrap_or(requested)))
 }
 
-/// Draws the secret of the next refresh token, if that was not done before a write that was lost.
+/// Draws the secret of the next refresh token, if that was not done before a write that was lost. Puts its digest, and how long it
+/// is good for, into the session that was prepared.
 pub(super) fn draw(fixed: &Fixed<'_>, progress: &mut Progress) -> Step {
-    if progress.secret.is_none() {
+    let Some(secret) = &progress.secret else {
         return Step::Draw;
-    }
-    complete(fixed, progress);
+    };
+    let current = secret.digest();
+    let Some(Prepared { session, .. }) = &mut progress.prepared else {
+        return progress.unavailable();
+    };
+    let options = &fixed.policy.options;
+    let (State::Active(login), Some(refresh)) = (&mut session.state, &options.refresh) else {
+        return progress.unavailable();
+    };
+    let now = Timestamp::from(fixed.now);
+    let login = Arc::make_mut(login);
+    let rotated = login.refresh.unwrap_or(Rotation {
+        current,
+        previous: None,
+        rotated_at: now,
+        until: now,
+    });
+    let idle_end = rotated.rotated_at.max(now).after(refresh.idle);
+    let until = idle_end.min(absolute_end(fixed, login));
+    login.refresh = Some(Rotation {
+        current,
+        until,
+        ..rotated
+    });
+    session.purge_at = session.purge_at.max(until.after(options.retention));
     Step::Mint
-}
-
-/// Takes the secret that was drawn.
-pub(super) fn drawn(fixed: &Fixed<'_>, progress: &mut Progress, entropy: &Entropy) -> Step {
-    progress.secret = Some(RefreshSecret(entropy.secret()));
-    draw(fixed, progress)
 }
 
 /// The response of a redemption or a refresh whose change was committed. "scope OPTIONAL, if identical to the scope requested by
@@ -170,7 +181,7 @@ pub(super) fn end_login(
     cause: Cause,
 ) -> Step {
     let now = Timestamp::from(fixed.now);
-    let ended = session.ended(&login.approval, now, fixed.policy.retention);
+    let ended = session.ended(&login.approval, now, fixed.policy.options.retention);
     progress.change(session, ended, cause)
 }
 
@@ -187,7 +198,7 @@ pub(super) fn end_instead(
     let now = Timestamp::from(fixed.now);
     let mut ended = prepared
         .session
-        .ended(approval, now, fixed.policy.retention);
+        .ended(approval, now, fixed.policy.options.retention);
     // What was prepared is not stored: the version is still the one before it.
     ended.version = prepared.session.version;
     progress.cause = cause;
@@ -197,42 +208,9 @@ pub(super) fn end_instead(
 
 /// When the login ends however often it is refreshed; never, if the policy does not say.
 fn absolute_end(fixed: &Fixed<'_>, login: &Login) -> Timestamp {
-    let refresh = fixed.policy.refresh.as_ref();
+    let refresh = fixed.policy.options.refresh.as_ref();
     let absolute = refresh.and_then(|refresh| refresh.absolute);
     login.redeemed_at.after(absolute.unwrap_or(Duration::MAX))
-}
-
-/// Puts the digest of the new secret, and how long it is good for, into the session that was prepared.
-fn complete(fixed: &Fixed<'_>, progress: &mut Progress) {
-    let Progress {
-        prepared: Some(prepared),
-        secret: Some(secret),
-        ..
-    } = progress
-    else {
-        return;
-    };
-    let session = &mut prepared.session;
-    let (State::Active(login), Some(policy)) = (&mut session.state, &fixed.policy.refresh) else {
-        return;
-    };
-    let now = Timestamp::from(fixed.now);
-    let login = Arc::make_mut(login);
-    let current = secret.digest();
-    let rotated = login.refresh.unwrap_or(Rotation {
-        current,
-        previous: None,
-        rotated_at: now,
-        until: now,
-    });
-    let idle_end = rotated.rotated_at.max(now).after(policy.idle);
-    let until = idle_end.min(absolute_end(fixed, login));
-    login.refresh = Some(Rotation {
-        current,
-        until,
-        ..rotated
-    });
-    session.purge_at = session.purge_at.max(until.after(fixed.policy.retention));
 }
 
 /// Decides on what the store has for a token that is to be revoked (R16, R17).
@@ -252,7 +230,7 @@ pub(super) fn revoke(fixed: &Fixed<'_>, progress: &mut Progress, stored: Option<
 impl Fixed<'_> {
     /// Reads a refresh token (R1, R2, R15). One that this server did not make has no key.
     pub(super) fn read_token(&mut self, token: &str) {
-        if self.policy.refresh.is_some()
+        if self.policy.options.refresh.is_some()
             && let Some((login, secret)) = RefreshToken::parse(token, self.keys)
         {
             self.key = Some(login);

@@ -10,6 +10,7 @@ use core::ops::Range;
 
 use super::policy::Policy;
 use super::reply::Cause;
+use crate::wire::debug_shows;
 use crate::wire::form::{Raw, Segments, divide};
 
 /// The grant type of the device grant ([RFC 8628, section 3.4]).
@@ -26,7 +27,7 @@ const MAX_PARAMETERS: usize = 64;
 /// A request as it came in: the method, two headers, the body.
 ///
 /// With the feature `http` it is made from a request whose body was collected, up to one byte more than
-/// [`Policy::max_body`]. Route every method here, not POST alone: the core answers 405.
+/// [`PolicyOptions::max_body`](super::PolicyOptions::max_body). Route every method here, not POST alone: the core answers 405.
 ///
 /// The query of the URL is not part of it: nothing is ever read from there ([RFC 6749, section 2.3.1]).
 ///
@@ -94,11 +95,7 @@ impl<'a, B: AsRef<[u8]>> From<&'a http::Request<B>> for Request<'a> {
     }
 }
 
-impl core::fmt::Debug for Request<'_> {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        write!(f, "Request({} bytes, redacted)", self.body.len())
-    }
-}
+debug_shows!(Request<'_>);
 
 /// A request and the places of its parameters. It is filled in place, because a form that is moved stalls its reader.
 #[derive(Clone, Copy)]
@@ -302,7 +299,7 @@ impl<'a> Form<'a> {
         if !request.content_type.is_some_and(is_form) {
             return Err(Cause::MediaType);
         }
-        if request.body.len() > policy.max_body {
+        if request.body.len() > policy.options.max_body {
             return Err(Cause::BodyTooLarge);
         }
         self.places = Places::read(request.body)?;

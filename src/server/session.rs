@@ -13,7 +13,6 @@
 //! ```
 
 use alloc::sync::Arc;
-use core::fmt;
 use core::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -24,6 +23,7 @@ use super::subject::{HostValue, RequestSource, Subject};
 use crate::digest::{Digest, SessionKey, UserKey};
 use crate::scope::Scope;
 use crate::time::Timestamp;
+use crate::wire::debug_shows;
 
 /// What a store returns for a key: the session, and its pace if there is one.
 ///
@@ -42,7 +42,8 @@ pub struct Stored {
 ///
 /// It holds digests of codes and refresh tokens, never one of these. Its serde form has a version tag, and refuses what it does
 /// not know.
-#[derive(Clone)]
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(try_from = "super::record::Record", into = "super::record::Record")]
 #[repr(C)] // what a pending poll reads comes first, within two cache lines
 pub struct Session {
     pub(super) key: SessionKey,
@@ -59,7 +60,8 @@ pub struct Session {
     pub(super) source: Option<Arc<RequestSource>>,
 }
 
-#[derive(Clone)]
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub(super) enum State {
     /// Nobody entered the code, or whoever did released it.
     Pending,
@@ -83,7 +85,8 @@ pub(super) struct Approval {
 }
 
 /// A login whose code was redeemed.
-#[derive(Clone)]
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Login {
     pub(super) approval: Arc<Approval>,
     pub(super) redeemed_at: Timestamp,
@@ -123,35 +126,7 @@ pub enum Status {
     Ended,
 }
 
-/// What a session is made of at issuance.
-pub(super) struct Issued {
-    pub(super) key: SessionKey,
-    pub(super) user_key: UserKey,
-    pub(super) client_id: Arc<str>,
-    pub(super) scope: Scope,
-    pub(super) source: Option<Arc<RequestSource>>,
-    pub(super) at: Timestamp,
-    pub(super) lifetime: Duration,
-    pub(super) retention: Duration,
-}
-
 impl Session {
-    pub(super) fn new(issued: Issued) -> Self {
-        let expires_at = issued.at.after(issued.lifetime);
-        Self {
-            key: issued.key,
-            state: State::Pending,
-            expires_at,
-            client_id: issued.client_id,
-            version: 1,
-            purge_at: expires_at.after(issued.retention),
-            user_key: issued.user_key,
-            scope: issued.scope,
-            lifetime: u32::try_from(issued.lifetime.as_millis()).unwrap_or(u32::MAX),
-            source: issued.source,
-        }
-    }
-
     /// Returns the key under which it is stored. It is also the id of the login, and may be logged.
     pub const fn key(&self) -> &SessionKey {
         &self.key
@@ -243,7 +218,7 @@ impl Session {
         Some(refresh.rotated_at.to_offset())
     }
 
-    fn login(&self) -> Option<&Login> {
+    pub(super) fn login(&self) -> Option<&Login> {
         match &self.state {
             State::Active(login) => Some(login),
             State::Pending
@@ -298,23 +273,9 @@ impl Session {
         self.expires_at
             .before(Duration::from_millis(self.lifetime.into()))
     }
-
-    /// The time since issuance.
-    pub(super) fn age(&self, now: Timestamp) -> Duration {
-        now.since(self.issued())
-    }
 }
 
-impl fmt::Debug for Session {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Session")
-            .field("key", &self.key)
-            .field("client_id", &self.client_id)
-            .field("status", &self.status())
-            .field("version", &self.version)
-            .finish_non_exhaustive()
-    }
-}
+debug_shows!(Session: key, client_id, status(), version);
 
 /// A guarded change: the session as it is to be stored, and the version that must still be stored for that.
 ///

@@ -5,10 +5,10 @@
 use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
-use core::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::wire::debug_shows;
 use crate::wire::octets::is_hidden;
 
 /// A signed-in user, by the `sub` of the host ([OpenID Connect Core, section 2]): 1 to 255 bytes without control characters.
@@ -95,11 +95,7 @@ impl From<HostValue> for Vec<u8> {
     }
 }
 
-impl fmt::Debug for HostValue {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "HostValue({} bytes)", self.0.len())
-    }
-}
+debug_shows!(HostValue);
 
 /// A value that the host gave and that cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]

@@ -9,13 +9,13 @@ pub mod response;
 pub mod tokens;
 pub(crate) mod uri;
 
-/// Implements `Debug` for a type that has something to hide: it shows the fields that are named, and no others.
+/// Implements `Debug` for a type that has something to hide: it shows the fields and methods that are named, and no others.
 macro_rules! debug_shows {
-    ($type:ident $(<$lifetime:lifetime>)?: $($field:ident),+) => {
-        impl core::fmt::Debug for $type $(<$lifetime>)? {
+    ($type:ident $(<$lifetime:lifetime $(, $kind:ident)?>)? $(: $($shown:ident $(($($none:tt)*))?),+)?) => {
+        impl $($(<$kind>)?)? core::fmt::Debug for $type $(<$lifetime $(, $kind)?>)? {
             fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
                 f.debug_struct(stringify!($type))
-                    $(.field(stringify!($field), &self.$field))+
+                    $($(.field(stringify!($shown), &self.$shown $(($($none)*))?))+)?
                     .finish_non_exhaustive()
             }
         }

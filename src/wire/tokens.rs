@@ -77,8 +77,8 @@ impl<'a> Tokens<'a> {
         self
     }
 
-    /// Sets a refresh token of the host's own. **It is replaced where the core issues one**: call this only with
-    /// [`PolicyBuilder::without_refresh_tokens`](crate::server::PolicyBuilder::without_refresh_tokens).
+    /// Sets a refresh token of the host's own. **It is replaced where the core issues one**: call this only where
+    /// [`PolicyOptions::refresh`](crate::server::PolicyOptions::refresh) is `None`.
     ///
     /// # Errors
     ///

@@ -7,8 +7,8 @@ use device_flow::digest::{QuotaKey, SessionKey};
 use device_flow::memory::Memory;
 use device_flow::server::{
     Change, Client, ClientAuthMethod, Consent, Exchange, Finish, Found, Next, Pace, Policy,
-    RateLimit, RateLimited, RateState, Request, Server, ServerKeys, Session, Store, Stored,
-    Subject, Take, Unavailable, Write,
+    PolicyOptions, RateLimit, RateLimited, RateState, Request, Server, ServerKeys, Session, Store,
+    Stored, Subject, Take, Unavailable, Write,
 };
 use device_flow::wire::tokens::Tokens;
 use sha2::{Digest as _, Sha256};
@@ -345,7 +345,7 @@ enum Asked<'x, T> {
 fn server() -> &'static Server {
     static SERVER: OnceLock<Server> = OnceLock::new();
     SERVER.get_or_init(|| {
-        let policy = Policy::builder("https://login.example.com/device").build();
+        let policy = Policy::new("https://login.example.com/device", PolicyOptions::default());
         let keys = ServerKeys::new(&octets("server", "key"));
         Server::new(
             policy.expect("the policy is legal"),

@@ -10,8 +10,8 @@ use std::collections::HashMap;
 use std::sync::LazyLock;
 
 use device_flow::server::{
-    Exchange, Next, PageError, RateLimit, RateLimited, RateState, Review, Server, Subject, Take,
-    Unavailable,
+    Exchange, Next, PageError, PolicyOptions, RateLimit, RateLimited, RateState, Review, Server,
+    Subject, Take, Unavailable,
 };
 use stateright::{Model, Property};
 use time::OffsetDateTime;
@@ -107,7 +107,10 @@ struct Fixture {
 
 static FIXTURE: LazyLock<Fixture> = LazyLock::new(|| {
     let limit = RateLimit::new(2, Duration::from_mins(1)).unwrap();
-    let policy = support::builder().guess_limit(limit).build().unwrap();
+    let policy = support::policy_of(PolicyOptions {
+        guess_limit: limit,
+        ..PolicyOptions::default()
+    });
     Fixture {
         server: support::server_of(policy),
         user: support::alice(),

@@ -7,7 +7,7 @@ use core::cell::RefCell;
 use core::time::Duration;
 use std::sync::LazyLock;
 
-use device_flow::server::{Cause, Client, Next, Server, Session, Stored};
+use device_flow::server::{Cause, Client, Next, PolicyOptions, Server, Session, Stored};
 use stateright::{Model, Property};
 
 use crate::real::{Memo, Moment, PaceForm, remembered};
@@ -80,8 +80,11 @@ struct Fixture {
 }
 
 static FIXTURE: LazyLock<Fixture> = LazyLock::new(|| {
-    let builder = support::builder().lifetime(Duration::from_secs(LIFETIME));
-    let server = support::server_of(builder.cap(Duration::from_secs(20)).build().unwrap());
+    let server = support::server_of(support::policy_of(PolicyOptions {
+        lifetime: Duration::from_secs(LIFETIME),
+        cap: Duration::from_secs(20),
+        ..PolicyOptions::default()
+    }));
     let client = support::cli();
     let mut host = Host::new([client.clone()]);
     let codes = host.issue(&server, &client, 1, NOW);

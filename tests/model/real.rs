@@ -17,8 +17,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use device_flow::code::Entropy;
 use device_flow::memory::Memory;
 use device_flow::server::{
-    self, Cause, Change, Consent, Exchange, Finish, GrantRefusal, Next, Pace, PageError, Reply,
-    Review, Server, Session, Status, Stored, Subject, Unavailable,
+    self, Cause, Change, Consent, Exchange, Finish, GrantRefusal, Next, Pace, PageError,
+    RefreshOptions, Reply, Review, Server, Session, Status, Stored, Subject, Unavailable,
 };
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -141,7 +141,11 @@ impl Fixture {
             Setup::Graceless => ("openid+offline_access", 0),
         };
         let grace = core::time::Duration::from_millis(grace.unsigned_abs());
-        let server = support::server_of(support::builder().refresh_grace(grace).build().unwrap());
+        let server =
+            support::server_of(support::policy_of(support::with_refresh(RefreshOptions {
+                grace,
+                ..RefreshOptions::default()
+            })));
         let mut host = Host::new([own.clone()]);
         let codes = host.issue_for(&server, &own, SEED, asked, NOW);
         let issued = Row::of(host.session(&codes.key).unwrap());

@@ -6,7 +6,7 @@
 
 use core::time::Duration;
 
-use device_flow::server::{Cause, Consent, Policy, RateLimit, Request, Subject};
+use device_flow::server::{Cause, Consent, Policy, PolicyOptions, RateLimit, Request, Subject};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -21,7 +21,7 @@ use crate::support::oracle::{
 };
 use crate::support::world::{Asked, Clock, Event, Op, Outcome, World, play, subject, transcript};
 use crate::support::{
-    self, ACCESS_TOKEN, Host, SECRET, SOURCE, alice, backend, builder, cli, error_body, server,
+    self, ACCESS_TOKEN, Host, SECRET, SOURCE, alice, backend, cli, error_body, policy_of, server,
 };
 
 // The operations, drawn at random.
@@ -715,7 +715,7 @@ fn body() -> impl Strategy<Value = Vec<u8>> {
 /// Polls at the moments that `gap` gives after the interval told, and hands each answer on.
 fn device(policy: Policy, mut gap: impl FnMut(u64) -> u64, mut told: impl FnMut(u64, Cause)) {
     let mut login = login::Login::of(policy, cli());
-    let mut interval = login.server.policy().interval().as_secs();
+    let mut interval = login.server.policy().options().interval.as_secs();
     let mut now = gap(0);
     for _ in 0..300 {
         let reply = login.poll(i64::try_from(now).unwrap()).reply;
@@ -731,13 +731,14 @@ fn device(policy: Policy, mut gap: impl FnMut(u64) -> u64, mut told: impl FnMut(
 fn pacing() -> impl Strategy<Value = (Policy, u64)> {
     (1_u64..=60, 0_u64..=240).prop_map(|(interval, room)| {
         let cap = interval + room;
-        let policy = builder()
-            .interval(Duration::from_secs(interval))
-            .cap(Duration::from_secs(cap))
-            .lifetime(Duration::from_hours(24))
-            .guess_limit(RateLimit::new(5, Duration::from_hours(1)).unwrap())
-            .build();
-        (policy.unwrap(), cap * 1000)
+        let options = PolicyOptions {
+            interval: Duration::from_secs(interval),
+            cap: Duration::from_secs(cap),
+            lifetime: Duration::from_hours(24),
+            guess_limit: RateLimit::new(5, Duration::from_hours(1)).unwrap(),
+            ..PolicyOptions::default()
+        };
+        (policy_of(options), cap * 1000)
     })
 }
 

@@ -4,14 +4,16 @@ use core::time::Duration;
 
 use device_flow::digest::SecretDigest;
 use device_flow::scope::Scope;
-use device_flow::server::{Cause, Client, ClientAuthMethod, Found, Next, Reply, Server};
+use device_flow::server::{
+    Cause, Client, ClientAuthMethod, Found, Next, PolicyOptions, Reply, Server,
+};
 use proptest::prelude::*;
 use time::OffsetDateTime;
 
 use crate::support::{
     self, BACKEND, CLI, GRANT, NO_CODE, NOW, Question, SECRET, SOURCE, assert_invalid_client,
-    assert_refused, assert_reply, assert_unavailable, backend, basic, builder, cli, encoded,
-    error_body, escaped, post, server, server_of,
+    assert_refused, assert_reply, assert_unavailable, backend, basic, cli, encoded, error_body,
+    escaped, policy_of, post, server, server_of,
 };
 
 /// How a client presents itself in these tests.
@@ -460,8 +462,11 @@ fn b2_the_stored_digest_is_no_secret() {
 
 #[test]
 fn b2_the_challenge_names_the_policys_realm() {
-    let policy = builder().realm("Example (sign-in), v2").build();
-    let server = server_of(policy.unwrap());
+    let policy = policy_of(PolicyOptions {
+        realm: "Example (sign-in), v2".into(),
+        ..PolicyOptions::default()
+    });
+    let server = server_of(policy);
     let request = presenting(Way::Basic, "client_gone", SECRET);
     for outcome in both(&server, &request, Host::Found(None)) {
         let reply = refusal(outcome);

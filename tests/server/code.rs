@@ -5,19 +5,24 @@ use std::collections::HashSet;
 
 use device_flow::code::{Entropy, MAX_USER_CODE_ENTRY, UserCodeShape};
 use device_flow::digest::UserKey;
-use device_flow::server::{PageError, RateLimit, Server, ServerKeys, Session};
+use device_flow::server::{
+    PageError, Policy, PolicyOptions, RateLimit, Server, ServerKeys, Session,
+};
 use proptest::prelude::*;
 
-use crate::support::{self, Host, NOW, alice, builder, cli, entropy, key, post, server, server_of};
+use crate::support::{
+    self, Host, NOW, PAGE, alice, cli, entropy, key, policy, policy_of, post, server, server_of,
+};
 
 /// A policy of this shape, under a limit that leaves room for short codes.
 fn with_shape(alphabet: &str, length: u8) -> Server {
-    let policy = builder()
-        .user_code(UserCodeShape::new(alphabet, length).unwrap())
-        .guess_limit(RateLimit::new(1, Duration::from_hours(24)).unwrap())
-        .outstanding(1)
-        .build();
-    server_of(policy.unwrap())
+    let policy = policy_of(PolicyOptions {
+        user_code: UserCodeShape::new(alphabet, length).unwrap(),
+        guess_limit: RateLimit::new(1, Duration::from_hours(24)).unwrap(),
+        outstanding: 1,
+        ..PolicyOptions::default()
+    });
+    server_of(policy)
 }
 
 /// The keys that a host is asked for when a user typed this: none where it is no code.
@@ -231,7 +236,7 @@ fn every_code_has_its_own_key() {
 #[test]
 fn a_code_is_looked_up_under_the_current_and_the_previous_key() {
     let of = |keys: ServerKeys| {
-        let policy = builder().build().unwrap();
+        let policy = policy();
         looked_up(&Server::new(policy, keys), "WDJB-MJHT")
     };
     let keys = |seed| ServerKeys::new(&key(seed)).unwrap();
@@ -262,13 +267,15 @@ fn a_code_is_shown_in_groups_with_dashes_between() {
         let shape = shape.or_else(|_| UserCodeShape::new("0123456789", length));
         let shape = shape.unwrap();
         let combinations = shape.combinations().into();
-        let policy = builder()
-            .user_code(shape)
-            .guess_limit(RateLimit::new(1, Duration::from_hours(24)).unwrap())
-            .lifetime(Duration::from_secs(10))
-            .outstanding(1);
+        let options = PolicyOptions {
+            user_code: shape,
+            guess_limit: RateLimit::new(1, Duration::from_hours(24)).unwrap(),
+            lifetime: Duration::from_secs(10),
+            outstanding: 1,
+            ..PolicyOptions::default()
+        };
         // Five characters are too few for any policy but not too few to be shown.
-        let Ok(policy) = policy.build() else {
+        let Ok(policy) = Policy::new(PAGE, options) else {
             assert_eq!(length, 5);
             continue;
         };

@@ -1,6 +1,8 @@
 //! That an exchange can be run in a handler whose future is `Send`, generic over the host, and that everything can be shared.
 
-use device_flow::server::{Cause, Host, PageError, Reply, Request, Review, Server, Subject};
+use device_flow::server::{
+    Cause, Host, PageError, PolicyOptions, Reply, Request, Review, Server, Subject,
+};
 use time::OffsetDateTime;
 
 /// Handlers as a framework wants them: generic over the host, with futures that may move between threads.
@@ -107,7 +109,7 @@ fn a_handler_runs_an_exchange_and_its_future_is_send() {
             core::task::Poll::Pending => panic!("an empty store does not wait"),
         }
     }
-    let policy = Policy::builder("https://login.example.com/device").build();
+    let policy = Policy::new("https://login.example.com/device", PolicyOptions::default());
     let keys = ServerKeys::new(b"32 octets or more of a generator");
     let server = Server::new(policy.expect("a policy"), keys.expect("a key"));
     let code = "A".repeat(43);

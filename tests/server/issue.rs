@@ -9,16 +9,16 @@ use device_flow::code::{Entropy, UserCodeShape};
 use device_flow::digest::{QuotaKey, SecretDigest};
 use device_flow::scope::Scope;
 use device_flow::server::{
-    Cause, Client, ClientAuthMethod, Exchange, Finish, Found, Inserted, Next, Policy, RateLimit,
-    RateState, Reply, Server, ServerKeys, Session, Status,
+    Cause, Client, ClientAuthMethod, Exchange, Finish, Found, Inserted, Next, Policy,
+    PolicyOptions, RateLimit, RateState, Reply, Server, ServerKeys, Session, Status,
 };
 use proptest::prelude::*;
 use time::OffsetDateTime;
 
 use crate::support::{
     self, BACKEND, CLI, Codes, Host, NOW, Question, SECRET, SOURCE, alice, assert_invalid_client,
-    assert_refused, assert_reply, assert_unavailable, backend, basic, builder, cli, encoded,
-    entropy, entropy_of, error_body, key, policy, post, scope, server, server_of,
+    assert_refused, assert_reply, assert_unavailable, backend, basic, cli, encoded, entropy,
+    entropy_of, error_body, key, policy, policy_of, post, scope, server, server_of,
 };
 
 /// What a client that asks for `scope` (with its name, as it travels) gets with this entropy: the session and the reply, or the
@@ -590,13 +590,14 @@ fn wdjb() -> u128 {
 
 #[test]
 fn d6_the_response_is_the_policys() {
-    let policy = Policy::builder("http://localhost:8080/a/b")
-        .interval(Duration::from_mins(1))
-        .lifetime(Duration::from_mins(2))
-        .user_code(UserCodeShape::new("0123456789", 9).unwrap())
-        .outstanding(100)
-        .build()
-        .unwrap();
+    let options = PolicyOptions {
+        interval: Duration::from_mins(1),
+        lifetime: Duration::from_mins(2),
+        user_code: UserCodeShape::new("0123456789", 9).unwrap(),
+        outstanding: 100,
+        ..PolicyOptions::default()
+    };
+    let policy = Policy::new("http://localhost:8080/a/b", options).unwrap();
     let entropy = octets(COUNTING, 987_654_321);
     let (_, reply) = asked(policy, &backend(), "", entropy).unwrap();
     let body = format!(
@@ -608,7 +609,10 @@ fn d6_the_response_is_the_policys() {
 /// "`verification_uri_complete` OPTIONAL": off unless asked for (RFC 8628, section 5.4).
 #[test]
 fn d6_verification_uri_complete_is_there_when_the_policy_has_it_on() {
-    let on = builder().with_verification_uri_complete().build().unwrap();
+    let on = policy_of(PolicyOptions {
+        verification_uri_complete: true,
+        ..PolicyOptions::default()
+    });
     let entropy = || octets(COUNTING, wdjb());
     let (_, reply) = asked(on, &cli(), "", entropy()).unwrap();
     let body = format!(
@@ -938,15 +942,15 @@ proptest! {
         let lifetime = interval * 2 + extra;
         let shape = UserCodeShape::new(&alphabet, length).unwrap();
         let combinations = u128::from(shape.combinations());
-        let mut builder = Policy::builder(uri.as_str())
-            .interval(Duration::from_secs(interval))
-            .lifetime(Duration::from_secs(lifetime))
-            .user_code(shape)
-            .outstanding(100);
-        if complete {
-            builder = builder.with_verification_uri_complete();
-        }
-        let policy = builder.build().unwrap();
+        let options = PolicyOptions {
+            verification_uri_complete: complete,
+            interval: Duration::from_secs(interval),
+            lifetime: Duration::from_secs(lifetime),
+            user_code: shape,
+            outstanding: 100,
+            ..PolicyOptions::default()
+        };
+        let policy = Policy::new(&uri, options).unwrap();
         let entropy = octets(device, number);
         prop_assume!(device != [device[0]; 32] && number % 257 != 0);
         let (session, reply) = asked(policy, &cli(), "", entropy).unwrap();

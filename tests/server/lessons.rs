@@ -4,8 +4,8 @@ use core::time::Duration;
 
 use device_flow::code::{Entropy, UserCodeShape};
 use device_flow::server::{
-    Cause, Client, ClientAuthMethod, Consent, GrantRefusal, PageError, PolicyError, Review, Server,
-    ServerKeys, Session, Status, Stored, Subject,
+    Cause, Client, ClientAuthMethod, Consent, GrantRefusal, PageError, Policy, PolicyError,
+    PolicyOptions, Review, Server, ServerKeys, Session, Status, Stored, Subject,
 };
 
 use crate::support::login::{
@@ -13,8 +13,9 @@ use crate::support::login::{
     assert_invalid_grant, assert_pending, at, bob, bytes, pace,
 };
 use crate::support::{
-    self, Codes, Host, NOW, Question, SECRET, alice, assert_invalid_client, assert_unavailable,
-    backend, basic, builder, cli, key, poll_body, post, scope, server, server_of,
+    self, Codes, Host, NOW, PAGE, Question, SECRET, alice, assert_invalid_client,
+    assert_unavailable, backend, basic, cli, key, policy_of, poll_body, post, scope, server,
+    server_of,
 };
 
 /// Whether a user gets anywhere with a code, and with what if not.
@@ -516,8 +517,11 @@ fn a_store_that_fails_does_not_end_a_login() {
 /// fosite's own suite expected `authorization_pending` for a code that had expired an hour ago.
 #[test]
 fn an_hour_after_expiry_a_code_is_not_pending() {
-    let policy = builder().retention(Duration::from_hours(2)).build();
-    let mut login = Login::of(policy.unwrap(), cli());
+    let policy = policy_of(PolicyOptions {
+        retention: Duration::from_hours(2),
+        ..PolicyOptions::default()
+    });
+    let mut login = Login::of(policy, cli());
     let reply = login.poll(LIFETIME + 3_600_000).reply;
     assert_expired(&reply, Cause::Expired);
     assert!(
@@ -603,10 +607,12 @@ fn numbers_are_numbers() {
 #[test]
 fn the_interval_is_always_sent() {
     for interval in [1, 5, 60] {
-        let policy = builder()
-            .interval(Duration::from_secs(interval))
-            .cap(Duration::from_mins(1));
-        let body = issued(policy.build().unwrap());
+        let options = PolicyOptions {
+            interval: Duration::from_secs(interval),
+            cap: Duration::from_mins(1),
+            ..PolicyOptions::default()
+        };
+        let body = issued(policy_of(options));
         assert!(
             body.ends_with(&format!(r#","interval":{interval}}}"#)),
             "{body}"
@@ -618,10 +624,12 @@ fn the_interval_is_always_sent() {
 #[test]
 fn the_interval_of_slow_down_is_above_the_one_told_before() {
     for interval in [1, 7, 30, 60] {
-        let policy = builder()
-            .interval(Duration::from_secs(interval))
-            .cap(Duration::from_mins(1));
-        let mut login = Login::of(policy.build().unwrap(), cli());
+        let options = PolicyOptions {
+            interval: Duration::from_secs(interval),
+            cap: Duration::from_mins(1),
+            ..PolicyOptions::default()
+        };
+        let mut login = Login::of(policy_of(options), cli());
         let mut told = interval;
         let _ = login.poll(0);
         for now in 0..3 {
@@ -667,10 +675,12 @@ fn an_approval_of_the_last_second_is_not_lost() {
 #[test]
 fn the_next_poll_of_a_device_whose_code_was_stolen_reveals_the_theft() {
     for interval in 2..=60 {
-        let policy = builder()
-            .interval(Duration::from_secs(interval))
-            .cap(Duration::from_mins(1));
-        let mut login = Login::of(policy.build().unwrap(), cli());
+        let options = PolicyOptions {
+            interval: Duration::from_secs(interval),
+            cap: Duration::from_mins(1),
+            ..PolicyOptions::default()
+        };
+        let mut login = Login::of(policy_of(options), cli());
         let first = i64::try_from(interval).unwrap();
         assert_eq!(login.poll(0).reply.cause(), Cause::Pending);
         // Approved and redeemed by the thief right after the poll; then the device keeps to its interval.
@@ -686,8 +696,14 @@ fn the_next_poll_of_a_device_whose_code_was_stolen_reveals_the_theft() {
     }
     // No policy can have it otherwise.
     for window in [3750, 5000, 10_000] {
-        let policy = builder().retry_window(Duration::from_millis(window));
-        assert_eq!(policy.build().unwrap_err(), PolicyError::RetryWindow);
+        let options = PolicyOptions {
+            retry_window: Some(Duration::from_millis(window)),
+            ..PolicyOptions::default()
+        };
+        assert_eq!(
+            Policy::new(PAGE, options).unwrap_err(),
+            PolicyError::RetryWindow
+        );
     }
 }
 

@@ -3,12 +3,14 @@
 use core::time::Duration;
 
 use device_flow::code::{ShapeError, UserCodeShape};
-use device_flow::server::{Cause, PageError, Policy, PolicyBuilder, PolicyError, RateLimit};
+use device_flow::server::{
+    Cause, PageError, Policy, PolicyError, PolicyOptions, RateLimit, RefreshOptions,
+};
 use proptest::prelude::*;
 
 use crate::support::{
-    self, Host, NOW, SOURCE, alice, assert_reply, builder, cli, error_body, policy, post, server,
-    server_of, subject,
+    self, Host, NOW, PAGE, SOURCE, alice, assert_reply, cli, error_body, policy, policy_of, post,
+    server, server_of, subject, with_refresh,
 };
 
 pub(super) const fn secs(seconds: u64) -> Duration {
@@ -17,26 +19,29 @@ pub(super) const fn secs(seconds: u64) -> Duration {
 
 pub(super) const DAY: Duration = secs(24 * 60 * 60);
 
-/// A builder whose codes cannot be guessed whatever the lifetime, so that L6 stays out of the way.
-fn roomy() -> PolicyBuilder {
-    builder().outstanding(1)
+/// Options whose codes cannot be guessed whatever the lifetime, so that L6 stays out of the way.
+fn roomy() -> PolicyOptions {
+    PolicyOptions {
+        outstanding: 1,
+        ..PolicyOptions::default()
+    }
 }
 
 #[track_caller]
-fn refused(builder: PolicyBuilder, error: PolicyError) {
-    assert_eq!(builder.build().map(|_| ()), Err(error));
+fn refused(options: PolicyOptions, error: PolicyError) {
+    assert_eq!(Policy::new(PAGE, options).map(drop), Err(error));
 }
 
 #[track_caller]
-pub(super) fn accepted(builder: PolicyBuilder) -> Policy {
-    builder.build().unwrap()
+pub(super) fn accepted(options: PolicyOptions) -> Policy {
+    policy_of(options)
 }
 
 #[test]
 fn the_default_is_accepted_and_is_that_of_the_tables() {
     let policy = policy();
-    assert_eq!(policy.interval(), secs(5));
-    assert_eq!(policy.lifetime(), secs(300));
+    assert_eq!(policy.options().interval, secs(5));
+    assert_eq!(policy.options().lifetime, secs(300));
 }
 
 // L1
@@ -47,14 +52,28 @@ fn l1_an_interval_outside_1_to_60_s_is_refused() {
         // A cap and a lifetime that would be right for it, as far as there are any.
         let cap = outside.max(secs(60)).min(secs(4_000_000_000));
         refused(
-            roomy().interval(outside).cap(cap).lifetime(DAY),
+            PolicyOptions {
+                interval: outside,
+                cap,
+                lifetime: DAY,
+                ..roomy()
+            },
             PolicyError::Interval,
         );
-        refused(roomy().interval(outside), PolicyError::Interval);
+        refused(
+            PolicyOptions {
+                interval: outside,
+                ..roomy()
+            },
+            PolicyError::Interval,
+        );
     }
     for inside in [1, 2, 5, 59, 60] {
-        let policy = accepted(roomy().interval(secs(inside)));
-        assert_eq!(policy.interval(), secs(inside));
+        let policy = accepted(PolicyOptions {
+            interval: secs(inside),
+            ..roomy()
+        });
+        assert_eq!(policy.options().interval, secs(inside));
     }
 }
 
@@ -66,27 +85,54 @@ fn l1_an_interval_that_is_not_whole_seconds_is_refused() {
         Duration::from_millis(59_999),
         secs(5) + Duration::from_nanos(1),
     ] {
-        refused(roomy().interval(part), PolicyError::Interval);
+        refused(
+            PolicyOptions {
+                interval: part,
+                ..roomy()
+            },
+            PolicyError::Interval,
+        );
     }
 }
 
 #[test]
 fn l1_a_cap_under_the_interval_is_refused() {
     for (interval, cap) in [(5, 4), (5, 0), (60, 59), (2, 1)] {
-        let builder = roomy().interval(secs(interval)).cap(secs(cap));
-        refused(builder, PolicyError::Cap);
+        let options = PolicyOptions {
+            interval: secs(interval),
+            cap: secs(cap),
+            ..roomy()
+        };
+        refused(options, PolicyError::Cap);
     }
     for (interval, cap) in [(5, 5), (60, 60), (1, 1), (5, 6), (5, 300)] {
-        accepted(roomy().interval(secs(interval)).cap(secs(cap)));
+        accepted(PolicyOptions {
+            interval: secs(interval),
+            cap: secs(cap),
+            ..roomy()
+        });
     }
 }
 
 #[test]
 fn l1_a_cap_over_5_minutes_is_refused() {
-    accepted(roomy().cap(secs(300)));
-    accepted(roomy().interval(secs(60)).cap(secs(300)));
+    accepted(PolicyOptions {
+        cap: secs(300),
+        ..roomy()
+    });
+    accepted(PolicyOptions {
+        interval: secs(60),
+        cap: secs(300),
+        ..roomy()
+    });
     for over in [secs(301), secs(3600), secs(u64::MAX), Duration::MAX] {
-        refused(roomy().cap(over), PolicyError::Cap);
+        refused(
+            PolicyOptions {
+                cap: over,
+                ..roomy()
+            },
+            PolicyError::Cap,
+        );
     }
 }
 
@@ -94,7 +140,13 @@ fn l1_a_cap_over_5_minutes_is_refused() {
 #[test]
 fn l1_a_cap_that_is_not_whole_seconds_is_refused() {
     for part in [7_500, 59_999, 299_999] {
-        refused(roomy().cap(Duration::from_millis(part)), PolicyError::Cap);
+        refused(
+            PolicyOptions {
+                cap: Duration::from_millis(part),
+                ..roomy()
+            },
+            PolicyError::Cap,
+        );
     }
 }
 
@@ -103,20 +155,33 @@ fn l1_a_cap_that_is_not_whole_seconds_is_refused() {
 #[test]
 fn l2_a_lifetime_under_twice_the_interval_is_refused() {
     for interval in [1, 5, 60] {
-        let with = |lifetime| roomy().interval(secs(interval)).lifetime(lifetime);
+        let with = |lifetime| PolicyOptions {
+            interval: secs(interval),
+            lifetime,
+            ..roomy()
+        };
         refused(with(Duration::ZERO), PolicyError::Lifetime);
         refused(with(secs(interval)), PolicyError::Lifetime);
         refused(with(secs(2 * interval - 1)), PolicyError::Lifetime);
         let policy = accepted(with(secs(2 * interval)));
-        assert_eq!(policy.lifetime(), secs(2 * interval));
+        assert_eq!(policy.options().lifetime, secs(2 * interval));
     }
 }
 
 #[test]
 fn l2_a_lifetime_over_a_day_is_refused() {
-    accepted(roomy().lifetime(DAY));
+    accepted(PolicyOptions {
+        lifetime: DAY,
+        ..roomy()
+    });
     for over in [DAY + secs(1), DAY * 2, secs(u64::MAX), Duration::MAX] {
-        refused(roomy().lifetime(over), PolicyError::Lifetime);
+        refused(
+            PolicyOptions {
+                lifetime: over,
+                ..roomy()
+            },
+            PolicyError::Lifetime,
+        );
     }
 }
 
@@ -124,7 +189,13 @@ fn l2_a_lifetime_over_a_day_is_refused() {
 #[test]
 fn l2_a_lifetime_that_is_not_whole_seconds_is_refused() {
     let part = Duration::from_millis(300_500);
-    refused(roomy().lifetime(part), PolicyError::Lifetime);
+    refused(
+        PolicyOptions {
+            lifetime: part,
+            ..roomy()
+        },
+        PolicyError::Lifetime,
+    );
 }
 
 /// "Within a table the rows are evaluated top to bottom, the first that matches answers."
@@ -137,16 +208,31 @@ fn l1_comes_before_l2() {
         secs(u64::MAX),
         Duration::from_millis(1),
     ] {
-        let with = || roomy().lifetime(lifetime);
-        refused(with().interval(secs(0)), PolicyError::Interval);
-        refused(with().cap(secs(1)), PolicyError::Cap);
+        let with = || PolicyOptions {
+            lifetime,
+            ..roomy()
+        };
+        refused(
+            PolicyOptions {
+                interval: secs(0),
+                ..with()
+            },
+            PolicyError::Interval,
+        );
+        refused(
+            PolicyOptions {
+                cap: secs(1),
+                ..with()
+            },
+            PolicyError::Cap,
+        );
     }
 }
 
 // L3
 
-fn at(uri: &str) -> PolicyBuilder {
-    Policy::builder(uri)
+fn at(uri: &str) -> Result<(), PolicyError> {
+    Policy::new(uri, PolicyOptions::default()).map(drop)
 }
 
 #[test]
@@ -176,7 +262,11 @@ fn l3_a_verification_uri_that_is_not_https_is_refused_but_on_loopback() {
         "/device",
         " https://login.example.com/device",
     ] {
-        refused(at(not_https), PolicyError::VerificationUri);
+        assert_eq!(
+            at(not_https),
+            Err(PolicyError::VerificationUri),
+            "{not_https}"
+        );
     }
     for loopback in [
         "http://localhost/device",
@@ -189,7 +279,7 @@ fn l3_a_verification_uri_that_is_not_https_is_refused_but_on_loopback() {
         "http://[::1]/device",
         "http://[::1]:8080/device",
     ] {
-        accepted(at(loopback));
+        assert_eq!(at(loopback), Ok(()), "{loopback}");
     }
 }
 
@@ -204,7 +294,7 @@ fn l3_a_host_that_only_looks_like_loopback_is_refused_without_https() {
         "http://127.0.0.1x/device",
         "http://localhost:80@example.com/device",
     ] {
-        refused(at(other), PolicyError::VerificationUri);
+        assert_eq!(at(other), Err(PolicyError::VerificationUri), "{other}");
     }
 }
 
@@ -217,7 +307,7 @@ fn l3_an_authority_that_goes_on_after_a_loopback_address_is_not_loopback() {
         "http://127.0.0.1:80.example.com/device",
         "http://localhost:80x/device",
     ] {
-        refused(at(other), PolicyError::VerificationUri);
+        assert_eq!(at(other), Err(PolicyError::VerificationUri), "{other}");
     }
 }
 
@@ -236,7 +326,7 @@ fn l3_https_is_accepted_with_any_host_port_and_path() {
         "https://login.example.com/device;v=1",
         "https://localhost/device",
     ] {
-        accepted(at(right));
+        assert_eq!(at(right), Ok(()), "{right}");
     }
 }
 
@@ -259,7 +349,7 @@ fn l3_a_query_a_fragment_or_userinfo_is_refused() {
         "http://localhost/device?a=b",
         "http://localhost/device#top",
     ] {
-        refused(at(more), PolicyError::VerificationUri);
+        assert_eq!(at(more), Err(PolicyError::VerificationUri), "{more}");
     }
 }
 
@@ -282,7 +372,7 @@ fn l3_a_character_outside_visible_ascii_is_refused() {
             format!("https://login.example.com/device{character}"),
             format!("{character}https://login.example.com/device"),
         ] {
-            refused(at(&uri), PolicyError::VerificationUri);
+            assert_eq!(at(&uri), Err(PolicyError::VerificationUri), "{uri}");
         }
     }
 }
@@ -292,7 +382,7 @@ fn l3_a_character_outside_visible_ascii_is_refused() {
 fn l3_a_character_that_json_would_escape_is_refused() {
     for character in ["\"", "\\"] {
         let uri = format!("https://login.example.com/de{character}vice");
-        refused(at(&uri), PolicyError::VerificationUri);
+        assert_eq!(at(&uri), Err(PolicyError::VerificationUri), "{uri}");
     }
 }
 
@@ -304,7 +394,7 @@ fn l3_an_empty_host_is_refused() {
         "https://:443/device",
         "http:///device",
     ] {
-        refused(at(empty), PolicyError::VerificationUri);
+        assert_eq!(at(empty), Err(PolicyError::VerificationUri), "{empty}");
     }
 }
 
@@ -326,7 +416,7 @@ fn l4_a_realm_outside_printable_ascii_or_with_quote_or_backslash_is_refused() {
             format!("{character}a"),
             format!("a{character}b"),
         ] {
-            refused(roomy().realm(realm), PolicyError::Realm);
+            refused(PolicyOptions { realm, ..roomy() }, PolicyError::Realm);
         }
     }
 }
@@ -337,7 +427,10 @@ fn l4_every_other_printable_character_may_stand_in_a_realm() {
         .map(char::from)
         .filter(|character| !matches!(character, '"' | '\\'))
         .collect();
-    let policy = accepted(roomy().realm(all.as_str()));
+    let policy = accepted(PolicyOptions {
+        realm: all.clone(),
+        ..roomy()
+    });
     let server = server_of(policy);
     let reply = Host::new([]).run(server.token(post(&poll_of("gone")), SOURCE, NOW));
     let challenge = format!("Basic realm=\"{all}\"");
@@ -459,11 +552,11 @@ fn consonants(length: u8) -> UserCodeShape {
 /// "The default … is at 2^-18; a million outstanding needs 10 characters."
 #[test]
 fn l6_the_examples_of_the_table() {
-    accepted(builder());
-    let million = |length| {
-        builder()
-            .outstanding(1_000_000)
-            .user_code(consonants(length))
+    accepted(PolicyOptions::default());
+    let million = |length| PolicyOptions {
+        outstanding: 1_000_000,
+        user_code: consonants(length),
+        ..PolicyOptions::default()
     };
     refused(million(8), PolicyError::Guessable);
     refused(million(9), PolicyError::Guessable);
@@ -473,20 +566,35 @@ fn l6_the_examples_of_the_table() {
 /// Ten guesses in a lifetime: 20^8 / 2^16 / 10 = 39,062.5.
 #[test]
 fn l6_the_chance_of_a_key_in_a_lifetime_stays_below_2_to_the_minus_16() {
-    accepted(builder().outstanding(39_062));
-    refused(builder().outstanding(39_063), PolicyError::Guessable);
-    refused(builder().outstanding(u64::MAX), PolicyError::Guessable);
+    accepted(PolicyOptions {
+        outstanding: 39_062,
+        ..PolicyOptions::default()
+    });
+    refused(
+        PolicyOptions {
+            outstanding: 39_063,
+            ..PolicyOptions::default()
+        },
+        PolicyError::Guessable,
+    );
+    refused(
+        PolicyOptions {
+            outstanding: u64::MAX,
+            ..PolicyOptions::default()
+        },
+        PolicyError::Guessable,
+    );
 }
 
 /// Guesses per key and lifetime: the burst and what comes back meanwhile.
 #[test]
 fn l6_the_guesses_of_a_lifetime_are_the_burst_and_what_comes_back() {
     // 20^8 / 2^16 = 390,625 guesses times sessions.
-    let with = |burst, period, lifetime, outstanding| {
-        builder()
-            .guess_limit(RateLimit::new(burst, secs(period)).unwrap())
-            .lifetime(secs(lifetime))
-            .outstanding(outstanding)
+    let with = |burst, period, lifetime, outstanding| PolicyOptions {
+        guess_limit: RateLimit::new(burst, secs(period)).unwrap(),
+        lifetime: secs(lifetime),
+        outstanding,
+        ..PolicyOptions::default()
     };
     // 5 and 20 are 25: 15,625 sessions.
     accepted(with(5, 60, 1200, 15_625));
@@ -503,13 +611,25 @@ fn l6_the_guesses_of_a_lifetime_are_the_burst_and_what_comes_back() {
 fn l6_longer_codes_and_wider_alphabets_make_room() {
     let digits = |length| {
         let shape = UserCodeShape::new("0123456789", length).unwrap();
-        builder().user_code(shape)
+        PolicyOptions {
+            user_code: shape,
+            ..PolicyOptions::default()
+        }
     };
     // 10 guesses, 10,000 sessions, 2^16: 6.6e9.
     refused(digits(9), PolicyError::Guessable);
     accepted(digits(10));
-    refused(builder().user_code(consonants(7)), PolicyError::Guessable);
-    accepted(builder().user_code(consonants(14)));
+    refused(
+        PolicyOptions {
+            user_code: consonants(7),
+            ..PolicyOptions::default()
+        },
+        PolicyError::Guessable,
+    );
+    accepted(PolicyOptions {
+        user_code: consonants(14),
+        ..PolicyOptions::default()
+    });
 }
 
 /// What the constructor counted is what the limit gives: nobody enters more codes in a lifetime.
@@ -566,7 +686,11 @@ const GAPS: [(u64, u64); 6] = [
 fn l7_a_retry_window_of_the_least_gap_or_longer_is_refused() {
     for (interval, gap) in GAPS {
         let gap = Duration::from_millis(gap);
-        let with = |window| roomy().interval(secs(interval)).retry_window(window);
+        let with = |window| PolicyOptions {
+            interval: secs(interval),
+            retry_window: Some(window),
+            ..roomy()
+        };
         accepted(with(Duration::ZERO));
         if let Some(shorter) = gap.checked_sub(Duration::from_millis(1)) {
             accepted(with(shorter));
@@ -588,7 +712,10 @@ fn l7_the_default_retry_window_is_shorter_than_the_least_gap_where_there_is_one(
     for (interval, gap) in GAPS {
         let window = if gap > 2_000 { 2_000 } else { 500 };
         for (after, cause) in [(window - 1, Cause::Duplicate), (window, Cause::Replay)] {
-            let policy = accepted(roomy().interval(secs(interval)));
+            let policy = accepted(PolicyOptions {
+                interval: secs(interval),
+                ..roomy()
+            });
             let server = server_of(policy);
             let mut host = Host::new([cli()]);
             let codes = host.issue(&server, &cli(), 1, NOW);
@@ -604,17 +731,29 @@ fn l7_the_default_retry_window_is_shorter_than_the_least_gap_where_there_is_one(
 #[test]
 fn l7_a_retention_under_a_minute_is_refused() {
     for under in [Duration::ZERO, secs(59), Duration::from_millis(59_999)] {
-        refused(roomy().retention(under), PolicyError::Retention);
+        refused(
+            PolicyOptions {
+                retention: under,
+                ..roomy()
+            },
+            PolicyError::Retention,
+        );
     }
     for enough in [secs(60), secs(300), DAY, Duration::MAX] {
-        accepted(roomy().retention(enough));
+        accepted(PolicyOptions {
+            retention: enough,
+            ..roomy()
+        });
     }
 }
 
 /// However long the retention: nothing overflows, and nothing is purged at once.
 #[test]
 fn l7_the_longest_retention_keeps_a_session_to_the_end_of_time() {
-    let server = server_of(accepted(roomy().retention(Duration::MAX)));
+    let server = server_of(accepted(PolicyOptions {
+        retention: Duration::MAX,
+        ..roomy()
+    }));
     let mut host = Host::new([cli()]);
     let codes = host.issue(&server, &cli(), 1, NOW);
     assert_eq!(host.store.purge(NOW + DAY * 100_000), 0);
@@ -626,10 +765,19 @@ fn l7_the_longest_retention_keeps_a_session_to_the_end_of_time() {
 #[test]
 fn r_the_scope_that_asks_for_a_refresh_token_is_one_token() {
     for right in ["offline_access", "email", "a", "urn:x:offline/1"] {
-        accepted(builder().refresh_scope(right));
+        accepted(with_refresh(RefreshOptions {
+            scope: right.into(),
+            ..RefreshOptions::default()
+        }));
     }
     for wrong in ["", " ", "a b", "a ", " a", "a\"b", "a\\b", "\n", "\u{E9}"] {
-        refused(builder().refresh_scope(wrong), PolicyError::RefreshScope);
+        refused(
+            with_refresh(RefreshOptions {
+                scope: wrong.into(),
+                ..RefreshOptions::default()
+            }),
+            PolicyError::RefreshScope,
+        );
     }
 }
 
@@ -638,8 +786,14 @@ fn r_the_scope_that_asks_for_a_refresh_token_is_one_token() {
 fn r_the_lifetimes_of_refresh_tokens_are_from_10_minutes_to_ten_years() {
     let (shortest, longest) = (secs(600), DAY * 3650);
     for inside in [shortest, DAY * 30, longest] {
-        accepted(builder().refresh_idle(inside));
-        accepted(builder().refresh_absolute(inside));
+        accepted(with_refresh(RefreshOptions {
+            idle: inside,
+            ..RefreshOptions::default()
+        }));
+        accepted(with_refresh(RefreshOptions {
+            absolute: Some(inside),
+            ..RefreshOptions::default()
+        }));
     }
     for outside in [
         Duration::ZERO,
@@ -648,11 +802,17 @@ fn r_the_lifetimes_of_refresh_tokens_are_from_10_minutes_to_ten_years() {
         Duration::MAX,
     ] {
         refused(
-            builder().refresh_idle(outside),
+            with_refresh(RefreshOptions {
+                idle: outside,
+                ..RefreshOptions::default()
+            }),
             PolicyError::RefreshLifetime,
         );
         refused(
-            builder().refresh_absolute(outside),
+            with_refresh(RefreshOptions {
+                absolute: Some(outside),
+                ..RefreshOptions::default()
+            }),
             PolicyError::RefreshLifetime,
         );
     }
@@ -661,26 +821,20 @@ fn r_the_lifetimes_of_refresh_tokens_are_from_10_minutes_to_ten_years() {
 #[test]
 fn r_the_grace_of_refresh_tokens_is_at_most_5_minutes() {
     for inside in [Duration::ZERO, secs(30), secs(300)] {
-        accepted(builder().refresh_grace(inside));
+        accepted(with_refresh(RefreshOptions {
+            grace: inside,
+            ..RefreshOptions::default()
+        }));
     }
     for over in [secs(300) + Duration::from_nanos(1), Duration::MAX] {
-        refused(builder().refresh_grace(over), PolicyError::RefreshGrace);
+        refused(
+            with_refresh(RefreshOptions {
+                grace: over,
+                ..RefreshOptions::default()
+            }),
+            PolicyError::RefreshGrace,
+        );
     }
-}
-
-/// Where the core issues none, nothing about them can be wrong.
-#[test]
-fn r_without_refresh_tokens_their_settings_are_not_looked_at() {
-    let all_wrong = |builder: PolicyBuilder| {
-        builder
-            .refresh_scope("")
-            .refresh_idle(Duration::ZERO)
-            .refresh_absolute(Duration::MAX)
-            .refresh_grace(Duration::MAX)
-            .refresh_limit(RateLimit::new(1, DAY).unwrap())
-    };
-    accepted(all_wrong(builder().without_refresh_tokens()));
-    accepted(all_wrong(builder()).without_refresh_tokens());
 }
 
 // Beside the table.
@@ -688,20 +842,32 @@ fn r_without_refresh_tokens_their_settings_are_not_looked_at() {
 /// Off unless asked for (RFC 8628, section 5.4). The page asks the policy whether it may read a code from its URL.
 #[test]
 fn verification_uri_complete_is_off_unless_asked_for() {
-    assert!(!policy().has_verification_uri_complete());
-    let on = accepted(builder().with_verification_uri_complete());
-    assert!(on.has_verification_uri_complete());
+    assert!(!policy().options().verification_uri_complete);
+    let on = accepted(PolicyOptions {
+        verification_uri_complete: true,
+        ..PolicyOptions::default()
+    });
+    assert!(on.options().verification_uri_complete);
 }
 
 /// The default is 16 KiB (A3); what is longer than two octets can count has no use at these endpoints.
 #[test]
 fn a_body_limit_of_nothing_or_over_65_535_is_refused() {
     for outside in [0, 65_536, 1024 * 1024, usize::MAX] {
-        refused(roomy().max_body(outside), PolicyError::MaxBody);
+        refused(
+            PolicyOptions {
+                max_body: outside,
+                ..roomy()
+            },
+            PolicyError::MaxBody,
+        );
     }
     for inside in [1, 16 * 1024, 65_535] {
-        accepted(roomy().max_body(inside));
-        assert_eq!(roomy().max_body(inside).build().unwrap().max_body(), inside);
+        let policy = accepted(PolicyOptions {
+            max_body: inside,
+            ..roomy()
+        });
+        assert_eq!(policy.options().max_body, inside);
     }
 }
 
@@ -762,14 +928,8 @@ proptest! {
         ];
         let broken: Vec<_> = l1.iter().filter(|(is, _)| *is).map(|(_, error)| *error).collect();
         let l2 = !is_whole(lifetime) || lifetime < interval * 2 || lifetime > DAY;
-        let outcome = roomy()
-            .interval(interval)
-            .cap(cap)
-            .lifetime(lifetime)
-            .retry_window(window)
-            .retention(retention)
-            .build()
-            .map(|_| ());
+        let options = PolicyOptions { interval, cap, lifetime, retry_window: Some(window), retention, ..roomy() };
+        let outcome = Policy::new(PAGE, options).map(drop);
         if !broken.is_empty() {
             let error = outcome.unwrap_err();
             prop_assert!(broken.contains(&error), "{:?} instead of {:?}", error, broken);
@@ -787,7 +947,7 @@ proptest! {
     /// Whatever the texts, the constructor answers.
     #[test]
     fn any_texts_are_accepted_or_refused(uri in "(https?://)?.{0,20}", realm in ".{0,8}") {
-        match Policy::builder(uri.as_str()).realm(realm.as_str()).build() {
+        match Policy::new(&uri, PolicyOptions { realm: realm.clone(), ..PolicyOptions::default() }) {
             Ok(policy) => {
                 prop_assert!(uri.bytes().all(|b| b.is_ascii_graphic()));
                 prop_assert!(!uri.contains(['?', '#', '@']));

@@ -5,7 +5,9 @@
 use core::time::Duration;
 
 use device_flow::scope::Scope;
-use device_flow::server::{Cause, Consent, GrantRefusal, HostValue, Policy, Reply, Status};
+use device_flow::server::{
+    Cause, Consent, GrantRefusal, HostValue, Policy, PolicyOptions, Reply, Status,
+};
 use device_flow::wire::tokens::Tokens;
 use serde_json::json;
 
@@ -16,7 +18,7 @@ use crate::support::login::{
 };
 use crate::support::{
     self, ACCESS_TOKEN, NO_CODE, Question, Says, alice, assert_refused, assert_reply,
-    assert_unavailable, backend, builder, cli, encoded, policy, scope, tokens,
+    assert_unavailable, backend, cli, encoded, policy, policy_of, scope, tokens,
 };
 
 /// The first moment at which a poll after one at 0 is not early: the interval of 5 s less its quarter.
@@ -24,11 +26,12 @@ const LEAST_GAP: i64 = 3750;
 
 /// A login whose intervals are these, in seconds.
 fn paced(interval: u64, cap: u64) -> Login {
-    let policy = builder()
-        .interval(Duration::from_secs(interval))
-        .cap(Duration::from_secs(cap))
-        .build();
-    Login::of(policy.unwrap(), cli())
+    let policy = policy_of(PolicyOptions {
+        interval: Duration::from_secs(interval),
+        cap: Duration::from_secs(cap),
+        ..PolicyOptions::default()
+    });
+    Login::of(policy, cli())
 }
 
 /// A login in every state that is stored, by its name.
@@ -263,8 +266,11 @@ fn c4_a_clock_that_went_back_makes_no_replay() {
 
 #[test]
 fn c4_the_retry_window_is_the_policys() {
-    let policy = builder().retry_window(Duration::from_millis(3500)).build();
-    let mut login = Login::of(policy.unwrap(), cli());
+    let policy = policy_of(PolicyOptions {
+        retry_window: Some(Duration::from_millis(3500)),
+        ..PolicyOptions::default()
+    });
+    let mut login = Login::of(policy, cli());
     login.approve(0);
     let _ = login.poll(0);
     let reply = refused(login.poll(3499));
@@ -1035,5 +1041,5 @@ fn c2_c3_c4_c5_c15_c18_have_the_same_bytes() {
 #[test]
 fn c11_the_default_interval_is_five_seconds() {
     let policy: Policy = policy();
-    assert_eq!(policy.interval(), Duration::from_secs(5));
+    assert_eq!(policy.options().interval, Duration::from_secs(5));
 }

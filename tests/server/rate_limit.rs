@@ -4,14 +4,14 @@ use core::time::Duration;
 
 use device_flow::digest::QuotaKey;
 use device_flow::memory::Memory;
-use device_flow::server::{RateLimit, RateLimited, RateState, Take};
+use device_flow::server::{PolicyOptions, RateLimit, RateLimited, RateState, Take};
 use proptest::prelude::*;
 use serde_json::json;
 use time::OffsetDateTime;
 
 use super::policy::{DAY, accepted, secs};
 use crate::support::login::{at, stored_at};
-use crate::support::{BACKEND, Host, NOW, SECRET, SOURCE, basic, builder, post, server_of};
+use crate::support::{BACKEND, Host, NOW, SECRET, SOURCE, basic, post, server_of};
 
 /// One that is taken from a quota of this limit, under a key of the host.
 fn taking(limit: RateLimit, now: OffsetDateTime) -> Take {
@@ -24,7 +24,10 @@ fn limit(burst: u32, period: Duration) -> RateLimit {
 
 /// A look whether one is left of this limit, as an exchange asks for it (B1).
 fn looking(limit: RateLimit, now: OffsetDateTime) -> Take {
-    let server = server_of(accepted(builder().secret_limit(limit)));
+    let server = server_of(accepted(PolicyOptions {
+        secret_limit: limit,
+        ..PolicyOptions::default()
+    }));
     let header = basic(BACKEND, SECRET);
     let request = post("").authorization(Some(&header));
     let mut host = Host::new([]);

@@ -7,8 +7,8 @@ use core::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use device_flow::server::{
-    Cause, Client, Consent, GrantRefusal, Next, Policy, PolicyError, RateLimit, Reply, Server,
-    ServerKeys, Status,
+    Cause, Client, Consent, GrantRefusal, Next, Policy, PolicyError, PolicyOptions, RateLimit,
+    RefreshOptions, Reply, Server, ServerKeys, Status,
 };
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
@@ -17,8 +17,8 @@ use crate::support::login::{
     LIFETIME, Login, RETENTION, assert_granted, assert_invalid_grant, at, bytes, stored_at,
 };
 use crate::support::{
-    self, Host, Question, Says, alice, assert_refused, assert_reply, assert_unavailable, backend,
-    builder, cli, error_body, key, policy, refresh_token, scope, server,
+    self, Host, PAGE, Question, Says, alice, assert_refused, assert_reply, assert_unavailable,
+    backend, cli, error_body, key, policy, policy_of, refresh_token, scope, server, with_refresh,
 };
 
 const SECOND: i64 = 1000;
@@ -223,19 +223,31 @@ fn r_offline_access_that_the_user_or_the_registration_refuses_yields_none() {
 
 #[test]
 fn r_the_policy_names_the_scope_that_yields_one() {
-    let policy = builder().refresh_scope("email").build().unwrap();
+    let policy = policy_of(with_refresh(RefreshOptions {
+        scope: "email".into(),
+        ..RefreshOptions::default()
+    }));
     let mut active = Active::asking(policy, "openid+email");
     let first = active.first.clone();
     let _ = active.next(&first, 1);
     for wrong in ["", "two tokens", "a\"b"] {
-        let refused = builder().refresh_scope(wrong).build();
+        let refused = Policy::new(
+            PAGE,
+            with_refresh(RefreshOptions {
+                scope: wrong.into(),
+                ..RefreshOptions::default()
+            }),
+        );
         assert_eq!(refused.unwrap_err(), PolicyError::RefreshScope);
     }
 }
 
 #[test]
 fn r_a_host_with_refresh_tokens_of_its_own_switches_those_of_the_core_off() {
-    let policy = builder().without_refresh_tokens().build().unwrap();
+    let policy = policy_of(PolicyOptions {
+        refresh: None,
+        ..PolicyOptions::default()
+    });
     let mut login = Login::asking(policy, client(), "openid+offline_access");
     login.approve(0);
     login.host.tokens = support::tokens().refresh_token("of the host").unwrap();
@@ -260,22 +272,37 @@ fn r_a_host_with_refresh_tokens_of_its_own_switches_those_of_the_core_off() {
 fn r_lifetimes_and_grace_are_bounded() {
     let minute = Duration::from_mins(1);
     let year = Duration::from_hours(366 * 24);
-    for (policy, error) in [
-        (builder().refresh_idle(minute), PolicyError::RefreshLifetime),
+    for (options, error) in [
         (
-            builder().refresh_idle(year * 11),
+            with_refresh(RefreshOptions {
+                idle: minute,
+                ..RefreshOptions::default()
+            }),
             PolicyError::RefreshLifetime,
         ),
         (
-            builder().refresh_absolute(minute),
+            with_refresh(RefreshOptions {
+                idle: year * 11,
+                ..RefreshOptions::default()
+            }),
             PolicyError::RefreshLifetime,
         ),
         (
-            builder().refresh_grace(minute * 6),
+            with_refresh(RefreshOptions {
+                absolute: Some(minute),
+                ..RefreshOptions::default()
+            }),
+            PolicyError::RefreshLifetime,
+        ),
+        (
+            with_refresh(RefreshOptions {
+                grace: minute * 6,
+                ..RefreshOptions::default()
+            }),
             PolicyError::RefreshGrace,
         ),
     ] {
-        assert_eq!(policy.build().unwrap_err(), error);
+        assert_eq!(Policy::new(PAGE, options).unwrap_err(), error);
     }
 }
 
@@ -434,7 +461,10 @@ fn r5_the_idle_end_counts_from_the_last_rotation() {
 #[test]
 fn r5_the_absolute_end_counts_from_the_redemption() {
     let day = Duration::from_hours(24);
-    let policy = builder().refresh_absolute(day).build().unwrap();
+    let policy = policy_of(with_refresh(RefreshOptions {
+        absolute: Some(day),
+        ..RefreshOptions::default()
+    }));
     let mut active = Active::of(policy);
     let first = active.first.clone();
     let second = active.next(&first, DAY / 2);
@@ -461,7 +491,10 @@ fn r5_an_absolute_end_that_was_shortened_holds_for_older_logins() {
     let first = active.first.clone();
     let second = active.next(&first, 2 * DAY);
     let day = Duration::from_hours(24);
-    active.login.server = support::server_of(builder().refresh_absolute(day).build().unwrap());
+    active.login.server = support::server_of(policy_of(with_refresh(RefreshOptions {
+        absolute: Some(day),
+        ..RefreshOptions::default()
+    })));
     assert_invalid(&active.refresh(&second, 2 * DAY + 1), Cause::LoginExpired);
 }
 
@@ -594,7 +627,10 @@ fn r8_the_token_before_ends_the_login_after_the_grace() {
 
 #[test]
 fn r8_without_a_grace_the_token_before_is_never_good() {
-    let policy = builder().refresh_grace(Duration::ZERO).build().unwrap();
+    let policy = policy_of(with_refresh(RefreshOptions {
+        grace: Duration::ZERO,
+        ..RefreshOptions::default()
+    }));
     let mut active = Active::of(policy);
     let first = active.first.clone();
     let _ = active.next(&first, 1);
@@ -616,7 +652,10 @@ fn r8_a_reuse_that_lost_its_write_to_the_owner_ends_the_login_all_the_same() {
 
 /// Without a grace.
 fn strict() -> Policy {
-    builder().refresh_grace(Duration::ZERO).build().unwrap()
+    policy_of(with_refresh(RefreshOptions {
+        grace: Duration::ZERO,
+        ..RefreshOptions::default()
+    }))
 }
 
 // R9: `scope` asks for more than was granted, or is malformed.
@@ -1050,7 +1089,10 @@ fn r14_a_store_that_answers_with_another_login_is_503() {
 #[test]
 fn r10_too_many_refreshes_of_one_login_are_429_and_burn_nothing() {
     let limit = RateLimit::new(2, Duration::from_mins(1)).unwrap();
-    let mut active = Active::of(builder().refresh_limit(limit).build().unwrap());
+    let mut active = Active::of(policy_of(with_refresh(RefreshOptions {
+        limit,
+        ..RefreshOptions::default()
+    })));
     let first = active.first.clone();
     let second = active.next(&first, 0);
     let third = active.next(&second, 0);

@@ -1,13 +1,13 @@
 //! Table A: what is refused before anybody is looked up.
 
 use device_flow::server::{
-    Authenticated, Cause, Claim, Exchange, Finish, Next, Reply, Request, Server,
+    Authenticated, Cause, Claim, Exchange, Finish, Next, PolicyOptions, Reply, Request, Server,
 };
 use proptest::prelude::*;
 
 use crate::support::{
     BACKEND, CLI, FORM, GRANT, Host, NO_CODE, NOW, Question, SECRET, assert_invalid_client,
-    assert_refused, assert_reply, backend, basic, builder, cli, encoded, error_body, escaped,
+    assert_refused, assert_reply, backend, basic, cli, encoded, error_body, escaped, policy_of,
     poll_body, post, server, server_of,
 };
 
@@ -199,7 +199,10 @@ fn a1_another_method_than_post_is_answered_405_with_allow() {
 
 #[test]
 fn a1_the_method_comes_before_every_other_fault() {
-    let server = server_of(builder().max_body(1).build().unwrap());
+    let server = server_of(policy_of(PolicyOptions {
+        max_body: 1,
+        ..PolicyOptions::default()
+    }));
     let incoming = Request::new("GET", b"a=%zz&a=%zz").authorization([b"x", b"y"]);
     let reply = refusal(read_by(&server, incoming));
     assert_eq!(reply.cause(), Cause::MethodNotAllowed);
@@ -426,7 +429,10 @@ fn a3_a_body_over_16_kib_is_refused_and_one_of_16_kib_is_not() {
 
 #[test]
 fn a3_the_size_limit_is_the_policys() {
-    let server = server_of(builder().max_body(5).build().unwrap());
+    let server = server_of(policy_of(PolicyOptions {
+        max_body: 5,
+        ..PolicyOptions::default()
+    }));
     assert!(read_by(&server, post("x=123")).is_ok());
     let reply = refusal(read_by(&server, post("x=1234")));
     let description = "the body is too large";
@@ -436,7 +442,10 @@ fn a3_the_size_limit_is_the_policys() {
 /// The last parameters of the longest body that a policy can allow are read like the first.
 #[test]
 fn a3_the_longest_body_is_read_to_its_end() {
-    let server = server_of(builder().max_body(65_535).build().unwrap());
+    let server = server_of(policy_of(PolicyOptions {
+        max_body: 65_535,
+        ..PolicyOptions::default()
+    }));
     let end = "&".to_owned() + &poll_body(CLI, NO_CODE);
     for end in [
         end.clone(),

@@ -16,8 +16,8 @@ use device_flow::memory::Memory;
 use device_flow::scope::Scope;
 use device_flow::server::{
     Cause, Client, ClientAuthMethod, Consent, Exchange, Finish, Found, GrantRefusal, HostValue,
-    Next, PageError, Policy, RateLimit, Reply, Request, Server, ServerKeys, Session, Subject,
-    Unavailable,
+    Next, PageError, Policy, PolicyOptions, RateLimit, RefreshOptions, Reply, Request, Server,
+    ServerKeys, Session, Subject, Unavailable,
 };
 use device_flow::wire::metadata::{Metadata, MetadataError};
 use device_flow::wire::tokens::Tokens;
@@ -25,7 +25,7 @@ use serde_json::json;
 
 use crate::support::login::{Login, bob};
 use crate::support::{
-    self, Codes, GRANT, NOW, PAGE, alice, basic, builder, policy, poll_body, post, scope,
+    self, Codes, GRANT, NOW, PAGE, alice, basic, policy, poll_body, post, scope, with_refresh,
 };
 
 /// What the client and its users keep to themselves. Each is made to be found.
@@ -395,7 +395,9 @@ fn what_a_host_makes_shows_nothing() {
     log.debug(&alice());
     log.debug(&scope("openid"));
     log.debug(&UserCodeShape::default());
-    log.debug(&builder());
+    let refresh = RefreshOptions::default();
+    log.debug(&refresh);
+    log.debug(&with_refresh(refresh));
     log.debug(&policy());
     log.debug(&RateLimit::new(1, Duration::from_secs(1)).unwrap());
     log.debug(&Unavailable);
@@ -450,20 +452,48 @@ fn no_error_echoes_its_input() {
     let member = json!(GIVEN);
     let reserved = Tokens::bearer("a").unwrap().member("scope", member);
     log.display(&reserved.unwrap_err());
-    for builder in [
-        Policy::builder(with("")),
-        Policy::builder(format!("{PAGE}?{GIVEN}")),
-        builder().realm(with("\"")),
-        builder().interval(Duration::from_secs(61)),
-        builder().cap(Duration::from_secs(1)),
-        builder().lifetime(Duration::from_secs(1)),
-        builder().retry_window(Duration::from_secs(31)),
-        builder().retention(Duration::from_secs(1)),
-        builder().outstanding(1 << 40),
-        builder().max_body(0),
-        builder().refresh_scope(with(" x")),
+    for uri in [with(""), format!("{PAGE}?{GIVEN}")] {
+        log.display(&Policy::new(&uri, PolicyOptions::default()).unwrap_err());
+    }
+    for options in [
+        PolicyOptions {
+            realm: with("\""),
+            ..PolicyOptions::default()
+        },
+        PolicyOptions {
+            interval: Duration::from_secs(61),
+            ..PolicyOptions::default()
+        },
+        PolicyOptions {
+            cap: Duration::from_secs(1),
+            ..PolicyOptions::default()
+        },
+        PolicyOptions {
+            lifetime: Duration::from_secs(1),
+            ..PolicyOptions::default()
+        },
+        PolicyOptions {
+            retry_window: Some(Duration::from_secs(31)),
+            ..PolicyOptions::default()
+        },
+        PolicyOptions {
+            retention: Duration::from_secs(1),
+            ..PolicyOptions::default()
+        },
+        PolicyOptions {
+            outstanding: 1 << 40,
+            ..PolicyOptions::default()
+        },
+        PolicyOptions {
+            max_body: 0,
+            ..PolicyOptions::default()
+        },
+        with_refresh(RefreshOptions {
+            scope: with(" x"),
+            ..RefreshOptions::default()
+        }),
     ] {
-        log.display(&builder.build().unwrap_err());
+        log.display(&Policy::new(PAGE, options).unwrap_err());
     }
     log.display(&GrantRefusal::error("Qx6vGIVENzW9k\"", "").unwrap_err());
     log.display(&Metadata::read(GIVEN.as_bytes(), GIVEN).unwrap_err());

@@ -43,8 +43,8 @@ use device_flow::code::Entropy;
 use device_flow::digest::{SecretDigest, SessionKey};
 use device_flow::scope::Scope;
 use device_flow::server::{
-    Cause, Client, ClientAuthMethod, Policy, PolicyBuilder, Reply, Request, Server, ServerKeys,
-    Subject,
+    Cause, Client, ClientAuthMethod, Policy, PolicyOptions, RefreshOptions, Reply, Request, Server,
+    ServerKeys, Subject,
 };
 use device_flow::wire::response::Response;
 use device_flow::wire::tokens::Tokens;
@@ -81,14 +81,22 @@ pub(crate) const NO_CODE: &str = "GmRhmhcxhwAzkoEqiMEg_DnyEysNkuNhszIySk9eS00";
 /// The access token of [`tokens`].
 pub(crate) const ACCESS_TOKEN: &str = "2YotnFZFEjr1zCsicMWpAA";
 
-/// A builder with everything at its default.
-pub(crate) fn builder() -> PolicyBuilder {
-    Policy::builder(PAGE)
-}
-
 /// The default policy.
 pub(crate) fn policy() -> Policy {
-    builder().build().unwrap()
+    policy_of(PolicyOptions::default())
+}
+
+/// A policy of these options, with the usual page.
+pub(crate) fn policy_of(options: PolicyOptions) -> Policy {
+    Policy::new(PAGE, options).unwrap()
+}
+
+/// The default, but for the refresh tokens.
+pub(crate) fn with_refresh(refresh: RefreshOptions) -> PolicyOptions {
+    PolicyOptions {
+        refresh: Some(refresh),
+        ..PolicyOptions::default()
+    }
 }
 
 /// A server of the default policy.

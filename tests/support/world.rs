@@ -11,7 +11,8 @@ use device_flow::code::Entropy;
 use device_flow::memory::Memory;
 use device_flow::server::{
     Cause, Client as Registration, Consent, Exchange, Finish, GrantRefusal, Next, PageError,
-    RateLimit, Reply, Review, Server, Session, Stored, Subject, Unavailable, Write,
+    PolicyOptions, RateLimit, RefreshOptions, Reply, Review, Server, Session, Stored, Subject,
+    Unavailable, Write,
 };
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
@@ -21,7 +22,7 @@ use crate::support::oracle::{
     self, ASKED, Client, Commit, How, LIFETIME, Oracle, Page, Part, Registered, Token, Told, Typed,
     User, Verdict,
 };
-use crate::support::{self, Codes, Host, NOW, SOURCE, alice, backend, builder, scope};
+use crate::support::{self, Codes, Host, NOW, SOURCE, alice, backend, scope};
 
 // The operations.
 
@@ -179,15 +180,20 @@ pub(crate) enum Outcome {
 static SERVER: LazyLock<Server> = LazyLock::new(|| {
     let (burst, period) = oracle::REFRESHES;
     let refreshes = RateLimit::new(u32::try_from(burst).unwrap(), millis(period)).unwrap();
-    let builder = builder()
-        .interval(millis(oracle::INTERVAL))
-        .cap(millis(oracle::CAP))
-        .retry_window(millis(oracle::RETRY_WINDOW))
-        .refresh_idle(millis(oracle::IDLE))
-        .refresh_absolute(millis(oracle::ABSOLUTE))
-        .refresh_grace(millis(oracle::GRACE))
-        .refresh_limit(refreshes);
-    support::server_of(builder.build().unwrap())
+    let refresh = RefreshOptions {
+        idle: millis(oracle::IDLE),
+        absolute: Some(millis(oracle::ABSOLUTE)),
+        grace: millis(oracle::GRACE),
+        limit: refreshes,
+        ..RefreshOptions::default()
+    };
+    support::server_of(support::policy_of(PolicyOptions {
+        interval: millis(oracle::INTERVAL),
+        cap: millis(oracle::CAP),
+        retry_window: Some(millis(oracle::RETRY_WINDOW)),
+        refresh: Some(refresh),
+        ..PolicyOptions::default()
+    }))
 });
 
 /// A refresh token of the same server, of a login that is not in the store of the world.

@@ -8,8 +8,8 @@ use device_flow::code::UserCodeShape;
 use device_flow::digest::SecretDigest;
 use device_flow::memory::Memory;
 use device_flow::server::{
-    Cause, Client, ClientAuthMethod, Consent, PageError, Policy, RateLimit, Reply, Review, Server,
-    ServerKeys, Session, Status,
+    Cause, Client, ClientAuthMethod, Consent, PageError, Policy, PolicyOptions, RateLimit,
+    RefreshOptions, Reply, Review, Server, ServerKeys, Session, Status,
 };
 use serde_json::{Map, Value, json};
 use time::OffsetDateTime;
@@ -110,38 +110,31 @@ fn policy(numbers: &Numbers) -> Policy {
     assert_eq!((numbers.max_parameters, numbers.retry_later), (64, 5));
     assert_eq!(numbers.redeem_time, numbers.cap + numbers.interval);
     let shape = UserCodeShape::new(&numbers.user_code.alphabet, numbers.user_code.length);
-    let mut builder = Policy::builder(&numbers.verification_uri)
-        .realm(&numbers.realm)
-        .lifetime(span(numbers.lifetime))
-        .interval(span(numbers.interval))
-        .cap(span(numbers.cap))
-        .retry_window(span(numbers.retry_window))
-        .retention(span(numbers.retention))
-        .user_code(shape.unwrap())
-        .max_body(numbers.max_body)
-        .secret_limit(rate(&numbers.wrong_secrets))
-        .issuing_limit(rate(&numbers.issuing));
-    if numbers.verification_uri_complete {
-        builder = builder.with_verification_uri_complete();
-    }
-    if let Some(guesses) = &numbers.guesses {
-        builder = builder.guess_limit(rate(guesses));
-    }
-    let builder = match &numbers.refresh {
-        None => builder.without_refresh_tokens(),
-        Some(refresh) => {
-            let builder = builder
-                .refresh_scope(&refresh.scope)
-                .refresh_idle(span(refresh.idle))
-                .refresh_grace(span(refresh.grace))
-                .refresh_limit(rate(&refresh.limit));
-            match refresh.absolute {
-                Some(absolute) => builder.refresh_absolute(span(absolute)),
-                None => builder,
-            }
-        }
+    let defaults = PolicyOptions::default();
+    let refresh = |refresh: &form::Refresh| RefreshOptions {
+        scope: refresh.scope.clone(),
+        idle: span(refresh.idle),
+        absolute: refresh.absolute.map(span),
+        grace: span(refresh.grace),
+        limit: rate(&refresh.limit),
     };
-    builder.build().unwrap()
+    let options = PolicyOptions {
+        verification_uri_complete: numbers.verification_uri_complete,
+        realm: numbers.realm.clone(),
+        interval: span(numbers.interval),
+        cap: span(numbers.cap),
+        lifetime: span(numbers.lifetime),
+        user_code: shape.unwrap(),
+        outstanding: defaults.outstanding,
+        guess_limit: numbers.guesses.as_ref().map_or(defaults.guess_limit, rate),
+        issuing_limit: rate(&numbers.issuing),
+        secret_limit: rate(&numbers.wrong_secrets),
+        retry_window: Some(span(numbers.retry_window)),
+        retention: span(numbers.retention),
+        max_body: numbers.max_body,
+        refresh: numbers.refresh.as_ref().map(refresh),
+    };
+    Policy::new(&numbers.verification_uri, options).unwrap()
 }
 
 fn server(numbers: &Numbers, key_changes: u8) -> Arc<Server> {

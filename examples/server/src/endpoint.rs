@@ -66,7 +66,11 @@ async fn serve(
     reply: impl AsyncFnOnce(Request<'_>) -> Reply,
 ) -> Response {
     let deadline = Instant::now() + app.request_timeout;
-    let body = timeout_at(deadline, read(request, app.server.policy().max_body())).await;
+    let body = timeout_at(
+        deadline,
+        read(request, app.server.policy().options().max_body),
+    )
+    .await;
     let refused = |cause, status, error| Answer::refused(endpoint, cause, status, error);
     let answer = match body {
         Ok(Some(request)) => {

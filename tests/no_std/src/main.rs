@@ -6,7 +6,7 @@ use core::alloc::{GlobalAlloc, Layout};
 use core::ffi::{c_int, c_void};
 use core::panic::PanicInfo;
 
-use device_flow::server::{Next, Policy, RateState, Request, Server, ServerKeys};
+use device_flow::server::{Next, Policy, RateState, Request, Server, ServerKeys, PolicyOptions};
 
 #[link(name = "c")]
 unsafe extern "C" {
@@ -49,7 +49,8 @@ extern "C" fn _Unwind_Resume() -> ! {
 
 #[unsafe(no_mangle)]
 extern "C" fn main(_: c_int, _: *const *const u8) -> c_int {
-    let Ok(policy) = Policy::builder("https://login.example.com/device").build() else {
+    let options = PolicyOptions::default();
+    let Ok(policy) = Policy::new("https://login.example.com/device", options) else {
         return 1;
     };
     let Ok(keys) = ServerKeys::new(b"0123456789abcdef0123456789abcdef") else {

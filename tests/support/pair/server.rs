@@ -5,7 +5,8 @@ use core::time::Duration;
 use device_flow::client;
 use device_flow::digest::SessionKey;
 use device_flow::server::{
-    self, Cause, Consent, Exchange, PageError, RateLimit, Reply, Request, Session, Status, Subject,
+    self, Cause, Consent, Exchange, PageError, PolicyOptions, RateLimit, RefreshOptions, Reply,
+    Request, Session, Status, Subject,
 };
 use serde_json::Value;
 
@@ -76,15 +77,20 @@ impl Server {
         };
         let own = own.allow_scope(support::scope("openid profile email offline_access"));
         let (interval, lifetime) = (setup.interval.into(), setup.lifetime.into());
-        let policy = support::builder()
-            .interval(Duration::from_secs(interval))
-            .lifetime(Duration::from_secs(lifetime))
-            .refresh_idle(IDLE)
-            .guess_limit(RateLimit::new(5, Duration::from_mins(2)).unwrap());
+        let options = PolicyOptions {
+            interval: Duration::from_secs(interval),
+            lifetime: Duration::from_secs(lifetime),
+            guess_limit: RateLimit::new(5, Duration::from_mins(2)).unwrap(),
+            refresh: Some(RefreshOptions {
+                idle: IDLE,
+                ..RefreshOptions::default()
+            }),
+            ..PolicyOptions::default()
+        };
         let millis = |seconds: u64| i64::try_from(seconds).unwrap() * 1000;
         let interval = millis(interval);
         Self {
-            core: support::server_of(policy.build().unwrap()),
+            core: support::server_of(support::policy_of(options)),
             host: Host::new([own.clone(), other.clone()]),
             own,
             other,

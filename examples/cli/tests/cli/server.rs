@@ -11,8 +11,8 @@ use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
 use device_flow::code::Entropy;
 use device_flow::memory::Memory;
 use device_flow::server::{
-    self, Claim, Client, ClientAuthMethod, Consent, Found, Grant, GrantRefusal, Policy, Reply,
-    Request, Review, ServerKeys, Subject, Unavailable,
+    self, Claim, Client, ClientAuthMethod, Consent, Found, Grant, GrantRefusal, Policy,
+    PolicyOptions, Reply, Request, Review, ServerKeys, Subject, Unavailable,
 };
 use device_flow::wire::metadata::Metadata;
 use device_flow::wire::tokens::Tokens;
@@ -85,11 +85,13 @@ impl Server {
     ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let issuer = format!("http://{}", listener.local_addr().unwrap());
-        let policy = Policy::builder(format!("{issuer}/device"))
-            .with_verification_uri_complete()
-            .interval(Duration::from_secs(1))
-            .without_refresh_tokens() // it has its own, to do with them what tests want
-            .build();
+        let options = PolicyOptions {
+            verification_uri_complete: true,
+            interval: Duration::from_secs(1),
+            refresh: None, // it has its own, to do with them what tests want
+            ..PolicyOptions::default()
+        };
+        let policy = Policy::new(&format!("{issuer}/device"), options);
         let keys = ServerKeys::new(&random::<32>()).unwrap();
         let client = Client::new(CLIENT, ClientAuthMethod::None)
             .unwrap()

@@ -25,7 +25,8 @@ use std::time::{Duration, Instant};
 use device_flow::code::Entropy;
 use device_flow::memory::Memory;
 use device_flow::server::{
-    Cause, Client, ClientAuthMethod, Exchange, Next, Policy, Reply, Request, Server, ServerKeys,
+    Cause, Client, ClientAuthMethod, Exchange, Next, Policy, PolicyOptions, Reply, Request, Server,
+    ServerKeys,
 };
 use support::processes::Process;
 use support::services::Service;
@@ -227,9 +228,9 @@ fn cpu(id: u32) -> Duration {
 /// What the core takes for such a poll: from the request's body to the reply.
 fn core() -> Duration {
     let now = OffsetDateTime::now_utc();
-    let policy = Policy::builder("https://login.example.com/device");
+    let policy = Policy::new("https://login.example.com/device", PolicyOptions::default());
     let keys = ServerKeys::new(&(0..32).collect::<Vec<_>>()).unwrap();
-    let server = Server::new(policy.build().unwrap(), keys);
+    let server = Server::new(policy.unwrap(), keys);
     let client = Client::new("client_cli", ClientAuthMethod::None).unwrap();
     let client = client
         .allow_device_grant()

@@ -20,7 +20,9 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use device_flow::digest::SecretDigest;
-use device_flow::server::{Client, InvalidText, Policy, PolicyError, ServerKeys};
+use device_flow::server::{
+    Client, InvalidText, Policy, PolicyError, PolicyOptions, RefreshOptions, ServerKeys,
+};
 use serde::Deserialize;
 
 pub use client::ClientEntry;
@@ -143,27 +145,26 @@ impl Config {
     /// The policy of an issuer whose page is at `/device`.
     pub(crate) fn policy(&self, issuer: &str) -> Result<Policy, ConfigError> {
         let (numbers, tokens, seconds) = (&self.policy, &self.tokens, Duration::from_secs);
-        let mut policy = Policy::builder(format!("{issuer}/device"))
-            .realm("device login")
-            .interval(seconds(numbers.interval))
-            .lifetime(seconds(numbers.lifetime))
-            .outstanding(numbers.expected_sessions)
-            .refresh_idle(seconds(tokens.refresh_idle))
-            .refresh_grace(seconds(tokens.refresh_grace))
-            .issuing_limit(self.quotas.codes.limit("codes")?)
-            .secret_limit(self.quotas.secrets.limit("secrets")?)
-            .guess_limit(self.quotas.guesses.limit("guesses")?)
-            .refresh_limit(self.quotas.refreshes.limit("refreshes")?);
-        if let Some(window) = numbers.retry_window {
-            policy = policy.retry_window(seconds(window));
-        }
-        if let Some(absolute) = tokens.refresh_absolute {
-            policy = policy.refresh_absolute(seconds(absolute));
-        }
-        if numbers.verification_uri_complete {
-            policy = policy.with_verification_uri_complete();
-        }
-        Ok(policy.build()?)
+        let options = PolicyOptions {
+            verification_uri_complete: numbers.verification_uri_complete,
+            realm: "device login".into(),
+            interval: seconds(numbers.interval),
+            lifetime: seconds(numbers.lifetime),
+            outstanding: numbers.expected_sessions,
+            issuing_limit: self.quotas.codes.limit("codes")?,
+            secret_limit: self.quotas.secrets.limit("secrets")?,
+            guess_limit: self.quotas.guesses.limit("guesses")?,
+            retry_window: numbers.retry_window.map(seconds),
+            refresh: Some(RefreshOptions {
+                idle: seconds(tokens.refresh_idle),
+                absolute: tokens.refresh_absolute.map(seconds),
+                grace: seconds(tokens.refresh_grace),
+                limit: self.quotas.refreshes.limit("refreshes")?,
+                ..RefreshOptions::default()
+            }),
+            ..PolicyOptions::default()
+        };
+        Ok(Policy::new(&format!("{issuer}/device"), options)?)
     }
 
     /// The keys of the server. `None` if the store keeps one.

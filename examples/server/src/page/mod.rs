@@ -61,7 +61,7 @@ pub(crate) async fn show(
     let Ok((mut login, user)) = Login::read(&headers, &app, now()).await else {
         return Page::Problem(Problem::busy()).send(StatusCode::SERVICE_UNAVAILABLE);
     };
-    if app.server.policy().has_verification_uri_complete()
+    if app.server.policy().options().verification_uri_complete
         && let Ok(Query(Link { user_code })) = link
         && !user_code.is_empty()
     {

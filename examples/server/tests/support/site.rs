@@ -7,7 +7,7 @@ use device_flow::code::Entropy;
 use device_flow::digest::SessionKey;
 use device_flow::server::{
     Cause, Claim, Client, ClientAuthMethod, Consent, Found, Grant, GrantRefusal, Host, Policy,
-    Reply, Request, Server, ServerKeys, Subject, Unavailable,
+    PolicyOptions, RefreshOptions, Reply, Request, Server, ServerKeys, Subject, Unavailable,
 };
 use device_flow::wire::tokens::Tokens;
 use example_server::store::Store;
@@ -49,10 +49,15 @@ impl Site {
 
     /// All sites have the same keys.
     pub(crate) fn new(store: Store) -> Self {
-        let policy = Policy::builder("https://login.example.com/device")
-            .lifetime(Self::LIFETIME.unsigned_abs())
-            .refresh_idle(Self::REFRESH_IDLE.unsigned_abs())
-            .build();
+        let options = PolicyOptions {
+            lifetime: Self::LIFETIME.unsigned_abs(),
+            refresh: Some(RefreshOptions {
+                idle: Self::REFRESH_IDLE.unsigned_abs(),
+                ..RefreshOptions::default()
+            }),
+            ..PolicyOptions::default()
+        };
+        let policy = Policy::new("https://login.example.com/device", options);
         let keys = ServerKeys::new(&Sha256::digest("key"));
         let client = Client::new("client", ClientAuthMethod::None).unwrap();
         let client = client
