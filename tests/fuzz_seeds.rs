@@ -19,6 +19,8 @@ mod client_server;
 mod form;
 #[path = "../fuzz/src/message.rs"]
 mod message;
+#[path = "../fuzz/src/questions.rs"]
+mod questions;
 #[path = "../fuzz/src/server.rs"]
 mod server;
 #[path = "../fuzz/src/stored.rs"]
@@ -65,6 +67,11 @@ fn the_seeds_of_verdict_hold() {
 #[test]
 fn the_seeds_of_stored_hold() {
     replay("stored", stored::run);
+}
+
+#[test]
+fn the_seeds_of_questions_hold() {
+    replay("questions", questions::run);
 }
 
 #[test]

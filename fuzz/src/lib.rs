@@ -7,6 +7,7 @@ mod support;
 mod client_server;
 mod form;
 mod message;
+mod questions;
 mod server;
 mod stored;
 mod user_code;
@@ -30,6 +31,11 @@ pub fn verdict(data: &[u8]) {
 /// Reads stored forms.
 pub fn stored(data: &[u8]) {
     stored::run(data);
+}
+
+/// Answers the questions of an exchange with nonsense.
+pub fn questions(data: &[u8]) {
+    questions::run(data);
 }
 
 /// Plays the server half against the oracle.

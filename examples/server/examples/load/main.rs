@@ -7,6 +7,9 @@
 //! It starts the server and the databases on this machine, each run anew, and asks with `wrk` (Debian's package of that name).
 //! Every poll is that of a pending session, comes in time, and so has a pace to save: the most work that a poll can be without
 //! a decision. The devices have an interval of one second, which is never enforced, so that a few thousand suffice.
+//!
+//! For comparison it asks a foreign server in the same way, `oidc-provider` on Node, which keeps all in memory. Install it with
+//! `npm ci --prefix examples/cli/tests/foreign_server`.
 
 #![allow(
     clippy::unwrap_used,
@@ -18,8 +21,9 @@
 mod support;
 
 use std::hint::black_box;
+use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use device_flow::code::Entropy;
@@ -35,6 +39,9 @@ use time::OffsetDateTime;
 /// Devices that poll.
 const DEVICES: usize = 5000;
 
+/// Devices that poll the foreign server. Its store forgets the oldest of a thousand entries.
+const FOREIGN_DEVICES: usize = 300;
+
 /// Connections at once.
 const CONNECTIONS: &str = "32";
 
@@ -48,9 +55,9 @@ async fn main() {
     let core = core();
     println!("the core alone: {} ns a poll", core.as_nanos());
     println!(
-        "| store | pace | polls a second | against `memory:` | CPU a poll | the core's part |"
+        "| store | pace | polls a second | against `memory:` | CPU a poll | the core's part | memory |"
     );
-    println!("|---|---|---:|---:|---:|---:|");
+    println!("|---|---|---:|---:|---:|---:|---:|");
     let mut first = None;
     // As they are installed: Postgres waits for the disk, Redis writes its log once a second.
     let (postgres, redis) = (Service::postgres_with(&[]), Service::redis());
@@ -72,18 +79,22 @@ async fn main() {
         stores.push(("redis:", redis.url(), None));
     }
     for (name, store, pace) in stores {
-        let runs = measure(&server, &store, pace.as_deref()).await;
-        let rate = median(runs.iter().map(|run| run.rate));
-        let cpu = median(runs.iter().map(|run| run.cpu));
-        let ratio = rate / *first.get_or_insert(rate);
-        let part = core.as_secs_f64() / cpu * 100.0;
+        let figures = measure(&server, &store, pace.as_deref()).await;
+        let of_first = figures.rate / *first.get_or_insert(figures.rate);
+        let part = core.as_secs_f64() / figures.cpu * 100.0;
         let scheme = |pace: String| {
             pace.split_once(':')
                 .map(|(scheme, _)| format!("`{scheme}:`"))
         };
         let pace = pace.and_then(scheme).unwrap_or_default();
-        let micros = cpu * 1e6;
-        println!("| `{name}` | {pace} | {rate:.0} | {ratio:.2} | {micros:.0} µs | {part:.1} % |");
+        println!(
+            "| `{name}` | {pace} | {} |",
+            figures.row(of_first, &format!("{part:.1} %"))
+        );
+    }
+    if let Some(figures) = foreign().await {
+        let of_first = figures.rate / first.unwrap_or(figures.rate);
+        println!("| `oidc-provider` | | {} |", figures.row(of_first, ""));
     }
 }
 
@@ -110,14 +121,25 @@ fn build() -> PathBuf {
     target.join("example-server")
 }
 
-struct Run {
+/// The medians of all runs.
+struct Figures {
     /// Polls a second.
     rate: f64,
     /// Seconds of the server's CPU time for a poll.
     cpu: f64,
+    /// The server's resident memory after the last run, in MB.
+    memory: u64,
 }
 
-async fn measure(server: &Path, store: &str, pace: Option<&str>) -> Vec<Run> {
+impl Figures {
+    fn row(&self, of_first: f64, part: &str) -> String {
+        let Self { rate, cpu, memory } = self;
+        let micros = cpu * 1e6;
+        format!("{rate:.0} | {of_first:.2} | {micros:.0} µs | {part} | {memory} MB")
+    }
+}
+
+async fn measure(server: &Path, store: &str, pace: Option<&str>) -> Figures {
     let folder = tempfile::tempdir().unwrap();
     let config = folder.path().join("config.toml");
     let pace = pace
@@ -141,18 +163,9 @@ async fn measure(server: &Path, store: &str, pace: Option<&str>) -> Vec<Run> {
     std::fs::write(&config, text).unwrap();
     let mut process = Process::new(server, &config, Path::new("/dev/null"));
     process.start().await;
-    let base = format!("http://{}", process.address());
-    let codes = folder.path().join("codes");
-    std::fs::write(&codes, issue(&base).await).unwrap();
-    let mut runs = Vec::new();
-    for _ in 0..RUNS {
-        let before = cpu(process.id().unwrap());
-        let rate = wrk(&base, &codes);
-        let spent = cpu(process.id().unwrap()).saturating_sub(before);
-        let polls = rate * f64::from(SECONDS);
-        let cpu = spent.as_secs_f64() / polls;
-        runs.push(Run { rate, cpu });
-    }
+    let base = format!("http://{}/oauth2", process.address());
+    let codes = issue(&format!("{base}/device_authorization"), DEVICES).await;
+    let figures = poll(process.id().unwrap(), &format!("{base}/token"), &codes);
     let metrics = reqwest::get(format!("http://{}/metrics", process.operators()))
         .await
         .unwrap();
@@ -164,22 +177,63 @@ async fn measure(server: &Path, store: &str, pace: Option<&str>) -> Vec<Run> {
         .filter(|line| !line.contains(r#"cause="pending""#))
         .collect();
     assert!(others.is_empty(), "not every poll was pending: {others:?}");
-    runs
+    figures
+}
+
+/// The same of the foreign server, where it is installed.
+async fn foreign() -> Option<Figures> {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../cli/tests/foreign_server");
+    let mut node = Command::new("node")
+        .arg("server.js")
+        .current_dir(folder)
+        .stdin(Stdio::piped()) // it ends with this
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .ok()?;
+    let mut issuer = String::new();
+    let mut lines = BufReader::new(node.stdout.take()?);
+    lines.read_line(&mut issuer).ok()?;
+    let issuer = issuer.strip_suffix('\n')?;
+    let codes = issue(&format!("{issuer}/device/auth"), FOREIGN_DEVICES).await;
+    let figures = poll(node.id(), &format!("{issuer}/token"), &codes);
+    drop(node.stdin.take());
+    node.wait().ok()?;
+    Some(figures)
+}
+
+/// Polls for some seconds, several times.
+fn poll(server: u32, url: &str, codes: &str) -> Figures {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(&file, codes).unwrap();
+    let (mut rates, mut costs) = (Vec::new(), Vec::new());
+    for _ in 0..RUNS {
+        let before = cpu(server);
+        let rate = wrk(url, file.path());
+        let spent = cpu(server).saturating_sub(before);
+        rates.push(rate);
+        costs.push(spent.as_secs_f64() / (rate * f64::from(SECONDS)));
+    }
+    Figures {
+        rate: median(rates.into_iter()),
+        cpu: median(costs.into_iter()),
+        memory: memory(server),
+    }
 }
 
 /// Device codes, a line each.
-async fn issue(base: &str) -> String {
+async fn issue(url: &str, devices: usize) -> String {
     let http = reqwest::Client::new();
     let mut codes = String::new();
-    for number in 0..DEVICES {
+    for number in 0..devices {
         let asked = http
-            .post(format!("{base}/oauth2/device_authorization"))
+            .post(url)
             // Each from an address of its own, for an address gets few.
             .header(
                 "x-forwarded-for",
                 format!("198.18.{}.{}", number / 256, number % 256),
             )
-            .form(&[("client_id", "client_cli")]);
+            .form(&[("client_id", "client_cli"), ("scope", "openid")]);
         let answer = asked.send().await.unwrap().error_for_status().unwrap();
         let answer: serde_json::Value = answer.json().await.unwrap();
         codes += answer["device_code"].as_str().unwrap();
@@ -189,7 +243,7 @@ async fn issue(base: &str) -> String {
 }
 
 /// Polls for some seconds; how many a second.
-fn wrk(base: &str, codes: &Path) -> f64 {
+fn wrk(url: &str, codes: &Path) -> f64 {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/load/poll.lua");
     let output = Command::new("wrk")
         .args([
@@ -202,7 +256,7 @@ fn wrk(base: &str, codes: &Path) -> f64 {
             "-s",
             script,
         ])
-        .arg(format!("{base}/oauth2/token"))
+        .arg(url)
         .arg(codes)
         .output()
         .expect("wrk is not installed: apt-get install wrk");
@@ -223,6 +277,14 @@ fn cpu(id: u32) -> Duration {
         .map(|ticks| ticks.parse::<u64>().unwrap())
         .sum();
     Duration::from_millis(ticks * 10) // a hundred a second, on every Linux of today
+}
+
+/// The resident memory of a process, in MB.
+fn memory(id: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap();
+    let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let resident = resident.and_then(|line| line.trim().strip_suffix(" kB"));
+    resident.unwrap().parse::<u64>().unwrap() / 1024
 }
 
 /// What the core takes for such a poll: from the request's body to the reply.

@@ -154,7 +154,15 @@ impl Refreshes {
             let is_twice = self.is_doubled && rng.bool();
             let sent = world.deliver(refresh.request(), source, is_twice, rng);
             let (seen, unseen) = sent.await;
-            self.others.extend(unseen.as_ref().and_then(token_of));
+            let is_lost = rng.u8(..8) == 0; // on its way to the device
+            let lost = is_lost.then_some(&seen);
+            let tokens = unseen.iter().chain(lost).filter_map(token_of);
+            self.others.extend(tokens);
+            let seen = if is_lost {
+                Err(TransportError::Other)
+            } else {
+                seen
+            };
             if let Err(TransportError::ConnectionTimeout) = seen {
                 self.is_doubled = true; // a server may still be at work on it
             }

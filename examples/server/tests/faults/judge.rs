@@ -59,6 +59,7 @@ pub(crate) async fn judge(world: &World, store: &Store, logins: &[Login]) -> Str
     let succeeded: usize = refreshes().map(|it| it.successes).sum();
     let repeated: usize = refreshes().map(|it| it.repeats).sum();
     assert!(succeeded > 0, "none refreshes: {counts:?}");
+    assert!(repeated > 0, "no answer to a refresh is lost: {counts:?}");
     format!(
         "{} logins, {successes} successes, {succeeded} refreshes, {repeated} repeated: {counts:?}",
         logins.len()

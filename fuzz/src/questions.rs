@@ -1,0 +1,347 @@
+//! Whatever a host answers to the questions of an exchange, the exchange ends after few of them, sends no token that was not stored, takes no failure for an answer, and shows no secret.
+//!
+//! The first byte of an input says what is asked of the server, the others what the host answers, one byte for each question. A
+//! host of this kind reads another session than it was asked for, loses writes, forgets clients, and drops questions. When the
+//! bytes end, it answers well.
+
+use core::fmt::Debug;
+use std::sync::OnceLock;
+
+use device_flow::digest::SessionKey;
+use device_flow::scope::Scope;
+use device_flow::server::{
+    Client, ClientAuthMethod, Consent, Exchange, Finish, Found, GrantRefusal, Inserted, Next,
+    PageError, RateLimited, RateState, Reply, Server, Stored, Take, Unavailable, Write,
+};
+
+use crate::support::login::{self, Login};
+use crate::support::{
+    ACCESS_TOKEN, BACKEND, CLI, SECRET, alice, authorization, backend, basic, cli, entropy, policy,
+    poll_body, post, refresh_body, refresh_token, revocation_body, scope, tokens,
+};
+
+/// More questions than any exchange has: an entry looks under two keys, three times.
+const MOST_QUESTIONS: usize = 24;
+
+/// When everything happens: between the approval and the end of the grace.
+const MOMENT: i64 = 12_000;
+
+pub(crate) fn run(data: &[u8]) {
+    let Some((&task, answers)) = data.split_first() else {
+        return;
+    };
+    let known = KNOWN.get_or_init(Known::new);
+    let now = login::at(MOMENT);
+    let consent = Consent::to_all();
+    let user = alice();
+    let header = match task % 3 {
+        0 => None,
+        1 => authorization(&backend()),
+        _ => Some(basic(BACKEND, "a wrong secret of sixteen")),
+    };
+    // An empty parameter is as good as none.
+    let id = if header.is_some() { "" } else { CLI };
+    let asked = task / 3 % 10;
+    let body = match asked {
+        0 => poll_body(id, &known.device_code),
+        1 => refresh_body(id, &known.token),
+        2 => revocation_body(id, &known.token),
+        _ => format!("scope=openid&client_id={id}"),
+    };
+    let request = post(&body).authorization(header.as_ref());
+    let server = &known.server;
+    let mut host = Host::new(known, answers);
+    match asked {
+        0 | 1 => {
+            let reply = host.run(server.token(request, "", now));
+            host.replied(&reply, &[Last::Tokens]);
+        }
+        2 => {
+            let reply = host.run(server.revocation(request, "", now));
+            host.replied(&reply, &[Last::Tokens, Last::Change, Last::Other]);
+            assert!(!reply.response().body().contains("token\":"));
+        }
+        3 => {
+            let reply = host.run(server.device_authorization(request, "", None, now));
+            host.replied(&reply, &[Last::Insert]);
+        }
+        4 => match host.run(server.client(request, "", now)) {
+            Ok(client) => assert!(!host.has_failed && shows_nothing(&client)),
+            Err(reply) => host.replied(&reply, &[]),
+        },
+        5 => {
+            let review = host.run(server.enter(&known.user_code, &user, "a source", now));
+            host.decided(review.map(|review| *review.session_key()));
+        }
+        6 => {
+            let approved = host.run(server.approve(&known.key, &user, &consent, now));
+            host.decided(approved.map(|session| *session.key()));
+        }
+        7 => {
+            let denied = host.run(server.deny(&known.key, &user, now));
+            host.decided(denied.map(|session| *session.key()));
+        }
+        8 => {
+            let withdrawn = host.run(server.withdraw(&known.key, &user, now));
+            host.decided(withdrawn.map(|session| *session.key()));
+        }
+        _ => {
+            let released = host.run(server.release(&known.key, &user, now));
+            host.decided(released.map(|session| *session.key()));
+        }
+    }
+}
+
+/// What a host may have: one session in each of its states, a session of somebody else, and registrations.
+struct Known {
+    server: Server,
+    stored: Vec<Stored>,
+    clients: Vec<Client>,
+    device_code: String,
+    user_code: String,
+    token: String,
+    key: SessionKey,
+}
+
+static KNOWN: OnceLock<Known> = OnceLock::new();
+
+impl Known {
+    fn new() -> Self {
+        let asked: Scope = scope("openid offline_access");
+        let client = cli().allow_scope(asked);
+        let begin = || Login::asking(policy(), client.clone(), "openid+offline_access");
+        let stored = |login: &Login| login.host.store.load(&login.codes.key).unwrap().clone();
+        let mut all = Vec::new();
+        let mut login = begin();
+        all.push(stored(&login));
+        login.claim(1);
+        all.push(stored(&login));
+        login.approve(2);
+        all.push(stored(&login));
+        let redeemed = login.poll(6_000).reply;
+        all.push(stored(&login));
+        let first = refresh_token(&redeemed);
+        let host = &mut login.host;
+        let refreshed = host.refresh(&login.server, &client, &first, login::at(9_000));
+        assert_eq!(refreshed.response().status(), 200);
+        all.push(stored(&login)); // the token before is good for its grace
+        login.withdraw();
+        all.push(stored(&login));
+        let mut denied = begin();
+        denied.deny(1);
+        all.push(stored(&denied));
+        let strangers = login.host.issue(&login.server, &client, 2, login::at(0));
+        all.push(login.host.store.load(&strangers.key).unwrap().clone());
+        let without_grant = Client::new(CLI, ClientAuthMethod::None);
+        let with_less = cli().allow_scope(scope("openid"));
+        Self {
+            server: crate::support::server(),
+            stored: all,
+            clients: vec![client, backend(), without_grant.unwrap(), with_less],
+            device_code: login.codes.device_code,
+            user_code: login.codes.user_code,
+            token: first,
+            key: login.codes.key,
+        }
+    }
+}
+
+/// The last answer that a success can come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Last {
+    Tokens,
+    Insert,
+    Change,
+    Other,
+}
+
+/// A host that answers what the bytes say.
+struct Host<'d> {
+    known: &'d Known,
+    answers: core::slice::Iter<'d, u8>,
+    last: Last,
+    /// Whether something failed, or was not what was asked for.
+    has_failed: bool,
+}
+
+impl<'d> Host<'d> {
+    fn new(known: &'d Known, answers: &'d [u8]) -> Self {
+        Self {
+            known,
+            answers: answers.iter(),
+            last: Last::Other,
+            has_failed: false,
+        }
+    }
+
+    /// A number under `choices`; zero, which is well, when the bytes have ended.
+    fn pick(&mut self, choices: usize) -> usize {
+        self.answers
+            .next()
+            .map_or(0, |&byte| usize::from(byte) % choices)
+    }
+
+    fn unavailable(&mut self) -> Unavailable {
+        self.has_failed = true;
+        Unavailable
+    }
+
+    fn written(&mut self, committed: Last) -> Result<Write, Unavailable> {
+        self.last = Last::Other;
+        match self.pick(4) {
+            0 => {
+                self.last = committed;
+                Ok(Write::Committed)
+            }
+            1 | 2 => Ok(Write::Conflict),
+            _ => Err(self.unavailable()),
+        }
+    }
+
+    fn run<'r, T: Finish<'r>>(&mut self, mut exchange: Exchange<'r, T>) -> T {
+        let known = self.known;
+        let mut dropped = None;
+        for _ in 0..MOST_QUESTIONS {
+            // A question that is dropped is asked again, the same.
+            while self.answers.len() > 0 && self.pick(8) == 7 {
+                match exchange.next() {
+                    Next::Done(end) => return end,
+                    Next::SavePace(..) => {}
+                    question => {
+                        let shown = format!("{question:?}");
+                        let before = dropped.replace(shown);
+                        assert!(before.is_none_or(|before| Some(before) == dropped));
+                    }
+                }
+            }
+            let question = exchange.next();
+            assert!(shows_nothing(&question));
+            if let Some(dropped) = dropped.take() {
+                assert_eq!(dropped, format!("{question:?}"));
+            }
+            match question {
+                Next::Client(claim, ask) => match self.pick(8) {
+                    0 | 1 => {
+                        let its = |own: &&Client| Some(own.id()) == claim.client_id();
+                        ask.answer(Ok(known.clients.iter().find(its)));
+                    }
+                    2 => ask.answer(Ok(None::<&Client>)),
+                    3 => ask.answer(Err::<Option<&Client>, _>(self.unavailable())),
+                    4 => ask.answer(Ok(Found::<&Client>::Refused)),
+                    5 => {
+                        let client = &known.clients[self.pick(known.clients.len())];
+                        self.has_failed |= Some(client.id()) != claim.client_id();
+                        ask.answer(Ok(Found::Verified(client)));
+                    }
+                    _ => {
+                        let client = &known.clients[self.pick(known.clients.len())];
+                        self.has_failed |= Some(client.id()) != claim.client_id();
+                        ask.answer(Ok(Some(client)));
+                    }
+                },
+                Next::Take(take, ask) => {
+                    let taken = self.taken(&take);
+                    ask.answer(taken);
+                }
+                Next::Load(key, ask) => match self.pick(12) {
+                    8 => ask.answer(Ok(None)),
+                    9 => ask.answer(Err(self.unavailable())),
+                    choice => {
+                        let stored = &known.stored[choice % known.stored.len()];
+                        self.has_failed |= stored.session.key() != key;
+                        ask.answer(Ok(Some(stored)));
+                    }
+                },
+                Next::LoadByUserKey(key, ask) => match self.pick(12) {
+                    8 => ask.answer(Ok(None)),
+                    9 => ask.answer(Err(self.unavailable())),
+                    choice => {
+                        let stored = &known.stored[choice % known.stored.len()];
+                        let is_its = stored.session.user_key() == Some(key);
+                        self.has_failed |= !is_its;
+                        ask.answer(Ok(Some(stored)));
+                    }
+                },
+                Next::Draw(ask) => match self.pick(4) {
+                    3 => ask.answer(Err(self.unavailable())),
+                    seed => ask.answer(Ok(entropy(u8::try_from(40 + seed).unwrap()))),
+                },
+                Next::Insert(_, ask) => {
+                    self.last = Last::Other;
+                    match self.pick(4) {
+                        0 => {
+                            self.last = Last::Insert;
+                            ask.answer(Ok(Inserted::New));
+                        }
+                        1 => ask.answer(Ok(Inserted::DeviceCodeTaken)),
+                        2 => ask.answer(Ok(Inserted::UserCodeTaken)),
+                        _ => ask.answer(Err(self.unavailable())),
+                    }
+                }
+                Next::Mint(_, _, ask) => match self.pick(8) {
+                    6 => ask.refuse(GrantRefusal::consent_gone()),
+                    7 => ask.refuse(GrantRefusal::failed()),
+                    _ => ask.answer(self.written(Last::Tokens), &tokens()),
+                },
+                Next::Change(_, ask) => ask.answer(self.written(Last::Change)),
+                Next::SavePace(..) => {}
+                Next::Done(end) => return end,
+            }
+        }
+        panic!("it does not end");
+    }
+
+    /// Whether there is one left. A quota that fails after a wrong secret changes nothing: the secret was wrong.
+    fn taken(&mut self, take: &Take) -> Result<Result<(), RateLimited>, Unavailable> {
+        match self.pick(4) {
+            0 | 1 => Ok(Ok(())),
+            2 => {
+                let latest = RateState::from_millis(take.latest_millis());
+                Ok(Err(take.refused(latest)))
+            }
+            _ => Err(Unavailable),
+        }
+    }
+
+    /// A success comes from one of these answers. Nothing else has a token.
+    fn replied(&self, reply: &Reply, from: &[Last]) {
+        let response = reply.response();
+        let is_success = response.status() == 200;
+        assert!(
+            !is_success || from.contains(&self.last),
+            "{:?}",
+            reply.cause()
+        );
+        // Nobody may take a failure of the host for an answer.
+        let is_unavailable = response.status() == 503;
+        assert!(is_unavailable || !self.has_failed, "{:?}", reply.cause());
+        let has_tokens = response.body().contains(ACCESS_TOKEN);
+        assert_eq!(has_tokens, is_success && self.last == Last::Tokens);
+        if !is_success {
+            let body: serde_json::Value = serde_json::from_str(response.body()).unwrap();
+            assert!(body["error"].is_string());
+        }
+        assert!(shows_nothing(reply));
+    }
+
+    fn decided(&self, decided: Result<SessionKey, PageError>) {
+        match decided {
+            Ok(key) => assert!(key == self.known.key && !self.has_failed),
+            Err(error) => assert!(error == PageError::Unavailable || !self.has_failed),
+        }
+    }
+}
+
+/// Whether a `Debug` has nothing that may not be logged.
+fn shows_nothing(shown: &impl Debug) -> bool {
+    let text = format!("{shown:?}");
+    let known = KNOWN.get().unwrap();
+    let secrets = [
+        &*known.device_code,
+        &*known.user_code,
+        &*known.token,
+        ACCESS_TOKEN,
+        SECRET,
+    ];
+    !secrets.iter().any(|secret| text.contains(secret))
+}
