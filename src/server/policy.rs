@@ -115,8 +115,9 @@ pub struct PolicyOptions {
     /// byte the core sees that the body is too large.
     pub max_body: usize,
 
-    /// How the core issues refresh tokens. `None` switches them off, for a host that mints refresh tokens of its own. A refresh is then
-    /// answered with `unsupported_grant_type`.
+    /// How the core issues refresh tokens. `None` switches them off, for a host that mints its own
+    /// ([`Tokens::refresh_token`](crate::wire::tokens::Tokens::refresh_token)). A refresh is then answered with
+    /// `unsupported_grant_type`.
     pub refresh: Option<RefreshOptions>,
 }
 
