@@ -3,8 +3,8 @@
 //! Rules (C9 to C13 and C20 of the tables):
 //! 1. The first poll is accepted. Only accepted polls move the timestamp.
 //! 2. A poll is early if it comes sooner than the interval in force minus a tolerance for clocks and networks.
-//! 3. After each accepted poll, the interval can grow once, by 5 s and at most to the cap. So a client that polls at a fixed rate still
-//!    gets its tokens.
+//! 3. After each accepted poll, the interval can grow once, by 5 s and at most to the cap. So polls of a client
+//!    that keeps to a fixed rate are still accepted now and then.
 //! 4. A poll within a second of the last accepted one counts as the same poll, sent twice. It changes nothing.
 //! 5. The pace helps clients, but does not protect the server, because parallel polls read the same pace, and a pace may be lost.
 
@@ -16,7 +16,7 @@ use crate::time::Timestamp;
 
 /// When a device last polled, and the interval at which it may poll.
 ///
-/// It is saved under the session's key, apart from the session: in other columns, in another table or in process memory. Saving it
+/// It is saved under the session's key, apart from the session: in the same row, in another table or in process memory. Saving it
 /// may fail, and must never insert a session, touch its version or extend its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(

@@ -133,7 +133,7 @@ impl Session {
     }
 
     /// Returns the second key, by which the session is found when a user enters the code. Returns `None` once the code was redeemed or
-    /// the approval was withdrawn. The store then removes the key from its index, so that the same user code can be issued again.
+    /// the session has ended. The store then removes the key from its index, so that the same user code can be issued again.
     pub const fn user_key(&self) -> Option<&UserKey> {
         match &self.state {
             State::Pending | State::Claimed(_) | State::Approved(_) | State::Denied(_) => {
@@ -258,7 +258,8 @@ impl Session {
         self.purge_at = next.purge_at;
     }
 
-    /// Returns this session, ended. It is kept for the retention, and longer while the approval could have been redeemed.
+    /// Returns this session, ended. It is kept for the retention, counted from now or from the last moment of the approval, whichever
+    /// is later.
     pub(super) fn ended(
         &self,
         approval: &Arc<Approval>,
