@@ -214,7 +214,7 @@ impl UserCodeShape {
         let number = random.checked_rem(self.combinations.into()).unwrap_or(0);
         let number = u64::try_from(number).unwrap_or_default();
         match self.alphabet.len() {
-            // The default: the compiler replaces a division by a known number.
+            // The default has its own branch, because division by a constant is faster.
             20 => self.digits(number, 20),
             other => self.digits(number, u64::try_from(other).unwrap_or(u64::MAX)),
         }
@@ -237,7 +237,7 @@ impl UserCodeShape {
     /// Reads what a person typed. Ignores ASCII case, takes full-width forms as ASCII, and drops all other characters. Returns `None` if
     /// the length is not exact.
     ///
-    /// Other than ASCII case is not ignored: for Unicode the Kelvin sign is a `k`, but for a person who compares codes it is not.
+    /// Only ASCII case is ignored. For Unicode the Kelvin sign is a `k`, but not for a person who compares codes.
     pub(crate) fn read(&self, entry: &str) -> Option<UserCode> {
         if entry.len() > MAX_USER_CODE_ENTRY {
             return None;

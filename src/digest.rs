@@ -151,14 +151,14 @@ macro_rules! key {
             }
         }
 
-        /// As base64url without padding.
+        /// Writes the key as base64url without padding.
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 fmt::Display::fmt(&self.0, f)
             }
         }
 
-        /// From base64url without padding.
+        /// Parses a key from base64url without padding.
         impl core::str::FromStr for $name {
             type Err = DigestError;
 

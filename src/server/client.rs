@@ -86,8 +86,8 @@ impl Client {
         self
     }
 
-    /// Sets the scope of a request that names none. Without a default, such a request is refused. With [`Scope::empty`], it asks for
-    /// nothing.
+    /// Sets the scope of a request that names none. Without a default, such a request is refused with `invalid_scope`. With
+    /// [`Scope::empty`], it asks for nothing.
     #[must_use]
     pub fn default_scope(mut self, default: Scope) -> Self {
         self.default = Some(default);
@@ -147,11 +147,11 @@ pub enum ClientAuthMethod {
     /// `client_secret_basic` or `client_secret_post`: a generated secret of 128 bits or more, in the `Authorization` header
     /// or in the body. The core compares it with these digests: one, or two while a secret is being replaced.
     Secret([Option<SecretDigest>; 2]),
-    /// `client_secret_basic`: the same secret, but in the `Authorization` header only.
+    /// `client_secret_basic`: as [`Secret`](Self::Secret), but in the `Authorization` header only.
     SecretBasic([Option<SecretDigest>; 2]),
     /// A secret that the host compares, with argon2 for example. It may be in the header or in the body.
     HostSecret,
-    /// A secret that the host compares, but in the `Authorization` header only.
+    /// As [`HostSecret`](Self::HostSecret), but in the `Authorization` header only.
     HostSecretBasic,
     /// `private_key_jwt` or `client_secret_jwt`: the host verifies the assertion
     /// ([RFC 7523](https://www.rfc-editor.org/rfc/rfc7523)).

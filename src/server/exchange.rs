@@ -74,9 +74,9 @@ pub struct Exchange<'r, T> {
     ends_in: PhantomData<fn() -> T>,
 }
 
-/// What an exchange needs next. Answer it with the `ask` beside the question, then call [`Exchange::next`] again.
+/// What an exchange needs next. Answer each question with the `ask` beside it, then call [`Exchange::next`] again.
 ///
-/// If you could not do it, answer `Err(Unavailable)`. A question that was dropped without an answer is asked again.
+/// If something failed, answer `Err(Unavailable)`. A question that was dropped without an answer is asked again.
 #[derive(Debug)]
 #[must_use = "the exchange goes on only after the question was answered"]
 #[expect(clippy::exhaustive_enums, reason = "a host must answer each")]
@@ -104,7 +104,7 @@ pub enum Next<'x, T> {
     Done(T),
 }
 
-/// Takes the answer to one question of [`Next`]. If you drop it, the question is asked again.
+/// Takes the answer to one question of [`Next`].
 #[must_use = "the question is asked again if it is not answered"]
 pub struct Ask<'x, A> {
     fixed: &'x Fixed<'x>,

@@ -95,13 +95,13 @@ impl GrantRefusal {
         Self(Kind::ConsentGone)
     }
 
-    /// Minting failed. The client is told 503, and nothing is consumed ([C16](crate::tables#c16), [R12](crate::tables#r12)).
+    /// Minting failed. The client is told 503 and can try again, because nothing is written ([C16](crate::tables#c16), [R12](crate::tables#r12)).
     pub const fn failed() -> Self {
         Self(Kind::Failed)
     }
 
     /// A check by the host failed, for example of `DPoP` or of `resource`. The client is told this error with status 400, and
-    /// nothing is consumed ([C14](crate::tables#c14)). Check before minting, so that a caller without its proof cannot cause a write.
+    /// nothing is written ([C14](crate::tables#c14)). Check before minting, so that a caller without its proof cannot cause a write.
     ///
     /// # Errors
     ///

@@ -93,7 +93,7 @@ pub trait Store: Sync {
         key: &SessionKey,
     ) -> impl Future<Output = Result<Option<Stored>, Unavailable>> + Send;
 
-    /// Returns the session with this user key, by the same rules. A session whose code was redeemed has no user key any more, and is
+    /// Returns the session with this user key, by the rules of [`Store::load`]. A session whose code was redeemed has no user key any more, and is
     /// not found.
     fn load_by_user_key(
         &self,
@@ -123,7 +123,7 @@ pub trait Store: Sync {
     -> impl Future<Output = Result<usize, Unavailable>> + Send;
 }
 
-/// What a server provides. [`Exchange::run`](super::Exchange::run) answers every question of an exchange from it.
+/// What a host provides. [`Exchange::run`](super::Exchange::run) answers every question of an exchange from it.
 pub trait Host: Sync {
     /// How the registry returns a client: as a `Client`, a `&'static Client` or an `Arc<Client>`.
     type Client: core::borrow::Borrow<Client> + Send;
@@ -134,7 +134,7 @@ pub trait Host: Sync {
     /// Returns the store.
     fn store(&self) -> &Self::Store;
 
-    /// Finds the registration of a client, as it is now: `Ok(registry.get(id).into())`.
+    /// Finds the registration, as it is now, of the client that [`Claim::client_id`] names: `Ok(registry.get(id).into())`.
     fn client(
         &self,
         claim: Claim<'_>,

@@ -108,8 +108,8 @@ pub(super) struct Progress {
     pub(super) client_id: Option<Arc<str>>,
     /// Whether a request for codes is counted together with its source.
     pub(super) is_by_source: bool,
-    /// What [`super::exchange::Exchange::next`] will move to where a question can borrow it. Or the session that was found under the
-    /// current key of a user code, while the previous key is looked up.
+    /// The prepared session, until [`super::exchange::Exchange::next`] moves it to where a question can borrow it. Or the session that
+    /// was found under the current key of a user code, while the previous key is looked up.
     pub(super) prepared: Option<Prepared>,
     /// The secret of the next refresh token.
     pub(super) secret: Option<RefreshSecret>,

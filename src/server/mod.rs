@@ -41,15 +41,15 @@
 //!
 //! A user signs in, types the code, and submits it with a POST. Give it to [`Server::enter`], and show the [`Review`] that comes back:
 //! who asks, for what, when, from where, and the code, so that the user can compare it with the one on the device. The user decides with
-//! another POST. Give the decision to [`Server::approve`] or [`Server::deny`], with [`Review::session_key`]. If an action fails, its
-//! [`PageError`] is a sentence to show to the user. You decode both forms, and both need a CSRF token.
+//! another POST. Give the decision to [`Server::approve`] or [`Server::deny`], with [`Review::session_key`]. If an action fails, show the
+//! text of its [`PageError`]. You decode both forms, and both need a CSRF token.
 //!
 //! **If [`PolicyOptions::verification_uri_complete`] is false, ignore a code in the page's URL.** Attackers phish device logins with
 //! links that carry the code.
 //!
 //! # Another grant, another endpoint
 //!
-//! A reply with [`Cause::GrantTypeUnsupported`] says that this crate does not serve the grant. If you do, answer the request yourself:
+//! A reply with [`Cause::GrantTypeUnsupported`] says that this crate does not serve the grant. If you serve it, answer the request yourself:
 //!
 //! ```
 //! use device_flow::server::{Authenticated, Cause, Host, Reply, Request, Server};

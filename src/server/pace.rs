@@ -16,8 +16,8 @@ use crate::time::Timestamp;
 
 /// When a device last polled, and the interval at which it may poll.
 ///
-/// It is saved under the session's key, apart from the session: in the same row, in another table or in process memory. Saving it
-/// may fail, and must never insert a session, touch its version or extend its life.
+/// It is saved under the session's key, but not as a part of the session: in another column, another table or process memory. Saving
+/// it may fail, and must never insert a session, touch its version or extend its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(
     try_from = "super::record::PaceRecord",

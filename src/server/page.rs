@@ -79,7 +79,7 @@ impl Review {
         self.session.expires_at.since(self.now)
     }
 
-    /// Returns where the request for codes came from, as the host gave it, if it did.
+    /// Returns where the request for codes came from, if the host said so.
     pub fn source(&self) -> Option<&str> {
         self.session.source()
     }
@@ -138,7 +138,8 @@ pub(super) fn found(fixed: &Fixed<'_>, progress: &mut Progress, stored: Option<&
     }
 }
 
-/// Enters the code of a session ([U3](crate::tables#u3), [U4](crate::tables#u4)). The client is asked for before anything is shown or written.
+/// Enters the code of a session ([U3](crate::tables#u3), [U4](crate::tables#u4)). The client is looked up before anything is shown or
+/// written.
 fn enter(fixed: &Fixed<'_>, progress: &mut Progress, session: &Session) -> Step {
     let Task::Enter { user, .. } = fixed.task else {
         return progress.unavailable();
@@ -279,8 +280,8 @@ fn deny(session: &Session, now: Timestamp) -> Decided {
     }
 }
 
-/// Withdraws an approval, or the login that came of it ([U11](crate::tables#u11)). If it meets a redemption, exactly one of them is
-/// written first.
+/// Withdraws an approval, or the login that came of it ([U11](crate::tables#u11)). If a redemption comes at the same time, one of
+/// the two changes is in conflict.
 fn withdraw(fixed: &Fixed<'_>, session: &Session, now: Timestamp) -> Decided {
     match &session.state {
         State::Approved(_) | State::Active(_) => {

@@ -9,7 +9,7 @@ use super::rate_limit::RateLimited;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 #[non_exhaustive]
 pub enum PageError {
-    /// [U1](crate::tables#u1): this user entered too many codes, or they came from this source. It holds the value of `Retry-After`.
+    /// [U1](crate::tables#u1): too many codes were entered by this user or from this source. [`RateLimited::seconds`] is the value of `Retry-After`.
     #[error(transparent)]
     RateLimited(#[from] RateLimited),
     /// [U2](crate::tables#u2): what was typed does not have the form of a code.

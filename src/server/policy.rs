@@ -31,9 +31,9 @@ pub struct Policy {
     pub(super) challenge: Arc<str>,
     /// The bodies of `slow_down`, one for each interval that can be in force.
     slow_downs: Vec<Arc<SlowDown>>,
-    /// A device authorization response after the user code: up to its end, or up to the second copy of the code.
+    /// The text after the user code in a device authorization response: up to its end, or up to the second copy of the code.
     pub(super) after_code: String,
-    /// The response after the second copy of the code, if the policy has `verification_uri_complete` on.
+    /// The text after the second copy of the code, if the policy has `verification_uri_complete` on.
     pub(super) after_complete: Option<String>,
 }
 
@@ -150,11 +150,10 @@ pub struct RefreshOptions {
     /// ([OpenID Connect Core, section 11](https://openid.net/specs/openid-connect-core-1_0.html#OfflineAccess)).
     pub scope: String,
 
-    /// After what time without a refresh a login ends. Default 30 days, from 10 minutes to ten years.
+    /// How long a login lasts without a refresh. Default 30 days, from 10 minutes to ten years.
     pub idle: Duration,
 
-    /// After what time since its redemption a login ends, even if it is refreshed. Default `None`: never. Otherwise from 10 minutes to
-    /// ten years.
+    /// How long a login lasts after its redemption, even if it is refreshed. From 10 minutes to ten years. Default `None`: no limit.
     pub absolute: Option<Duration>,
 
     /// For how long the token before the newest may be sent again, because the response may have been lost. Default 30 s, at most 5
@@ -329,7 +328,7 @@ const MAX_REFRESH_GRACE: Duration = Duration::from_mins(5);
 /// The longest body that may be configured: the largest number of two octets.
 const MAX_BODY: usize = 65_535;
 
-/// One user or source may guess some code within a lifetime with a chance of at most two to the power of minus this.
+/// The chance that one user or one source guesses some code within a lifetime: at most two to the power of minus this.
 const GUESS_BITS: u32 = 16;
 
 /// Why a policy was refused.

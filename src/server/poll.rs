@@ -87,7 +87,7 @@ fn wait(fixed: &Fixed<'_>, progress: &mut Progress, pace: Option<&Pace>, now: Ti
     Step::SavePace
 }
 
-/// Prepares the redemption of an approved session. Before it, the client is looked up, because it may have lost scopes (C15).
+/// Prepares the redemption of an approved session. The client is looked up first, because it may have lost scopes (C15).
 fn redeem(
     progress: &mut Progress,
     session: &Session,

@@ -148,12 +148,13 @@ impl Take {
         self.now.millis()
     }
 
-    /// Returns the latest moment that can be stored, in milliseconds since the Unix epoch. A clock that ran ahead wrote a later one.
+    /// Returns the latest moment that can be stored, in milliseconds since the Unix epoch. A later moment was written by
+    /// a clock that ran ahead.
     pub fn latest_millis(&self) -> i64 {
         self.latest().millis()
     }
 
-    /// Returns how far ahead of now the stored moment may be while one is left, in milliseconds.
+    /// Returns the largest time from now to the stored moment at which one is still left, in milliseconds.
     pub fn room_millis(&self) -> i64 {
         i64::try_from(self.room().as_millis()).unwrap_or(i64::MAX)
     }
@@ -245,7 +246,7 @@ pub struct RateLimited {
 }
 
 impl RateLimited {
-    /// Returns the time until one is left in whole seconds, rounded up and at least one: the value of `Retry-After`.
+    /// Returns [`Self::retry_after`] in whole seconds, rounded up and at least one: the value of the header `Retry-After`.
     pub fn seconds(&self) -> u32 {
         let seconds = self.retry_after.as_millis().div_ceil(1000);
         u32::try_from(seconds).unwrap_or(u32::MAX).max(1)

@@ -239,7 +239,7 @@ causes! {
     Repeated, "repeated", refusal!(400, "authorization_pending", "the user has not decided yet");
     /// [C12](crate::tables#c12), [C13](crate::tables#c13): nobody decided yet, and the device polls too fast.
     TooFast, "too_fast", Wire::SlowDown;
-    /// [C14](crate::tables#c14): a check of the host's own failed.
+    /// [C14](crate::tables#c14): a check by the host failed ([`GrantRefusal::error`](super::GrantRefusal::error)).
     HostCheck, "host_check", SERVER_ERROR;
     /// [C15](crate::tables#c15), [R11](crate::tables#r11): the subject or the consent is no longer valid, or the client may no longer ask for anything that was granted.
     /// The login has been ended.

@@ -179,7 +179,7 @@ impl Session {
         self.source.as_deref().map(RequestSource::as_str)
     }
 
-    /// Returns the name of the state. An expired session keeps the state that it had.
+    /// Returns the state. An expired session keeps the state that it had.
     pub const fn status(&self) -> Status {
         match &self.state {
             State::Pending => Status::Pending,
@@ -191,7 +191,7 @@ impl Session {
         }
     }
 
-    /// Returns the user who claimed or decided it, if any.
+    /// Returns the user who claimed the session or decided about it, if any.
     pub fn claimant(&self) -> Option<&Subject> {
         match &self.state {
             State::Pending => None,
@@ -251,7 +251,7 @@ impl Session {
         }
     }
 
-    /// Copies from the next state of this session what a change can change.
+    /// Copies state, version and purge time from `next`. A change leaves the rest as it is.
     pub(crate) fn become_like(&mut self, next: &Self) {
         self.state = next.state.clone();
         self.version = next.version;
