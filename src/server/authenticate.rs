@@ -240,7 +240,6 @@ impl Credentials {
         }
     }
 
-    /// The id that the client claims to have.
     pub(super) fn client_id<'x>(&'x self, form: &'x Form<'_>) -> Option<&'x str> {
         match &self.id {
             Id::InForm => core::str::from_utf8(form.client_id()?.0).ok(),
@@ -264,7 +263,6 @@ impl Credentials {
         !matches!(self.id, Id::InHeader(_)) && form.client_id().is_none()
     }
 
-    /// Whether a secret was presented.
     pub(super) const fn has_secret(&self) -> bool {
         matches!(self.proof, Proof::BasicSecret | Proof::BodySecret)
     }

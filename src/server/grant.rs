@@ -161,11 +161,8 @@ impl<E: core::error::Error> From<E> for GrantRefusal {
     }
 }
 
-/// Returns the part of a granted scope that the client may ask for now, or `None` if that is all of it.
-///
-/// # Errors
-///
-/// [`Cause::ConsentGone`] if it may ask for nothing of it.
+/// Returns the part of a granted scope that the client may ask for now. `None` stands for all of it, and [`Cause::ConsentGone`] for
+/// nothing.
 pub(super) fn allowed_now(
     granted: &Scope,
     allowed: Option<&Scope>,

@@ -48,7 +48,6 @@ pub(super) struct Fixed<'r> {
     pub(super) key: Option<SessionKey>,
     /// The secret of the refresh token that was presented.
     pub(super) presented: Option<RefreshSecret>,
-    /// The code that was typed.
     pub(super) typed: Option<Box<Typed>>,
     pub(super) grant_type: GrantType,
 }
@@ -114,7 +113,6 @@ pub(super) struct Progress {
     /// The secret of the next refresh token.
     pub(super) secret: Option<RefreshSecret>,
     pub(super) trouble: Option<PageError>,
-    /// What the review shows about the client.
     pub(super) shown: Option<Box<Shown>>,
 }
 
@@ -185,7 +183,6 @@ impl Progress {
         }
     }
 
-    /// Ends with this cause.
     #[inline(always)]
     pub(super) const fn end(&mut self, cause: Cause) -> Step {
         self.cause = cause;

@@ -118,7 +118,6 @@ impl Fixed<'_> {
         }
     }
 
-    /// Returns the operation on this quota.
     #[cold]
     pub(super) fn quota(&self, progress: &Progress, quota: Quota) -> Option<Take> {
         let (policy, now) = (self.policy, self.now);

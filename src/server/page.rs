@@ -306,7 +306,6 @@ fn release(session: &Session) -> Decided {
     }
 }
 
-/// Returns the result of an entry.
 pub(super) fn review(
     fixed: &Fixed<'_>,
     prepared: Option<&Prepared>,
@@ -328,7 +327,6 @@ pub(super) fn review(
     })
 }
 
-/// Returns the result of a decision.
 pub(super) fn decided(
     prepared: Option<&Prepared>,
     progress: &Progress,

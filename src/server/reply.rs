@@ -116,14 +116,12 @@ enum Wire {
     TooMany,
 }
 
-/// A refusal with its own text.
 macro_rules! refusal {
     ($status:literal, $error:literal, $description:literal) => {
         Wire::Fixed(fixed!($status, $error, $description))
     };
 }
 
-/// `invalid_request` with its description.
 macro_rules! invalid {
     ($description:literal) => {
         refusal!(400, "invalid_request", $description)

@@ -4,13 +4,7 @@
 //! 1. Only a [`Change`] changes a session, and it is written only if the stored version is still the one that was read.
 //! 2. Only state, version and purge time change after issuance. The [`Pace`] is stored apart, so that a poll cannot change a decision,
 //!    nor a decision the pace.
-//! 3. Expiry is not a state: it follows from the clock reading.
-//!
-//! ```text
-//! Pending ⇄ Claimed → Approved → Active ⟳ refreshed
-//!              ↓          ↓         ↓
-//!            Denied     Ended     Ended
-//! ```
+//! 3. Expiry is not a state: it follows from the clock reading. [`server`](super) draws the states.
 
 use alloc::sync::Arc;
 use core::time::Duration;
@@ -63,9 +57,7 @@ pub struct Session {
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum State {
-    /// Nobody entered the code, or the user who did released it.
     Pending,
-    /// A user entered the code and has not decided.
     Claimed(Arc<Subject>),
     Approved(Arc<Approval>),
     Denied(Arc<Subject>),
@@ -112,7 +104,7 @@ pub(super) struct Rotation {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[expect(clippy::exhaustive_enums, reason = "a host must look at every state")]
 pub enum Status {
-    /// Nobody entered the code yet.
+    /// Nobody entered the code, or the user who did released it.
     Pending,
     /// A user entered the code and has not decided.
     Claimed,
