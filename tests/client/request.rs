@@ -1,6 +1,6 @@
 //! Table T: what is sent.
 
-use device_flow::client::{DeviceFlow, Endpoints, FlowError, Next, Response, Verdict, verdict};
+use device_flow::client::{DeviceFlow, FlowError};
 use device_flow::scope::ScopeError;
 use serde_json::{Value, json};
 
@@ -166,6 +166,8 @@ fn a_request_becomes_one_of_http() {
 #[cfg(feature = "http")]
 #[test]
 fn the_clients_request_and_answer_are_those_of_http() {
+    use device_flow::client::{Endpoints, Next, Response, Verdict, verdict};
+
     let endpoints = Endpoints::new("https://as.example/device", "https://as.example/token");
     let flow = DeviceFlow::new(endpoints.expect("endpoints"), "cli").secret_basic("a secret");
     let mut login = flow.login().expect("a login");
