@@ -77,7 +77,7 @@ const SLOW_DOWN_STEP: Duration = Duration::from_secs(5);
 /// A longer interval in a response to a poll is cut to this, because it is a mistake or an attack.
 pub(crate) const MAX_ANNOUNCED: Duration = Duration::from_hours(1);
 
-/// The least ceiling of a back-off, for short intervals: long enough to relieve a server, and short enough to wait for.
+/// A back-off can always grow to this, however short the interval: long enough to relieve a server, and short enough to wait for.
 const MIN_CEILING: Duration = Duration::from_mins(1);
 
 /// Returns the interval in force after a response that may announce one. It only rises.

@@ -79,6 +79,10 @@ impl<C> From<Option<C>> for Found<C> {
 
 /// What a client claims: its id, and what it presented as proof.
 ///
+/// The page looks up the client of a session, too. That claim has an id, but no proof. If the host verifies a client itself, it
+/// answers a claim with a proof by [`Found::Verified`] or [`Found::Refused`], and any other by [`Found::Registered`]. An exchange can
+/// make the same claim again, so do not refuse an assertion because this exchange has used it before.
+///
 /// # Security
 ///
 /// The secret and the assertion are in clear. `Debug` does not show them.

@@ -38,7 +38,7 @@ impl Fixed<'_> {
                         self.credentials.read(&self.form)?;
                         let code = self.form.device_code();
                         let code = code.ok_or(Cause::DeviceCodeMissing)?;
-                        // Digested before the client is looked up, because a processor does both at once.
+                        // The digest comes before the look-up of the client, because a processor can then do both at once.
                         self.key = session_key(code, self.form.is_plain());
                     }
                     GrantType::RefreshToken => self.read_refresh()?,
