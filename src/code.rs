@@ -1,4 +1,4 @@
-//! The device code, the user code and its alphabets, and the entropy they are drawn from.
+//! The device code, the user code with its alphabet and length, and the entropy from which they are drawn.
 
 use alloc::string::String;
 use core::fmt;
@@ -10,29 +10,29 @@ use crate::wire::debug_shows;
 
 /// Random octets for one pair of codes, or for one refresh token.
 ///
-/// They are given by value and used once. Draw them from a cryptographically secure generator, afresh each time.
+/// The crate takes them by value and uses them once. Draw fresh ones each time, from a cryptographically secure generator.
 ///
 /// # Security
 ///
-/// **Everything rests on these octets: whoever can guess them can take over the login.**
+/// **Whoever can guess these octets can take over the login.**
 pub struct Entropy([u8; Self::OCTETS]);
 
 impl Entropy {
     /// How many octets are needed each time.
     pub const OCTETS: usize = 48;
 
-    /// Returns octets that `fill` has filled: a function such as `getrandom::fill`.
+    /// Returns octets filled by `fill`, a function such as `getrandom::fill`.
     ///
     /// # Errors
     ///
-    /// What `fill` returned.
+    /// The error of `fill`.
     pub fn fill<E>(fill: impl FnOnce(&mut [u8]) -> Result<(), E>) -> Result<Self, E> {
         let mut octets = [0; Self::OCTETS];
         fill(&mut octets)?;
         Ok(Self(octets))
     }
 
-    /// Whether a part of the octets was never filled: all of them, or of one part, are the same (D8).
+    /// Whether a part of the octets was never filled (D8): the octets of the device code or those of the user code are all the same.
     pub(crate) fn is_blank(&self) -> bool {
         let (device, user) = self.0.split_at_checked(32).unwrap_or_default();
         let is_blank = |part: &[u8]| part.iter().all(|octet| Some(octet) == part.first());
@@ -44,7 +44,7 @@ impl Entropy {
         self.0.first_chunk().copied().unwrap_or_default()
     }
 
-    /// The codes that these octets stand for.
+    /// Returns the codes made from these octets.
     pub(crate) fn codes(self, shape: &UserCodeShape) -> (DeviceCode, UserCode) {
         let device = DeviceCode::of(&self.secret());
         let user = self.0.last_chunk().copied().unwrap_or_default();
@@ -61,7 +61,7 @@ impl From<[u8; Self::OCTETS]> for Entropy {
 debug_shows!(Entropy);
 
 /// A device code: 32 random octets as 43 characters of base64url.
-#[repr(align(8))] // its characters are looked at a word at a time
+#[repr(align(8))] // its characters can be read a word at a time
 pub(crate) struct DeviceCode([u8; Self::LENGTH]);
 
 impl DeviceCode {
@@ -70,7 +70,7 @@ impl DeviceCode {
 
     fn of(octets: &[u8; 32]) -> Self {
         let mut text = [b'A'; Self::LENGTH];
-        // 32 octets always take 43 characters; were it otherwise, the look-up of the code would fail, not the caller.
+        // This cannot fail, because 32 octets always take 43 characters.
         let _ = URL_SAFE_NO_PAD.encode_slice(octets, &mut text);
         Self(text)
     }
@@ -79,7 +79,7 @@ impl DeviceCode {
         &self.0
     }
 
-    /// The characters, as they travel to the device.
+    /// The characters, as they are sent to the device.
     pub(crate) fn as_str(&self) -> &str {
         core::str::from_utf8(&self.0).unwrap_or_default()
     }
@@ -96,7 +96,7 @@ pub const MAX_USER_CODE_ENTRY: usize = 64;
 /// > Further stripping of all characters outside the chosen character set is recommended to reduce instances where an errantly
 /// > typed character (like a space character) invalidates otherwise valid input. ([RFC 8628, section 6.1])
 ///
-/// It serves the look-up and the comparison on the page. `Debug` does not show it, [`UserCode::display`] does.
+/// `Debug` does not show it. Show it to the user with [`UserCode::display`].
 ///
 /// [RFC 8628, section 6.1]: https://www.rfc-editor.org/rfc/rfc8628#section-6.1
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -106,19 +106,19 @@ pub struct UserCode {
 }
 
 impl UserCode {
-    /// The characters, and an octet of zero for each that the longest code has more.
+    /// The characters, filled up with zero octets to the length of the longest code.
     pub(crate) const fn octets(&self) -> &[u8; MAX_USER_CODE] {
         &self.characters
     }
 
-    /// The characters without dashes.
+    /// Returns the characters without dashes.
     pub fn canonical(&self) -> &str {
         let used = self.characters.get(..usize::from(self.length));
         core::str::from_utf8(used.unwrap_or_default()).unwrap_or_default()
     }
 
-    /// The code as a person reads and compares it: in groups of four, five or three with dashes between, where its length
-    /// allows.
+    /// Returns the code as a person reads and compares it: with dashes between groups of four, five or three characters, if one of these
+    /// divides the length.
     pub fn display(&self) -> impl fmt::Display + use<'_> {
         fmt::from_fn(|f| self.write_to(f))
     }
@@ -146,9 +146,9 @@ impl UserCode {
 
 debug_shows!(UserCode);
 
-/// The alphabet of user codes and their length: what a policy fixes of them.
+/// The alphabet and the length of the user codes of a policy.
 ///
-/// The default is the one of [RFC 8628, section 6.1]: eight of twenty consonants, `WDJB-MJHT`, 34.6 bits.
+/// The default is the one of [RFC 8628, section 6.1]: eight characters from twenty consonants, as in `WDJB-MJHT`. That is 34.6 bits.
 ///
 /// [RFC 8628, section 6.1]: https://www.rfc-editor.org/rfc/rfc8628#section-6.1
 #[derive(Clone, Debug)]
@@ -159,15 +159,15 @@ pub struct UserCodeShape {
 }
 
 impl UserCodeShape {
-    /// The consonants without Y: no words, no vowels, nothing that is taken for a digit.
+    /// The consonants without Y. They form no words, and none looks like a digit.
     pub const CONSONANTS: &'static str = "BCDFGHJKLMNPQRSTVWXZ";
 
-    /// Codes of `length` characters of `alphabet`.
+    /// Makes the shape of codes that have `length` characters of `alphabet`.
     ///
     /// # Errors
     ///
-    /// A [`ShapeError`] where a person or a draw could confuse two codes, or the combinations do not fit 64 bits (the draw
-    /// takes 128 random bits modulo the combinations, so its bias stays below 2⁻⁶⁴; it is below 2⁻⁹³ for the default).
+    /// A [`ShapeError`] that says what is wrong with the alphabet or the length. The combinations must fit 64 bits: a code is drawn as 128
+    /// random bits modulo the combinations, so its bias stays below 2⁻⁶⁴. For the default it is below 2⁻⁹³.
     pub fn new(alphabet: &str, length: u8) -> Result<Self, ShapeError> {
         let characters = alphabet.as_bytes();
         if !characters.iter().all(u8::is_ascii_alphanumeric) {
@@ -199,22 +199,22 @@ impl UserCodeShape {
         })
     }
 
-    /// How many codes there are.
+    /// Returns how many different codes there are.
     pub const fn combinations(&self) -> u64 {
         self.combinations
     }
 
-    /// The length of a code in characters, without dashes.
+    /// Returns the length of a code in characters, without dashes.
     pub const fn length(&self) -> u8 {
         self.length
     }
 
-    /// The code that `random` stands for, each as likely as any other.
+    /// Returns the code that `random` stands for. All codes are equally likely.
     fn draw(&self, random: u128) -> UserCode {
         let number = random.checked_rem(self.combinations.into()).unwrap_or(0);
         let number = u64::try_from(number).unwrap_or_default();
         match self.alphabet.len() {
-            // The default: the compiler divides by a number that it knows without dividing.
+            // The default has its own branch, because division by a constant is faster.
             20 => self.digits(number, 20),
             other => self.digits(number, u64::try_from(other).unwrap_or(u64::MAX)),
         }
@@ -234,10 +234,10 @@ impl UserCodeShape {
         code
     }
 
-    /// Reads what a person typed: case folded within ASCII, full-width forms folded to ASCII, all else dropped. None where
+    /// Reads what a person typed. Ignores ASCII case, takes full-width forms as ASCII, and drops all other characters. Returns `None` if
     /// the length is not exact.
     ///
-    /// Case is folded within ASCII only: to Unicode the Kelvin sign is a `k`, to a person who compares codes it is not.
+    /// Only ASCII case is ignored. For Unicode the Kelvin sign is a `k`, but not for a person who compares codes.
     pub(crate) fn read(&self, entry: &str) -> Option<UserCode> {
         if entry.len() > MAX_USER_CODE_ENTRY {
             return None;
@@ -274,12 +274,12 @@ impl Default for UserCodeShape {
     }
 }
 
-/// The fewest characters of an alphabet: digits alone are the least that [RFC 8628, section 6.1] proposes.
+/// The fewest characters of an alphabet. The smallest that [RFC 8628, section 6.1] proposes has the ten digits.
 ///
 /// [RFC 8628, section 6.1]: https://www.rfc-editor.org/rfc/rfc8628#section-6.1
 const MIN_ALPHABET: usize = 10;
 
-/// The ASCII character that `typed` is or is the full-width form of (U+FF01 to U+FF5E).
+/// Returns `typed` as ASCII if it is ASCII or a full-width form of it (U+FF01 to U+FF5E).
 fn narrow(typed: char) -> Option<u8> {
     const FULL_WIDTH: core::ops::RangeInclusive<u32> = 0xFF01..=0xFF5E;
     let point = u32::from(typed);
@@ -291,23 +291,21 @@ fn narrow(typed: char) -> Option<u8> {
     u8::try_from(point).ok().filter(u8::is_ascii)
 }
 
-/// Why an alphabet and a length are not the shape of a user code.
+/// Why user codes cannot have this alphabet or this length.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ShapeError {
-    /// A character that is not an ASCII letter or digit.
-    #[error("a user-code alphabet consists of ascii letters and digits")]
+    /// The alphabet has a character that is not an ASCII letter or digit.
+    #[error("a user-code alphabet may have only ascii letters and digits")]
     Character,
-    /// Fewer than ten characters.
+    /// The alphabet has fewer than ten characters.
     #[error("a user-code alphabet needs at least {MIN_ALPHABET} characters")]
     TooFew,
-    /// A character twice, be it in the other case.
-    #[error(
-        "a user-code alphabet may not name a letter twice, upper and lower case counting as one"
-    )]
+    /// The alphabet has a character twice, in the same or the other case.
+    #[error("a user-code alphabet may not have a character twice, whether in upper or lower case")]
     Repeated,
-    /// No characters or too many.
-    #[error("a user code has from 1 to {MAX_USER_CODE} characters")]
+    /// The length is zero or over [`MAX_USER_CODE`].
+    #[error("a user code must have from 1 to {MAX_USER_CODE} characters")]
     Length,
     /// The alphabet to the power of the length is over 64 bits.
     #[error("a user code of this alphabet must be shorter: its combinations do not fit 64 bits")]

@@ -1,10 +1,10 @@
-//! The digests under which codes and secrets are kept.
+//! The digests under which codes and secrets are stored.
 //!
 //! Rules:
-//! 1. A store holds digests only: what it leaks cannot be presented to an endpoint.
-//! 2. Each digest has its own type; one cannot be looked up as another.
-//! 3. What is compared with something the peer chose freely, a client secret, is compared in constant time. The others are
-//!    keys of a map: to steer one, the peer would have to invert SHA-256.
+//! 1. A store holds only digests, so nothing that it leaks can be presented to an endpoint.
+//! 2. Each digest has its own type, so one cannot be looked up as another.
+//! 3. The digests of secrets are compared in constant time. The other digests are keys of a map, and a peer cannot steer them without
+//!    inverting SHA-256.
 
 use alloc::string::String;
 use core::fmt;
@@ -18,13 +18,13 @@ use subtle::ConstantTimeEq as _;
 use crate::sha256;
 use crate::wire::debug_shows;
 
-/// Thirty-two octets, aligned so that they are hashed and compared a word at a time.
+/// Thirty-two octets, aligned so that they can be hashed and compared a word at a time.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 #[repr(C, align(8))]
 pub(crate) struct Digest([u8; 32]);
 
-/// A digest is as good as any hash of it: its first word is enough.
+/// The first word of a digest is as good as any hash of it.
 impl core::hash::Hash for Digest {
     fn hash<H: core::hash::Hasher>(&self, state: &mut H) {
         state.write_u64(self.prefix());
@@ -38,7 +38,7 @@ impl Digest {
         Self(sha256::digest(text))
     }
 
-    /// SHA-256 of `parts`, each preceded by its length: no two lists of parts have the same octets.
+    /// SHA-256 of `parts`, each preceded by its length, so that different lists of parts give different octets.
     pub(crate) fn of_parts<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> Self {
         let mut sha = Sha256::new();
         for part in parts {
@@ -57,7 +57,7 @@ impl Digest {
         Self::of(&[&head, first, second].concat())
     }
 
-    /// The first eight octets: as good a hash as any, where the octets are a digest of what nobody chose.
+    /// The first eight octets. They are as good as any hash, if the digest is of something that nobody can choose.
     #[inline]
     pub(crate) fn prefix(&self) -> u64 {
         self.0
@@ -79,7 +79,7 @@ impl Digest {
     }
 }
 
-/// What the key of a quota is made of is copied to one place if it fits here: two blocks, less their padding.
+/// The parts of a quota's key are joined in one buffer if they fit: two blocks of SHA-256 without the padding.
 const ROOM: usize = 119;
 
 #[inline]
@@ -125,9 +125,9 @@ impl fmt::Display for Digest {
     }
 }
 
-/// A text that is not a digest.
+/// The text is not a digest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a digest is 32 octets, as 43 characters of base64url without padding")]
+#[error("a digest must be 43 characters of base64url without padding, for 32 octets")]
 #[non_exhaustive]
 pub struct DigestError;
 
@@ -140,25 +140,25 @@ macro_rules! key {
         pub struct $name(pub(crate) Digest);
 
         impl $name {
-            /// The key of the given octets, as a store returned them.
+            /// Makes the key from the octets that a store returned.
             pub const fn from_bytes(octets: [u8; 32]) -> Self {
                 Self(Digest::from_octets(octets))
             }
 
-            /// The octets, for a store.
+            /// Returns the octets, for a store.
             pub const fn as_bytes(&self) -> &[u8; 32] {
                 self.0.octets()
             }
         }
 
-        /// As base64url without padding.
+        /// Writes the key as base64url without padding.
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 fmt::Display::fmt(&self.0, f)
             }
         }
 
-        /// From base64url without padding.
+        /// Parses a key from base64url without padding.
         impl core::str::FromStr for $name {
             type Err = DigestError;
 
@@ -178,7 +178,7 @@ macro_rules! key {
 key! {
     /// The key of a session, and its id: the SHA-256 of its device code.
     ///
-    /// It may be logged and stored beside the tokens: the code has 256 bits of entropy and cannot be found from it.
+    /// It may be logged and stored beside the tokens. The code cannot be found from it, because it has 256 random bits.
     SessionKey
 }
 
@@ -189,7 +189,7 @@ key! {
 }
 
 key! {
-    /// The key of a [`RateState`](crate::server::RateState): the SHA-256 of what is limited and of whom.
+    /// The key of a [`RateState`](crate::server::RateState): a digest of what is limited and for whom.
     QuotaKey
 }
 
@@ -197,24 +197,24 @@ key! {
 ///
 /// # Security
 ///
-/// A plain hash protects a secret that was generated, with 128 bits or more; it does not protect a password. The comparison
-/// takes the same time wherever the digests differ.
+/// A plain hash protects a generated secret of 128 random bits or more. It does not protect a password. The comparison takes the same
+/// time wherever the digests differ.
 #[derive(Clone, Copy, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct SecretDigest(Digest);
 
 impl SecretDigest {
-    /// The digest of a secret.
+    /// Returns the digest of a secret.
     pub fn of(secret: &str) -> Self {
         Self(Digest::of(secret.as_bytes()))
     }
 
-    /// The digest of the given octets, as a store returned them.
+    /// Makes the digest from the octets that a store returned.
     pub const fn from_bytes(octets: [u8; 32]) -> Self {
         Self(Digest(octets))
     }
 
-    /// The octets, for a store.
+    /// Returns the octets, for a store.
     pub const fn as_bytes(&self) -> &[u8; 32] {
         &self.0.0
     }

@@ -1,6 +1,6 @@
 //! The embedded store: a map in memory with the operations of [`Store`](crate::server::Store).
 //!
-//! For tests and for servers of one process. With the feature `std`, which is on by default, a `Mutex<Memory>` is a
+//! It is for tests and for servers of one process. With the feature `std`, which is on by default, a `Mutex<Memory>` is a
 //! [`Store`](crate::server::Store) that several threads can share.
 
 use hashbrown::{HashMap, HashTable};
@@ -13,14 +13,14 @@ use crate::server::{Change, Inserted, Pace, RateLimited, RateState, Session, Sto
 
 /// A store in memory.
 ///
-/// A restart forgets it: devices that were waiting are told `invalid_grant`.
+/// A restart loses it. Devices that poll or refresh are then told `invalid_grant`.
 #[derive(Debug, Default)]
 pub struct Memory {
-    /// By session key. The hash is the key's own first word: nobody chooses the digest of a random code.
+    /// By session key. The hash is the first word of the key, because nobody can choose the digest of a random code.
     sessions: HashTable<Stored>,
     /// From the first word of the user key to that of the session key.
     users: HashTable<User>,
-    /// By key; sources are chosen by peers, so this hash is seeded.
+    /// By quota key. This hash is seeded, because peers choose the sources in a key.
     quotas: HashMap<QuotaKey, RateState>,
 }
 
@@ -31,22 +31,22 @@ struct User {
 }
 
 impl Memory {
-    /// An empty store.
+    /// Makes an empty store.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// How many sessions there are, with those past their purge time that were not purged yet.
+    /// Returns how many sessions there are, including those that could be purged.
     pub fn len(&self) -> usize {
         self.sessions.len()
     }
 
-    /// Whether there is no session.
+    /// Returns whether there is no session.
     pub fn is_empty(&self) -> bool {
         self.sessions.is_empty()
     }
 
-    /// Inserts a new session; never overwrites.
+    /// Inserts a new session. Never overwrites one.
     pub fn insert(&mut self, session: &Session) -> Inserted {
         if self.load(session.key()).is_some() {
             return Inserted::DeviceCodeTaken;
@@ -69,14 +69,14 @@ impl Memory {
         Inserted::New
     }
 
-    /// The session of a device code.
+    /// Returns the session with this key.
     #[inline]
     pub fn load(&self, key: &SessionKey) -> Option<&Stored> {
         let same = |stored: &Stored| stored.session.key() == key;
         self.sessions.find(key.0.prefix(), same)
     }
 
-    /// The session of a user code.
+    /// Returns the session with this user key.
     pub fn load_by_user_key(&self, key: &UserKey) -> Option<&Stored> {
         let prefix = key.0.prefix();
         let same = |stored: &Stored| stored.session.user_key() == Some(key);
@@ -84,7 +84,7 @@ impl Memory {
         found.find_map(|user| self.sessions.find(user.session, same))
     }
 
-    /// Writes a change where key, version and state match.
+    /// Writes a change if key, version and state match.
     pub fn change(&mut self, change: Change<'_>) -> Write {
         let Some(stored) = self.load_mut(change.key()) else {
             return Write::Conflict;
@@ -108,7 +108,7 @@ impl Memory {
         }
     }
 
-    /// Saves a pace where the session exists.
+    /// Saves a pace if the session exists.
     #[inline]
     pub fn save_pace(&mut self, key: &SessionKey, pace: Pace) {
         if let Some(stored) = self.load_mut(key) {
@@ -132,8 +132,8 @@ impl Memory {
         Ok(())
     }
 
-    /// Removes what is past its purge time, sessions and quotas; tells how many sessions. It looks at every one of them: call
-    /// it now and then, not on every request.
+    /// Removes the sessions and quotas whose purge time has come, and returns how many sessions it removed. Call it now and then, and
+    /// not on every request, because it looks at all of them.
     pub fn purge(&mut self, now: OffsetDateTime) -> usize {
         let before = self.sessions.len();
         self.sessions
@@ -193,7 +193,7 @@ impl crate::server::Store for std::sync::Mutex<Memory> {
     }
 }
 
-/// Every operation leaves the maps whole, so that a lock that was poisoned by its holder's panic can be used.
+/// Locks the store, even if a thread panicked while it held the lock, because every operation leaves the maps whole.
 #[cfg(feature = "std")]
 fn lock(memory: &std::sync::Mutex<Memory>) -> std::sync::MutexGuard<'_, Memory> {
     memory

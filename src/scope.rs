@@ -9,18 +9,18 @@ use core::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// The most tokens that one scope may have. Real scopes have a dozen; the bound keeps comparing two of them cheap.
+/// The most tokens that one scope may have. Real scopes have a dozen. The bound keeps the comparison of two scopes cheap.
 pub const MAX_TOKENS: usize = 64;
 
 /// The longest scope in bytes.
 pub const MAX_BYTES: usize = 2048;
 
-/// A set of scope tokens, in the order in which they were named; possibly empty.
+/// A set of scope tokens, in the order in which they were named. It may be empty.
 ///
 /// > `scope = scope-token *( SP scope-token )`, `scope-token = 1*( %x21 / %x23-5B / %x5D-7E )`
 ///
-/// Tokens are compared by case, twice the same token counts once, and two scopes are equal if they have the same tokens in
-/// the same order. Cloning shares the text.
+/// Tokens are case-sensitive. A repeated token counts once. Two scopes are equal if they have the same tokens in the same order.
+/// Cloning is cheap, because it shares the text.
 ///
 /// # Security
 ///
@@ -39,17 +39,17 @@ pub const MAX_BYTES: usize = 2048;
 pub struct Scope(Arc<str>);
 
 impl Scope {
-    /// The scope without a token.
+    /// Returns the scope without a token.
     pub fn empty() -> Self {
         Self(Arc::from(""))
     }
 
-    /// The tokens, in order.
+    /// Returns the tokens, in order.
     pub fn tokens(&self) -> impl Iterator<Item = &str> + Clone {
         tokens(&self.0)
     }
 
-    /// Whether `token` is one of the tokens.
+    /// Returns whether `token` is one of the tokens.
     pub fn contains(&self, token: &str) -> bool {
         let mut rest = self.0.as_bytes();
         while !rest.is_empty() {
@@ -63,31 +63,28 @@ impl Scope {
         false
     }
 
-    /// Whether there is no token.
+    /// Returns whether there is no token.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Whether every token of this scope is one of `other`.
+    /// Returns whether `other` has every token of this scope.
     pub fn is_within(&self, other: &Self) -> bool {
         self.0 == other.0 || self.tokens().all(|token| other.contains(token))
     }
 
-    /// The tokens joined by single spaces, as they travel.
+    /// Returns the tokens, separated by single spaces, as they are sent.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// Whether a user may grant this where `requested` was asked for: no more than that, and not nothing of something (U8).
+    /// Whether a user may grant this scope if `requested` was asked for: it has no other tokens, and is empty only if `requested` is (U8).
     pub(crate) fn is_granted_of(&self, requested: &Self) -> bool {
         self.is_within(requested) && (requested.is_empty() || !self.is_empty())
     }
 
-    /// The tokens of `requested` that are also in this scope, in the order requested; none where there is none.
-    ///
-    /// # Errors
-    ///
-    /// A [`ScopeError`] where `requested` is not a scope, whatever is allowed.
+    /// Returns the tokens of `requested` that are also in this scope, in their order, or `None` if there are none. It is an error if
+    /// `requested` is not a scope.
     pub(crate) fn allow(&self, requested: &str) -> Result<Option<Self>, ScopeError> {
         check(requested)?;
         Ok(pick(requested, |token| self.contains(token)))
@@ -130,7 +127,7 @@ fn tokens(text: &str) -> impl Iterator<Item = &str> + Clone {
     text.split(' ').filter(|token| !token.is_empty())
 }
 
-/// The scope of the tokens of `text` that are wanted, each once; none where there is none.
+/// Returns the scope of those tokens of `text` that are wanted, each once, or `None` if there are none.
 fn pick(text: &str, wanted: impl Fn(&str) -> bool) -> Option<Scope> {
     // One bit for each of at most 64 tokens.
     let mut kept = 0_u64;
@@ -144,7 +141,7 @@ fn pick(text: &str, wanted: impl Fn(&str) -> bool) -> Option<Scope> {
     if all || kept == 0 {
         return (kept != 0).then(|| Scope(text.into()));
     }
-    // No longer than the text that was checked, so that the scope is the only allocation.
+    // The scope is no longer than the checked text, so it fits. The scope itself is the only allocation.
     let mut room = [0; MAX_BYTES];
     let mut length = 0_usize;
     for octet in text.bytes() {

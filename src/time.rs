@@ -34,12 +34,12 @@ impl Timestamp {
         Self(self.0.saturating_sub(millis(span)))
     }
 
-    /// The time from `earlier` to this moment; zero where it lies in the future.
+    /// The time from `earlier` to this moment, or zero if `earlier` is later.
     pub(crate) fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
     }
 
-    /// The same moment as the type of the border, or the end of its range.
+    /// The same moment as the type of the public API, or the nearest end of its range.
     pub(crate) fn to_offset(self) -> OffsetDateTime {
         let rest = u64::try_from(self.0.rem_euclid(1000)).unwrap_or(0);
         let rest = time::Duration::try_from(Duration::from_millis(rest)).unwrap_or_default();
@@ -62,7 +62,7 @@ fn millis(span: Duration) -> i64 {
     i64::try_from(span.as_millis()).unwrap_or(i64::MAX)
 }
 
-// The client half: spans and readings of the caller's monotonic clock.
+// The client half: spans of time, and readings of the caller's monotonic clock.
 
 /// "If no value is provided, clients MUST use 5 as the default." ([RFC 8628, section 3.2])
 ///
@@ -74,13 +74,13 @@ pub(crate) const DEFAULT_INTERVAL: Duration = Duration::from_secs(5);
 /// [RFC 8628, section 3.5]: https://www.rfc-editor.org/rfc/rfc8628#section-3.5
 const SLOW_DOWN_STEP: Duration = Duration::from_secs(5);
 
-/// The longest interval that is taken from an answer to a poll: above an hour it is a mistake, or malice.
+/// A longer interval in a response to a poll is cut to this, because it is a mistake or an attack.
 pub(crate) const MAX_ANNOUNCED: Duration = Duration::from_hours(1);
 
-/// A back-off goes this far even where the interval is short: long enough to relieve a server, short enough to wait for.
+/// A back-off can always grow to this, however short the interval: long enough to relieve a server, and short enough to wait for.
 const MIN_CEILING: Duration = Duration::from_mins(1);
 
-/// Returns the interval in force after an answer that announced one: it only rises.
+/// Returns the interval in force after a response that may announce one. It only rises.
 pub(crate) fn raised(min_interval: Duration, announced: Option<Duration>) -> Duration {
     min_interval.max(announced.map_or(Duration::ZERO, |announced| announced.min(MAX_ANNOUNCED)))
 }
@@ -90,7 +90,7 @@ pub(crate) fn slowed(min_interval: Duration, announced: Option<Duration>) -> Dur
     raised(min_interval.saturating_add(SLOW_DOWN_STEP), announced)
 }
 
-/// The gap after `failures` in a row: doubled for each, up to a ceiling, and never under the interval in force.
+/// Returns the gap after `failures` in a row. It doubles with each failure, up to a ceiling, and is never under the interval in force.
 pub(crate) fn back_off(min_interval: Duration, failures: u32) -> Duration {
     if failures == 0 {
         return min_interval;
@@ -101,12 +101,12 @@ pub(crate) fn back_off(min_interval: Duration, failures: u32) -> Duration {
         .min(ceiling(min_interval))
 }
 
-/// The longest gap, and how long after the deadline the last poll may go out.
+/// Returns the longest gap. The last poll may be sent up to this long after the deadline.
 pub(crate) fn ceiling(min_interval: Duration) -> Duration {
     min_interval.saturating_add(min_interval).max(MIN_CEILING)
 }
 
-/// The whole seconds of a number that need not be one, rounded up; none where it is negative or not a number.
+/// Returns a number of seconds, rounded up to whole seconds. Returns `None` if it is negative or not a number.
 pub(crate) fn whole_seconds(number: f64) -> Option<u64> {
     match Duration::try_from_secs_f64(number) {
         Ok(span) => {

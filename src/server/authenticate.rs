@@ -1,10 +1,10 @@
 //! Who the client is (table B).
 //!
 //! Rules:
-//! 1. It is decided on the registration as it is now, at every endpoint: what changed since issuance counts.
-//! 2. Every way of failing to be a client is one response, byte for byte.
-//! 3. The core compares generated secrets, in constant time. A host that verifies by itself gives an explicit verdict that
-//!    names the client; there is no default.
+//! 1. Every endpoint decides by the registration as it is now, not as it was when the codes were issued.
+//! 2. Every failed authentication gets the same response, byte for byte.
+//! 3. The core compares generated secrets, in constant time. A host that verifies by itself must name the client that it
+//!    verified. No client is accepted by default.
 
 use alloc::borrow::Cow;
 use alloc::boxed::Box;
@@ -18,7 +18,7 @@ use crate::wire::credentials::Basic;
 use crate::wire::debug_shows;
 use crate::wire::form::Raw;
 
-/// What a client presented: who it claims to be, and the kind of its proof. The texts stay in the form where they can.
+/// What a client presented: who it claims to be, and the kind of its proof. A text is copied from the form only if it has escapes.
 pub(super) struct Credentials {
     id: Id,
     proof: Proof,
@@ -44,23 +44,23 @@ enum Proof {
 
 /// What the host found for a [`Claim`].
 ///
-/// It is made from an `Option` of a registration: `None` for a client that nobody knows.
+/// An `Option` of a registration converts into it: `None` becomes [`Found::Unknown`].
 #[derive(Clone, Copy, Debug)]
 #[expect(clippy::exhaustive_enums, reason = "a host says one of these")]
 pub enum Found<C> {
-    /// Nobody knows this client.
+    /// No client has this id.
     Unknown,
     /// This is its registration. The core compares the secret.
     Registered(C),
-    /// This is its registration, and the host has verified by itself, with argon2, an assertion or a certificate, that the
-    /// client is who it claims to be.
+    /// This is its registration, and the host itself has verified the client, by argon2, an assertion or a certificate. The
+    /// [`ClientAuthMethod`] must be one that the host verifies.
     Verified(C),
     /// The host has verified by itself that the client is not who it claims to be.
     Refused,
 }
 
 impl<C: Borrow<Client>> Found<C> {
-    /// Borrows the registration, from an `Arc<Client>` for example.
+    /// Borrows the registration, for example from an `Arc<Client>`.
     pub fn as_ref(&self) -> Found<&Client> {
         match self {
             Self::Unknown => Found::Unknown,
@@ -77,7 +77,11 @@ impl<C> From<Option<C>> for Found<C> {
     }
 }
 
-/// A client that is to be found: its id, and what it presented to prove that it is this client.
+/// What a client claims: its id, and what it presented as proof.
+///
+/// The page looks up the client of a session, too. That claim has an id, but no proof. If the host verifies a client itself, it
+/// answers a claim with a proof by [`Found::Verified`] or [`Found::Refused`], and any other by [`Found::Registered`]. An exchange can
+/// make the same claim again, so do not refuse an assertion because this exchange has used it before.
 ///
 /// # Security
 ///
@@ -110,7 +114,7 @@ impl<'x> Claim<'x> {
         }
     }
 
-    /// Returns the secret that the client presented. A host needs it that compares the secret by itself.
+    /// Returns the secret that the client presented. A host that compares secrets itself needs it.
     pub fn secret(&self) -> Option<Cow<'x, str>> {
         match self.0 {
             Source::Request(credentials, form) => credentials.secret(form),
@@ -150,12 +154,12 @@ impl<'r> Authenticated<'r> {
         &self.client_id
     }
 
-    /// Returns the value of a parameter. `None` if it is absent or empty. The first of those that may repeat.
+    /// Returns the value of a parameter, or the first value if it is repeated. Returns `None` if it is absent or empty.
     pub fn parameter(&self, name: &str) -> Option<Cow<'r, str>> {
         self.form.parameter(name)
     }
 
-    /// Returns the values of a parameter that may repeat, `resource` for example, without empty ones.
+    /// Returns the values, without empty ones, of a parameter that may repeat: `resource` or `audience`.
     pub fn parameters(&self, name: &str) -> impl Iterator<Item = Cow<'r, str>> {
         self.form.parameters(name)
     }
@@ -164,7 +168,7 @@ impl<'r> Authenticated<'r> {
 debug_shows!(Authenticated<'_>: client_id);
 
 impl Credentials {
-    /// Those of a request that was not read.
+    /// The credentials of a request before it was read.
     pub(super) const NONE: Self = Self {
         id: Id::InForm,
         proof: Proof::None,
@@ -196,7 +200,7 @@ impl Credentials {
         Ok(())
     }
 
-    /// A10 and A11.
+    /// Reads the `Authorization` header (A10, A11).
     #[cold]
     #[inline(never)]
     fn read_header(&mut self, header: &[u8]) -> Result<(), Cause> {
@@ -212,7 +216,7 @@ impl Credentials {
         Ok(())
     }
 
-    /// A12 and A15.
+    /// Reads the `client_id` of the form (A12, A15).
     #[inline(always)]
     fn read_id(&mut self, id: Raw<'_>, form: &Form<'_>) -> Result<(), Cause> {
         if let Id::InHeader(basic) = &self.id
@@ -232,7 +236,7 @@ impl Credentials {
         Ok(())
     }
 
-    /// A14. An empty id in a Basic header names nobody.
+    /// Whether the request names no client (A14). An empty id in a Basic header names nobody.
     fn names_nobody(&self) -> bool {
         match &self.id {
             Id::InHeader(basic) => basic.id.is_empty(),
@@ -240,7 +244,6 @@ impl Credentials {
         }
     }
 
-    /// The id that the client claims to have.
     pub(super) fn client_id<'x>(&'x self, form: &'x Form<'_>) -> Option<&'x str> {
         match &self.id {
             Id::InForm => core::str::from_utf8(form.client_id()?.0).ok(),
@@ -264,7 +267,6 @@ impl Credentials {
         !matches!(self.id, Id::InHeader(_)) && form.client_id().is_none()
     }
 
-    /// Whether a secret was presented.
     pub(super) const fn has_secret(&self) -> bool {
         matches!(self.proof, Proof::BasicSecret | Proof::BodySecret)
     }
@@ -277,7 +279,7 @@ impl Credentials {
         }
     }
 
-    /// Decides on what the host found (B2 to B7).
+    /// Decides by what the host found (B2 to B7).
     #[inline(always)]
     pub(super) fn check<'c>(
         &self,
@@ -296,7 +298,7 @@ impl Credentials {
         Ok(client)
     }
 
-    /// B2 to B6, with the comparison of a secret by the core.
+    /// Decides B2 to B6 if the core compares the secret.
     #[inline(always)]
     fn compare<'c>(&self, form: &Form<'_>, found: Option<&'c Client>) -> Result<&'c Client, Cause> {
         let known = found.filter(|known| self.names(form, &known.id));
@@ -314,14 +316,14 @@ impl Credentials {
                 Proof::BasicSecret | Proof::BodySecret,
             ) => is_right.then_some(known).ok_or(Cause::WrongSecret),
             (_, Proof::None) => Err(Cause::CredentialMissing),
-            // An assertion for a client without one, or a proof that only the host can verify.
+            // The client is not registered for an assertion, or only the host can verify its proof.
             (_, Proof::BasicSecret | Proof::BodySecret | Proof::Assertion) => {
                 Err(Cause::MethodExcluded)
             }
         }
     }
 
-    /// B2 to B6, where the host has verified the client.
+    /// Decides B2 to B6 if the host has verified the client.
     fn check_verified<'c>(&self, form: &Form<'_>, known: &'c Client) -> Result<&'c Client, Cause> {
         if self.client_id(form).is_some() && !self.names(form, &known.id) {
             return Err(Cause::HostRefused);
@@ -337,7 +339,7 @@ impl Credentials {
                 | ClientAuthMethod::Assertion,
                 Proof::None,
             ) => Err(Cause::CredentialMissing),
-            // A client that the core verifies, or another proof than the registered one.
+            // The core verifies this client, or its registration asks for another proof.
             (_, Proof::None | Proof::BasicSecret | Proof::BodySecret | Proof::Assertion) => {
                 Err(Cause::MethodExcluded)
             }
@@ -345,8 +347,8 @@ impl Credentials {
     }
 }
 
-/// Compares a secret with both digests of a client, or with two of nobody's where there are fewer: an unknown client takes
-/// as long as a wrong secret.
+/// Whether a secret has one of the two digests of a client. Zeros stand for a missing digest, so that an unknown client takes as
+/// long as a wrong secret.
 fn is_secret_of(secret: &str, known: Option<&Client>) -> bool {
     let nobodys = SecretDigest::from_bytes([0; 32]);
     let digests = match known.map(|known| &known.method) {

@@ -1,4 +1,4 @@
-//! What the host knows of a client ([RFC 6749, section 2]).
+//! The registration of a client ([RFC 6749, section 2]).
 //!
 //! [RFC 6749, section 2]: https://www.rfc-editor.org/rfc/rfc6749#section-2
 
@@ -9,9 +9,9 @@ use crate::digest::SecretDigest;
 use crate::scope::Scope;
 use crate::wire::octets::are_vschars;
 
-/// A registered client. It may do nothing that was not allowed here.
+/// A registered client. It may do only what is allowed here.
 ///
-/// Build it once per client and keep it: sessions share its id and its scope.
+/// Build it once per client and keep it, because sessions share the memory of its id and its scope.
 ///
 /// ```
 /// use device_flow::digest::SecretDigest;
@@ -44,7 +44,7 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// [`InvalidText::ClientId`] for an empty id, or one with other than visible ASCII and space ([RFC 6749, appendix A.1]).
+    /// [`InvalidText::ClientId`] if the id is empty, or has a character other than visible ASCII and space ([RFC 6749, appendix A.1]).
     ///
     /// [RFC 6749, appendix A.1]: https://www.rfc-editor.org/rfc/rfc6749#appendix-A.1
     pub fn new(id: impl Into<Arc<str>>, method: ClientAuthMethod) -> Result<Self, InvalidText> {
@@ -72,28 +72,29 @@ impl Client {
         self
     }
 
-    /// Allows the device grant, and with it the refresh of its own logins.
+    /// Allows the device grant, and the refresh of the logins that come of it.
     #[must_use]
     pub const fn allow_device_grant(mut self) -> Self {
         self.device_grant = true;
         self
     }
 
-    /// Sets the scope tokens that the client may ask for. It replaces those that were set before.
+    /// Sets the scope tokens that the client may ask for, in place of those that were set before.
     #[must_use]
     pub fn allow_scope(mut self, allowed: Scope) -> Self {
         self.allowed = allowed;
         self
     }
 
-    /// Sets what the client asks for when it names no scope. With [`Scope::empty`] it may ask for nothing.
+    /// Sets the scope of a request that names none. Without a default, such a request is refused with `invalid_scope`. With
+    /// [`Scope::empty`], it asks for nothing.
     #[must_use]
     pub fn default_scope(mut self, default: Scope) -> Self {
         self.default = Some(default);
         self
     }
 
-    /// Refuses the client from now on, in whatever state its sessions are.
+    /// Disables the client: every request of it is refused, whatever the state of its sessions.
     #[must_use]
     pub const fn disabled(mut self) -> Self {
         self.disabled = true;
@@ -115,7 +116,7 @@ impl Client {
         self.name.as_deref()
     }
 
-    /// Returns whether the client has no credential, so that anybody can claim to be it. Say so where the user decides
+    /// Returns whether the client has no credential, so that anybody can claim to be it. Tell the user so on the page
     /// ([RFC 8628, section 5.6](https://www.rfc-editor.org/rfc/rfc8628#section-5.6)).
     #[must_use]
     pub const fn is_public(&self) -> bool {
@@ -141,16 +142,16 @@ impl Client {
     reason = "a host maps its own registry to these"
 )]
 pub enum ClientAuthMethod {
-    /// `none`: the client has no secret, so its id is only claimed.
+    /// `none`: the client has no secret, so anybody can claim its id.
     None,
     /// `client_secret_basic` or `client_secret_post`: a generated secret of 128 bits or more, in the `Authorization` header
     /// or in the body. The core compares it with these digests: one, or two while a secret is being replaced.
     Secret([Option<SecretDigest>; 2]),
-    /// `client_secret_basic`: the same secret, but in the `Authorization` header only.
+    /// `client_secret_basic`: as [`Secret`](Self::Secret), but in the `Authorization` header only.
     SecretBasic([Option<SecretDigest>; 2]),
     /// A secret that the host compares, with argon2 for example. It may be in the header or in the body.
     HostSecret,
-    /// The same in the `Authorization` header only.
+    /// As [`HostSecret`](Self::HostSecret), but in the `Authorization` header only.
     HostSecretBasic,
     /// `private_key_jwt` or `client_secret_jwt`: the host verifies the assertion
     /// ([RFC 7523](https://www.rfc-editor.org/rfc/rfc7523)).

@@ -3,7 +3,7 @@
 use super::subject::HostValue;
 use crate::scope::Scope;
 
-/// What a user approves: all of the scope that was asked for, or a part; and a value of the host, which comes back with each
+/// What a user approves: all or a part of the requested scope. The host can add a value, which comes back with each
 /// [`Grant`](super::Grant).
 #[derive(Clone, Debug, Default)]
 pub struct Consent {
@@ -18,7 +18,8 @@ impl Consent {
         Self::default()
     }
 
-    /// Consents to this part of what was asked for. More than that, or nothing of something, is refused.
+    /// Consents to this part of what was asked for. A wider scope is refused. So is an empty one, unless the
+    /// requested scope is empty.
     #[must_use]
     pub fn to(scope: Scope) -> Self {
         Self {

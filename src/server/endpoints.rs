@@ -1,4 +1,4 @@
-//! The endpoints and the actions of the verification page: each is a method that makes an exchange.
+//! The endpoints and the actions of the verification page. Each is a method that makes an exchange.
 
 use time::OffsetDateTime;
 
@@ -18,8 +18,8 @@ use crate::digest::SessionKey;
 
 /// The server half: a policy and the secret keys. Make it once and share it between all requests.
 ///
-/// Each method makes an [`Exchange`] for one request or for one action of a user. `source` is where a request comes from, an
-/// address for example: quotas are counted by it. `now` is a reading of the wall clock.
+/// Each method makes an [`Exchange`] for one request or for one action of a user. `source` is where a request comes from, for example
+/// an IP address. Quotas are counted by it. `now` is the time on the wall clock.
 #[derive(Debug)]
 pub struct Server {
     policy: Policy,
@@ -27,7 +27,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// Makes a server of this policy with these keys.
+    /// Makes a server from a policy and its secret keys.
     pub const fn new(policy: Policy, keys: ServerKeys) -> Self {
         Self { policy, keys }
     }
@@ -39,8 +39,8 @@ impl Server {
 
     /// Serves the token endpoint: polls with a device code ([RFC 8628, section 3.4]) and refreshes ([RFC 6749, section 6]).
     ///
-    /// Any other grant is refused with [`Cause::GrantTypeUnsupported`]. A host that serves one looks for that cause, and then
-    /// answers the request itself with [`Server::client`].
+    /// Any other grant is refused with [`Cause::GrantTypeUnsupported`]. If you serve that grant, look for this cause, and answer the
+    /// request yourself with [`Server::client`].
     ///
     /// [`Cause::GrantTypeUnsupported`]: super::Cause::GrantTypeUnsupported
     /// [RFC 8628, section 3.4]: https://www.rfc-editor.org/rfc/rfc8628#section-3.4
@@ -57,9 +57,9 @@ impl Server {
 
     /// Serves the device authorization endpoint ([RFC 8628, section 3.1]).
     ///
-    /// `source` is counted and not kept. `shown` is kept for the user who decides, and comes back as [`Review::source`]: it says where
-    /// the request came from, as far as the host knows, by an address, a place, or a user agent. It is cut at 256 bytes. Control and
-    /// format characters in it are replaced, because some of them change the order of what is read.
+    /// `source` is only counted. `shown` is stored for the user who decides, and comes back as [`Review::source`]. It says where the
+    /// request came from, for example by an address, a place or a user agent. It is cut at 256 bytes. Its control and format characters
+    /// are replaced, because some of them change the order in which a text is shown.
     ///
     /// [RFC 8628, section 3.1]: https://www.rfc-editor.org/rfc/rfc8628#section-3.1
     #[inline(always)]
@@ -73,8 +73,8 @@ impl Server {
         self.exchange(Task::DeviceAuthorization(shown), request, source, None, now)
     }
 
-    /// Serves the revocation endpoint ([RFC 7009, section 2]). Revoking a refresh token ends the login. It is answered 200
-    /// whatever the token was.
+    /// Serves the revocation endpoint ([RFC 7009, section 2]). Revoking a refresh token ends its login. The answer
+    /// is also 200 if the token is not known.
     ///
     /// [RFC 7009, section 2]: https://www.rfc-editor.org/rfc/rfc7009#section-2
     pub fn revocation<'r>(
@@ -86,8 +86,8 @@ impl Server {
         self.exchange(Task::Revocation, request, source, None, now)
     }
 
-    /// Authenticates the client of a grant or an endpoint of the host's own, by the same rules and quotas. What the client may do
-    /// there is the host's to say. The exchange ends in the client and its parameters, or in the reply to send.
+    /// Authenticates a client for a grant or an endpoint of the host's own, by the same rules and quotas. The exchange ends in the client
+    /// and its parameters, or in the reply to send. You decide what the client may do.
     pub fn client<'r>(
         &'r self,
         request: Request<'r>,
@@ -97,11 +97,11 @@ impl Server {
         self.exchange(Task::Client, request, source, None, now)
     }
 
-    /// Enters the code that a signed-in user typed and submitted with a POST. It ends in what the user is to be shown before
-    /// deciding. The session is then claimed: only this user can decide.
+    /// Enters the code that a signed-in user typed and submitted with a POST. The exchange ends in the [`Review`] to show to the user. The
+    /// session is then claimed, so that only this user can decide.
     ///
     /// Each entry takes a guess from the quota of this user. If `source` is not empty, it takes one from the quota of the source,
-    /// too. **Leave it empty where many users have the same source**, or they lock each other out.
+    /// too. **Leave it empty if many users have the same source**, or they lock each other out.
     pub fn enter<'r>(
         &'r self,
         typed: &'r str,
@@ -113,9 +113,9 @@ impl Server {
         self.exchange(task, Request::NONE, source, None, now)
     }
 
-    /// Approves the session of a [`Review`]. The exchange ends in the approved session. Approving the same again succeeds.
+    /// Approves the session of a [`Review`]. The exchange ends in the approved session. Approving the same scope again succeeds.
     ///
-    /// To end the login later, keep [`Session::key`] beside the user: it is what [`Server::withdraw`] takes.
+    /// To end the login later, store [`Session::key`] with the user and give it to [`Server::withdraw`].
     pub fn approve<'r>(
         &'r self,
         session: &SessionKey,
@@ -126,7 +126,7 @@ impl Server {
         self.decide(session, user, Deed::Approve(consent), now)
     }
 
-    /// Denies the session of a [`Review`], for good. Denying again succeeds.
+    /// Denies the session of a [`Review`], for good. Denying it again succeeds.
     pub fn deny<'r>(
         &'r self,
         session: &SessionKey,
@@ -136,9 +136,8 @@ impl Server {
         self.decide(session, user, Deed::Deny, now)
     }
 
-    /// Takes an approval back, before the device has its tokens or later, which ends the login. `session` is the [`Session::key`] of
-    /// what was approved. A login that has ended already, for whatever reason, is a success. To list the logins of a user is the
-    /// store's.
+    /// Withdraws an approval, before or after the device got its tokens, and so ends the login. `session` is the [`Session::key`] of the
+    /// approved session. If the login has ended already, this is a success. This crate cannot list the logins of a user.
     pub fn withdraw<'r>(
         &'r self,
         session: &SessionKey,
@@ -148,7 +147,7 @@ impl Server {
         self.decide(session, user, Deed::Withdraw, now)
     }
 
-    /// Gives the session of a [`Review`] back unclaimed, so that the same person can enter the code with another account.
+    /// Releases the session of a [`Review`], so that the same person can enter the code with another account.
     pub fn release<'r>(
         &'r self,
         session: &SessionKey,

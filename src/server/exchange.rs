@@ -1,7 +1,7 @@
-//! The exchange: one request, or one action of a user, that says what it needs and goes on until it is done.
+//! The exchange: one request or one action of a user. It asks for what it needs until it is done.
 //!
 //! Rules:
-//! 1. A question borrows the exchange and takes its own kind of answer. What was not answered is asked again.
+//! 1. A question borrows the exchange and takes its own kind of answer. A question without an answer is asked again.
 //! 2. The first [`Exchange::next`] reads the request, in place. Until then an exchange has looked at nothing.
 
 use core::marker::PhantomData;
@@ -27,9 +27,9 @@ use crate::digest::{SessionKey, UserKey};
 use crate::wire::debug_shows;
 use crate::wire::tokens::Tokens;
 
-/// One request, or one action of a user, on its way to a `T`: a [`Reply`], a [`Review`], a decided [`Session`].
+/// One request or one action of a user. It ends in a `T`: a [`Reply`], a [`Review`] or a decided [`Session`].
 ///
-/// Run it with [`Exchange::run`], or ask it yourself what it needs, until it is done:
+/// Run it with [`Exchange::run`], or call [`Exchange::next`] until it is done:
 ///
 /// ```
 /// use device_flow::code::Entropy;
@@ -74,20 +74,20 @@ pub struct Exchange<'r, T> {
     ends_in: PhantomData<fn() -> T>,
 }
 
-/// What an exchange needs next. Answer it with the `ask` beside the question, then call [`Exchange::next`] again.
+/// What an exchange needs next. Answer each question with the `ask` beside it, then call [`Exchange::next`] again.
 ///
-/// A host whose part has failed answers `Err(Unavailable)`. A question that was dropped without an answer is asked again.
+/// If something failed, answer `Err(Unavailable)`. A question that was dropped without an answer is asked again.
 #[derive(Debug)]
-#[must_use = "the exchange goes on when the question was answered"]
+#[must_use = "the exchange goes on only after the question was answered"]
 #[expect(clippy::exhaustive_enums, reason = "a host must answer each")]
 pub enum Next<'x, T> {
-    /// Find the registration of the client that claims to be this, as it is now.
+    /// Find the registration, as it is now, of the client that makes this claim: [`Host::client`].
     Client(Claim<'x>, Ask<'x, Client>),
     /// Take one from a quota, or look whether one is left: [`Store::take`].
     Take(Take, Ask<'x, Take>),
     /// Load a session: [`Store::load`].
     Load(&'x SessionKey, Ask<'x, Stored>),
-    /// Load a session: [`Store::load_by_user_key`].
+    /// Load a session by its user key: [`Store::load_by_user_key`].
     LoadByUserKey(&'x UserKey, Ask<'x, Stored>),
     /// Draw fresh octets from a cryptographically secure generator: [`Host::entropy`].
     Draw(Ask<'x, Entropy>),
@@ -98,13 +98,13 @@ pub enum Next<'x, T> {
     Mint(Grant<'x>, Change<'x>, Ask<'x, Tokens<'x>>),
     /// Write a change: [`Store::change`].
     Change(Change<'x>, Ask<'x, Write>),
-    /// Save the pace of a session: [`Store::save_pace`]. There is nothing to answer, because it may fail.
+    /// Save the pace of a session: [`Store::save_pace`]. It needs no answer, because it may fail.
     SavePace(&'x SessionKey, Pace),
-    /// The exchange has ended in this. Do not ask it again.
+    /// The exchange has ended, with this result. Do not call [`Exchange::next`] again.
     Done(T),
 }
 
-/// The answer that a question of [`Next`] takes, of its own kind. To drop it is to leave the question unanswered.
+/// Takes the answer to one question of [`Next`].
 #[must_use = "the question is asked again if it is not answered"]
 pub struct Ask<'x, A> {
     fixed: &'x Fixed<'x>,
@@ -134,14 +134,14 @@ impl Ask<'_, Client> {
 }
 
 impl Ask<'_, Take> {
-    /// Answers with what [`Take::apply`] said where the store applied it.
+    /// Answers with what [`Take::apply`] returned when the store applied it.
     pub fn answer(self, taken: Result<Result<(), RateLimited>, Unavailable>) {
         let (fixed, progress) = (self.fixed, self.progress);
         let Step::Take(quota) = progress.step else {
             return;
         };
         progress.step = match taken {
-            // The secret was wrong, whatever becomes of its quota.
+            // The secret is wrong, even if its quota could not be counted.
             _ if quota == Quota::Secret => Step::Done,
             Err(Unavailable) => progress.unavailable(),
             Ok(Err(limited)) => progress.limited(quota, limited),
@@ -161,7 +161,7 @@ impl Ask<'_, Stored> {
             (Err(Unavailable), _) | (Ok(_), Task::DeviceAuthorization(_) | Task::Client) => {
                 progress.unavailable()
             }
-            // C1, R14: not what was asked for. A load by user key has its own check.
+            // C1, R14: another session than the one asked for. A load by user key has its own check.
             (Ok(Some(stored)), Task::Token | Task::Revocation | Task::Decide { .. })
                 if is_another(stored) =>
             {
@@ -203,7 +203,7 @@ impl Ask<'_, Entropy> {
 }
 
 impl Ask<'_, Inserted> {
-    /// Answers with what the store said.
+    /// Answers with the result of the store.
     pub fn answer(self, inserted: Result<Inserted, Unavailable>) {
         let (fixed, progress) = (self.fixed, self.progress);
         progress.step = match inserted {
@@ -214,7 +214,7 @@ impl Ask<'_, Inserted> {
 }
 
 impl Ask<'_, Write> {
-    /// Answers with what the store said.
+    /// Answers with the result of the store.
     pub fn answer(self, written: Result<Write, Unavailable>) {
         let (fixed, progress) = (self.fixed, self.progress);
         progress.step = progress.written(&fixed.task, written);
@@ -222,7 +222,7 @@ impl Ask<'_, Write> {
 }
 
 impl Ask<'_, Tokens<'_>> {
-    /// Answers with what the store said of the change, and with the tokens, which are sent if it was committed.
+    /// Answers with the result of the store, and with the tokens, which are sent only if the change was committed.
     #[inline(always)]
     pub fn answer(self, written: Result<Write, Unavailable>, tokens: &Tokens<'_>) {
         let (fixed, progress) = (self.fixed, self.progress);
@@ -232,7 +232,7 @@ impl Ask<'_, Tokens<'_>> {
         }
     }
 
-    /// Answers that there are no tokens, and that nothing was written.
+    /// Answers that no tokens were minted, and that nothing was written.
     pub fn refuse(self, refusal: GrantRefusal) {
         let (fixed, progress) = (self.fixed, self.progress);
         let (cause, own) = refusal.told();
@@ -331,7 +331,7 @@ impl<'r, T: Finish<'r>> Exchange<'r, T> {
         }
     }
 
-    /// Puts what was prepared where a question can borrow it.
+    /// Moves the prepared session to where a question can borrow it.
     #[inline(never)]
     fn hold(&mut self) {
         let is_ready = matches!(
@@ -343,7 +343,7 @@ impl<'r, T: Finish<'r>> Exchange<'r, T> {
         }
     }
 
-    /// Runs the exchange to its end.
+    /// Runs the exchange to its end, and answers its questions from `host`.
     pub async fn run<H: Host>(mut self, host: &H) -> T {
         let store = host.store();
         loop {
@@ -374,8 +374,8 @@ impl<'r, T: Finish<'r>> Exchange<'r, T> {
         }
     }
 
-    /// Runs the exchange to its end over a host that blocks: no method of it may wait for something else than itself. `None` if one
-    /// did, which is a mistake in the host.
+    /// Runs the exchange to its end with a blocking host, whose futures are ready at the first poll. Returns `None` if one was not,
+    /// which is a mistake in the host.
     pub fn run_blocking<H: Host>(self, host: &H) -> Option<T> {
         let run = pin!(self.run(host));
         match run.poll(&mut Context::from_waker(Waker::noop())) {
@@ -401,7 +401,7 @@ impl<'x, A> Ask<'x, A> {
     }
 }
 
-/// What an exchange ends in. Only this crate can implement it.
+/// The result of an exchange. Only this crate can implement it.
 pub trait Finish<'r>: Sized + core::fmt::Debug {
     #[doc(hidden)]
     #[expect(private_interfaces, reason = "only this crate calls it")]
@@ -417,7 +417,7 @@ impl<'r> Finish<'r> for Reply {
             GrantType::RefreshToken => INVALID_REFRESH,
         };
         let own = core::mem::take(&mut progress.own);
-        // Asked again after its end, it has failed: a success is told once.
+        // If it is asked again after its end, it reports a failure: a success is sent once.
         let cause = core::mem::replace(&mut progress.cause, Cause::StoreFailed);
         Self::new(cause, progress.number, own, invalid_grant, fixed.policy)
     }

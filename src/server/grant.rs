@@ -12,9 +12,9 @@ use crate::digest::SessionKey;
 use crate::scope::Scope;
 use crate::wire::debug_shows;
 
-/// What a user granted, for which tokens are to be minted: at the redemption of the device code, and at each refresh.
+/// An approved login for which tokens are to be minted: at the redemption of the device code, and at each refresh.
 ///
-/// It cannot be made by hand: whoever has one has an approved login before them.
+/// Only this crate makes one, so a grant always comes from an approval.
 #[derive(Clone, Copy)]
 pub struct Grant<'x> {
     prepared: &'x Prepared,
@@ -42,13 +42,13 @@ impl<'x> Grant<'x> {
         &self.approval.subject
     }
 
-    /// Returns the scope that the tokens are for. It may be narrower than what the user approved: a refresh may ask for less,
-    /// and the client may have lost some of it.
+    /// Returns the scope that the tokens are for. It may be narrower than what the user approved, because a refresh may
+    /// ask for less, and the client may have lost a part.
     pub fn scope(&self) -> &'x Scope {
         self.prepared.scope.as_ref().unwrap_or(&self.approval.scope)
     }
 
-    /// Returns the host's value, as given with the approval.
+    /// Returns the value that the host gave with [`Consent::with_value`](super::Consent::with_value).
     pub const fn host_value(&self) -> &'x HostValue {
         &self.approval.value
     }
@@ -58,7 +58,7 @@ impl<'x> Grant<'x> {
         self.approval.approved_at.to_offset()
     }
 
-    /// Returns when the device code was redeemed: now, unless this is a refresh.
+    /// Returns when the device code was redeemed. Unless this is a refresh, that is now.
     pub fn redeemed_at(&self) -> Option<OffsetDateTime> {
         self.prepared.session.redeemed_at()
     }
@@ -73,7 +73,7 @@ debug_shows!(Grant<'_>: session_key(), subject(), scope());
 
 /// Why a host mints no tokens.
 ///
-/// Every error turns into [`GrantRefusal::failed`], so that `?` works where tokens are minted. The error itself is dropped: **log
+/// Every error converts into [`GrantRefusal::failed`], so that `?` works where tokens are minted. The error itself is dropped: **log
 /// it where it happens.**
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GrantRefusal(Kind);
@@ -95,17 +95,17 @@ impl GrantRefusal {
         Self(Kind::ConsentGone)
     }
 
-    /// Minting failed. The client is told 503, and nothing is consumed ([C16](crate::tables#c16), [R12](crate::tables#r12)).
+    /// Minting failed. The client is told 503 and can try again, because nothing is written ([C16](crate::tables#c16), [R12](crate::tables#r12)).
     pub const fn failed() -> Self {
         Self(Kind::Failed)
     }
 
-    /// A check of the host's own failed, of `DPoP` or `resource` for example. The client is told this error with status 400, and
-    /// nothing is consumed ([C14](crate::tables#c14)). Do such checks first, so that a caller without its proof cannot cause a write.
+    /// A check by the host failed, for example of `DPoP` or of `resource`. The client is told this error with status 400, and
+    /// nothing is written ([C14](crate::tables#c14)). Check before minting, so that a caller without its proof cannot cause a write.
     ///
     /// # Errors
     ///
-    /// [`InvalidText::ErrorText`] for an empty code, or characters that [RFC 6749, section 5.2] does not allow: "Values for the
+    /// [`InvalidText::ErrorText`] if the code is empty, or a character is not one that [RFC 6749, section 5.2] allows: "Values for the
     /// "error" parameter MUST NOT include characters outside the set %x20-21 / %x23-5B / %x5D-7E."
     ///
     /// [RFC 6749, section 5.2]: https://www.rfc-editor.org/rfc/rfc6749#section-5.2
@@ -121,7 +121,8 @@ impl GrantRefusal {
         }))
     }
 
-    /// Changes the status of an error to 401, which some extensions ask for. **Add the challenge to the response.**
+    /// Changes the status of an error to 401, which some extensions require. **Add the `WWW-Authenticate` header to the
+    /// response.**
     #[must_use]
     pub const fn unauthorized(self) -> Self {
         match self.0 {
@@ -136,7 +137,7 @@ impl GrantRefusal {
         }
     }
 
-    /// What the client is told.
+    /// Returns the cause, and the response if it is not the one of the cause.
     pub(super) fn told(self) -> (Cause, Own) {
         match self.0 {
             Kind::ConsentGone => (Cause::ConsentGone, Own::Nothing),
@@ -160,7 +161,8 @@ impl<E: core::error::Error> From<E> for GrantRefusal {
     }
 }
 
-/// What of a granted scope the client may ask for now, where that is less than all of it. Nothing is [`Cause::ConsentGone`].
+/// Returns the part of a granted scope that the client may ask for now. `None` stands for all of it, and [`Cause::ConsentGone`] for
+/// nothing.
 pub(super) fn allowed_now(
     granted: &Scope,
     allowed: Option<&Scope>,

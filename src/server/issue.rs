@@ -1,9 +1,9 @@
 //! Issuing: a pair of codes, a session, a response (table D).
 //!
 //! Rules:
-//! 1. The codes are drawn from entropy that the host gives by value, afresh for each draw.
+//! 1. The codes are drawn from entropy. The host gives fresh entropy, by value, for each draw.
 //! 2. The response is made only after the store has inserted the session.
-//! 3. A user code that is taken is drawn again. A device code that is taken means that the entropy is broken.
+//! 3. If a user code is taken, the codes are drawn again. If a device code is taken, the generator is broken.
 
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -20,14 +20,13 @@ use crate::digest::{Digest, SessionKey};
 use crate::scope::{MAX_BYTES, Scope};
 use crate::time::Timestamp;
 
-/// Room for a user code in a response, twice, with dashes.
+/// Room in a response for two copies of a user code with dashes.
 const USER_CODES: usize = 48;
 
-/// How often a code is drawn again for a user code that is taken (D7).
+/// How often codes are drawn again if the user code is taken (D7).
 const REDRAWS: u8 = 3;
 
-/// An authenticated client asks for codes: what will the user be asked for? A request that asks for nothing it may have takes
-/// nothing from the quota.
+/// Decides which scope an authenticated client asks for. A request that is refused for its scope takes nothing from the quota.
 pub(super) fn ask(fixed: &Fixed<'_>, progress: &mut Progress, client: &Client) -> Step {
     match scope(fixed, client) {
         Ok(scope) => {
@@ -40,7 +39,7 @@ pub(super) fn ask(fixed: &Fixed<'_>, progress: &mut Progress, client: &Client) -
     }
 }
 
-/// What the user will be asked for (D3 to D5).
+/// Returns the scope that the user will be asked to grant (D3 to D5).
 ///
 /// > If the client omits the scope parameter when requesting authorization, the authorization server MUST either process
 /// > the request using a pre-defined default value or fail the request indicating an invalid scope.
@@ -54,7 +53,7 @@ fn scope(fixed: &Fixed<'_>, client: &Client) -> Result<Scope, Cause> {
         let allowed = client.allowed.allow(default.as_str());
         return allowed.ok().flatten().ok_or(Cause::ScopeMissing);
     };
-    // Most clients ask for all they may.
+    // Most clients ask for all that they may ask for.
     if requested.is(client.allowed.as_str()) {
         return Ok(client.allowed.clone());
     }
@@ -103,7 +102,7 @@ pub(super) fn draw(fixed: &Fixed<'_>, progress: &mut Progress, entropy: Entropy)
     Step::Insert
 }
 
-/// Makes the response from the outcome of the insert (D6 to D8).
+/// Decides by the result of the insert (D6 to D8).
 pub(super) fn inserted(
     fixed: &Fixed<'_>,
     progress: &mut Progress,
@@ -145,7 +144,7 @@ fn body(policy: &Policy, device_code: &DeviceCode, user_code: &UserCode) -> Stri
         .saturating_add(USER_CODES);
     let mut body = String::with_capacity(length);
     body.extend(parts);
-    // To write to a text never fails.
+    // Writing to a `String` never fails.
     let _ = user_code.write_to(&mut body);
     body.push_str(&policy.after_code);
     if policy.after_complete.is_some() {

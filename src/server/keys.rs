@@ -1,4 +1,4 @@
-//! The secret keys of the server, and the refresh tokens that they mark.
+//! The secret keys of the server, and the refresh tokens that carry a tag made with them.
 //!
 //! ```text
 //! refresh token = base64url( session key, 32 octets | secret, 32 octets | tag, 16 octets )
@@ -7,8 +7,8 @@
 //! ```
 //!
 //! Rules:
-//! 1. A store holds neither a key nor a secret: a stolen store yields no user code and no refresh token.
-//! 2. A refresh token with a tag that is not ours is refused without a look-up.
+//! 1. A store holds neither a key nor a secret, so a stolen store reveals no user code and no refresh token.
+//! 2. A refresh token whose tag this server did not make is refused without a look-up.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -20,16 +20,16 @@ use crate::digest::{Digest, SessionKey, UserKey};
 use crate::sha256::MacKey;
 use crate::wire::debug_shows;
 
-/// The secret keys of a server: the current one, and the one before it while what was made under that is still in use.
+/// The secret keys of a server: the current one, and the previous one for as long as codes or tokens made with it are in use.
 ///
 /// From each of them two keys are derived: one for the digests of user codes, one for the tags of refresh tokens. All servers
 /// that share a store need the same keys.
 ///
-/// A user code has some 35 bits. Whoever stole a store of plain hashes would find every code within a minute. Under a key that
-/// the store does not hold, nobody does.
+/// A user code has some 35 bits, so a thief could find every code in a store of plain hashes within a minute. The digests here need a
+/// key that the store does not hold.
 ///
-/// Keep a previous key for as long as refresh tokens made under it may be used; without refresh tokens, for one lifetime of a
-/// code.
+/// Keep a previous key for as long as refresh tokens made with it may be used. Without refresh tokens, keep it for one
+/// [`lifetime`](super::PolicyOptions::lifetime) of a code.
 #[derive(Clone)]
 pub struct ServerKeys {
     current: Derived,
@@ -79,7 +79,7 @@ impl ServerKeys {
         })
     }
 
-    /// Adds the secret that was current before.
+    /// Adds the secret of the previous key.
     ///
     /// # Errors
     ///
@@ -89,12 +89,12 @@ impl ServerKeys {
         Ok(self)
     }
 
-    /// The digest under which a new code is kept.
+    /// Returns the key under which a new user code is stored.
     pub(super) fn user_key(&self, code: &UserCode) -> UserKey {
         self.current.user_key(code)
     }
 
-    /// The digests under which a code may be kept: the current, then the previous.
+    /// Returns the keys under which a user code may be stored: of the current server key, then of the previous one.
     pub(super) fn user_keys(&self, code: &UserCode) -> (UserKey, Option<UserKey>) {
         let previous = self.previous.as_ref().map(|key| key.user_key(code));
         (self.user_key(code), previous)
@@ -103,25 +103,25 @@ impl ServerKeys {
 
 debug_shows!(ServerKeys);
 
-/// The octets of a secret and of a tag.
+/// The lengths of a secret and of a tag, in octets.
 const SECRET: usize = 32;
 const TAG: usize = 16;
 
-/// The octets of a refresh token, and its characters.
+/// The length of a refresh token in octets, and in characters of base64url.
 const OCTETS: usize = 32 + SECRET + TAG;
 const CHARACTERS: usize = (OCTETS * 4).div_ceil(3);
 
-/// What is random in a refresh token.
+/// The random part of a refresh token.
 #[derive(Clone, Copy)]
 pub(super) struct RefreshSecret(pub(super) [u8; SECRET]);
 
 impl RefreshSecret {
-    /// What the record keeps of it.
+    /// The digest that the session stores.
     pub(super) fn digest(&self) -> Digest {
         Digest::of(&self.0)
     }
 
-    /// The token of this login.
+    /// Returns the refresh token of this login that has this secret.
     pub(super) fn token(&self, login: &SessionKey, keys: &ServerKeys) -> RefreshToken {
         let mut octets = [0; OCTETS];
         let (marked, tag) = octets.split_at_mut(OCTETS - TAG);
@@ -130,13 +130,13 @@ impl RefreshSecret {
         of_secret.copy_from_slice(&self.0);
         tag.copy_from_slice(&keys.current.tag(marked));
         let mut characters = [b'A'; CHARACTERS];
-        // 80 octets always take 107 characters; were it otherwise, the token would be refused when it is used.
+        // This cannot fail, because 80 octets always take 107 characters.
         let _ = URL_SAFE_NO_PAD.encode_slice(octets, &mut characters);
         RefreshToken(characters)
     }
 }
 
-/// A refresh token as it travels. It is aligned so that its characters are looked at a word at a time.
+/// A refresh token as it is sent. It is aligned so that its characters can be read a word at a time.
 #[repr(align(8))]
 pub(super) struct RefreshToken([u8; CHARACTERS]);
 
@@ -145,7 +145,7 @@ impl RefreshToken {
         core::str::from_utf8(&self.0).unwrap_or_default()
     }
 
-    /// Reads a token that a client sent. `None` if this server did not make it (R2).
+    /// Parses a token that a client sent. Returns `None` if this server did not make it (R2).
     pub(super) fn parse(text: &str, keys: &ServerKeys) -> Option<(SessionKey, RefreshSecret)> {
         if text.len() != CHARACTERS {
             return None;

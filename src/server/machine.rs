@@ -1,7 +1,7 @@
-//! What an exchange is made of: what it was asked, how far it is, and the next state of the session.
+//! The parts of an exchange: the request, the progress, and the prepared next state of the session.
 //!
 //! Rules:
-//! 1. The three parts are borrowed apart: a question borrows what is fixed and what is prepared, its answer the progress.
+//! 1. The three parts are borrowed separately. A question borrows the fixed and the prepared part, and its answer borrows the progress.
 //! 2. Only `Exchange::next` puts something into the fixed part, before the first question.
 
 use alloc::boxed::Box;
@@ -24,7 +24,7 @@ use crate::digest::{QuotaKey, SessionKey, UserKey};
 use crate::scope::Scope;
 use crate::wire::debug_shows;
 
-/// What is asked of the server.
+/// Which request or action the exchange serves.
 #[derive(Clone, Copy)]
 pub(super) enum Task<'r> {
     Token,
@@ -35,7 +35,7 @@ pub(super) enum Task<'r> {
     Decide { user: &'r Subject, deed: Deed<'r> },
 }
 
-/// What does not change once the request was read.
+/// The part that does not change after the request was read.
 pub(super) struct Fixed<'r> {
     pub(super) policy: &'r Policy,
     pub(super) keys: &'r ServerKeys,
@@ -44,27 +44,26 @@ pub(super) struct Fixed<'r> {
     pub(super) source: &'r str,
     pub(super) form: Form<'r>,
     pub(super) credentials: Credentials,
-    /// Of the session that is to be loaded.
+    /// The key of the session to load.
     pub(super) key: Option<SessionKey>,
     /// The secret of the refresh token that was presented.
     pub(super) presented: Option<RefreshSecret>,
-    /// Of the code that was typed.
     pub(super) typed: Option<Box<Typed>>,
     pub(super) grant_type: GrantType,
 }
 
-/// A user code that was typed, and the keys under which its session may be.
+/// A user code that was typed, and the keys under which its session may be stored.
 pub(super) struct Typed {
     pub(super) code: UserCode,
     pub(super) current: UserKey,
     pub(super) previous: Option<UserKey>,
 }
 
-/// A session in the state that it is to have, and what that was decided on.
+/// A session in its next state, and the state from which that was decided.
 pub(super) struct Prepared {
     pub(super) session: Session,
     pub(super) from: Status,
-    /// What tokens are for, where that is less than what was granted.
+    /// The scope of the tokens, if it is less than what was granted.
     pub(super) scope: Option<Scope>,
     /// The codes of a new session.
     pub(super) codes: Option<(DeviceCode, UserCode)>,
@@ -91,36 +90,35 @@ impl Prepared {
 /// How far the exchange is.
 pub(super) struct Progress {
     pub(super) step: Step,
-    /// Why the reply will be what it is, if nothing more comes between.
+    /// The cause of the reply, if nothing else happens before the end.
     pub(super) cause: Cause,
-    /// What the cause comes with.
+    /// The number that belongs to the cause: see [`Reply::new`](super::reply::Reply::new).
     pub(super) number: u32,
-    /// How many guarded writes were lost.
+    /// How many guarded writes were in conflict.
     pub(super) losses: u8,
     /// How often codes were drawn again.
     pub(super) redraws: u8,
     pub(super) pace: Option<Pace>,
     pub(super) own: Own,
-    /// What the client asks for, or may ask for at a refresh. A poll looks at that only once the session is approved:
-    /// to keep it would cost every pending poll a tenth of its time.
+    /// The scope that the client asks for, or at a refresh may ask for. A poll does not set it, because that would make every pending
+    /// poll a tenth slower.
     pub(super) scope: Option<Scope>,
-    /// The id of the client, where the request names none.
+    /// The id of the authenticated client, if a later step needs it.
     pub(super) client_id: Option<Arc<str>>,
-    /// Whether an issuing is counted by its source, too.
+    /// Whether a request for codes is counted together with its source.
     pub(super) is_by_source: bool,
-    /// On its way to [`super::exchange::Exchange`], which keeps it where a question can borrow it. Or what was found under the
-    /// current key of a user code, while the previous key is looked up.
+    /// The prepared session, until [`super::exchange::Exchange::next`] moves it to where a question can borrow it. Or the session that
+    /// was found under the current key of a user code, while the previous key is looked up.
     pub(super) prepared: Option<Prepared>,
-    /// Of the refresh token that is being made.
+    /// The secret of the next refresh token.
     pub(super) secret: Option<RefreshSecret>,
     pub(super) trouble: Option<PageError>,
-    /// What the review shows of the client.
     pub(super) shown: Option<Box<Shown>>,
 }
 
 debug_shows!(Progress: step, cause);
 
-/// What the review shows of the client.
+/// What the review shows about the client.
 pub(super) struct Shown {
     pub(super) name: Option<Arc<str>>,
     pub(super) is_public: bool,
@@ -135,9 +133,9 @@ pub(super) enum Step {
     Load,
     LoadCurrent,
     LoadPrevious,
-    /// The client of the session that was prepared.
+    /// Find the client of the prepared session.
     ClientOfSession,
-    /// What the client may ask for, now that tokens are to be minted for it.
+    /// Find the client again, because tokens are to be minted for it.
     ClientOfGrant,
     Draw,
     Insert,
@@ -150,9 +148,9 @@ pub(super) enum Step {
 /// A quota that is looked at or taken from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Quota {
-    /// Whether too many wrong secrets were presented before.
+    /// Check whether too many wrong secrets were presented before.
     LookAtSecrets,
-    /// A wrong secret.
+    /// Count a wrong secret.
     Secret,
     Issuing,
     Refresh,
@@ -164,7 +162,7 @@ pub(super) enum Quota {
 const ATTEMPTS: u8 = 3;
 
 impl Progress {
-    /// A function, not a constant: a constant would be copied whole, with the room for what is prepared.
+    /// A function, because a constant would be copied whole, with the room for the prepared session.
     #[inline(always)]
     pub(super) const fn start() -> Self {
         Self {
@@ -185,7 +183,6 @@ impl Progress {
         }
     }
 
-    /// Ends with this cause.
     #[inline(always)]
     pub(super) const fn end(&mut self, cause: Cause) -> Step {
         self.cause = cause;
@@ -205,7 +202,7 @@ impl Progress {
         self.end(Cause::StoreFailed)
     }
 
-    /// A guarded write was lost: decide again on what is stored now, three times at most (C18).
+    /// Decides again by what is stored now, because a guarded write was in conflict. After the third conflict it gives up (C18).
     #[cold]
     pub(super) fn lost(&mut self, task: &Task<'_>) -> Step {
         self.losses = self.losses.saturating_add(1);
@@ -223,7 +220,7 @@ impl Progress {
         }
     }
 
-    /// Writes the next state of the session; then ends with this cause.
+    /// Writes the next state of the session, and then ends with this cause.
     pub(super) fn change(&mut self, from: &Session, to: Session, cause: Cause) -> Step {
         self.cause = cause;
         self.prepared = Some(Prepared::new(from.status(), to));
@@ -232,7 +229,7 @@ impl Progress {
 }
 
 impl Fixed<'_> {
-    /// Whether the session is of the client that asks.
+    /// Whether the session belongs to the client that asks.
     #[inline(always)]
     pub(super) fn owns(&self, session: &Session, progress: &Progress) -> bool {
         match &progress.client_id {

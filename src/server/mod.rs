@@ -1,4 +1,4 @@
-//! The server half: it decides what every request gets.
+//! The server half: it decides how each request is answered.
 //!
 //! Every request, and every action of a user, is an [`Exchange`]. [`Server`] makes it:
 //!
@@ -6,7 +6,7 @@
 //! |---|---|---|
 //! | a device asks for codes | [`Server::device_authorization`] | [`Reply`] |
 //! | a device polls, or refreshes its tokens | [`Server::token`] | [`Reply`] |
-//! | a device gives its tokens back | [`Server::revocation`] | [`Reply`] |
+//! | a device revokes its tokens | [`Server::revocation`] | [`Reply`] |
 //! | a client at an endpoint of your own, or with another grant | [`Server::client`] | [`Authenticated`] |
 //! | a user enters a code | [`Server::enter`] | [`Review`] |
 //! | the user decides | [`Server::approve`], [`Server::deny`], [`Server::release`] | [`Session`] |
@@ -17,7 +17,7 @@
 //!
 //! # A server
 //!
-//! Make the [`Server`] once, from a [`Policy`] and the [`ServerKeys`]. It can be shared by all threads. Register a [`Client`] for
+//! Make the [`Server`] once, from a [`Policy`] and the [`ServerKeys`]. All threads can share it. Register a [`Client`] for
 //! each application that may sign in:
 //!
 //! ```
@@ -34,28 +34,28 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! The [README](https://docs.rs/crate/device-flow/latest) has a whole host with all its endpoints. A host that blocks uses
-//! [`Exchange::run_blocking`] instead of [`Exchange::run`]; the rest is the same.
+//! The [README](https://docs.rs/crate/device-flow/latest) has a whole host with all its endpoints. A blocking host uses
+//! [`Exchange::run_blocking`] instead of [`Exchange::run`].
 //!
 //! # The page
 //!
-//! A user signs in, types the code, and submits it with a POST: [`Server::enter`]. Show the [`Review`]: who asks, for what, when,
-//! from where, and the code, to be compared with the one on the device. The user's decision is another POST:
-//! [`Server::approve`] or [`Server::deny`], with [`Review::session_key`]. [`PageError`] has a sentence for the user where that
-//! failed. Both forms need a CSRF token, and decoding them is yours.
+//! A user signs in, types the code, and submits it with a POST. Give it to [`Server::enter`], and show the [`Review`] that comes back:
+//! who asks, for what, when, from where, and the code, so that the user can compare it with the one on the device. The user decides with
+//! another POST. Give the decision to [`Server::approve`] or [`Server::deny`], with [`Review::session_key`]. If an action fails, show the
+//! text of its [`PageError`]. You decode both forms, and both need a CSRF token.
 //!
-//! **Where [`PolicyOptions::verification_uri_complete`] is false, ignore a code in the page's URL.** A link that carries the code is how
-//! device logins are phished.
+//! **If [`PolicyOptions::verification_uri_complete`] is false, ignore a code in the page's URL.** Attackers phish device logins with
+//! links that carry the code.
 //!
 //! # Another grant, another endpoint
 //!
-//! A reply with [`Cause::GrantTypeUnsupported`] is right if nobody serves that grant. A host that does answers the request itself:
+//! A reply with [`Cause::GrantTypeUnsupported`] says that this crate does not serve the grant. If you serve it, answer the request yourself:
 //!
 //! ```
 //! use device_flow::server::{Authenticated, Cause, Host, Reply, Request, Server};
 //! use time::OffsetDateTime;
 //!
-//! /// Returns the reply to send, or a client with an authorization code, which the host serves.
+//! /// Returns the reply to send, or the client if it sent an authorization code, which the host then redeems.
 //! async fn token<'r>(
 //!     server: &'r Server,
 //!     host: &impl Host,
@@ -77,8 +77,8 @@
 //!
 //! # What is stored
 //!
-//! One [`Session`] per login, from the first code to the last refresh, found by two keys; beside it a [`Pace`], which may be lost; and
-//! quotas, one [`RateState`] per key. [`Store`] has the operations and what must hold for each.
+//! A store keeps one [`Session`] per login, from the first code to the last refresh, and finds it by two keys. It
+//! also keeps the [`Pace`] of a session, which may be lost, and one [`RateState`] per quota. [`Store`] says what each operation must do.
 //!
 //! ```text
 //! Pending ⇄ Claimed → Approved → Active ⟳ refreshed
@@ -86,11 +86,11 @@
 //!            Denied     Ended     Ended (withdrawn, revoked, replayed, reused, expired)
 //! ```
 //!
-//! A success is sent only after the store has committed the change to `Active`. A device code that is used again ends the login,
-//! because somebody else has it. So does a refresh token that is used later than 30 s after it was replaced. Within the 30 s it yields
-//! another token, because the answer may have been lost.
+//! A success is sent only after the store has committed the change to `Active`. If a device code or a replaced refresh token is used
+//! again, the login ends, because two parties have it. There are two exceptions, because a network can repeat a request and lose a
+//! response: [`PolicyOptions::retry_window`] and [`RefreshOptions::grace`].
 //!
-//! Ids such as [C12](crate::tables#c12) name rows of the decision [tables](crate::tables). The tests that hold a row are named for it.
+//! Ids such as [C12](crate::tables#c12) name rows of the decision [tables](crate::tables). The tests of a row are named after it.
 
 mod authenticate;
 mod client;

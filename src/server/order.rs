@@ -1,8 +1,8 @@
 //! The order of the questions: what an exchange needs first, and what follows each answer.
 //!
 //! Rules:
-//! 1. Quotas come before look-ups, minting before the guarded write, the response after it.
-//! 2. A request is read once, and refused before anything is asked where it alone is reason enough.
+//! 1. Quotas come before look-ups. Minting comes before the guarded write, and the response after it.
+//! 2. A request is read once. If it is invalid in itself, it is refused before anything is asked.
 
 use super::client::Client;
 use super::host::{Unavailable, Write};
@@ -18,7 +18,7 @@ use crate::digest::{Digest, QuotaKey, SessionKey, UserKey};
 use crate::wire::form::Raw;
 
 impl Fixed<'_> {
-    /// Reads the request, and says what is needed first.
+    /// Reads the request and returns the first step.
     #[inline(always)]
     pub(super) fn begin(&mut self, progress: &mut Progress) -> Step {
         match self.read() {
@@ -38,7 +38,7 @@ impl Fixed<'_> {
                         self.credentials.read(&self.form)?;
                         let code = self.form.device_code();
                         let code = code.ok_or(Cause::DeviceCodeMissing)?;
-                        // Digested before the client is looked up: a processor does both at once.
+                        // The digest comes before the look-up of the client, because a processor can then do both at once.
                         self.key = session_key(code, self.form.is_plain());
                     }
                     GrantType::RefreshToken => self.read_refresh()?,
@@ -79,7 +79,7 @@ impl Fixed<'_> {
         Ok(())
     }
 
-    /// What follows once the client is known.
+    /// Returns the step after the client is authenticated.
     #[inline(always)]
     pub(super) fn authenticated(&self, progress: &mut Progress, client: &Client) -> Step {
         if matches!(self.task, Task::Client) {
@@ -106,7 +106,7 @@ impl Fixed<'_> {
         }
     }
 
-    /// A client that was refused. A wrong secret of a client that exists is counted.
+    /// Returns the step after a client is refused. A wrong secret is counted if the client exists.
     #[cold]
     pub(super) fn refuse_client(&self, progress: &mut Progress, cause: Cause) -> Step {
         let is_guess = matches!(cause, Cause::WrongSecret | Cause::HostRefused);
@@ -118,7 +118,6 @@ impl Fixed<'_> {
         }
     }
 
-    /// The operation on a quota that is asked for.
     #[cold]
     pub(super) fn quota(&self, progress: &Progress, quota: Quota) -> Option<Take> {
         let (policy, now) = (self.policy, self.now);
@@ -155,7 +154,7 @@ impl Fixed<'_> {
         })
     }
 
-    /// What follows a quota that had something left.
+    /// Returns the step after a quota that had something left.
     pub(super) fn taken(&self, progress: &mut Progress, quota: Quota) -> Step {
         match quota {
             Quota::LookAtSecrets => Step::Client,
@@ -166,7 +165,7 @@ impl Fixed<'_> {
         }
     }
 
-    /// The key under which a step looks for the code that was typed.
+    /// Returns the key under which this step looks up the typed code.
     pub(super) fn user_key(&self, step: Step) -> Option<&UserKey> {
         let typed = self.typed.as_ref()?;
         if step == Step::LoadPrevious {
@@ -178,7 +177,7 @@ impl Fixed<'_> {
 }
 
 impl Progress {
-    /// What follows a quota that is spent.
+    /// Ends because a quota is spent.
     pub(super) fn limited(&mut self, quota: Quota, limited: RateLimited) -> Step {
         self.number = limited.seconds();
         self.trouble = Some(PageError::RateLimited(limited)); // U1
@@ -189,13 +188,13 @@ impl Progress {
         })
     }
 
-    /// What follows a guarded write.
+    /// Returns the step after a guarded write.
     #[inline]
     pub(super) fn written(&mut self, task: &Task<'_>, written: Result<Write, Unavailable>) -> Step {
         match written {
             Ok(Write::Committed) => Step::Done,
             Ok(Write::Conflict) => self.lost(task),
-            // C19: it may be done or not. What is stored decides the next request.
+            // C19: it may be written or not. The next request decides by what is stored.
             Err(Unavailable) => {
                 self.trouble = Some(PageError::Unavailable);
                 self.end(Cause::OutcomeUnknown)
@@ -204,7 +203,7 @@ impl Progress {
     }
 }
 
-/// The key of a device code. `None` for one of a length that no code has (A17).
+/// Returns the session key of a device code, or `None` if the code has the wrong length (A17).
 #[inline(always)]
 fn session_key(code: Raw<'_>, is_plain: bool) -> Option<SessionKey> {
     let key = |code: &[u8; DeviceCode::LENGTH]| SessionKey(Digest::of(code));

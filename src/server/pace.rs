@@ -1,11 +1,12 @@
 //! The pace: how a polling device is slowed down.
 //!
 //! Rules (C9 to C13 and C20 of the tables):
-//! 1. The first poll is free, and the timestamp moves on accepted polls only.
-//! 2. A poll is early where it comes sooner than the interval in force less a tolerance for clocks and networks.
-//! 3. The interval widens once per accepted poll, by the step, up to the cap. A poller stuck on one rate gets through.
-//! 4. A poll within a second of the last accepted one was repeated on the way. It changes nothing.
-//! 5. Pacing is courtesy, not protection: parallel polls read the same pace, and losing it costs a few early polls.
+//! 1. The first poll is accepted. Only accepted polls move the timestamp.
+//! 2. A poll is early if it comes sooner than the interval in force minus a tolerance for clocks and networks.
+//! 3. After each accepted poll, the interval can grow once, by 5 s and at most to the cap. So polls of a client
+//!    that keeps to a fixed rate are still accepted now and then.
+//! 4. A poll within a second of the last accepted one counts as the same poll, sent twice. It changes nothing.
+//! 5. The pace helps clients, but does not protect the server, because parallel polls read the same pace, and a pace may be lost.
 
 use core::time::Duration;
 
@@ -13,10 +14,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::time::Timestamp;
 
-/// When a device last polled, and how often it may.
+/// When a device last polled, and the interval at which it may poll.
 ///
-/// It is saved apart from the session, by the session's key: in its row, in another table, in process memory. Saving it may
-/// fail, and must never insert a session, touch its version or extend its life.
+/// It is saved under the session's key, but not as a part of the session: in another column, another table or process memory. Saving
+/// it may fail, and must never insert a session, touch its version or extend its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(
     try_from = "super::record::PaceRecord",
@@ -47,13 +48,13 @@ impl Pace {
         }
     }
 
-    /// Whether a poll comes too soon. A clock that went back makes nobody early (C9).
+    /// Whether a poll comes too soon. If the clock went back, no poll is early (C9).
     #[inline(always)]
     pub(super) fn is_early(&self, now: Timestamp) -> bool {
         now >= self.last && now.since(self.last) < least_gap(self.interval)
     }
 
-    /// Whether an early poll is the last accepted one, repeated on the way.
+    /// Whether an early poll counts as the last accepted one, sent twice.
     #[inline(always)]
     pub(super) fn is_repeated(&self, now: Timestamp) -> bool {
         now.since(self.last) < REPEATED
@@ -70,8 +71,8 @@ impl Pace {
     }
 }
 
-/// "the interval MUST be increased by 5 seconds for this and all subsequent requests" ([RFC 8628, section 3.5]): what clients
-/// add, so another step would slow down those who keep to it.
+/// "the interval MUST be increased by 5 seconds for this and all subsequent requests" ([RFC 8628, section 3.5]). Clients
+/// add the same, so with a longer step here, correct clients would be early.
 ///
 /// [RFC 8628, section 3.5]: https://www.rfc-editor.org/rfc/rfc8628#section-3.5
 pub(super) const STEP: u32 = 5;
@@ -80,7 +81,7 @@ pub(super) const STEP: u32 = 5;
 /// authentication (golang.org/x/oauth2).
 const REPEATED: Duration = Duration::from_secs(1);
 
-/// The interval less the tolerance: a second, or a quarter of the interval where that is more. With it a client whose clock is
+/// The interval minus the tolerance, which is a second or a quarter of the interval, whichever is more. So a client whose clock is
 /// 30 % fast is never slowed down.
 pub(super) fn least_gap(interval: u32) -> Duration {
     let interval = Duration::from_secs(interval.into());

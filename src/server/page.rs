@@ -1,10 +1,10 @@
-//! The verification page: entering a code, deciding, taking back (table U).
+//! The verification page: a user enters a code, decides, and withdraws or releases (table U).
 //!
 //! Rules:
-//! 1. Every entry of a code takes a guess from a quota before anything is looked up. Success never gives it back.
-//! 2. A code that was right but is of no use to this user looks to the user like a wrong one.
-//! 3. Entering claims the session. The claimant alone decides, and becomes the subject.
-//! 4. Who it is, is asked before anything else: an error tells a stranger nothing.
+//! 1. Every entry of a code takes a guess from a quota before anything is looked up. A right code does not give it back.
+//! 2. If a code exists but this user cannot use it, the user is told the same as for a wrong code.
+//! 3. Entering claims the session. Only the claimant can decide, and becomes the subject.
+//! 4. A decision first checks that the user is the claimant, so that an error tells a stranger nothing.
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
@@ -28,8 +28,8 @@ use crate::wire::debug_shows;
 /// # Security
 ///
 /// All of it is untrusted text: escape it. Show the code and ask whether the device shows the same. Warn that somebody else may
-/// have sent the user here ([RFC 8628, section 5.4]). Enter and decide on POST alone, **with a CSRF token**:
-/// whoever asked for the codes knows both of them and the session key, and could otherwise have the user's browser send both forms.
+/// have sent the user here ([RFC 8628, section 5.4]). Enter and decide only on a POST **with a CSRF token**: an attacker who asked for
+/// the codes knows the user code and the session key, and could otherwise make the user's browser send both forms.
 ///
 /// [RFC 8628, section 3.3]: https://www.rfc-editor.org/rfc/rfc8628#section-3.3
 /// [RFC 8628, section 5.4]: https://www.rfc-editor.org/rfc/rfc8628#section-5.4
@@ -42,9 +42,9 @@ pub struct Review {
 }
 
 impl Review {
-    /// Returns the key of the session, which the host gives to [`Server::approve`](super::Server::approve) or
-    /// [`Server::deny`](super::Server::deny) when the user decides. Keep it with the user's own session, or in the page. Only
-    /// the claimant can decide with it. It is no secret, because the device can compute it: it does not replace a CSRF token.
+    /// Returns the key of the session, which [`Server::approve`](super::Server::approve) and [`Server::deny`](super::Server::deny)
+    /// take when the user decides. Keep it in the user's web session or in the page. Only the claimant can decide with it. It does not
+    /// replace a CSRF token, because it is no secret: the device can compute it.
     pub const fn session_key(&self) -> &SessionKey {
         self.session.key()
     }
@@ -64,27 +64,27 @@ impl Review {
         self.is_public
     }
 
-    /// Returns what the client asks for. The user may grant less.
+    /// Returns the scope that the client asks for. The user may grant less.
     pub const fn scope(&self) -> &Scope {
         self.session.scope()
     }
 
-    /// Returns how long ago it asked.
+    /// Returns how long ago the client asked for the codes.
     pub fn age(&self) -> Duration {
         self.now.since(self.session.issued())
     }
 
-    /// Returns the time that is left to decide.
+    /// Returns how much time is left to decide.
     pub fn time_left(&self) -> Duration {
         self.session.expires_at.since(self.now)
     }
 
-    /// Returns where it asked from, as far as the host knew.
+    /// Returns where the request for codes came from, if the host said so.
     pub fn source(&self) -> Option<&str> {
         self.session.source()
     }
 
-    /// Returns the code, to compare with the one on the device. Show it by [`UserCode::display`].
+    /// Returns the code, for the user to compare with the one on the device. Show it by [`UserCode::display`].
     pub const fn user_code(&self) -> &UserCode {
         &self.code
     }
@@ -92,7 +92,7 @@ impl Review {
 
 debug_shows!(Review: session);
 
-/// Reads what a user typed, forgivingly: case, dashes, spaces and full-width forms do not matter.
+/// Reads what a user typed, whatever its case, dashes, spaces and full-width forms. Returns `None` if it is no code of the policy.
 pub(super) fn read(fixed: &Fixed<'_>, typed: &str) -> Option<Box<Typed>> {
     let code = fixed.policy.options.user_code.read(typed)?;
     let (current, previous) = fixed.keys.user_keys(&code);
@@ -103,7 +103,7 @@ pub(super) fn read(fixed: &Fixed<'_>, typed: &str) -> Option<Box<Typed>> {
     }))
 }
 
-/// What follows a guess that was taken: the next quota, then the look-up.
+/// Returns the step after a guess was taken: the quota of the source, or the look-up.
 pub(super) fn guessed(fixed: &Fixed<'_>, progress: &mut Progress) -> Step {
     if progress.step == Step::Take(Quota::GuessByUser) && !fixed.source.is_empty() {
         return Step::Take(Quota::GuessBySource);
@@ -114,7 +114,7 @@ pub(super) fn guessed(fixed: &Fixed<'_>, progress: &mut Progress) -> Step {
     Step::LoadCurrent
 }
 
-/// Takes what the store has for the user code, under one of its keys; then enters.
+/// Decides by what the store has for the user code under the current or the previous server key.
 pub(super) fn found(fixed: &Fixed<'_>, progress: &mut Progress, stored: Option<&Stored>) -> Step {
     let Some(typed) = &fixed.typed else {
         return progress.unavailable();
@@ -124,7 +124,7 @@ pub(super) fn found(fixed: &Fixed<'_>, progress: &mut Progress, stored: Option<&
     let session = session.filter(|session| session.user_key().is_some());
     let asked = fixed.user_key(progress.step);
     if session.is_some_and(|session| session.user_key() != asked) {
-        return progress.unavailable(); // not what was asked for
+        return progress.unavailable(); // another session than the one asked for
     }
     if progress.step == Step::LoadCurrent && typed.previous.is_some() {
         progress.prepared = session.map(|session| Prepared::new(session.status(), session.clone()));
@@ -138,7 +138,8 @@ pub(super) fn found(fixed: &Fixed<'_>, progress: &mut Progress, stored: Option<&
     }
 }
 
-/// Enters the code of a session ([U3](crate::tables#u3), [U4](crate::tables#u4)). The client is asked for before anything is shown or written.
+/// Enters the code of a session ([U3](crate::tables#u3), [U4](crate::tables#u4)). The client is looked up before anything is shown or
+/// written.
 fn enter(fixed: &Fixed<'_>, progress: &mut Progress, session: &Session) -> Step {
     let Task::Enter { user, .. } = fixed.task else {
         return progress.unavailable();
@@ -161,7 +162,7 @@ fn enter(fixed: &Fixed<'_>, progress: &mut Progress, session: &Session) -> Step 
     Step::ClientOfSession
 }
 
-/// Whether the client of the session may still sign in ([U14](crate::tables#u14)).
+/// Goes on only if the client of the session may still use the device grant ([U14](crate::tables#u14)).
 pub(super) fn client(
     fixed: &Fixed<'_>,
     progress: &mut Progress,
@@ -183,7 +184,7 @@ pub(super) fn client(
         name: client.name.clone(),
         is_public: client.is_public(),
     }));
-    // A session that this user has claimed before is only shown.
+    // A session that this user claimed before is shown again, without a change.
     let is_entry = matches!(fixed.task, Task::Enter { .. });
     if is_entry && prepared.from == Status::Claimed {
         return Step::Done;
@@ -191,7 +192,7 @@ pub(super) fn client(
     Step::Change
 }
 
-/// What a user decides about a session ([U5](crate::tables#u5) to [U12](crate::tables#u12)).
+/// Carries out what a user does with a session ([U5](crate::tables#u5) to [U12](crate::tables#u12)).
 pub(super) fn decide(
     fixed: &Fixed<'_>,
     progress: &mut Progress,
@@ -202,7 +203,7 @@ pub(super) fn decide(
     let Some(Stored { session, .. }) = stored else {
         return progress.refuse(PageError::Expired);
     };
-    // U5: nobody but the claimant.
+    // U5: only the claimant can decide.
     if session.claimant() != Some(user) {
         return progress.refuse(PageError::NotYours);
     }
@@ -216,7 +217,7 @@ pub(super) fn decide(
     let (next, step) = match decided {
         Ok(Some(next)) if matches!(deed, Deed::Approve(_)) => (next, Step::ClientOfSession),
         Ok(Some(next)) => (next, Step::Change),
-        // The same was decided before.
+        // The same decision was made before.
         Ok(None) => (session.clone(), Step::Done),
         Err(trouble) => return progress.refuse(trouble),
     };
@@ -226,7 +227,7 @@ pub(super) fn decide(
 
 type Decided = Result<Option<Session>, PageError>;
 
-/// [U6](crate::tables#u6), [U7](crate::tables#u7), [U8](crate::tables#u8), [U10](crate::tables#u10).
+/// Approves: [U6](crate::tables#u6), [U7](crate::tables#u7), [U8](crate::tables#u8), [U10](crate::tables#u10).
 fn approve(fixed: &Fixed<'_>, session: &Session, consent: &Consent, now: Timestamp) -> Decided {
     let scope = consent.scope.as_ref().unwrap_or(&session.scope);
     match &session.state {
@@ -251,7 +252,7 @@ fn approve(fixed: &Fixed<'_>, session: &Session, consent: &Consent, now: Timesta
                 redeemable_until.after(policy.options.retention),
             )))
         }
-        // The same decision again, whatever the order of its tokens.
+        // The same decision again, whatever the order of the scope tokens.
         State::Approved(_) | State::Active(_)
             if session
                 .granted()
@@ -265,7 +266,7 @@ fn approve(fixed: &Fixed<'_>, session: &Session, consent: &Consent, now: Timesta
     }
 }
 
-/// [U6](crate::tables#u6), [U9](crate::tables#u9), [U10](crate::tables#u10).
+/// Denies: [U6](crate::tables#u6), [U9](crate::tables#u9), [U10](crate::tables#u10).
 fn deny(session: &Session, now: Timestamp) -> Decided {
     match &session.state {
         State::Pending => Err(PageError::NotYours),
@@ -279,7 +280,8 @@ fn deny(session: &Session, now: Timestamp) -> Decided {
     }
 }
 
-/// [U11](crate::tables#u11): an approval before it is redeemed, or the login that came of it. It races with the redemption: exactly one wins.
+/// Withdraws an approval, or the login that came of it ([U11](crate::tables#u11)). If a redemption comes at the same time, one of
+/// the two changes is in conflict.
 fn withdraw(fixed: &Fixed<'_>, session: &Session, now: Timestamp) -> Decided {
     match &session.state {
         State::Approved(_) | State::Active(_) => {
@@ -293,7 +295,7 @@ fn withdraw(fixed: &Fixed<'_>, session: &Session, now: Timestamp) -> Decided {
     }
 }
 
-/// [U12](crate::tables#u12).
+/// Releases the session: [U12](crate::tables#u12).
 fn release(session: &Session) -> Decided {
     match &session.state {
         State::Claimed(_) => Ok(Some(session.next(State::Pending, session.purge_at))),
@@ -304,7 +306,6 @@ fn release(session: &Session) -> Decided {
     }
 }
 
-/// What an entry ends in.
 pub(super) fn review(
     fixed: &Fixed<'_>,
     prepared: Option<&Prepared>,
@@ -326,7 +327,6 @@ pub(super) fn review(
     })
 }
 
-/// What a decision ends in.
 pub(super) fn decided(
     prepared: Option<&Prepared>,
     progress: &Progress,

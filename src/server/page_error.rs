@@ -2,26 +2,26 @@
 
 use super::rate_limit::RateLimited;
 
-/// Why an action of a user did nothing. `Display` is a sentence for the user; the variant says more, to the host alone.
+/// Why an action of a user did nothing. `Display` is a sentence for the user. The variant says more, for the host only.
 ///
-/// As statuses of HTTP serve 429 for [`RateLimited`](Self::RateLimited), 503 for [`Unavailable`](Self::Unavailable), 409 for
+/// Suitable HTTP statuses are 429 for [`RateLimited`](Self::RateLimited), 503 for [`Unavailable`](Self::Unavailable), 409 for
 /// [`Decided`](Self::Decided) and [`Undecided`](Self::Undecided), and 400 for the others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 #[non_exhaustive]
 pub enum PageError {
-    /// [U1](crate::tables#u1): too many codes were entered by this user, or from this source. `Retry-After` is in it.
+    /// [U1](crate::tables#u1): too many codes were entered by this user or from this source. [`RateLimited::seconds`] is the value of `Retry-After`.
     #[error(transparent)]
     RateLimited(#[from] RateLimited),
-    /// [U2](crate::tables#u2): what was typed is not a code of this policy.
+    /// [U2](crate::tables#u2): what was typed does not have the form of a code.
     #[error("the code is wrong, has expired or was already used")]
     MalformedCode,
-    /// [U2](crate::tables#u2): nobody has this code.
+    /// [U2](crate::tables#u2): no session has this code.
     #[error("the code is wrong, has expired or was already used")]
     UnknownCode,
     /// [U3](crate::tables#u3): the code was right, but has expired.
     #[error("the code is wrong, has expired or was already used")]
     ExpiredCode,
-    /// [U3](crate::tables#u3): the code was right, but was approved or denied before.
+    /// [U3](crate::tables#u3): the code was right, but it was approved or denied before.
     #[error("the code is wrong, has expired or was already used")]
     UsedCode,
     /// [U3](crate::tables#u3): the code was right, but another user entered it first.
@@ -42,19 +42,19 @@ pub enum PageError {
     /// [U8](crate::tables#u8): the scope is wider than what was asked for, or empty though something was asked for.
     #[error("what you allow must be some or all of what the device asks for")]
     Scope,
-    /// [U10](crate::tables#u10): another decision was taken before.
+    /// [U10](crate::tables#u10): another decision was made before.
     #[error("you have already decided about this request")]
     Decided,
     /// [U11](crate::tables#u11): there is nothing to withdraw, because nothing was approved yet.
     #[error("you have not allowed this request yet; you can still deny it")]
     Undecided,
-    /// The store or the registry could not answer, or other requests changed the session three times meanwhile.
+    /// The host could not answer, or other requests changed the session first, three times. The user can try again.
     #[error("something went wrong; try again")]
     Unavailable,
 }
 
 impl PageError {
-    /// Returns whether `Display` says that the code is wrong. It says so for six reasons, so that nobody learns which codes exist.
+    /// Returns whether `Display` says that the code is wrong. It says so for six variants, so that nobody learns which codes exist.
     #[must_use]
     pub const fn is_wrong_code(&self) -> bool {
         match self {

@@ -1,7 +1,7 @@
 //! The policy: every number and text of the server half, checked once.
 //!
-//! Rules ([L1](crate::tables#l1) to [L7](crate::tables#l7) of the tables): the constructor refuses what would break a promise of the protocol or of this crate. A
-//! [`Policy`] in hand is right.
+//! Rule ([L1](crate::tables#l1) to [L7](crate::tables#l7) of the tables): the constructor refuses what would break a promise of the
+//! protocol or of this crate. So every [`Policy`] is valid.
 
 use alloc::format;
 use alloc::string::String;
@@ -18,8 +18,8 @@ use crate::wire::uri::Uri;
 
 /// The policy of a server: intervals, lifetimes, limits and texts, checked.
 ///
-/// A poll is in time where no less than the interval in force has passed since the last accepted one, with a tolerance of a
-/// second or a quarter of the interval, whichever is more: 3.75 s for an interval of 5 s.
+/// A poll is accepted if at least the interval in force minus a tolerance has passed since the last accepted poll. The tolerance is a
+/// second or a quarter of the interval, whichever is more. With an interval of 5 s, a poll is accepted after 3.75 s.
 #[derive(Debug)]
 pub struct Policy {
     pub(super) options: PolicyOptions,
@@ -29,15 +29,15 @@ pub struct Policy {
     pub(super) cap: u32,
     pub(super) retry_window: Duration,
     pub(super) challenge: Arc<str>,
-    /// The bodies of `slow_down`, one for each interval that this policy comes to.
+    /// The bodies of `slow_down`, one for each interval that can be in force.
     slow_downs: Vec<Arc<SlowDown>>,
-    /// What stands between the user code and the end of a device authorization response.
+    /// The text after the user code in a device authorization response: up to its end, or up to the second copy of the code.
     pub(super) after_code: String,
-    /// The same from a second copy of the code on, where the policy has `verification_uri_complete` on.
+    /// The text after the second copy of the code, if the policy has `verification_uri_complete` on.
     pub(super) after_complete: Option<String>,
 }
 
-/// What a host chooses of a [`Policy`]. Set what is to differ from the default:
+/// The options of a [`Policy`]. Set those that must differ from the default:
 ///
 /// ```
 /// use core::time::Duration;
@@ -58,65 +58,66 @@ pub struct PolicyOptions {
     ///
     /// # Security
     ///
-    /// An attacker who starts a login sends its link to the victim, who then has nothing left to type: this is how device logins
-    /// are phished ([RFC 8628, section 5.4], and the best practice for cross-device flows). Turn it on only if the page makes the
-    /// user compare the code with the one on the device, and never let the link decide.
+    /// Attackers phish device logins with this link ([RFC 8628, section 5.4]): they start a login and send its link to the victim, who
+    /// then has nothing left to type. Turn it on only if the page makes the user compare the code with the one on the device, and
+    /// then decide with a button.
     ///
     /// [RFC 8628, section 5.4]: https://www.rfc-editor.org/rfc/rfc8628#section-5.4
     pub verification_uri_complete: bool,
 
-    /// The realm of the challenge to a client that failed to authenticate. Default `oauth`.
+    /// The realm in the `WWW-Authenticate` header for a client that failed to authenticate. Default `oauth`.
     pub realm: String,
 
-    /// The interval that a device is told at first. Whole seconds from 1 to 60, default 5. One of 1 s is within the tolerance:
-    /// it is told, and never enforced.
+    /// The interval between polls that a device is told at first. Whole seconds from 1 to 60, default 5. An interval of 1 s is never
+    /// enforced, because the tolerance is as long.
     pub interval: Duration,
 
-    /// How wide the interval can get. Whole seconds, from the interval to five minutes, default 60.
+    /// The longest interval that `slow_down` leads to. Whole seconds, from the interval to five minutes, default 60.
     pub cap: Duration,
 
-    /// How long a code may be approved. Whole seconds, at least twice the interval, at most a day, default 300.
+    /// For how long the codes can be approved. Whole seconds, at least twice the interval, at most a day, default 300.
     pub lifetime: Duration,
 
     /// Alphabet and length of the user codes. Default `WDJB-MJHT`, eight of twenty consonants.
     pub user_code: UserCodeShape,
 
-    /// How many sessions are expected to be outstanding at once. Default 10,000; a million needs codes of ten characters.
+    /// How many unexpired sessions you expect at once. Default 10,000. A million needs user codes of ten characters.
     pub outstanding: u64,
 
     /// How often one user, or one source, may enter a code, right or wrong. Default 5 at once, then one a minute: ten in a
     /// lifetime.
     ///
-    /// The burst and what is given back within a lifetime, times [`outstanding`](Self::outstanding) sessions, must be at most
-    /// one in 65,536 of the combinations of the [user code](Self::user_code): make that longer for more.
+    /// The entries that this allows in a lifetime, times [`outstanding`](Self::outstanding), must be at most 1/65,536 of the possible
+    /// [user codes](Self::user_code). To allow more entries, make the codes longer.
     ///
     /// # Security
     ///
-    /// A key is whatever the limit counts by: a user, an address. With the defaults and 10,000 sessions outstanding, an
-    /// attacker with one key hits some code within a lifetime with a chance of 1 in 256,000, with 1,000 keys of 1 in 256,
-    /// and with 1,000,000 keys near certainty: make keys hard to come by, or codes longer.
+    /// With the defaults and 10,000 sessions, an attacker with one account finds some code within a lifetime with a chance of 1 in
+    /// 256,000. With 1,000 accounts the chance is 1 in 256, and with 1,000,000 accounts it is near certainty. So make accounts hard to
+    /// get, or codes longer.
     pub guess_limit: RateLimit,
 
-    /// How often one client, from one source if it is public, may ask for codes. Default 20 at once, then one in 3 s.
+    /// How often one client may ask for codes. A public client is counted per source. Default 20 at once, then one in 3 s.
     pub issuing_limit: RateLimit,
 
     /// How many wrong secrets one client may present from one source. Default 10 at once, then one a minute.
     pub secret_limit: RateLimit,
 
-    /// For how long a second redemption counts as a request that was repeated on the way, not as a replay that ends the login. It
-    /// must be shorter than the least gap between two polls, so that a device whose code was stolen and redeemed reveals the theft
-    /// at its next poll. Default `None`: 2 s, or half a second where that gap is no longer than 2 s.
+    /// For how long after a redemption a second one counts as the same request, sent twice. A later one is a replay and ends the login.
+    /// The window must be shorter than the least gap between two accepted polls: if a thief redeemed the code, the device's next poll
+    /// is then a replay. Default `None`: 2 s, or half a second if that gap is at most 2 s.
     pub retry_window: Option<Duration>,
 
-    /// For how long a session is kept after its end, so that it is answered truly. Default 5 minutes, at least one.
+    /// For how long a session is kept after its end, so that late requests still get the right error. Default 5 minutes, at least one.
     pub retention: Duration,
 
-    /// The longest body that is read, in bytes. Default 16 KiB, from 1 to 65,535. Read one byte more than this from the peer, and no
-    /// more: a body that is too large is answered as such.
+    /// The longest body that is accepted, in bytes. Default 16 KiB, from 1 to 65,535. Read at most one byte more from the peer: by that
+    /// byte the core sees that the body is too large.
     pub max_body: usize,
 
-    /// How the core issues refresh tokens. `None` switches them off, which a host needs that has refresh tokens of its own: a refresh
-    /// is then answered `unsupported_grant_type`, and the host gives its token with what it mints.
+    /// How the core issues refresh tokens. `None` switches them off, for a host that mints its own
+    /// ([`Tokens::refresh_token`](crate::wire::tokens::Tokens::refresh_token)). A refresh is then answered with
+    /// `unsupported_grant_type`.
     pub refresh: Option<RefreshOptions>,
 }
 
@@ -149,19 +150,18 @@ pub struct RefreshOptions {
     /// ([OpenID Connect Core, section 11](https://openid.net/specs/openid-connect-core-1_0.html#OfflineAccess)).
     pub scope: String,
 
-    /// How long a refresh token is good for if it is not used. Default 30 days; from 10 minutes to ten years.
+    /// How long a login lasts without a refresh. Default 30 days, from 10 minutes to ten years.
     pub idle: Duration,
 
-    /// How long after its redemption a login ends however often it is refreshed. Default `None`: never; from 10 minutes to ten
-    /// years.
+    /// How long a login lasts after its redemption, even if it is refreshed. From 10 minutes to ten years. Default `None`: no limit.
     pub absolute: Option<Duration>,
 
-    /// For how long a refresh token that was replaced may be sent again, because the answer was lost. Default 30 s; at most 5
-    /// minutes; zero allows it never.
+    /// For how long the token before the newest may be sent again, because the response may have been lost. Default 30 s, at most 5
+    /// minutes. Zero forbids it.
     ///
     /// # Security
     ///
-    /// Within the grace a thief who has the old token can use it, too. The owner's next refresh then ends the login.
+    /// Within the grace, a thief who has the old token can use it, too. The owner's next refresh then ends the login.
     pub grace: Duration,
 
     /// How often one login may be refreshed. Default 20 at once, then one a minute.
@@ -186,7 +186,7 @@ impl Policy {
     ///
     /// # Errors
     ///
-    /// A [`PolicyError`] that says what would go wrong ([L1](crate::tables#l1) to [L7](crate::tables#l7)).
+    /// A [`PolicyError`] that says which option is out of bounds ([L1](crate::tables#l1) to [L7](crate::tables#l7)).
     pub fn new(verification_uri: &str, options: PolicyOptions) -> Result<Self, PolicyError> {
         let interval = whole_seconds(options.interval).ok_or(PolicyError::Interval)?;
         let cap = whole_seconds(options.cap).ok_or(PolicyError::Cap)?;
@@ -262,15 +262,15 @@ impl Policy {
         &self.options
     }
 
-    /// The body of `slow_down` with `interval`, which may also be one of an earlier policy.
+    /// The body of `slow_down` with `interval`, which may come from an earlier policy.
     pub(super) fn slow_down(&self, interval: u32) -> Arc<SlowDown> {
         let mut bodies = self.slow_downs.iter();
         let made = bodies.find(|body| body.interval == interval);
         made.map_or_else(|| Arc::new(SlowDown::new(interval)), Arc::clone)
     }
 
-    /// How long an approval made at the last moment may still be redeemed: a device whose interval was widened up to the cap
-    /// polls once more in that time.
+    /// For how long an approval made at the last moment can be redeemed. Even a device whose interval has grown to the cap polls once
+    /// in that time.
     pub(super) fn redeem_time(&self) -> Duration {
         let seconds = self.cap.saturating_add(self.interval);
         Duration::from_secs(seconds.into())
@@ -310,71 +310,71 @@ const MAX_LIFETIME: Duration = Duration::from_hours(24);
 /// The default retry window: longer than a proxy takes to repeat a request.
 const RETRY_WINDOW: Duration = Duration::from_secs(2);
 
-/// The default for intervals so short that hardly a gap is left: a network that repeats a request must not end a login.
+/// The default retry window for short intervals. It is not zero, because a request that the network repeats must not end a login.
 const MIN_RETRY_WINDOW: Duration = Duration::from_millis(500);
 
-/// The shortest retention: answers must outlive the last poll of a slow device.
+/// The shortest retention: a slow device must get the right error to its last poll.
 const MIN_RETENTION: Duration = Duration::from_mins(1);
 
-/// The shortest lifetime of a refresh token: under it, every access token might as well be the last.
+/// The shortest lifetime of a refresh token: a shorter one would hardly outlive an access token.
 const MIN_REFRESH_LIFETIME: Duration = Duration::from_mins(10);
 
-/// The longest: ten years.
+/// The longest lifetime of a refresh token: ten years.
 const MAX_REFRESH_LIFETIME: Duration = Duration::from_hours(3650 * 24);
 
-/// The longest grace: a lost answer is noticed within a minute or two. A thief has as long as the grace, too.
+/// The longest grace: a client notices a lost response within a minute or two, and a longer grace would help a thief.
 const MAX_REFRESH_GRACE: Duration = Duration::from_mins(5);
 
-/// The longest body that may be configured: what two octets can count.
+/// The longest body that may be configured: the largest number of two octets.
 const MAX_BODY: usize = 65_535;
 
-/// The chance per key and lifetime of guessing any code must stay below two to the power of minus this.
+/// The chance that one user or one source guesses some code within a lifetime: at most two to the power of minus this.
 const GUESS_BITS: u32 = 16;
 
 /// Why a policy was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PolicyError {
-    /// [L1](crate::tables#l1): the interval.
+    /// [L1](crate::tables#l1): the interval is out of bounds.
     #[error("the interval must be whole seconds, from 1 to 60")]
     Interval,
-    /// [L1](crate::tables#l1): the cap.
+    /// [L1](crate::tables#l1): the cap is out of bounds.
     #[error("the cap must be whole seconds, from the interval to 5 minutes")]
     Cap,
-    /// [L2](crate::tables#l2): the lifetime.
+    /// [L2](crate::tables#l2): the lifetime is out of bounds.
     #[error("the lifetime must be whole seconds, at least twice the interval and at most a day")]
     Lifetime,
-    /// [L3](crate::tables#l3): the verification URI.
+    /// [L3](crate::tables#l3): the verification URI is not as [`Policy::new`] requires.
     #[error(
         "the verification uri must be an absolute https uri (http on loopback) of visible ascii, without userinfo, query or fragment"
     )]
     VerificationUri,
-    /// [L4](crate::tables#l4): the realm.
+    /// [L4](crate::tables#l4): the realm has a character that a quoted header value must not have.
     #[error("the realm must be printable ascii without quotes and backslashes")]
     Realm,
-    /// [L6](crate::tables#l6): codes too short for their number and the guess limit.
+    /// [L6](crate::tables#l6): the user codes are too short for the expected sessions and the guess limit.
     #[error(
         "codes can be guessed: make them longer, allow fewer guesses, or expect fewer outstanding sessions"
     )]
     Guessable,
-    /// [L7](crate::tables#l7): the retry window.
+    /// [L7](crate::tables#l7): the retry window is too long.
     #[error(
-        "the retry window must be shorter than the least gap between two polls: the interval less a second, or less a quarter of it"
+        "the retry window must be shorter than the least gap between two polls: the interval minus a second or a quarter of it, whichever is more"
     )]
     RetryWindow,
-    /// [L7](crate::tables#l7): the retention.
+    /// [L7](crate::tables#l7): the retention is too short.
     #[error("the retention must be at least a minute")]
     Retention,
-    /// The scope of refresh tokens.
+    /// [`RefreshOptions::scope`] is not one scope token.
     #[error("the scope that asks for a refresh token must be one scope token")]
     RefreshScope,
-    /// The lifetimes of refresh tokens.
+    /// [`RefreshOptions::idle`] or [`RefreshOptions::absolute`] is out of bounds.
     #[error("the lifetimes of refresh tokens must be from 10 minutes to ten years")]
     RefreshLifetime,
-    /// The grace of refresh tokens.
+    /// [`RefreshOptions::grace`] is too long.
     #[error("the grace of refresh tokens may be at most 5 minutes")]
     RefreshGrace,
-    /// The body limit.
+    /// [`PolicyOptions::max_body`] is out of bounds.
     #[error("the body limit must be from 1 to 65,535 bytes")]
     MaxBody,
 }

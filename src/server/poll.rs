@@ -1,8 +1,8 @@
 //! The poll: one stored session, one request, one decision (table C).
 //!
 //! Rules:
-//! 1. The decision is one `match` over the stored state. Expiry is checked before pending, ownership before everything.
-//! 2. Nothing is written for a pending poll but its pace.
+//! 1. The decision is one `match` over the stored state. Ownership is checked first, and expiry before pending.
+//! 2. A pending poll writes only its pace.
 //! 3. A success is sent only after the guarded write was committed.
 
 use alloc::sync::Arc;
@@ -16,7 +16,7 @@ use super::reply::Cause;
 use super::session::{Approval, Login, Session, State, Status, Stored};
 use crate::time::Timestamp;
 
-/// Decides on what the store has for the device code.
+/// Decides by what the store has for the device code.
 ///
 /// > If the user has approved the grant, the token endpoint responds with a success response defined in Section 5.1 of
 /// > \[RFC6749\]; otherwise, it responds with an error, as defined in Section 5.2 of \[RFC6749\].
@@ -45,7 +45,7 @@ pub(super) fn decide(fixed: &Fixed<'_>, progress: &mut Progress, stored: Option<
     }
 }
 
-/// A code that was redeemed before (C4).
+/// Decides about a code that was redeemed before (C4).
 #[cold]
 fn used(
     fixed: &Fixed<'_>,
@@ -55,7 +55,7 @@ fn used(
     now: Timestamp,
 ) -> Step {
     if progress.losses > 0 && progress.cause != Cause::Replay {
-        return progress.end(Cause::LostRace); // C18: the winner redeemed it; that is no replay
+        return progress.end(Cause::LostRace); // C18: another request redeemed it first, which is no replay
     }
     let since = now.since(login.redeemed_at);
     progress.number = u32::try_from(since.as_millis()).unwrap_or(u32::MAX);
@@ -65,7 +65,7 @@ fn used(
     refresh::end_login(fixed, progress, session, login, Cause::Replay)
 }
 
-/// A poll while nobody has decided (C9 to C13, C20).
+/// Decides about a poll while the user has not decided (C9 to C13, C20).
 #[inline(always)]
 fn wait(fixed: &Fixed<'_>, progress: &mut Progress, pace: Option<&Pace>, now: Timestamp) -> Step {
     let policy = fixed.policy;
@@ -87,7 +87,7 @@ fn wait(fixed: &Fixed<'_>, progress: &mut Progress, pace: Option<&Pace>, now: Ti
     Step::SavePace
 }
 
-/// An approved session that is about to be redeemed. What the client may ask for is looked at before (C15).
+/// Prepares the redemption of an approved session. The client is looked up first, because it may have lost scopes (C15).
 fn redeem(
     progress: &mut Progress,
     session: &Session,
@@ -105,7 +105,7 @@ fn redeem(
     Step::ClientOfGrant
 }
 
-/// Grants what the client may still ask for of what was approved.
+/// Grants the part of the approved scope that the client may still ask for.
 pub(super) fn grant(fixed: &Fixed<'_>, progress: &mut Progress, client: &Client) -> Step {
     let Some(mut prepared) = progress.prepared.take() else {
         return progress.unavailable();

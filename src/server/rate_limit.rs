@@ -1,10 +1,10 @@
-//! Rate limits: the generic cell rate algorithm, one timestamp a key.
+//! Rate limits: the generic cell rate algorithm, with one timestamp per key.
 //!
 //! Rules:
-//! 1. A key is a digest of what is limited and of whom, so that no host counts by too little.
-//! 2. What is stored is the moment at which everything taken will have been given back. Nothing has to run in between.
+//! 1. A key is a digest of what is limited and for whom. The core makes it, so that no host leaves out a part.
+//! 2. The stored timestamp is the moment when everything that was taken will have been given back. No job has to run for that.
 //! 3. A store applies a [`Take`] to what it has, in one atomic step. Parallel requests cannot take the same unit twice.
-//! 4. A stored moment that no agreeing clock can have written is not trusted: a clock that ran ahead locks nobody out for long.
+//! 4. A stored moment that is too far ahead is not trusted, so that a clock that ran ahead locks nobody out for long.
 
 use core::time::Duration;
 
@@ -15,7 +15,7 @@ use super::subject::{InvalidText, Subject};
 use crate::digest::{Digest, QuotaKey, SessionKey};
 use crate::time::Timestamp;
 
-/// A limit: so many at once, then one per period.
+/// A limit: a number of times at once (the burst), then once per period.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RateLimit {
     burst: u32,
@@ -23,7 +23,7 @@ pub struct RateLimit {
 }
 
 impl RateLimit {
-    /// Allows `burst` at once, then one per `period`.
+    /// Makes a limit that allows `burst` at once, then one per `period`.
     ///
     /// # Errors
     ///
@@ -56,7 +56,7 @@ impl RateLimit {
         self.count(key, 1, now)
     }
 
-    /// The operation that only looks whether one is left.
+    /// Returns the operation that only checks whether one is left.
     pub(super) fn look(&self, key: QuotaKey, now: OffsetDateTime) -> Take {
         self.count(key, 0, now)
     }
@@ -71,7 +71,7 @@ impl RateLimit {
     }
 }
 
-/// One unit to be taken from a quota, or a look whether one is left.
+/// An operation on a quota: take one, or only check whether one is left.
 ///
 /// A store applies it **in one atomic step**: read what is stored under [`Take::key`], call [`Take::apply`], write what that
 /// returns. In memory that is a lock, in SQL a transaction on the locked row, in Redis a script that does the same
@@ -101,7 +101,7 @@ impl Take {
         let room = self.room();
         let at = match stored {
             None => self.now,
-            // No clock that agrees with this one has written that. One is left, and what is written then is right.
+            // A clock that ran ahead has written this: go on as if exactly one were left.
             Some(RateState(at)) if at > self.latest() => self.now.after(room),
             Some(RateState(at)) => at.max(self.now),
         };
@@ -113,11 +113,11 @@ impl Take {
         Ok((self.count > 0).then(|| RateState(at.after(taken))))
     }
 
-    /// Returns what is refused where `stored` is what a statement or a script of the store found: the time until one is left.
+    /// Returns the refusal to report when a statement or a script of the store found `stored` and took nothing.
     pub fn refused(&self, stored: RateState) -> RateLimited {
         match self.apply(Some(stored)) {
             Err(limited) => limited,
-            // Given back since the store looked.
+            // One was given back after the store looked.
             Ok(_) => RateLimited {
                 retry_after: Duration::from_secs(1),
             },
@@ -129,13 +129,13 @@ impl Take {
         self.limit.period.saturating_mul(others)
     }
 
-    /// The latest moment that can be stored, where clocks agree within [`DRIFT`].
+    /// Returns the latest moment that can be stored, if clocks agree within [`DRIFT`].
     fn latest(&self) -> Timestamp {
         let all = self.limit.period.saturating_mul(self.limit.burst);
         self.now.after(all.saturating_add(DRIFT))
     }
 
-    /// Returns the clock reading in milliseconds since the Unix epoch: the first of the numbers for a script, which does this:
+    /// Returns the clock reading in milliseconds since the Unix epoch. It is the first of the numbers for a script, which does this:
     ///
     /// ```text
     /// at = stored, or now if there is none
@@ -148,31 +148,31 @@ impl Take {
         self.now.millis()
     }
 
-    /// Returns the latest moment that can be stored, in milliseconds since the Unix epoch. A later one is of a clock that ran
-    /// ahead.
+    /// Returns the latest moment that can be stored, in milliseconds since the Unix epoch. A later moment was written by
+    /// a clock that ran ahead.
     pub fn latest_millis(&self) -> i64 {
         self.latest().millis()
     }
 
-    /// Returns how far ahead of the clock the stored moment may be, in milliseconds.
+    /// Returns the largest time from now to the stored moment at which one is still left, in milliseconds.
     pub fn room_millis(&self) -> i64 {
         i64::try_from(self.room().as_millis()).unwrap_or(i64::MAX)
     }
 
-    /// Returns by how much the stored moment grows, in milliseconds. It is zero for a look, which writes nothing.
+    /// Returns by how much the stored moment grows, in milliseconds. It is zero for a check, which writes nothing.
     pub fn cost_millis(&self) -> i64 {
         let cost = self.limit.period.saturating_mul(self.count);
         i64::try_from(cost.as_millis()).unwrap_or(i64::MAX)
     }
 }
 
-/// What a store keeps of a quota: one moment.
+/// What a store keeps of a quota: the moment when everything that was taken will have been given back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct RateState(Timestamp);
 
 impl RateState {
-    /// Returns the state of this moment, in milliseconds since the Unix epoch.
+    /// Makes the state from its moment, in milliseconds since the Unix epoch.
     pub const fn from_millis(millis: i64) -> Self {
         Self(Timestamp::from_millis(millis))
     }
@@ -182,8 +182,7 @@ impl RateState {
         self.0.millis()
     }
 
-    /// Returns when a store may remove it: a minute after everything was given back, so that a request that hung in between
-    /// does not find an empty quota.
+    /// Returns when a store may remove it: a minute after everything was given back, so that a delayed request still finds it.
     pub fn purge_at(&self) -> OffsetDateTime {
         self.0.after(KEPT).to_offset()
     }
@@ -192,17 +191,17 @@ impl RateState {
 /// How far the clocks of servers that share a store may be apart.
 const DRIFT: Duration = Duration::from_mins(1);
 
-/// For how long a state is kept that says no more than an absent one.
+/// For how long a state is kept after everything was given back.
 const KEPT: Duration = Duration::from_mins(1);
 
 impl QuotaKey {
-    /// The key for issuing codes. A public client is counted together with its source, because anybody can spend a public id.
+    /// The key for issuing codes. A public client is counted together with its source, because anybody can use its id.
     /// An authenticated client is counted alone, with an empty source.
     pub(super) fn issuing(client_id: &str, source: &str) -> Self {
         Self::of(b'i', client_id, source)
     }
 
-    /// The key for wrong secrets: a client and a source together. By the client alone, anybody could lock it out.
+    /// The key for wrong secrets: a client and a source together. If the client alone were counted, anybody could lock it out.
     pub(super) fn secrets(client_id: &str, source: &str) -> Self {
         Self::of(b's', client_id, source)
     }
@@ -217,19 +216,19 @@ impl QuotaKey {
         Self::of(b'f', source, "")
     }
 
-    /// The key for the refreshes of a login: its own key, which is a digest already.
+    /// The key for the refreshes of a login: the session key, which is a digest already.
     pub(super) fn refreshes(login: &SessionKey) -> Self {
         Self(login.0)
     }
 
-    /// Returns the key of a limit of the host's own, of attempts to sign in for example: `what` is limited, and of whom. It
-    /// never equals the key of another limit.
+    /// Returns the key for a limit of the host's own: `what` names the limit, for example attempts to sign in, and `whose` names who
+    /// is limited. It never equals the key of another limit.
     pub fn of_host(what: &str, whose: &[&str]) -> Self {
         let parts = ["host", what].into_iter().chain(whose.iter().copied());
         Self(Digest::of_parts(parts.map(str::as_bytes)))
     }
 
-    /// The digest of one letter for what is counted, one length, and two texts. A key of a host begins with an octet of zero.
+    /// The digest of a letter for what is counted, a length, and two texts. The input of a host's key begins with a zero octet instead.
     fn of(letter: u8, whose: &str, source: &str) -> Self {
         let [a, b, c, d] = u32::try_from(whose.len()).unwrap_or(u32::MAX).to_be_bytes();
         let head = [letter, a, b, c, d];
@@ -237,7 +236,7 @@ impl QuotaKey {
     }
 }
 
-/// Nothing is left of a quota.
+/// A quota is spent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 #[error("too many attempts; try again in {} s", self.seconds())]
 #[non_exhaustive]
@@ -247,7 +246,7 @@ pub struct RateLimited {
 }
 
 impl RateLimited {
-    /// Returns the same in whole seconds, rounded up, at least one: the value of `Retry-After`.
+    /// Returns [`Self::retry_after`] in whole seconds, rounded up and at least one: the value of the header `Retry-After`.
     pub fn seconds(&self) -> u32 {
         let seconds = self.retry_after.as_millis().div_ceil(1000);
         u32::try_from(seconds).unwrap_or(u32::MAX).max(1)

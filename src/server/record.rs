@@ -1,10 +1,10 @@
 //! The stored forms of a session and of a pace.
 //!
 //! Rules:
-//! 1. It has a version tag. A form of an unknown version, with an unknown member, or whose parts contradict each other is
-//!    refused: a wrong guess would be a wrong answer to a device.
-//! 2. Its members are named as the fields are, here and in `session.rs`. A test holds the form of every state: whoever renames a
-//!    field that is stored gives the form a new version.
+//! 1. A stored form has a version tag. It is refused if its version or a member is unknown, or if its parts contradict each other,
+//!    because a wrong guess would give a device a wrong answer.
+//! 2. Its members have the names of the fields here and in `session.rs`. A test holds the form of every state. If you rename a
+//!    stored field, give the form a new version.
 
 use alloc::sync::Arc;
 
@@ -150,7 +150,7 @@ impl TryFrom<PaceRecord> for Pace {
     }
 }
 
-/// Why a stored form was refused. The text reaches the host in the error of its deserializer.
+/// Why a stored form was refused. The host sees the text in the error of its deserializer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum RecordError {
     #[error("the stored form has an unknown version; another version of this crate wrote it")]

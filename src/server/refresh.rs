@@ -1,11 +1,9 @@
 //! The refresh and the revocation of a login (table R).
 //!
 //! Rules:
-//! 1. A rotation is a guarded change of the same record. The record keeps the digest of the secret in force, and of the one
-//!    before it.
-//! 2. The secret before the last one is good for a grace, because an answer can be lost. Of two branches that may come of that,
-//!    one becomes void.
-//! 3. Any other secret that this server has made was used before: the login ends.
+//! 1. A rotation is a guarded change of the session, which keeps the digests of the secret in force and of the previous one.
+//! 2. The previous secret can be used for a grace, because a response can be lost. The secret that was in force is then void.
+//! 3. Any other secret that this server made was replaced earlier. If it is used, the login ends.
 
 use alloc::sync::Arc;
 use core::time::Duration;
@@ -19,7 +17,7 @@ use crate::scope::Scope;
 use crate::time::Timestamp;
 use crate::wire::tokens::Tokens;
 
-/// Decides on what the store has for the refresh token (R2 to R11).
+/// Decides by what the store has for the refresh token (R2 to R11).
 pub(super) fn decide(fixed: &Fixed<'_>, progress: &mut Progress, stored: Option<&Stored>) -> Step {
     let Some(Stored { session, .. }) = stored else {
         return progress.end(Cause::UnknownRefreshToken); // R2
@@ -31,13 +29,13 @@ pub(super) fn decide(fixed: &Fixed<'_>, progress: &mut Progress, stored: Option<
         return progress.end(Cause::Ended); // R4
     };
     let now = Timestamp::from(fixed.now);
-    // Also where a clock went back behind the last rotation, and the absolute end has been shortened since.
+    // The later of now and the last rotation, because the clock may have gone back. The policy may have shortened the absolute end.
     if now.max(refresh.rotated_at) >= refresh.until.min(absolute_end(fixed, login)) {
         return end_login(fixed, progress, session, login, Cause::LoginExpired); // R5
     }
     let Some(rotated) = rotate(fixed, refresh, now) else {
         if progress.losses > 0 && progress.cause != Cause::Reuse {
-            return progress.end(Cause::Contended); // R13: losing a race is no reuse
+            return progress.end(Cause::Contended); // R13: a conflict is no reuse
         }
         return end_login(fixed, progress, session, login, Cause::Reuse); // R6, R8
     };
@@ -60,7 +58,7 @@ pub(super) fn decide(fixed: &Fixed<'_>, progress: &mut Progress, stored: Option<
     prepared.scope = scope;
     progress.prepared = Some(prepared);
     if progress.secret.is_some() {
-        draw(fixed, progress) // again, after a write that was lost: the quota was taken from before
+        draw(fixed, progress) // again after a conflict: the quota was taken from before
     } else {
         Step::Take(Quota::Refresh)
     }
@@ -71,15 +69,14 @@ fn active(session: &Session) -> Option<(&Login, &Rotation)> {
     Some((login, login.refresh.as_ref()?))
 }
 
-/// The rotation that the secret which was presented leads to, still without its new secret. `None` if it is not one of the two
-/// that may be used.
+/// Returns the next rotation, still without its new secret. Returns `None` if the presented secret must not be used.
 fn rotate(fixed: &Fixed<'_>, refresh: &Rotation, now: Timestamp) -> Option<Rotation> {
     let presented = fixed.presented?.digest();
     if presented.ct_eq(&refresh.current) {
         // R10
         return Some(Rotation {
             previous: Some(presented),
-            // It never goes back, whatever the clock does.
+            // The maximum, because the clock may have gone back.
             rotated_at: refresh.rotated_at.max(now),
             ..*refresh
         });
@@ -88,11 +85,11 @@ fn rotate(fixed: &Fixed<'_>, refresh: &Rotation, now: Timestamp) -> Option<Rotat
     let is_previous = refresh
         .previous
         .is_some_and(|previous| presented.ct_eq(&previous));
-    // R7. The grace runs from the first use: otherwise the same token would be good for ever.
+    // R7. The grace starts at the first use. Otherwise the same token could be used for ever.
     (is_previous && now.since(refresh.rotated_at) < grace).then_some(*refresh)
 }
 
-/// What the new access token is for, where that is less than what was granted (R9 to R11).
+/// Returns the scope of the new access token, or `None` if it is all that was granted (R9 to R11).
 fn scope(
     fixed: &Fixed<'_>,
     granted: &Scope,
@@ -121,8 +118,8 @@ fn scope(
     Ok(Some(part.unwrap_or(requested)))
 }
 
-/// Draws the secret of the next refresh token, if that was not done before a write that was lost. Puts its digest, and how long it
-/// is good for, into the session that was prepared.
+/// Draws the secret of the next refresh token, unless one was drawn before a conflict. Then puts its digest and its end into the
+/// prepared session.
 pub(super) fn draw(fixed: &Fixed<'_>, progress: &mut Progress) -> Step {
     let Some(secret) = &progress.secret else {
         return Step::Draw;
@@ -154,7 +151,7 @@ pub(super) fn draw(fixed: &Fixed<'_>, progress: &mut Progress) -> Step {
     Step::Mint
 }
 
-/// The response of a redemption or a refresh whose change was committed. "scope OPTIONAL, if identical to the scope requested by
+/// Returns the body of a redemption or a refresh whose change was committed. "scope OPTIONAL, if identical to the scope requested by
 /// the client; otherwise, REQUIRED." (RFC 6749, section 5.1)
 #[inline]
 pub(super) fn tokens(
@@ -185,7 +182,7 @@ pub(super) fn end_login(
     progress.change(session, ended, cause)
 }
 
-/// Ends the login that was about to be granted, because its subject or its consent is gone (C15, R11).
+/// Ends the login instead of granting it, because its subject or its consent is no longer valid (C15, R11).
 pub(super) fn end_instead(
     fixed: &Fixed<'_>,
     progress: &mut Progress,
@@ -199,21 +196,21 @@ pub(super) fn end_instead(
     let mut ended = prepared
         .session
         .ended(approval, now, fixed.policy.options.retention);
-    // What was prepared is not stored: the version is still the one before it.
+    // The prepared session was not stored, so the ended one takes its version.
     ended.version = prepared.session.version;
     progress.cause = cause;
     progress.prepared = Some(Prepared::new(prepared.from, ended));
     Step::Change
 }
 
-/// When the login ends however often it is refreshed; never, if the policy does not say.
+/// Returns when the login ends even if it is refreshed. Without a limit in the policy it never does.
 fn absolute_end(fixed: &Fixed<'_>, login: &Login) -> Timestamp {
     let refresh = fixed.policy.options.refresh.as_ref();
     let absolute = refresh.and_then(|refresh| refresh.absolute);
     login.redeemed_at.after(absolute.unwrap_or(Duration::MAX))
 }
 
-/// Decides on what the store has for a token that is to be revoked (R16, R17).
+/// Decides by what the store has for a token that is to be revoked (R16, R17).
 pub(super) fn revoke(fixed: &Fixed<'_>, progress: &mut Progress, stored: Option<&Stored>) -> Step {
     let Some(Stored { session, .. }) = stored else {
         return progress.end(Cause::NothingToRevoke);
@@ -228,7 +225,7 @@ pub(super) fn revoke(fixed: &Fixed<'_>, progress: &mut Progress, stored: Option<
 }
 
 impl Fixed<'_> {
-    /// Reads a refresh token (R1, R2, R15). One that this server did not make has no key.
+    /// Parses a refresh token (R1, R2, R15). If this server did not make it, there is no key to load.
     pub(super) fn read_token(&mut self, token: &str) {
         if self.policy.options.refresh.is_some()
             && let Some((login, secret)) = RefreshToken::parse(token, self.keys)

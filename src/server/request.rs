@@ -1,8 +1,8 @@
 //! A request, from its bytes to a form (table A).
 //!
 //! Rules:
-//! 1. Nothing is copied: a form knows where in the body the values stand.
-//! 2. The rows are checked in their order.
+//! 1. Nothing is copied: a form stores the places of the values in the body.
+//! 2. The rows are checked in the order of the table.
 
 use alloc::borrow::Cow;
 use core::mem;
@@ -18,7 +18,7 @@ use crate::wire::form::{Raw, Segments, divide};
 /// [RFC 8628, section 3.4]: https://www.rfc-editor.org/rfc/rfc8628#section-3.4
 const DEVICE_GRANT: &str = "urn:ietf:params:oauth:grant-type:device_code";
 
-/// The same as most clients encode it.
+/// The same grant type, encoded as most clients do.
 const DEVICE_GRANT_ENCODED: &str = "urn%3Aietf%3Aparams%3Aoauth%3Agrant-type%3Adevice_code";
 
 /// The most parameters that a form may have (A3).
@@ -26,10 +26,10 @@ const MAX_PARAMETERS: usize = 64;
 
 /// A request as it came in: the method, two headers, the body.
 ///
-/// With the feature `http` it is made from a request whose body was collected, up to one byte more than
-/// [`PolicyOptions::max_body`](super::PolicyOptions::max_body). Route every method here, not POST alone: the core answers 405.
+/// With the feature `http`, `Request::from(&request)` makes it from an `http::Request`. Collect the body first, up to one byte more than
+/// [`PolicyOptions::max_body`](super::PolicyOptions::max_body). Route every method here, not only POST: the core answers others with 405.
 ///
-/// The query of the URL is not part of it: nothing is ever read from there ([RFC 6749, section 2.3.1]).
+/// The query of the URL is not part of it, because parameters are never read from there ([RFC 6749, section 2.3.1]).
 ///
 /// [RFC 6749, section 2.3.1]: https://www.rfc-editor.org/rfc/rfc6749#section-2.3.1
 #[derive(Clone, Copy)]
@@ -42,11 +42,10 @@ pub struct Request<'a> {
 }
 
 impl<'a> Request<'a> {
-    /// Of an action of the page, which has none.
+    /// The request of an action of the page, which has none.
     pub(super) const NONE: Self = Self::new("", &[]);
 
-    /// Makes a request without headers. With the feature `http`, `Request::from(&request)` takes all from an `http::Request` whose
-    /// body is octets.
+    /// Makes a request without headers. `method` is in upper case, as HTTP sends it.
     pub const fn new(method: &'a str, body: &'a [u8]) -> Self {
         Self {
             method,
@@ -56,7 +55,7 @@ impl<'a> Request<'a> {
         }
     }
 
-    /// Every value of the header `Content-Type`: an `Option`, an array, what a header map returns.
+    /// Sets the header `Content-Type`. Pass every value that it came with: an `Option`, an array, or what a header map returns.
     pub fn content_type<V>(mut self, values: impl IntoIterator<Item = &'a V>) -> Self
     where
         V: AsRef<[u8]> + ?Sized + 'a,
@@ -65,7 +64,7 @@ impl<'a> Request<'a> {
         self
     }
 
-    /// Every value of the header `Authorization`.
+    /// Sets the header `Authorization`. Pass every value that it came with.
     pub fn authorization<V>(mut self, values: impl IntoIterator<Item = &'a V>) -> Self
     where
         V: AsRef<[u8]> + ?Sized + 'a,
@@ -97,15 +96,15 @@ impl<'a, B: AsRef<[u8]>> From<&'a http::Request<B>> for Request<'a> {
 
 debug_shows!(Request<'_>);
 
-/// A request and the places of its parameters. It is filled in place, because a form that is moved stalls its reader.
+/// A request and the places of its parameters. It is filled in place, because a processor stalls when it reads a form that was just moved.
 #[derive(Clone, Copy)]
 pub(super) struct Form<'a> {
     request: Request<'a>,
     places: Places,
 }
 
-/// Where in the body the values stand that the core reads. Numbers instead of slices: a form that fits a cache line can be
-/// returned and passed on without stalls.
+/// The places in the body of the values that the core reads. They are numbers instead of slices, so that they fit one cache line
+/// and can be passed on without stalls.
 #[derive(Clone, Copy)]
 struct Places {
     grant_type: Place,
@@ -115,21 +114,21 @@ struct Places {
     client_assertion: Place,
     refresh_token: Place,
     scope: Place,
-    /// How many grant types are the device grant, encoded as most clients do: one at most.
+    /// 1 if the grant type is the device grant, encoded as most clients do; otherwise 0.
     usual_grants: u32,
-    /// How many of the other values do not stand for themselves.
+    /// How many of the other values are not plain ([`Raw::is_plain`]).
     escaped: u32,
 }
 
-/// From and to, two octets each: one word, which is kept and compared at once.
+/// The start and the end of a value, two octets each, in one word.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Place(u32);
 
 impl Place {
-    /// Of a parameter that did not come.
+    /// The place of an absent parameter.
     const NOWHERE: Self = Self(u32::MAX);
 
-    /// Of a value that ends at `end`. The policy bounds bodies to what these numbers can tell.
+    /// The place of a value that ends at `end`. The policy bounds bodies to what two octets can count.
     #[inline(always)]
     fn of(value: &[u8], end: usize) -> Self {
         let [from, to] = [end.wrapping_sub(value.len()), end].map(usize::to_le_bytes);
@@ -157,7 +156,7 @@ enum Name {
 }
 
 impl Name {
-    /// The parameter of a segment that spells its name without escapes, and its value.
+    /// The parameter of a segment and its value, if the name has no escapes.
     #[inline(always)]
     fn of(segment: &[u8]) -> Option<(Self, &[u8])> {
         let named = |own, name: &[u8]| segment.strip_prefix(name).map(|value| (own, value));
@@ -173,7 +172,7 @@ impl Name {
         }
     }
 
-    /// The same of a name with escapes, or without a value.
+    /// The parameter that has this name, which may have escapes.
     fn spelled(name: Raw<'_>) -> Option<Self> {
         let ours = [
             (Self::GrantType, "grant_type"),
@@ -189,16 +188,16 @@ impl Name {
     }
 }
 
-/// A segment that does not spell a name of ours.
+/// A segment that [`Name::of`] does not recognize.
 enum Unusual<'a> {
-    /// It is ours all the same, with escapes or without a value.
+    /// The core reads this parameter. Its name has escapes, or no `=` after it.
     Ours(Name, &'a [u8]),
-    /// It is not, and whether it stood before.
+    /// The core does not read this parameter.
     Other { is_repeated: bool },
 }
 
 impl Places {
-    /// Those of a body that was not read.
+    /// The places before the body was read.
     const NOWHERE: Self = Self {
         grant_type: Place::NOWHERE,
         device_code: Place::NOWHERE,
@@ -260,7 +259,7 @@ impl Places {
     }
 }
 
-/// Looks at the segment of this number, which does not spell a name of ours.
+/// Examines the segment of this number, which [`Name::of`] does not recognize.
 #[cold]
 #[inline(never)]
 fn unusual<'a>(body: &[u8], segment: &'a [u8], number: usize) -> Result<Unusual<'a>, Cause> {
@@ -310,7 +309,7 @@ impl<'a> Form<'a> {
         self.request.authorization
     }
 
-    /// A value that the core reads. "Parameters sent without a value MUST be treated as if they were omitted from the
+    /// The value at this place, if it is not empty. "Parameters sent without a value MUST be treated as if they were omitted from the
     /// request." (RFC 6749, section 3.2)
     #[inline(always)]
     fn value(&self, place: Place) -> Option<Raw<'a>> {
@@ -318,7 +317,7 @@ impl<'a> Form<'a> {
         (!value.is_empty()).then_some(Raw(value))
     }
 
-    /// Whether id, secret and code stand for themselves, and are visible ASCII or space.
+    /// Whether every value that the core reads is plain, except a grant type that is encoded as most clients do.
     pub(super) const fn is_plain(&self) -> bool {
         self.places.escaped == 0
     }
@@ -361,7 +360,7 @@ impl<'a> Form<'a> {
         }
     }
 
-    /// The value of a parameter. `None` if it is absent or empty. The first of those that may repeat.
+    /// The value of a parameter, or the first value if it is repeated. `None` if it is absent or empty.
     pub(super) fn parameter(&self, name: &str) -> Option<Cow<'a, str>> {
         self.parameters(name).next()
     }
@@ -384,7 +383,7 @@ pub(super) enum GrantType {
 /// The grant type of a refresh ([RFC 6749, section 6](https://www.rfc-editor.org/rfc/rfc6749#section-6)).
 const REFRESH_GRANT: &str = "refresh_token";
 
-/// A2: the media type, its case and its parameters aside.
+/// Whether the media type is that of a form, whatever its case and its parameters (A2).
 #[inline(always)]
 fn is_form(content_type: &[u8]) -> bool {
     const FORM: &[u8] = b"application/x-www-form-urlencoded";

@@ -1,16 +1,10 @@
 //! The session: what a store keeps of one login, its states, and the guarded change from one to the next.
 //!
 //! Rules:
-//! 1. A session changes by a [`Change`] alone, and a change is written only where the version is still the one that was read.
-//! 2. Everything but state, version and purge time is fixed at issuance. Polls cannot touch the decision, a decision cannot
-//!    touch the [`Pace`], which is stored apart.
-//! 3. Expiry is not a state: it follows from the clock reading.
-//!
-//! ```text
-//! Pending ⇄ Claimed → Approved → Active ⟳ refreshed
-//!              ↓          ↓         ↓
-//!            Denied     Ended     Ended
-//! ```
+//! 1. Only a [`Change`] changes a session, and it is written only if the stored version is still the one that was read.
+//! 2. Only state, version and purge time change after issuance. The [`Pace`] is stored apart, so that a poll cannot change a decision,
+//!    nor a decision the pace.
+//! 3. Expiry is not a state: it follows from the clock reading. [`server`](super) draws the states.
 
 use alloc::sync::Arc;
 use core::time::Duration;
@@ -27,10 +21,10 @@ use crate::wire::debug_shows;
 
 /// What a store returns for a key: the session, and its pace if there is one.
 ///
-/// The pace may be kept elsewhere, or nowhere. Losing it costs a few early polls.
+/// The pace may be kept elsewhere, or nowhere. If it is lost, a few early polls are accepted.
 #[derive(Clone, Debug)]
 #[expect(clippy::exhaustive_structs, reason = "stores build it")]
-#[repr(C)] // the pace next to what a poll reads first
+#[repr(C)] // keeps the pace next to what a poll reads first
 pub struct Stored {
     /// The pace, as last saved.
     pub pace: Option<Pace>,
@@ -40,8 +34,8 @@ pub struct Stored {
 
 /// One login, from its first code to its last refresh.
 ///
-/// It holds digests of codes and refresh tokens, never one of these. Its serde form has a version tag, and refuses what it does
-/// not know.
+/// It holds digests of codes and refresh tokens, never a code or a token. Its serde form has a version tag. A record with an unknown
+/// version or member is refused.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(try_from = "super::record::Record", into = "super::record::Record")]
 #[repr(C)] // what a pending poll reads comes first, within two cache lines
@@ -54,7 +48,7 @@ pub struct Session {
     /// From issuance to expiry, in milliseconds: at most a day.
     pub(super) lifetime: u32,
     pub(super) purge_at: Timestamp,
-    /// Of no use once the code was redeemed; see [`Session::user_key`].
+    /// Not used once the code was redeemed: see [`Session::user_key`].
     pub(super) user_key: UserKey,
     pub(super) scope: Scope,
     pub(super) source: Option<Arc<RequestSource>>,
@@ -63,9 +57,7 @@ pub struct Session {
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum State {
-    /// Nobody entered the code, or whoever did released it.
     Pending,
-    /// A user entered the code and has not decided.
     Claimed(Arc<Subject>),
     Approved(Arc<Approval>),
     Denied(Arc<Subject>),
@@ -90,7 +82,7 @@ pub(super) struct Approval {
 pub(super) struct Login {
     pub(super) approval: Arc<Approval>,
     pub(super) redeemed_at: Timestamp,
-    /// Absent where the core issued no refresh token.
+    /// `None` if the core issued no refresh token.
     pub(super) refresh: Option<Rotation>,
 }
 
@@ -98,21 +90,21 @@ pub(super) struct Login {
 #[derive(Clone, Copy, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Rotation {
-    /// Of the token in force.
+    /// The token in force.
     pub(super) current: Digest,
-    /// Of the one before it.
+    /// The token before it.
     pub(super) previous: Option<Digest>,
-    /// When the one before was replaced, or the first was issued.
+    /// When the token before was replaced, or the first was issued.
     pub(super) rotated_at: Timestamp,
     /// The idle or the absolute end, whichever comes first.
     pub(super) until: Timestamp,
 }
 
-/// The name of a state, for the host's pages and logs.
+/// The state of a session, for the host's pages and logs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[expect(clippy::exhaustive_enums, reason = "a host must look at every state")]
 pub enum Status {
-    /// Nobody entered the code yet.
+    /// Nobody entered the code, or the user who did released it.
     Pending,
     /// A user entered the code and has not decided.
     Claimed,
@@ -127,13 +119,13 @@ pub enum Status {
 }
 
 impl Session {
-    /// Returns the key under which it is stored. It is also the id of the login, and may be logged.
+    /// Returns the key under which the session is stored. It is also the id of the login, and may be logged.
     pub const fn key(&self) -> &SessionKey {
         &self.key
     }
 
-    /// Returns the second key, by which the user's code finds the session. `None` once the code was redeemed: a store
-    /// then removes it from its index, so that the same code can be issued again.
+    /// Returns the second key, by which the session is found when a user enters the code. Returns `None` once the code was redeemed or
+    /// the session has ended. The store then removes the key from its index, so that the same user code can be issued again.
     pub const fn user_key(&self) -> Option<&UserKey> {
         match &self.state {
             State::Pending | State::Claimed(_) | State::Approved(_) | State::Denied(_) => {
@@ -143,18 +135,18 @@ impl Session {
         }
     }
 
-    /// Returns the version on which a [`Change`] is guarded. It grows with every change.
+    /// Returns the version, which grows by one with every [`Change`].
     pub fn version(&self) -> u64 {
         self.version.into()
     }
 
-    /// Returns when a store may remove the session, and not before. Every change may move it: a store with an expiry of its own
-    /// takes it from each write.
+    /// Returns the earliest moment at which a store may remove the session. A change may move it, so a store that expires records by
+    /// itself sets the expiry anew with each write.
     pub fn purge_at(&self) -> OffsetDateTime {
         self.purge_at.to_offset()
     }
 
-    /// Returns when the code can no longer be approved.
+    /// Returns when the codes expire. From then on nobody can approve them.
     pub fn expires_at(&self) -> OffsetDateTime {
         self.expires_at.to_offset()
     }
@@ -164,12 +156,12 @@ impl Session {
         self.issued().to_offset()
     }
 
-    /// Returns the client that asked.
+    /// Returns the id of the client that asked for the codes.
     pub fn client_id(&self) -> &str {
         &self.client_id
     }
 
-    /// Returns the scope that the user is asked for.
+    /// Returns the scope that the user is asked to grant.
     pub const fn scope(&self) -> &Scope {
         &self.scope
     }
@@ -179,7 +171,7 @@ impl Session {
         self.source.as_deref().map(RequestSource::as_str)
     }
 
-    /// Returns the name of the state. An expired session keeps the state that it had.
+    /// Returns the state. An expired session keeps the state that it had.
     pub const fn status(&self) -> Status {
         match &self.state {
             State::Pending => Status::Pending,
@@ -191,7 +183,7 @@ impl Session {
         }
     }
 
-    /// Returns the user who claimed or decided it, if any.
+    /// Returns the user who claimed the session or decided about it, if any.
     pub fn claimant(&self) -> Option<&Subject> {
         match &self.state {
             State::Pending => None,
@@ -237,8 +229,8 @@ impl Session {
         }
     }
 
-    /// This session in its next state, with the next version. After four billion changes the version stays, so that no change
-    /// is written any more.
+    /// Returns this session in its next state, with the next version. After four billion changes the version no longer grows, so that
+    /// no further change is written.
     pub(super) fn next(&self, state: State, purge_at: Timestamp) -> Self {
         Self {
             state,
@@ -251,14 +243,15 @@ impl Session {
         }
     }
 
-    /// Takes over what differs in the next state of this session. All else is fixed at issuance.
+    /// Copies state, version and purge time from `next`. A change leaves the rest as it is.
     pub(crate) fn become_like(&mut self, next: &Self) {
         self.state = next.state.clone();
         self.version = next.version;
         self.purge_at = next.purge_at;
     }
 
-    /// The same, ended. It may be purged after the retention: a device or a refresh token is then told the same as before.
+    /// Returns this session, ended. It is kept for the retention, counted from now or from the last moment of the approval, whichever
+    /// is later.
     pub(super) fn ended(
         &self,
         approval: &Arc<Approval>,
@@ -277,9 +270,9 @@ impl Session {
 
 debug_shows!(Session: key, client_id, status(), version);
 
-/// A guarded change: the session as it is to be stored, and the version that must still be stored for that.
+/// A guarded change: the new session to store, and the version that the stored session must still have.
 ///
-/// Write it **where key and version match, in one atomic step**. It never inserts. In SQL:
+/// Write it **only if key and version match, in one atomic step**. It never inserts. In SQL:
 /// `UPDATE … SET session = ?, version = version + 1, user_key = ?, purge_at = ? WHERE key = ? AND version = ?`. It is committed
 /// if one row was changed.
 #[derive(Clone, Copy, Debug)]
@@ -295,7 +288,7 @@ impl<'x> Change<'x> {
         &self.session.key
     }
 
-    /// Returns the version that must still be stored.
+    /// Returns the version that the stored session must still have.
     pub fn expected_version(&self) -> u64 {
         self.session.version().saturating_sub(1)
     }
@@ -305,8 +298,8 @@ impl<'x> Change<'x> {
         self.session
     }
 
-    /// Returns whether `stored` is what the change was decided on: the same key, version and state. A store that reads before it
-    /// writes asks this instead of comparing versions. It then also notices a version that a restored backup has used again.
+    /// Returns whether `stored` has the key, the version and the state from which the change was made. A store that reads before it
+    /// writes checks this instead of the version alone. It then also notices if a restored backup used a version again.
     pub fn applies_to(&self, stored: &Session) -> bool {
         stored.key == self.session.key
             && stored.version() == self.expected_version()

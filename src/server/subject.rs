@@ -1,6 +1,6 @@
-//! What the host says of people: who is signed in, what it keeps with an approval, where a request came from.
+//! What the host says about a login: the user, a value to keep with the approval, the source of the request.
 //!
-//! Rule: each is bounded and checked when it is made; what holds one need not look again.
+//! Rule: each value is checked and bounded when it is made, so nobody needs to check it again.
 
 use alloc::boxed::Box;
 use alloc::string::String;
@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::wire::debug_shows;
 use crate::wire::octets::is_hidden;
 
-/// A signed-in user, by the `sub` of the host ([OpenID Connect Core, section 2]): 1 to 255 bytes without control characters.
+/// The `sub` that the host gives a signed-in user ([OpenID Connect Core, section 2]): 1 to 255 bytes without control characters.
 ///
 /// [OpenID Connect Core, section 2]: https://openid.net/specs/openid-connect-core-1_0.html#IDToken
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -19,7 +19,7 @@ use crate::wire::octets::is_hidden;
 pub struct Subject(Box<str>);
 
 impl Subject {
-    /// Makes the user of this identifier.
+    /// Makes a subject from its identifier.
     ///
     /// # Errors
     ///
@@ -52,21 +52,21 @@ impl From<Subject> for String {
     }
 }
 
-/// One opaque value of the host, kept with the approval and returned with the grant: organization, session, time of
-/// authentication, consent. At most 1 KiB.
+/// A value of the host, at most 1 KiB, which is kept with the approval and returned with each grant. It can hold an organization, a
+/// session or a time of authentication, for example.
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "Vec<u8>", into = "Vec<u8>")]
 pub struct HostValue(Box<[u8]>);
 
 impl HostValue {
-    /// The most bytes that it may have.
+    /// The most bytes that a value may have.
     pub const MAX_BYTES: usize = 1024;
 
-    /// Makes the value of these bytes.
+    /// Makes a value from its bytes.
     ///
     /// # Errors
     ///
-    /// [`InvalidText::HostValue`] for more than [`HostValue::MAX_BYTES`].
+    /// [`InvalidText::HostValue`] if there are more than [`HostValue::MAX_BYTES`].
     pub fn new(bytes: impl Into<Box<[u8]>>) -> Result<Self, InvalidText> {
         let bytes = bytes.into();
         if bytes.len() > Self::MAX_BYTES {
@@ -97,12 +97,12 @@ impl From<HostValue> for Vec<u8> {
 
 debug_shows!(HostValue);
 
-/// A value that the host gave and that cannot be used.
+/// Why a value that the host gave is invalid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 #[non_exhaustive]
 pub enum InvalidText {
     /// A client id that [`Client::new`](super::Client::new) refuses.
-    #[error("a client id must have at least one character, all of visible ascii or space")]
+    #[error("a client id must have at least one character, and only visible ascii and space")]
     ClientId,
     /// A subject that [`Subject::new`] refuses.
     #[error("a subject must have from 1 to 255 bytes and no control characters")]
@@ -114,7 +114,7 @@ pub enum InvalidText {
     HostValue,
     /// An error code or description that [`GrantRefusal::error`](super::GrantRefusal::error) refuses.
     #[error(
-        "an error code must not be empty; it and its description must be visible ascii without quotes and backslashes"
+        "an error code must not be empty; code and description must be printable ascii without quotes and backslashes"
     )]
     ErrorText,
     /// A key that [`ServerKeys::new`](super::ServerKeys::new) refuses.
@@ -127,7 +127,7 @@ pub enum InvalidText {
     RateLimit,
 }
 
-/// Where a request for codes came from, cut and cleaned: control and format characters are replaced.
+/// Where a request for codes came from. The text is cut, and control and format characters are replaced.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "String", into = "String")]
 pub(super) struct RequestSource(Box<str>);
