@@ -14,7 +14,6 @@
 
 use sha2::block_api::compress256;
 
-/// The octets of a block.
 const BLOCK: usize = 64;
 
 /// The octets of the length that ends a message ([FIPS 180-4], section 5.1.1).
@@ -34,7 +33,6 @@ const INITIAL: [u32; 8] = [
     0x5be0_cd19,
 ];
 
-/// Returns SHA-256 of the message.
 #[inline]
 pub(crate) fn digest(message: &[u8]) -> [u8; 32] {
     finish(INITIAL, 0, message)
@@ -102,7 +100,6 @@ impl MacKey {
         }
     }
 
-    /// Returns the HMAC of the message.
     pub(crate) fn mac(&self, message: &[u8]) -> [u8; 32] {
         let inner = finish(self.inner, BLOCK, message);
         finish(self.outer, BLOCK, &inner)

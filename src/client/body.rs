@@ -23,7 +23,6 @@ use crate::time;
 use crate::wire::form::{Raw, Segments};
 use crate::wire::json::{Name, read_object};
 
-/// A body that was read.
 #[derive(Default)]
 pub(crate) struct Body<'a> {
     pub(crate) members: Members<'a>,
@@ -37,7 +36,6 @@ pub(crate) struct Body<'a> {
     text: &'a str,
 }
 
-/// How a body is written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Format {
     Json,
@@ -48,8 +46,7 @@ pub(crate) enum Format {
 }
 
 impl<'a> Body<'a> {
-    /// Reads the body of a response, unless it is a redirect. It fills `self` in place, because moving the result would cost more than
-    /// reading.
+    /// Reads the body of a response, unless it is a redirect. It fills `self`, because moving the result would cost more than reading.
     pub(crate) fn read(&mut self, response: &Response<&'a [u8]>) -> Result<(), Malformed> {
         if response.body.len() > MAX_BODY {
             return Err(Malformed::TooLarge);
@@ -161,7 +158,6 @@ impl<'a> Body<'a> {
     }
 }
 
-/// Declares the members of the protocol.
 macro_rules! members {
     ($($name:ident),+ $(,)?) => {
         /// The members of the protocol, from the responses of all endpoints.
@@ -257,7 +253,6 @@ impl<'a> Value<'a> {
         })
     }
 
-    /// Returns a number of seconds.
     #[inline]
     pub(crate) fn seconds(self) -> Option<Duration> {
         let seconds = match self {
@@ -287,8 +282,8 @@ impl<'de> Deserialize<'de> for Value<'de> {
     }
 }
 
-/// Reads a string without escapes, or a whole number. Any other value becomes `Odd`, except that a number that is not whole is an error.
-/// After both the body is read again.
+/// Reads a string without escapes, or a whole number. Any other value becomes `Odd`, and a number that is not whole is an error. In both
+/// cases the body is read again.
 struct Plain;
 
 impl<'de> Visitor<'de> for Plain {

@@ -16,7 +16,6 @@ use super::verdict::{Meaning, code, is_transient};
 use crate::time::{DEFAULT_INTERVAL, MAX_ANNOUNCED};
 use crate::wire::metadata;
 
-/// The codes that a server issued.
 pub(crate) struct Codes {
     pub(crate) device_code: String,
     /// The shortest wait from an answer to the next poll.
@@ -24,7 +23,6 @@ pub(crate) struct Codes {
     pub(crate) prompt: Prompt,
 }
 
-/// Reads a response to the device authorization request.
 pub(crate) fn read(response: &Response<&[u8]>, setup: &Setup) -> Result<Codes, StartError> {
     let status = response.status;
     let mut body = Body::default();
@@ -204,7 +202,6 @@ fn advice(refusal: &Refusal) -> Cow<'static, str> {
     refusal.advice().into()
 }
 
-/// Returns when to try again, as words.
 pub(crate) fn later(retry_after: Option<Duration>) -> Cow<'static, str> {
     match retry_after {
         Some(span) => format!("after {} seconds", span.as_secs()).into(),

@@ -110,8 +110,7 @@ impl DeviceFlow {
         self.secret(Secret::Post(secret.into()))
     }
 
-    /// Sets the lifetime of the codes for a server that announces none, although [RFC 8628, section 3.2] requires it. Salesforce is such a
-    /// server.
+    /// Sets the lifetime of the codes, for a server that announces none against [RFC 8628, section 3.2], such as Salesforce.
     ///
     /// [RFC 8628, section 3.2]: https://www.rfc-editor.org/rfc/rfc8628#section-3.2
     pub fn default_lifetime(mut self, lifetime: Duration) -> Self {
@@ -125,8 +124,9 @@ impl DeviceFlow {
         self
     }
 
-    /// Ends the login at the deadline by your clock, without asking the server a last time. Otherwise a last poll follows the deadline. It
-    /// keeps to the interval and the back-off, so it may come up to a minute after the deadline, or twice the interval if that is longer.
+    /// Ends the login at the deadline by your clock, without a last poll. Without this option, a last poll follows the deadline, so that
+    /// the server decides. It keeps to the interval and the back-off, so it may come up to a minute after the deadline, or twice the
+    /// interval if that is longer.
     pub fn no_final_poll(mut self) -> Self {
         self.setup().polls_at_the_end = false;
         self

@@ -58,7 +58,7 @@ impl DeviceFlow {
 /// One login. Call [`next`](Self::next) and do what it says, until it is done; or let [`run`](Self::run) or
 /// [`run_blocking`](Self::run_blocking) do so.
 ///
-/// All times are readings of one monotonic clock of yours, for example `started.elapsed()` of an `Instant`.
+/// All times are readings of your own monotonic clock, for example `started.elapsed()` of an `Instant`.
 #[must_use = "nothing is sent by itself: ask what is next"]
 pub struct Login {
     pub(crate) flow: DeviceFlow,
@@ -78,7 +78,6 @@ pub(crate) enum Stage {
     Over(Option<Result<Tokens, LoginError>>),
 }
 
-/// The polls of one device code.
 pub(crate) struct Polls {
     pub(crate) schedule: Schedule,
     pub(crate) device_code: String,
@@ -160,7 +159,7 @@ impl Login {
         self.polls().map(|polls| polls.schedule.min_interval)
     }
 
-    /// Returns the reading of the clock at which the code expires, if the login is polling. Use it to show the time left.
+    /// Returns the reading of the clock at which the code expires, if the login is polling, to show the time left.
     pub fn deadline(&self) -> Option<Duration> {
         self.polls().map(|polls| polls.schedule.deadline)
     }

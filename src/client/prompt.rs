@@ -27,7 +27,6 @@ use crate::wire::metadata::{self, Plain};
 #[derive(Clone, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Prompt {
-    /// The version of the stored form.
     pub(crate) v: u8,
     /// The code that the user types.
     pub user_code: String,
@@ -37,7 +36,7 @@ pub struct Prompt {
     pub verification_uri_complete: Option<String>,
     /// For how long the code is valid, from the moment when the request for codes was handed out.
     pub lifetime: Duration,
-    /// What is wrong with the response, although the login can go on.
+    /// What is wrong with the response and does not end the login.
     pub warnings: Vec<Warning>,
     /// The members that the protocol does not define, unchanged: they are not safe to print.
     pub members: Map<String, serde_json::Value>,
@@ -50,7 +49,7 @@ debug_shows!(Prompt: verification_uri, lifetime, warnings);
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Warning {
-    /// There was no usable interval, so it is 5 s.
+    /// There was no usable interval, so 5 s is used.
     Interval,
     /// The interval is longer than the lifetime of the code, or than an hour. It is used nevertheless.
     LongInterval,
@@ -86,7 +85,6 @@ pub(crate) fn fault_of_user_code(code: &str) -> Option<&'static str> {
     (!is_visible).then_some("has characters other than visible ASCII")
 }
 
-/// The stored form, before it is checked.
 #[derive(Deserialize)]
 #[serde(remote = "Prompt", deny_unknown_fields)]
 struct Record {
@@ -99,7 +97,6 @@ struct Record {
     members: Map<String, serde_json::Value>,
 }
 
-/// The version of the stored form.
 pub(crate) const VERSION: u8 = 1;
 
 impl<'de> Deserialize<'de> for Prompt {

@@ -34,8 +34,8 @@ impl DeviceFlow {
         self.refresh_of(refresh_token, Scope::empty())
     }
 
-    /// Returns a refresh that requests only a part of the granted scope: scope tokens separated by single spaces. The login keeps the whole
-    /// scope.
+    /// Returns a refresh that requests only this part of the granted scope: scope tokens separated by single spaces. The login keeps all of
+    /// it.
     ///
     /// # Errors
     ///
@@ -149,8 +149,7 @@ impl Refresh {
         })
     }
 
-    /// Sends the refresh. If the answer was lost, or the server could not answer, it sends the request up to three times more, within
-    /// seconds.
+    /// Sends the refresh. If the answer was lost, or the server could not answer, it is sent again up to three times, within seconds.
     ///
     /// `send` and `wait` are as for [`Login::run`](super::Login::run), but `wait` gets only the time. If `wait` returns
     /// [`ControlFlow::Break`], the last error is returned.

@@ -52,7 +52,6 @@ impl Refusal {
         self.code.as_ref().map(DisplayText::as_str)
     }
 
-    /// Returns what to do about it.
     pub(crate) fn advice(&self) -> &'static str {
         match self.code() {
             Some("invalid_client" | "incorrect_client_credentials") => {

@@ -10,7 +10,8 @@ pub const MAX_BODY: usize = 1024 * 1024;
 
 /// A response as it was received: the status, the header `Retry-After` if there was one, and the body.
 ///
-/// Read at most one byte more of a body than [`MAX_BODY`]. With the feature `http` it converts from an `http::Response`.
+/// A body over [`MAX_BODY`] is refused, so read at most one byte more than that. With the feature `http`, an `http::Response` converts into
+/// this type.
 #[derive(Clone)]
 pub struct Response<B> {
     pub(crate) status: u16,
@@ -39,7 +40,6 @@ impl<B: AsRef<[u8]>> Response<B> {
         self
     }
 
-    /// Returns the same response with its body as a slice.
     pub(crate) fn by_ref(&self) -> Response<&[u8]> {
         Response {
             status: self.status,

@@ -98,8 +98,7 @@ impl Revocation {
         })
     }
 
-    /// Sends the revocation. If the answer was lost, or the server could not answer, it sends the request up to three times more, within
-    /// seconds.
+    /// Sends the revocation. If the answer was lost, or the server could not answer, it is sent again up to three times, within seconds.
     ///
     /// `send` and `wait` are as for [`Refresh::run`](super::Refresh::run).
     ///

@@ -45,7 +45,6 @@ pub(crate) enum LastPoll {
     TooLate,
     /// It will go out.
     Ahead,
-    /// It went out.
     Sent,
 }
 
@@ -80,7 +79,6 @@ impl fmt::Display for WaitingFor {
     }
 }
 
-/// What to do now.
 pub(crate) enum Turn {
     Wait(Duration),
     Send,
@@ -109,12 +107,10 @@ impl Schedule {
         }
     }
 
-    /// Takes a reading of the clock.
     pub(crate) fn tick(&mut self, now: Duration) {
         self.clock = self.clock.max(now);
     }
 
-    /// Returns what to do now.
     pub(crate) fn turn(&mut self) -> Turn {
         let asks_late = self.last_poll == LastPoll::Ahead;
         let past = self.is_past_deadline();

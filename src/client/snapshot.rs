@@ -3,8 +3,7 @@
 //! Rules:
 //! 1. It holds durations, not times, because a monotonic clock does not survive a restart.
 //! 2. A poll in flight counts as one whose answer was lost.
-//! 3. It holds no endpoint and no client secret. The caller supplies them again. A digest shows whether the endpoints and the client id are
-//!    the same.
+//! 3. It holds no endpoint and no client secret: the caller supplies them again. A digest binds it to the endpoints and the client id.
 //! 4. A snapshot that this version cannot have written is refused. So a stored wait is never longer than a login can make it.
 
 use alloc::boxed::Box;
@@ -57,7 +56,6 @@ use crate::time;
 #[serde(try_from = "Record")]
 pub struct Snapshot(Record);
 
-/// The stored form.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Record {
@@ -77,7 +75,6 @@ struct Record {
     taken_at: Option<Duration>,
 }
 
-/// The version of the stored form.
 const VERSION: u8 = 2;
 
 /// The shortest interval that a server can announce, because intervals are whole seconds.
@@ -91,8 +88,7 @@ impl Snapshot {
         self
     }
 
-    /// Returns the time since the snapshot was taken, by the wall clock. It is `None` without [`Self::taken_at`], or if the clock went
-    /// back.
+    /// Returns the time since the snapshot was taken, by the wall clock: `None` without [`Self::taken_at`], or if the clock went back.
     pub fn elapsed(&self, since_epoch: Duration) -> Option<Duration> {
         since_epoch.checked_sub(self.0.taken_at?)
     }
@@ -173,8 +169,8 @@ impl Ask<'_> {
 }
 
 impl DeviceFlow {
-    /// Resumes a login, `elapsed` after the snapshot was taken. If `elapsed` is `None`, the next poll waits for one interval, and the time
-    /// left is that of the snapshot.
+    /// Resumes a login, `elapsed` after the snapshot was taken. If `elapsed` is `None`, the next poll waits for one interval, and the
+    /// snapshot's time left counts from now.
     ///
     /// # Errors
     ///

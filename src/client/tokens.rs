@@ -25,7 +25,6 @@ use crate::wire::octets::are_vschars;
 #[serde(try_from = "Record")]
 pub struct Tokens(Record);
 
-/// The stored form.
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Record {
@@ -41,7 +40,6 @@ struct Record {
     members: Map<String, serde_json::Value>,
 }
 
-/// The version of the stored form.
 const VERSION: u8 = 1;
 
 impl Tokens {

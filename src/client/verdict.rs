@@ -66,7 +66,7 @@ fn read(response: &Response<&[u8]>) -> Verdict {
     let members = &body.members;
     let Some(code) = code(status, members) else {
         return match status {
-            // A captive portal answers every request with its own page. That passes when the user has signed in to it.
+            // A captive portal answers every request with its own page. It goes away once the user has signed in there.
             200..=299 if body.format == Format::Unknown => Verdict::Transient,
             200..=299 => Tokens::read(&body).map_or_else(Verdict::Malformed, Verdict::Tokens),
             300..=399 => Verdict::Redirected(status),
@@ -122,7 +122,6 @@ pub(crate) const fn is_transient(status: u16) -> bool {
     matches!(status, 408 | 429 | 500..=599)
 }
 
-/// What an error code means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Meaning {
     Pending,
@@ -134,7 +133,7 @@ pub(crate) enum Meaning {
 }
 
 impl Meaning {
-    /// Returns the meaning of a code, or `None` if the code is unknown.
+    /// Returns `None` if the code is unknown.
     pub(crate) fn of(code: &str) -> Option<Self> {
         Some(match code {
             "authorization_pending" => Self::Pending,

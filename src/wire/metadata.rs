@@ -72,7 +72,7 @@ impl Metadata {
     ///
     /// # Errors
     ///
-    /// [`MetadataError`]: the document cannot be read, has another issuer, or has the URL of an endpoint that cannot be used. cannot be read, is of another issuer, or names an endpoint that must not be used.
+    /// [`MetadataError`]: the document cannot be read, has another issuer, or an endpoint has a URL that cannot be used.
     ///
     /// # Security
     ///
@@ -234,8 +234,7 @@ impl Metadata {
         ))
     }
 
-    /// Returns the URL of an issuer's document according to `OpenID` Connect Discovery 1.0, section 4, which appends the path to the
-    /// issuer.
+    /// Returns the URL of an issuer's document, as `OpenID` Connect Discovery 1.0, section 4, appends it to the issuer.
     ///
     /// # Errors
     ///

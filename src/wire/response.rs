@@ -23,7 +23,6 @@ use core::fmt;
 /// `Debug` shows only the status. After the conversion this is no longer so, because the types of `http` show everything.
 #[derive(Clone)]
 pub struct Response {
-    /// The part that is constant.
     fixed: &'static Fixed,
     own: Own,
 }
@@ -239,7 +238,6 @@ impl<B: From<alloc::borrow::Cow<'static, [u8]>>> From<Response> for http::Respon
     }
 }
 
-/// A number as text.
 #[derive(Clone, Copy)]
 pub(crate) struct Digits {
     octets: [u8; Self::MOST],

@@ -171,7 +171,6 @@ impl<'a> Tokens<'a> {
         body
     }
 
-    /// Appends a token to the body, between its quotes.
     #[inline]
     fn push(&self, body: &mut String, text: &str) {
         if self.plain {

@@ -5,7 +5,6 @@ use core::net::{Ipv4Addr, Ipv6Addr};
 /// The parts of an absolute `http` or `https` URI without userinfo, all of visible ASCII.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Uri<'a> {
-    /// Whether the scheme is `https`.
     pub(crate) is_https: bool,
     /// Host and port.
     pub(crate) authority: &'a str,
