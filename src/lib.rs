@@ -1,8 +1,8 @@
-//! The OAuth 2.0 Device Authorization Grant ([RFC 8628]) as a sans-I/O core, both halves.
+//! The OAuth 2.0 Device Authorization Grant ([RFC 8628]): the server half and the client half, without I/O.
 //!
-//! A device shows a short code, its owner enters it on a phone, and the device, which has been polling, gets its tokens. This
-//! crate decides what every request gets and when a device asks again. It does no I/O: bytes come in, responses come out;
-//! time and randomness are arguments; the store is yours.
+//! A device shows a short code. Its user enters the code on a phone. The device polls until the user has decided, and then gets its tokens.
+//! This crate decides how a server responds to each request, and when a client polls. You pass in the bytes that arrived, the time and
+//! random octets, and you provide the store. The crate returns what to send.
 //!
 //! ```
 //! use device_flow::server::{Next, Policy, PolicyOptions, Request, Server, ServerKeys};
@@ -14,7 +14,7 @@
 //! let request = Request::new("POST", b"grant_type=authorization_code&client_id=client_cli")
 //!     .content_type(Some("application/x-www-form-urlencoded"));
 //! let mut exchange = server.token(request, "203.0.113.7", datetime!(2026-03-21 12:00 UTC));
-//! // It would ask for the client, then for the session, and so on. This grant is refused before that.
+//! // Usually it first asks for the client, then for the session. This grant type is refused before that.
 //! let Next::Done(reply) = exchange.next() else {
 //!     return Err("it asked for something".into());
 //! };
@@ -25,33 +25,33 @@
 //!
 //! # Where to start
 //!
-//! - You run an authorization server: [`server`]. [`memory::Memory`] is a store to begin with.
-//! - You write a client: [`client`].
-//! - `cargo run --example walkthrough` plays both halves against each other and prints every message.
+//! - To run an authorization server, read [`server`]. [`memory::Memory`] is a store to begin with.
+//! - To write a client, read [`client`].
+//! - `cargo run --example walkthrough` runs both halves in one process and prints every message.
 //!
 //! # The map
 //!
 //! | module | what it holds |
 //! |---|---|
 //! | [`server`] | the exchanges, the host and its store, the policy, clients, sessions, quotas |
-//! | [`client`] | starting, what an answer means, when to poll, snapshots |
-//! | [`wire`] | what travels: responses, tokens, metadata |
-//! | [`code`], [`digest`], [`scope`] | what both halves know: codes, the digests they are kept under, scopes |
+//! | [`client`] | the login, what a response means, when to poll, snapshots, refreshing and revoking |
+//! | [`wire`] | what goes over the wire: responses, tokens, metadata |
+//! | [`code`], [`digest`], [`scope`] | what both halves know: codes, the digests under which they are stored, scopes |
 //! | [`memory`] | the embedded store |
 //! | [`tables`] | every rule of both halves, in rows, and a glossary |
 //!
-//! `server` and `client` do not know each other. They meet in the modules between them.
+//! `server` and `client` do not import each other.
 //!
 //! # What it promises
 //!
-//! - A device code yields at most one success, over every interleaving, if the store keeps its contract ([`server::Store`]).
-//! - No input panics, allocates without a bound, or makes the core wait. `unsafe` is forbidden.
+//! - A device code is redeemed at most once, however requests interleave, if the store keeps its contract ([`server::Store`]).
+//! - No input makes the crate panic, wait, or allocate without a bound. `unsafe` is forbidden.
 //! - No `Debug` and no error shows a code, a secret or a token.
 //! - The same inputs give the same bytes.
 //!
 //! # Features
 //!
-//! - `std`, on by default: a `Mutex<Memory>` is a [`server::Store`]. Without it the crate needs `alloc` alone.
+//! - `std`, on by default: `Mutex<Memory>` implements [`server::Store`]. Without this feature the crate needs only `alloc`.
 //! - `http`: conversions from and to the types of the `http` crate.
 //!
 //! [RFC 8628]: https://www.rfc-editor.org/rfc/rfc8628

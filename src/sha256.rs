@@ -1,20 +1,19 @@
-//! SHA-256 and HMAC-SHA-256 of messages that lie in memory in one piece.
+//! SHA-256 and HMAC-SHA-256 of a message that is one slice.
 //!
-//! Codes, secrets and the keys of quotas take one block or two. The general interface of a hash copies such a message to a
-//! buffer of its own, and copies that buffer with its state for each message under the same key. Here only the last block is
-//! copied, because its padding has to follow it:
+//! Codes, secrets and the keys of quotas are one or two blocks long. The general interface of `sha2` copies such a message into a buffer of
+//! its own. For each message under the same key, it also copies that buffer together with its state. This file copies only the last block,
+//! because the padding has to follow it:
 //!
 //! ```text
 //! message:   |<--- 64 octets --->|<--- 64 octets --->|<- rest ->|
-//! hashed:    |    as it lies     |    as it lies     |   rest   | 80 | 00 .. | length in bits |
+//! hashed:    |     in place      |     in place      |   rest   | 80 | 00 .. | length in bits |
 //!                                                    |<------ one block, or two ------------->|
 //! ```
 //!
-//! The compression function is that of the crate `sha2`.
+//! The crate `sha2` provides the compression function.
 
 use sha2::block_api::compress256;
 
-/// The octets of a block.
 const BLOCK: usize = 64;
 
 /// The octets of the length that ends a message ([FIPS 180-4], section 5.1.1).
@@ -34,13 +33,12 @@ const INITIAL: [u32; 8] = [
     0x5be0_cd19,
 ];
 
-/// Returns SHA-256 of the message.
 #[inline]
 pub(crate) fn digest(message: &[u8]) -> [u8; 32] {
     finish(INITIAL, 0, message)
 }
 
-/// Hashes the message, and ends. `state` already holds `before` octets, which are whole blocks.
+/// Hashes the message and its padding. `state` already holds `before` octets, which are whole blocks.
 #[inline]
 fn finish(mut state: [u32; 8], before: usize, message: &[u8]) -> [u8; 32] {
     let (whole, rest) = message.as_chunks::<BLOCK>();
@@ -74,7 +72,7 @@ fn finish(mut state: [u32; 8], before: usize, message: &[u8]) -> [u8; 32] {
     digest
 }
 
-/// A key for HMAC-SHA-256 ([RFC 2104]), as the two states that it leads to.
+/// A key for HMAC-SHA-256 ([RFC 2104]), kept as the two states that result from hashing it.
 ///
 /// [RFC 2104]: https://www.rfc-editor.org/rfc/rfc2104
 #[derive(Clone)]
@@ -102,7 +100,6 @@ impl MacKey {
         }
     }
 
-    /// Returns the HMAC of the message.
     pub(crate) fn mac(&self, message: &[u8]) -> [u8; 32] {
         let inner = finish(self.inner, BLOCK, message);
         finish(self.outer, BLOCK, &inner)
@@ -118,7 +115,7 @@ mod tests {
 
     use super::{MacKey, digest};
 
-    /// Every length up to five blocks, over every edge of the padding.
+    /// Returns a message of every length up to five blocks, so that every kind of padding occurs.
     fn messages() -> impl Iterator<Item = Vec<u8>> {
         (0..=320_u16).map(|length| (0..length).map(|n| n.to_le_bytes()[0]).collect())
     }

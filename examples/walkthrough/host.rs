@@ -1,6 +1,6 @@
-//! What the core leaves to its host: a store, the registered clients, a random generator, the minting of tokens.
+//! What the crate asks of its host: a store, the registered clients, a random generator, and minting tokens.
 //!
-//! A real host has a database, a registry, a secure generator and signing keys in these places.
+//! A real host has a database, a registry, a secure generator and signing keys instead.
 
 use core::sync::atomic::{AtomicU64, Ordering};
 use core::time::Duration;
@@ -20,7 +20,7 @@ use time::OffsetDateTime;
 /// The issuer: the domain of a `WorkOS` `AuthKit`.
 pub(crate) const ISSUER: &str = "https://acme.authkit.app";
 
-/// How long an access token is good for.
+/// How long an access token is valid.
 const ACCESS_LIFETIME: Duration = Duration::from_mins(5);
 
 /// The host.
@@ -33,14 +33,14 @@ pub(crate) struct DemoHost {
     pub(crate) now: OffsetDateTime,
 }
 
-/// Somebody with an account.
+/// A user with an account.
 pub(crate) struct User {
     pub(crate) subject: Subject,
     pub(crate) name: &'static str,
     pub(crate) email: &'static str,
 }
 
-/// What this host keeps with an approval. The core stores it as one opaque value, and returns it with each grant.
+/// What this host stores with an approval. The crate stores it as one opaque value, and returns it with each grant.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Membership {
     pub(crate) org_id: String,
@@ -68,7 +68,7 @@ impl Host for DemoHost {
     async fn mint(&self, grant: Grant<'_>) -> Result<Tokens<'static>, GrantRefusal> {
         let mut users = self.users.iter();
         let user = users.find(|user| user.subject == *grant.subject());
-        // An account that was closed gets no tokens, at a refresh neither.
+        // A user whose account was closed gets no tokens, not even by a refresh.
         let user = user.ok_or(GrantRefusal::consent_gone())?;
         let member: Membership = serde_json::from_slice(grant.host_value().as_bytes())?;
         let scope = grant.scope();
@@ -100,7 +100,7 @@ impl Host for DemoHost {
     }
 }
 
-/// The shape of a JWT. **Nobody signed it**: a real host does, with its key.
+/// Returns a text in the form of a JWT. **It has no real signature**: a real host signs it with its key.
 fn jwt(claims: &Value) -> String {
     let header = json!({ "alg": "RS256", "typ": "JWT" });
     let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
@@ -108,7 +108,7 @@ fn jwt(claims: &Value) -> String {
     format!("{}.{}.{signature}", part(&header), part(claims))
 }
 
-/// Octets that look random and are the same in every run. **A real host asks its operating system.**
+/// A source of octets that look random, but are the same in every run. **A real host asks its operating system.**
 pub(crate) struct Dice {
     seed: u64,
     drawn: AtomicU64,

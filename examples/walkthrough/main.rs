@@ -1,12 +1,13 @@
 //! Both halves of the device grant in one process: eight scenes on a simulated clock, without a network.
 //!
-//! 1. a login with `WorkOS` Connect: polls too soon, an approval of less than was asked for, tokens, a replay of the used code;
-//! 2. a confidential client, and a user who says no;
+//! 1. a login with `WorkOS` Connect: polls that come too soon, a user who approves less than was requested, tokens, and a used code that is
+//!    sent again;
+//! 2. a confidential client, and a user who denies the request;
 //! 3. a code that nobody approves in time;
 //! 4. a page on which somebody guesses codes;
 //! 5. a refresh of the tokens;
-//! 6. a refresh whose answer is lost, and that is sent again;
-//! 7. a refresh token that is stolen;
+//! 6. a refresh whose answer is lost, so that the device sends it again;
+//! 7. a stolen refresh token;
 //! 8. a device that is signed out.
 //!
 //! ```text
@@ -14,11 +15,11 @@
 //! cargo run --example walkthrough -- --json  # one JSON object a line
 //! ```
 //!
-//! Every answer is checked. The exit status is 1 if one is not as expected: the standard error then says what was expected and
-//! what came. It is 2 for an unknown argument.
+//! Every answer is checked. If one is not as expected, the exit status is 1, and the standard error says what was expected and what came.
+//! After an unknown argument the exit status is 2.
 //!
-//! What to copy is in two files: [`host`], what the server half asks its host for, and [`service`], one line for each endpoint
-//! and each action on the page. The device is [`stage::Stage::poll`]. [`scenes`] says what happens, and [`transcript`] prints it.
+//! Copy from two files. [`host`] has what the server half asks its host for. [`service`] has one line for each endpoint and each action on
+//! the page. The device is [`stage::Stage::poll`]. [`scenes`] says what happens, and [`transcript`] prints it.
 
 #![expect(clippy::std_instead_of_alloc, reason = "an example has std")]
 
@@ -48,23 +49,23 @@ Colour is for terminals; NO_COLOR=1 turns it off, CLICOLOR_FORCE=1 on.
 ";
 
 fn main() -> ExitCode {
-    // Asks whether this is a terminal, and NO_COLOR; takes the colours out where they are not wanted.
+    // Checks whether this is a terminal, and `NO_COLOR`, and removes the colours if they are not wanted.
     let mut out = anstream::stdout().lock();
     match run(std::env::args_os().skip(1), &mut out) {
         Ok(()) => ExitCode::SUCCESS,
-        // Whoever reads has read enough: `walkthrough | head`.
+        // The reader has closed the pipe, as in `walkthrough | head`.
         Err(Failed::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
             ExitCode::SUCCESS
         }
         Err(failed) => {
-            // Where even that cannot be written, the status still tells.
+            // If this cannot be written either, the exit status still says it.
             let _ = writeln!(io::stderr(), "walkthrough: {failed}");
             failed.status()
         }
     }
 }
 
-/// Plays and prints, as `arguments` ask for.
+/// Plays all scenes, and prints them as `arguments` say.
 pub(crate) fn run(
     arguments: impl IntoIterator<Item = OsString>,
     out: &mut impl Write,
@@ -85,11 +86,11 @@ pub(crate) fn run(
         transcript.write_text(out)?;
     }
     out.flush()?;
-    // The transcript up to a mismatch is printed before it: it is the way there.
+    // The transcript is printed before the mismatch, because it shows how it came to that.
     played.map_err(Failed::Play)
 }
 
-/// Why it did not end well.
+/// Why the program failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failed {
     #[error("there is no argument {}; try --help", .0.display())]

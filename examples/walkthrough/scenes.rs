@@ -21,22 +21,22 @@ use super::service::Service;
 use super::stage::{BEGINNING, Expected, Result, Stage, name};
 use super::transcript::{Party, Transcript};
 
-/// A command-line tool: whoever has it can read its code, so it has no secret.
+/// A command-line tool. It has no secret, because everyone who has the tool could read it.
 const CLI: &str = "client_01K5CLI7QZ8W3N4T6V9XBD2M";
 
 /// A television's backend, with a secret.
 const BACKEND: &str = "client_01K5TVBACKEND2H4R6Y8P0S";
 
-/// A generated one, as every secret should be of which the server keeps a plain digest.
+/// A generated secret. Every secret must be one if the server keeps only a plain digest of it.
 const SECRET: &str = "sk_7Fjfp0ZBr1KtDRbnfVdmIw";
 
-/// What the tool asks for.
+/// The scope that the tool requests.
 const SCOPE: &str = "openid profile email offline_access";
 
-/// What it asks for where refresh tokens are all that matters.
+/// The scope that it requests in scenes about refresh tokens.
 const OFFLINE: &str = "profile offline_access";
 
-/// Plays all of it.
+/// Plays all scenes.
 pub(crate) fn play(transcript: &mut Transcript) -> Result<()> {
     login(transcript)?;
     denied(transcript)?;
@@ -407,7 +407,7 @@ fn signed_out(transcript: &mut Transcript) -> Result<()> {
     Ok(())
 }
 
-/// A login with the tool as in scene 1, not shown: its tokens, and the key of its session.
+/// Plays a login with the tool as in scene 1, without printing it. Returns its tokens and the key of its session.
 fn signed_in(stage: &mut Stage<'_>) -> Result<(Tokens, SessionKey)> {
     let alice = alice()?;
     let (outcome, login) = stage.hidden(|stage| {
@@ -427,7 +427,7 @@ fn signed_in(stage: &mut Stage<'_>) -> Result<(Tokens, SessionKey)> {
     Ok((tokens, login))
 }
 
-/// What a refresh came to.
+/// The result of a refresh.
 type Refreshed = core::result::Result<Tokens, RefreshError>;
 
 fn tokens(stage: &Stage<'_>, refreshed: Refreshed) -> Result<Tokens> {
@@ -442,7 +442,7 @@ fn is_over(stage: &Stage<'_>, refreshed: Refreshed) -> Result<()> {
     }
 }
 
-/// A refresh with the refresh token of these tokens.
+/// Returns a refresh with the refresh token of these tokens.
 fn refresh_with(tokens: &Tokens) -> Result<Refresh> {
     Ok(cli()?.refresh(refresh_token(tokens)?)?)
 }
@@ -451,7 +451,7 @@ fn refresh_token(tokens: &Tokens) -> Result<&str> {
     Ok(tokens.refresh_token().ok_or("there is no refresh token")?)
 }
 
-/// The scene's server, with codes of its own.
+/// Returns the stage of a scene, whose server draws codes of its own.
 fn stage(options: PolicyOptions, seed: u64, transcript: &mut Transcript) -> Result<Stage<'_>> {
     let scope: Scope = SCOPE.parse()?;
     let tool = Client::new(CLI, ClientAuthMethod::None)?
@@ -475,8 +475,8 @@ fn stage(options: PolicyOptions, seed: u64, transcript: &mut Transcript) -> Resu
     Ok(Stage::new(service, transcript))
 }
 
-/// As `WorkOS` has it: 300 s, an interval of 5 s, a link with the code in it. The link is off by default, because it makes
-/// phishing easy. The page must then make the user compare the code.
+/// Returns the options of `WorkOS`: 300 s, an interval of 5 s, and a link with the code in it. The link is off by default, because it makes
+/// phishing easy. With it the page must make the user compare the code.
 fn options() -> PolicyOptions {
     PolicyOptions {
         verification_uri_complete: true,
@@ -484,7 +484,7 @@ fn options() -> PolicyOptions {
     }
 }
 
-/// The claims of an ID token. **Verify its signature before you believe them.**
+/// Returns the claims of an ID token. **Verify its signature before you believe them.**
 fn claims(token: &str) -> Result<Value> {
     let payload = token.split('.').nth(1).unwrap_or_default();
     let decoded = URL_SAFE_NO_PAD.decode(payload);
@@ -492,7 +492,7 @@ fn claims(token: &str) -> Result<Value> {
     Ok(serde_json::from_slice(&decoded)?)
 }
 
-/// Claims, to be read by people.
+/// Returns the claims as text for people.
 fn listed(claims: &Value) -> String {
     let claims = claims.as_object().into_iter().flatten();
     let claims = claims.map(|(name, value)| match value.as_str() {
@@ -530,7 +530,7 @@ fn mallory() -> Result<User> {
     })
 }
 
-/// What the host wants back when the tokens are minted.
+/// Returns what the host gets back when it mints the tokens.
 fn membership() -> Result<HostValue> {
     let membership = Membership {
         org_id: "org_01K5ACME2B4D6F8H0J3L5N".to_owned(),

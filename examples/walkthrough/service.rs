@@ -1,6 +1,6 @@
 //! The server: one line for each endpoint, and one for each action on the verification page.
 //!
-//! HTTP and HTML are not here. A real server reads the requests from its framework, and shows in HTML what the page answers.
+//! HTTP and HTML are left out. A real server reads the requests from its framework, and shows the answers of the page in HTML.
 
 use device_flow::digest::SessionKey;
 use device_flow::memory::Memory;
@@ -12,10 +12,10 @@ use device_flow::server::{
 use super::host::DemoHost;
 use super::stage::Result;
 
-/// What the page answers.
+/// The answer of the page.
 pub(crate) type Answer<T> = core::result::Result<T, PageError>;
 
-/// The server half, and the host that it runs on.
+/// The server half, and the host that runs it.
 pub(crate) struct Service {
     server: Server,
     pub(crate) host: DemoHost,
@@ -23,7 +23,7 @@ pub(crate) struct Service {
 
 impl Service {
     pub(crate) fn new(policy: Policy, host: DemoHost) -> Result<Self> {
-        // A real server reads its key from its configuration: whoever can read the store must not find it there.
+        // A real server reads its key from its configuration, so that a reader of the store does not find it.
         let keys = ServerKeys::new(&host.dice.octets::<32>())?;
         let server = Server::new(policy, keys);
         Ok(Self { server, host })
@@ -57,7 +57,7 @@ impl Service {
         self.run(self.server.enter(typed, user, "", self.host.now))
     }
 
-    /// `user` approved what `consent` says.
+    /// `user` gave this consent.
     pub(crate) fn approve(
         &self,
         user: &Subject,
@@ -78,7 +78,7 @@ impl Service {
         end.ok_or_else(|| "the host waited for something".into())
     }
 
-    /// The state of a login, as a list of signed-in devices would show it.
+    /// Returns the state of a login, as a list of signed-in devices would show it.
     pub(crate) fn status(&self, session: &SessionKey) -> Result<Option<Status>> {
         let store = self.host.store.lock();
         let stored =

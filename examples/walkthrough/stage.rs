@@ -1,4 +1,4 @@
-//! The stage: one clock, a network that takes no time, and the checks. It hands what one half says to the other.
+//! The stage: one clock, a network that takes no time, and the checks. It carries messages between the two halves.
 
 use core::fmt;
 use core::time::Duration;
@@ -20,13 +20,13 @@ use super::host::{ISSUER, User};
 use super::service::{Answer, Service};
 use super::transcript::{Event, Party, Transcript};
 
-/// What fails on the stage: a mismatch, or a mistake in the play.
+/// The result of a step. An error is a mismatch, or a mistake in a scene.
 pub(crate) type Result<T> = core::result::Result<T, Box<dyn core::error::Error>>;
 
-/// When every scene begins, by the server's clock.
+/// The time at which every scene begins, by the server's clock.
 pub(crate) const BEGINNING: OffsetDateTime = datetime!(2026-03-21 12:00:00 UTC);
 
-/// Where the device is, as far as the server can see: an address for documentation (RFC 5737).
+/// The address that the device sends from. It is reserved for documentation (RFC 5737).
 const SOURCE: &str = "203.0.113.7";
 
 /// A message on its way to the server.
@@ -65,7 +65,7 @@ impl<'t> Stage<'t> {
         }
     }
 
-    /// Lets time pass until `moment` since the beginning of the scene. It never goes back.
+    /// Lets time pass until `moment`, counted from the beginning of the scene. The clock never goes back.
     pub(crate) fn until(&mut self, moment: Duration) {
         self.clock = self.clock.max(moment);
         let since = time::Duration::try_from(self.clock).unwrap_or(time::Duration::MAX);
@@ -76,7 +76,7 @@ impl<'t> Stage<'t> {
         self.until(self.clock.saturating_add(pause));
     }
 
-    /// Plays a part without showing it.
+    /// Plays a part of a scene without printing it.
     pub(crate) fn hidden<T>(&mut self, part: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
         self.transcript.hide(true);
         let played = part(self);
@@ -114,7 +114,7 @@ impl<'t> Stage<'t> {
         Ok((login, prompt))
     }
 
-    /// Waits for as long as the login wants to, polls, and gives it the answer. A device does this until the login is done.
+    /// Waits for as long as the login says, polls, and passes the answer to the login. A device does this until the login is done.
     pub(crate) fn poll(&mut self, login: &mut Login, expected: &Expected) -> Result<()> {
         loop {
             match login.next(self.clock) {
@@ -135,14 +135,14 @@ impl<'t> Stage<'t> {
         }
     }
 
-    /// Sends the last poll once more without telling the poller: another process, or a thief with the same code.
+    /// Sends the last poll once more, unknown to the login: as another process does, or a thief with the same code.
     pub(crate) fn poll_again(&mut self, who: Party, expected: &Expected) -> Result<Verdict> {
         let request = self.last_poll.clone().ok_or("nobody has polled yet")?;
         let answer = self.carry(who, &request, expected, Network::Delivers)?;
         Ok(client::verdict(&answer))
     }
 
-    /// Sends a refresh token for new tokens (RFC 6749, section 6).
+    /// Sends a refresh token to get new tokens (RFC 6749, section 6).
     pub(crate) fn refresh(
         &mut self,
         who: Party,
@@ -168,7 +168,7 @@ impl<'t> Stage<'t> {
         self.expect("that the same refresh may be sent again", &true, &again)
     }
 
-    /// Gives a refresh token back (RFC 7009).
+    /// Revokes a refresh token (RFC 7009).
     pub(crate) fn revoke(
         &mut self,
         who: Party,
@@ -179,9 +179,9 @@ impl<'t> Stage<'t> {
         Ok(revocation.answer(Ok(answer))?)
     }
 
-    // What goes between them.
+    // What the network does.
 
-    /// Carries a request of the client half to the server half, and the response back.
+    /// Carries a request from the client half to the server half, and the response back.
     fn carry(
         &mut self,
         who: Party,
@@ -261,7 +261,7 @@ impl<'t> Stage<'t> {
 
     // What the user does.
 
-    /// Types a code into the page, which shows what the device asks for, or why it does not.
+    /// Types a code into the page, which then shows what the device requests, or why it shows nothing.
     pub(crate) fn enter(&mut self, user: &User, typed: &str) -> Result<Answer<Review>> {
         let text = format!("{} submits the code {typed:?}", user.name);
         self.says(Party::User, text);
@@ -269,7 +269,7 @@ impl<'t> Stage<'t> {
         Ok(self.shows(entered, describe))
     }
 
-    /// Approves some of the scope, or all of it.
+    /// Approves a part of the scope, or all of it.
     pub(crate) fn approve(
         &mut self,
         user: &User,
@@ -283,7 +283,7 @@ impl<'t> Stage<'t> {
         Ok(self.shows(approved, |_| "approved; go back to your device".to_owned()))
     }
 
-    /// Denies.
+    /// Denies the request.
     pub(crate) fn deny(&mut self, user: &User, session: &SessionKey) -> Result<Answer<Session>> {
         self.says(Party::User, format!("{} denies", user.name));
         let denied = self.service.deny(&user.subject, session)?;
@@ -302,7 +302,7 @@ impl<'t> Stage<'t> {
         answer
     }
 
-    // What is said about it.
+    // What is printed about it.
 
     pub(crate) fn says(&mut self, who: Party, text: impl Into<String>) {
         let (text, log) = (text.into(), None);
@@ -325,7 +325,7 @@ impl<'t> Stage<'t> {
         Ok(())
     }
 
-    /// Compares what is neither an answer nor an ending.
+    /// Compares a value that is neither an answer nor an outcome.
     pub(crate) fn expect<T: PartialEq + fmt::Debug + ?Sized>(
         &mut self,
         what: &str,
@@ -346,7 +346,7 @@ impl<'t> Stage<'t> {
         self.expect("the state of the login", &Some(expected), &status)
     }
 
-    /// The step that leads to another poll.
+    /// Checks that the login goes on polling.
     pub(crate) fn goes_on(&self, login: &mut Login) -> Result<()> {
         match login.next(self.clock) {
             Next::Done(outcome) => {
@@ -356,7 +356,7 @@ impl<'t> Stage<'t> {
         }
     }
 
-    /// How the login ended.
+    /// Returns the outcome of the login, which must have ended.
     pub(crate) fn ends(&self, login: &mut Login) -> Result<Outcome> {
         match login.next(self.clock) {
             Next::Done(outcome) => Ok(outcome),
@@ -366,13 +366,13 @@ impl<'t> Stage<'t> {
         }
     }
 
-    /// What the page accepted.
+    /// Returns what the page accepted. It is an error if the page refused.
     pub(crate) fn accepted<T>(&mut self, answer: Answer<T>) -> Result<T> {
         self.transcript.checked();
         answer.map_err(|refused| self.mismatch("the page to accept it", reason(refused)))
     }
 
-    /// Checks why the page did not accept it.
+    /// Checks why the page refused.
     pub(crate) fn refused<T>(&mut self, answer: &Answer<T>, why: &str) -> Result<()> {
         match answer {
             Ok(_) => Err(self.mismatch(why, "the page accepted it")),
@@ -380,7 +380,7 @@ impl<'t> Stage<'t> {
         }
     }
 
-    /// An error that says where, what was expected, and what came instead.
+    /// Returns an error that says where it was, what was expected, and what came instead.
     pub(crate) fn mismatch(
         &self,
         expected: impl fmt::Display,
@@ -391,7 +391,7 @@ impl<'t> Stage<'t> {
     }
 }
 
-/// The reason for the server's log, which may say more than the page.
+/// Returns the reason for the server's log, which may say more than the page.
 fn reason(refused: PageError) -> String {
     if let PageError::RateLimited(limited) = refused {
         return format!("RateLimited, for {} s", limited.seconds());
@@ -399,10 +399,10 @@ fn reason(refused: PageError) -> String {
     format!("{refused:?}")
 }
 
-/// What the page shows before the user decides. In HTML, all of it is escaped.
+/// Returns what the page shows before the user decides. In HTML, all of it is escaped.
 fn describe(review: &Review) -> String {
     let source = review.source();
-    // Whoever knows the id of a public client can ask in its name.
+    // Any program that knows the id of a public client can send requests in its name.
     let warning = if review.is_public_client() {
         " Another program may pretend to be this one."
     } else {
@@ -418,12 +418,12 @@ fn describe(review: &Review) -> String {
     )
 }
 
-/// An ending, for an error: `Debug` shows no secrets.
+/// Returns an outcome as text for an error. `Debug` shows no secrets.
 pub(crate) fn name(outcome: &Outcome) -> String {
     format!("{outcome:?}")
 }
 
-/// What an answer has to be: the status, the cause for the server's log, and the members and headers that matter.
+/// What an answer must be: the status, the cause for the server's log, and the members and headers that matter.
 #[derive(PartialEq)]
 pub(crate) struct Expected {
     status: u16,
@@ -438,7 +438,7 @@ impl Expected {
             status,
             cause,
             members: Vec::new(),
-            // No cache may keep any of them (RFC 6749, section 5.1).
+            // Caches must not store any answer (RFC 6749, section 5.1).
             headers: vec![("cache-control", "no-store".to_owned())],
         }
     }
@@ -457,7 +457,7 @@ impl Expected {
         self
     }
 
-    /// What came, as far as `expected` looks at it.
+    /// Returns the parts of the reply that `expected` has.
     fn of(reply: &Reply, expected: &Self) -> Self {
         let response = reply.response();
         let body: Value = serde_json::from_str(response.body()).unwrap_or_default();

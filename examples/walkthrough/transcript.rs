@@ -7,17 +7,17 @@ use anstyle::{AnsiColor, Style};
 use serde::Serialize;
 use serde::ser::SerializeMap as _;
 
-/// Where text wraps.
+/// The longest line of text, in characters.
 const WIDTH: usize = 100;
 
-/// How far everything but the time is indented.
+/// How far everything except the time is indented.
 const INDENT: usize = 12;
 
-/// How far a part of a broken line is indented more than its beginning, and a part of a part.
+/// How much further the later parts of a broken line are indented, and the parts of such a part.
 const STEP: usize = 2;
 const DEPTH: usize = 4;
 
-/// What everything is introduced with.
+/// The text before the first scene.
 const PREFACE: &str = "\
 Both halves of the OAuth 2.0 device grant (RFC 8628) in one process. The clock is simulated, there is no network, and the \
 random numbers are the same in every run. Codes, tokens and secrets are shown because this is a demonstration; a real program \
@@ -29,21 +29,21 @@ pub(crate) struct Transcript {
     entries: Vec<Entry>,
     scene: usize,
     checked: usize,
-    /// Whether what happens is not shown.
+    /// Whether events are left out.
     hidden: bool,
 }
 
 #[derive(Serialize)]
 struct Entry {
     scene: usize,
-    /// Since the scene began.
+    /// The time since the scene began.
     #[serde(rename = "at_ms", serialize_with = "millis")]
     at: Duration,
     #[serde(flatten)]
     event: Event,
 }
 
-/// What happens.
+/// An event.
 #[derive(Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub(crate) enum Event {
@@ -144,28 +144,28 @@ impl Transcript {
         self.entries.push(Entry { scene, at, event });
     }
 
-    /// Shows nothing of what happens, or all of it again.
+    /// Leaves out all events from now on, or shows them again.
     pub(crate) const fn hide(&mut self, hidden: bool) {
         self.hidden = hidden;
     }
 
-    /// Notes that something was compared with what it should be, and was.
+    /// Counts a comparison that came out as expected.
     pub(crate) fn checked(&mut self) {
         self.checked = self.checked.saturating_add(1);
     }
 
-    /// The curtain falls.
+    /// Ends the transcript.
     pub(crate) fn end(&mut self) {
         let checked = self.checked;
         self.push(Duration::ZERO, Event::End { checked });
     }
 
-    /// Where the play is.
+    /// Returns the scene and the time in it.
     pub(crate) fn place(&self, at: Duration) -> String {
         format!("scene {}, {}", self.scene, stamp(at))
     }
 
-    /// One object a line.
+    /// Writes one JSON object per line.
     pub(crate) fn write_json(&self, out: &mut impl Write) -> io::Result<()> {
         for entry in &self.entries {
             let line = serde_json::to_string(entry).map_err(io::Error::other)?;
@@ -174,14 +174,14 @@ impl Transcript {
         Ok(())
     }
 
-    /// Text, with styles for a stream that knows what to do with them.
+    /// Writes text with styles, which the stream may remove.
     pub(crate) fn write_text(&self, out: &mut impl Write) -> io::Result<()> {
         for line in wrap(PREFACE, WIDTH, 0) {
             writeln!(out, "{line}")?;
         }
         let mut talk = false;
         for entry in &self.entries {
-            // What a page says to a user stands right below what the user did.
+            // The answer of a page directly follows what the user did.
             let is_answer = matches!(
                 entry.event,
                 Event::Says {
@@ -248,7 +248,7 @@ impl Entry {
             }
             Event::Says { who, text, log } => {
                 head(out, &time, *who, None)?;
-                // After the name.
+                // The text begins after the name.
                 let at = who.name().len().saturating_add(2);
                 paragraph(out, text, at, PLAIN)?;
                 if let Some(log) = log {
@@ -269,7 +269,7 @@ impl Entry {
     }
 }
 
-/// The beginning of a line: when, and who to whom.
+/// Writes the beginning of a line: the time, the sender, and the receiver if there is one.
 fn head(out: &mut impl Write, time: &str, from: Party, to: Option<Party>) -> io::Result<()> {
     let style = from.style();
     write!(out, "{DIM}{time}{DIM:#}  {style}{}{style:#}", from.name())?;
@@ -280,7 +280,7 @@ fn head(out: &mut impl Write, time: &str, from: Party, to: Option<Party>) -> io:
     write!(out, "  ")
 }
 
-/// Headers and body.
+/// Writes the headers and the body.
 fn message(
     out: &mut impl Write,
     headers: &[(&str, String)],
@@ -306,7 +306,7 @@ fn message(
     Ok(())
 }
 
-/// Text that wraps, from `at` on in its first line.
+/// Writes a text with line breaks. Its first line begins at column `at`.
 fn paragraph(out: &mut impl Write, text: &str, at: usize, style: Style) -> io::Result<()> {
     let mut indent = 0;
     for line in wrap(text, WIDTH.saturating_sub(INDENT), at) {
@@ -316,13 +316,13 @@ fn paragraph(out: &mut impl Write, text: &str, at: usize, style: Style) -> io::R
     Ok(())
 }
 
-/// A time such as `+00:05.000`: minutes, seconds, milliseconds.
+/// Returns a time such as `+00:05.000`: minutes, seconds, milliseconds.
 fn stamp(at: Duration) -> String {
     let (minutes, seconds) = (at.as_secs() / 60, at.as_secs() % 60);
     format!("+{minutes:02}:{seconds:02}.{:03}", at.subsec_millis())
 }
 
-/// The lines of a text between spaces, the first of which begins at `at`.
+/// Breaks a text into lines at its spaces. The first line begins at column `at`.
 fn wrap(text: &str, width: usize, at: usize) -> Vec<String> {
     let mut lines = Vec::new();
     let mut line = String::new();
@@ -342,8 +342,8 @@ fn wrap(text: &str, width: usize, at: usize) -> Vec<String> {
     lines
 }
 
-/// A line that fits, or its parts with how deep each is indented: one after each separator, and what is too long even then
-/// after a dot or anywhere.
+/// Returns the line if it fits, or else its parts, each with its indentation. A part ends at a separator. A part that is still too long
+/// ends after a dot, or anywhere.
 fn broken<'l>(line: &'l str, separator: &str, width: usize) -> Vec<(usize, &'l str)> {
     if line.len() <= width.saturating_add(DEPTH) {
         return vec![(0, line)];

@@ -1,12 +1,12 @@
-//! A body, divided into its members in one pass.
+//! The body of a response, divided into its members in one pass.
 //!
 //! Rules:
-//! 1. A body is JSON, or else a form if that has a key `access_token`, `device_code` or `error`. A byte order mark is skipped.
-//! 2. The members that the protocol knows are borrowed from the body: a plain string and a whole number at once. Anything else stays
-//!    as it is written until it is needed. The other members are built only for what keeps them: tokens, a prompt, a refusal.
-//! 3. `null` is absent. A number may be an integer, a float (rounded up) or a string. A scope may be an array.
-//! 4. A value of another type, nested however deep, harms nothing but itself.
-//! 5. A repeated member of ours is remembered, because two readers would see two answers.
+//! 1. A body is JSON. If it is not, it is a form if it has a key `access_token`, `device_code` or `error`. A byte order mark is skipped.
+//! 2. The members of the protocol are borrowed from the body. Plain strings and whole numbers are read at once, other values only when they
+//!    are needed. Other members are built only for the tokens, a prompt or a refusal, which keep them.
+//! 3. `null` counts as absent. A number may be an integer, a float (rounded up) or a string. A scope may be an array.
+//! 4. A value of the wrong type, however deep it is nested, makes only its own member unusable.
+//! 5. A repeated member of the protocol makes the body invalid, because two readers could read two different values.
 
 use alloc::borrow::Cow;
 use alloc::string::String;
@@ -23,32 +23,30 @@ use crate::time;
 use crate::wire::form::{Raw, Segments};
 use crate::wire::json::{Name, read_object};
 
-/// What a body says.
 #[derive(Default)]
 pub(crate) struct Body<'a> {
     pub(crate) members: Members<'a>,
     pub(crate) format: Format,
-    /// Whether a member of ours came twice.
+    /// Whether a member of the protocol is repeated.
     is_repeated: bool,
-    /// Whether there are members that are not ours.
+    /// Whether the body has members that the protocol does not define.
     has_others: bool,
-    /// Whether a member of ours has a value that is read again as it is written: [`Value::Odd`].
+    /// Whether a member is [`Value::Odd`], so that the body must be read again.
     is_odd: bool,
     text: &'a str,
 }
 
-/// How a body is written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Format {
     Json,
-    /// A form with a key of ours.
+    /// A form with a key that rule 1 names.
     Form,
     #[default]
     Unknown,
 }
 
 impl<'a> Body<'a> {
-    /// Reads the body of a response, but a redirect's, in place: moving what was read costs more than reading it.
+    /// Reads the body of a response, unless it is a redirect. It fills `self`, because moving the result would cost more than reading.
     pub(crate) fn read(&mut self, response: &Response<&'a [u8]>) -> Result<(), Malformed> {
         if response.body.len() > MAX_BODY {
             return Err(Malformed::TooLarge);
@@ -74,7 +72,7 @@ impl<'a> Body<'a> {
         Ok(())
     }
 
-    /// Reads a body that is not an object, or has such a member.
+    /// Reads a body that is not a JSON object, or has an odd member.
     #[cold]
     #[inline(never)]
     fn read_as_written(text: &'a str) -> Self {
@@ -90,7 +88,7 @@ impl<'a> Body<'a> {
             return body;
         }
         body = Self::read_form(text.trim_ascii()).unwrap_or_default();
-        // JSON, but no object: it can be read, and says nothing.
+        // JSON that is not an object can be read, but has no members.
         if serde_json::from_str::<IgnoredAny>(text).is_ok() {
             body.format = Format::Json;
         }
@@ -98,7 +96,7 @@ impl<'a> Body<'a> {
     }
 
     fn read_form(text: &'a str) -> Option<Self> {
-        // No form has these, every page in HTML does, and some pages have `&error=` in a link.
+        // No form has these characters. Every HTML page has them, and some have `&error=` in a link.
         let foreign = |byte: u8| matches!(byte, b'<' | b'"') || byte.is_ascii_whitespace();
         if text.bytes().any(foreign) {
             return None;
@@ -130,8 +128,8 @@ impl<'a> Body<'a> {
         }
     }
 
-    /// Builds the members that are not ours. One is lost where it is nested deeper than `serde_json` reads, 128 levels: an answer is
-    /// not refused for that.
+    /// Returns the members that the protocol does not define. A member nested deeper than the 128 levels that `serde_json` reads is left
+    /// out, which is no reason to refuse the response.
     pub(crate) fn others(&self) -> Map<String, serde_json::Value> {
         let mut others = Map::new();
         if !self.has_others {
@@ -146,7 +144,7 @@ impl<'a> Body<'a> {
             }
         };
         if self.format == Format::Json {
-            // It was read before.
+            // The text was read before, so this cannot fail.
             let _ = read_object(self.text, |Name(name): Name<'_>, value: &RawValue| {
                 add(name, serde_json::from_str(value.get()).ok());
             });
@@ -160,10 +158,9 @@ impl<'a> Body<'a> {
     }
 }
 
-/// Declares the members that the protocol knows.
 macro_rules! members {
     ($($name:ident),+ $(,)?) => {
-        /// The members of ours, those of all endpoints.
+        /// The members of the protocol, from the responses of all endpoints.
         #[derive(Default)]
         pub(crate) struct Members<'a> {
             $(pub(crate) $name: Value<'a>,)+
@@ -184,7 +181,7 @@ members! {
     error, error_description, interval,
     access_token, token_type, expires_in, refresh_token, id_token, scope,
     device_code, user_code, verification_uri, verification_url, verification_uri_complete,
-    // What WorkOS AuthKit and Twitch have for `error`.
+    // WorkOS AuthKit and Twitch send these in the place of `error`.
     code, message,
 }
 
@@ -196,25 +193,25 @@ pub(crate) enum Value<'a> {
     /// A string without escapes.
     Text(&'a str),
     Number(u64),
-    /// Neither a string without escapes nor a whole number. It is read again, as it is written.
+    /// Another value. The body is then read again, and the value becomes [`Value::Json`].
     Odd,
-    /// A value as it is written.
+    /// A value as it is written in JSON.
     Json(&'a str),
     Form(Raw<'a>),
 }
 
 impl<'a> Value<'a> {
-    /// Returns whether the member is there at all, if only as `null`.
+    /// Returns whether the body has the member, even as `null`.
     fn is_there(self) -> bool {
         !matches!(self, Self::Absent)
     }
 
-    /// Returns whether the member has a value.
+    /// Returns whether the member has a value other than `null`.
     pub(crate) fn is_given(self) -> bool {
         !matches!(self, Self::Absent | Self::Json("null"))
     }
 
-    /// Returns the characters of a string.
+    /// Returns the text, if the value is a string.
     #[inline]
     pub(crate) fn string(self) -> Option<Cow<'a, str>> {
         match self {
@@ -233,13 +230,13 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// Returns the characters of a string that is not empty.
+    /// Returns the text, if the value is a string that is not empty.
     #[inline]
     pub(crate) fn text(self) -> Option<Cow<'a, str>> {
         self.string().filter(|text| !text.is_empty())
     }
 
-    /// Returns a scope, its tokens separated by spaces. Commas separate where nothing else does.
+    /// Returns a scope with spaces between its tokens. If the server separates them only by commas, these become spaces.
     pub(crate) fn scope(self) -> Option<String> {
         if let Self::Json(list) = self
             && list.starts_with('[')
@@ -256,7 +253,6 @@ impl<'a> Value<'a> {
         })
     }
 
-    /// Returns a number of seconds.
     #[inline]
     pub(crate) fn seconds(self) -> Option<Duration> {
         let seconds = match self {
@@ -286,8 +282,8 @@ impl<'de> Deserialize<'de> for Value<'de> {
     }
 }
 
-/// Reads a string without escapes, or a whole number. Another value is passed over; a number that is not whole is an error, after which
-/// the body is read again.
+/// Reads a string without escapes, or a whole number. Any other value becomes `Odd`, and a number that is not whole is an error. In both
+/// cases the body is read again.
 struct Plain;
 
 impl<'de> Visitor<'de> for Plain {
@@ -338,7 +334,7 @@ pub enum Malformed {
         "the response is neither JSON nor a form; check the endpoint's URL, and whether this network wants its own sign-in first"
     )]
     Unreadable,
-    /// A member of the protocol comes twice.
+    /// A member of the protocol is repeated.
     #[error("the response gives the same parameter twice; report this to whoever runs the server")]
     Repeated,
     /// The body has both a token and an error.
@@ -354,7 +350,7 @@ pub enum Malformed {
         "the response has a token, or a token type, that cannot be sent in a header; report this to whoever runs the server"
     )]
     Token,
-    /// The response has a status that no final response has.
+    /// The status is below 200 or above 599, so the response is not a final one.
     #[error(
         "the status is not one of a final HTTP response; check that the HTTP client passes on the final response"
     )]

@@ -1,4 +1,4 @@
-//! The codes: what the answer to the device authorization request means (RFC 8628, section 3.2).
+//! What a response to the device authorization request means (RFC 8628, section 3.2).
 
 use alloc::borrow::{Cow, ToOwned};
 use alloc::boxed::Box;
@@ -16,15 +16,13 @@ use super::verdict::{Meaning, code, is_transient};
 use crate::time::{DEFAULT_INTERVAL, MAX_ANNOUNCED};
 use crate::wire::metadata;
 
-/// What a server issued.
 pub(crate) struct Codes {
     pub(crate) device_code: String,
-    /// The least time from an answer to the next poll.
+    /// The shortest wait from an answer to the next poll.
     pub(crate) interval: Duration,
     pub(crate) prompt: Prompt,
 }
 
-/// Reads an answer to the device authorization request.
 pub(crate) fn read(response: &Response<&[u8]>, setup: &Setup) -> Result<Codes, StartError> {
     let status = response.status;
     let mut body = Body::default();
@@ -61,7 +59,7 @@ fn issued(body: &Body<'_>, setup: &Setup) -> Result<Codes, StartError> {
     if let Some(fault) = fault_of_user_code(&user_code) {
         return Err(field("user_code", fault));
     }
-    // Google and others wrote `verification_url` before the name was settled, and still do.
+    // Google and others used `verification_url` before the RFC chose another name, and still do.
     let uri = members.verification_uri.text();
     let uri = text(
         "verification_uri",
@@ -117,7 +115,7 @@ fn field(name: &'static str, why: &str) -> StartError {
     }
 }
 
-/// Why there are no codes.
+/// Why a login got no codes. `Display` says what happened and what to do.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum StartError {
@@ -133,7 +131,7 @@ pub enum StartError {
     /// The server refused. Here `access_denied` means that the grant is switched off, not that a user said no.
     #[error("the server issued no codes: {0}; {advice}", advice = advice(.0))]
     Rejected(Refusal),
-    /// There is no such endpoint; with the status.
+    /// The server has no such endpoint at this URL. Holds the status.
     #[error(
         "the server has no device authorization endpoint at this URL (status {0}); check the URL; if it is right, the server does not support the device grant"
     )]
@@ -144,7 +142,7 @@ pub enum StartError {
     Unavailable {
         /// The status of the response.
         status: u16,
-        /// What `Retry-After` said.
+        /// How long to wait, if the header `Retry-After` said so.
         retry_after: Option<Duration>,
     },
     /// There was no response.
@@ -164,8 +162,8 @@ pub enum StartError {
 }
 
 impl StartError {
-    /// Returns whether the same request may succeed later, which the caller has to send: each request makes new codes. Not before
-    /// [`Self::retry_after`].
+    /// Returns whether a new login may succeed, after [`Self::retry_after`]. The crate does not try again by itself, because each request
+    /// makes new codes.
     pub fn may_be_retried(&self) -> bool {
         match self {
             Self::Unavailable { .. } => true,
@@ -178,7 +176,7 @@ impl StartError {
         }
     }
 
-    /// Returns what `Retry-After` said, counted from the response.
+    /// Returns how long to wait from the response on, if the header `Retry-After` said so.
     pub const fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Unavailable { retry_after, .. } => *retry_after,
@@ -196,7 +194,7 @@ fn may_pass(refusal: &Refusal) -> bool {
     is_transient(refusal.status) || refusal.code().and_then(Meaning::of) == Some(Meaning::Transient)
 }
 
-/// Returns what to do about a refusal: for one that may pass, when to try again.
+/// Returns what to do about a refusal, or when to try again if it may pass.
 fn advice(refusal: &Refusal) -> Cow<'static, str> {
     if may_pass(refusal) {
         return format!("try again {}", later(refusal.retry_after)).into();
@@ -204,7 +202,6 @@ fn advice(refusal: &Refusal) -> Cow<'static, str> {
     refusal.advice().into()
 }
 
-/// Returns when to try again, as words.
 pub(crate) fn later(retry_after: Option<Duration>) -> Cow<'static, str> {
     match retry_after {
         Some(span) => format!("after {} seconds", span.as_secs()).into(),

@@ -1,4 +1,4 @@
-//! Text of the server that is made to be read by people.
+//! Text from the server, made safe to show.
 
 use alloc::boxed::Box;
 use alloc::string::String;
@@ -6,16 +6,16 @@ use core::fmt;
 
 use crate::wire::octets::is_hidden;
 
-/// The most characters of a server's text that are kept.
+/// The longest text that is kept, in characters. A longer one is cut.
 pub const MAX_CHARACTERS: usize = 1024;
 
-/// A text of the server, safe to print: no control and no format characters, so no terminal escape, no reversal of the
-/// direction, nothing invisible. Each of them is replaced by U+FFFD. The text is cut at [`MAX_CHARACTERS`].
+/// Text from the server that is safe to print: without terminal escapes, changes of direction and invisible characters. Each control or
+/// format character is replaced by U+FFFD. The text is cut at [`MAX_CHARACTERS`].
 ///
 /// # Security
 ///
-/// Do not trust it: it says what the server wants it to say. It is not escaped for HTML. `Debug` shows the length alone, because a
-/// server may echo what it was sent.
+/// Do not trust the text, because the server chooses it. It is not escaped for HTML. `Debug` shows only the length, because a server may
+/// echo a secret.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct DisplayText(Box<str>);
 

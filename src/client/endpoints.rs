@@ -1,4 +1,4 @@
-//! Where the requests go.
+//! The endpoints to which the requests go.
 
 use alloc::string::String;
 
@@ -13,11 +13,11 @@ pub struct Endpoints {
 }
 
 impl Endpoints {
-    /// Returns the endpoints of these URLs. Each must be https, or http on loopback.
+    /// Returns the endpoints with these URLs. Each must be https, or http on loopback.
     ///
     /// # Errors
     ///
-    /// [`EndpointError::Url`] if a URL must not be used.
+    /// [`EndpointError::Url`] if a URL cannot be used.
     pub fn new(
         device_authorization: impl Into<String>,
         token: impl Into<String>,
@@ -33,19 +33,19 @@ impl Endpoints {
     ///
     /// # Errors
     ///
-    /// [`EndpointError::Url`] if the URL must not be used.
+    /// [`EndpointError::Url`] if the URL cannot be used.
     pub fn revocation(mut self, url: impl Into<String>) -> Result<Self, EndpointError> {
         self.revocation = Some(checked(REVOCATION, url)?);
         Ok(self)
     }
 
-    /// Returns the endpoints of a server that publishes them, the revocation endpoint included if there is one. Where the document
-    /// lacks the device authorization endpoint, [`Metadata::or_device_authorization_endpoint`] fills in one that the caller knows.
+    /// Returns the endpoints that a server publishes, with the revocation endpoint if there is one. If the document has no device
+    /// authorization endpoint but you know it, add it first by [`Metadata::or_device_authorization_endpoint`].
     ///
     /// # Errors
     ///
-    /// [`EndpointError::Missing`] if the document lacks one of the two that a login needs, [`EndpointError::Url`] if the revocation
-    /// endpoint must not be used.
+    /// [`EndpointError::Missing`] if the document has no device authorization endpoint or no token endpoint, [`EndpointError::Url`] if the
+    /// revocation endpoint cannot be used.
     pub fn from_metadata(metadata: &Metadata) -> Result<Self, EndpointError> {
         let named = |url: Option<_>, name| url.ok_or(EndpointError::Missing(name));
         let endpoints = Self::new(
@@ -61,7 +61,7 @@ impl Endpoints {
                 endpoint: REVOCATION,
                 why,
             }),
-            // What is not a string is as good as absent.
+            // A value that is not a string counts as absent.
             Ok(None) | Err(_) => Ok(endpoints),
         }
     }
@@ -77,11 +77,11 @@ fn checked(endpoint: &'static str, url: impl Into<String>) -> Result<String, End
     }
 }
 
-/// Why there are no endpoints.
+/// Why endpoints cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum EndpointError {
-    /// A URL must not be used.
+    /// A URL cannot be used.
     #[error("the {endpoint} cannot be used: {why}")]
     #[non_exhaustive]
     Url {

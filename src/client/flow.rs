@@ -1,8 +1,8 @@
-//! What a client is set up with: the endpoints, its own id and secret, and its options.
+//! The set-up of a client: the endpoints, the client's id and secret, and its options.
 //!
 //! Rules:
 //! 1. A mistake in the set-up is reported before anything is sent.
-//! 2. There is one way of authentication, and no repeated parameter.
+//! 2. A request authenticates in one way only, and repeats no parameter.
 
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -19,7 +19,7 @@ use crate::wire::form;
 use crate::wire::metadata::Plain;
 use crate::wire::octets::are_vschars;
 
-/// A client of the device grant: it logs in with [`login`](Self::login), once or whenever the user wants to.
+/// A client of the device grant. Each call of [`login`](Self::login) returns a new login.
 ///
 /// A mistake in the set-up is reported by [`login`](Self::login) and by the other calls that make a request.
 #[derive(Clone, Debug)]
@@ -48,7 +48,7 @@ enum Secret {
 }
 
 impl DeviceFlow {
-    /// Returns a public client of this id, without a scope.
+    /// Returns a public client with this id, without a scope.
     pub fn new(endpoints: Endpoints, client_id: impl Into<String>) -> Self {
         let client_id = client_id.into();
         let fault = (!is_printable(&client_id)).then_some(FlowError::ClientId);
@@ -66,7 +66,7 @@ impl DeviceFlow {
         }))
     }
 
-    /// Asks for this scope: tokens separated by single spaces.
+    /// Requests this scope: tokens separated by single spaces.
     pub fn scope(mut self, scope: &str) -> Self {
         match scope.parse() {
             Ok(scope) => self.setup().scope = scope,
@@ -75,7 +75,7 @@ impl DeviceFlow {
         self
     }
 
-    /// Sends a parameter of the server's own with every request: `audience`, `resource`, Twitch's `scopes`.
+    /// Sends this extra parameter with every request, for example `audience`, `resource` or Twitch's `scopes`.
     pub fn extra(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         const OURS: [&str; 8] = [
             "client_id",
@@ -98,19 +98,19 @@ impl DeviceFlow {
         self
     }
 
-    /// Authenticates in the header, as every server with secrets has to support ([RFC 6749, section 2.3.1]).
+    /// Sends this client secret in the `Basic` header, which every server that issues secrets must support ([RFC 6749, section 2.3.1]).
     ///
     /// [RFC 6749, section 2.3.1]: https://www.rfc-editor.org/rfc/rfc6749#section-2.3.1
     pub fn secret_basic(self, secret: impl Into<String>) -> Self {
         self.secret(Secret::Basic(secret.into()))
     }
 
-    /// Authenticates in the body, for servers that know nothing else.
+    /// Sends this client secret in the body, for servers that do not accept the header.
     pub fn secret_post(self, secret: impl Into<String>) -> Self {
         self.secret(Secret::Post(secret.into()))
     }
 
-    /// Assumes this lifetime where the server announces none, against [RFC 8628, section 3.2]; Salesforce is such a server.
+    /// Sets the lifetime of the codes, for a server that announces none against [RFC 8628, section 3.2], such as Salesforce.
     ///
     /// [RFC 8628, section 3.2]: https://www.rfc-editor.org/rfc/rfc8628#section-3.2
     pub fn default_lifetime(mut self, lifetime: Duration) -> Self {
@@ -118,20 +118,21 @@ impl DeviceFlow {
         self
     }
 
-    /// Sends the first poll without waiting for one interval. Nobody types a code that fast.
+    /// Sends the first poll at once, not after one interval. This seldom helps, because nobody types a code that fast.
     pub fn first_poll_at_once(mut self) -> Self {
         self.setup().polls_at_once = true;
         self
     }
 
-    /// Lets the code expire by the caller's clock, without asking the server a last time. That last poll keeps to the interval
-    /// and the back-off, so it may go out up to a minute, or twice the interval, after the code has expired.
+    /// Ends the login at the deadline by your clock, without a last poll. Without this option, a last poll follows the deadline, so that
+    /// the server decides. It keeps to the interval and the back-off, so it may come up to a minute after the deadline, or twice the
+    /// interval if that is longer.
     pub fn no_final_poll(mut self) -> Self {
         self.setup().polls_at_the_end = false;
         self
     }
 
-    /// Shows verification URIs with plain http, for a network of one's own. Endpoints stay with https.
+    /// Accepts verification URIs with plain http, for a private network. Endpoints must still be https, or http on loopback.
     pub fn allow_plain_http(mut self) -> Self {
         self.setup().plain = Plain::Allowed;
         self
@@ -141,7 +142,7 @@ impl DeviceFlow {
         self.0.fault.map_or(Ok(()), Err)
     }
 
-    /// Returns a request with these parameters, but for those that are empty, and with what every request has.
+    /// Returns a request with these parameters, except empty ones, and with the extra parameters and the credentials.
     pub(crate) fn request(&self, url: &str, parameters: &[(&str, &str)]) -> Request {
         let mut body = String::new();
         for (name, value) in parameters {
@@ -163,7 +164,7 @@ impl DeviceFlow {
         Request::new(url.into(), authorization, body)
     }
 
-    /// Returns the client id, or nothing if it is sent in the header.
+    /// Returns the client id, or an empty text if the id is sent in the header.
     pub(crate) fn id_in_body(&self) -> &str {
         match self.0.secret {
             Some(Secret::Basic(_)) => "",
@@ -171,7 +172,7 @@ impl DeviceFlow {
         }
     }
 
-    /// Returns what a snapshot is bound to.
+    /// Returns a digest of the endpoints and the client id. It ties a snapshot to them.
     pub(crate) fn digest(&self) -> Digest {
         let endpoints = &self.0.endpoints;
         Digest::of_parts([
@@ -209,7 +210,7 @@ fn is_printable(text: &str) -> bool {
     !text.is_empty() && are_vschars(text.as_bytes())
 }
 
-/// A mistake in how a client was set up, or called.
+/// A mistake in the set-up of a client, or in an argument.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum FlowError {
@@ -226,15 +227,15 @@ pub enum FlowError {
     /// The scope is not a list of scope tokens.
     #[error("the scope cannot be requested: {0}")]
     Scope(ScopeError),
-    /// An extra parameter has a name of the protocol's, or none.
+    /// An extra parameter has an empty name, or a name that the protocol uses.
     #[error(
-        "an extra parameter has an empty name, or the name of one that this crate sends itself; use the method for that"
+        "an extra parameter has an empty name, or the name of a parameter that this crate sends itself; give it another name, or use the method for that parameter"
     )]
     Reserved,
     /// An extra parameter, or a secret, was given twice.
     #[error("an extra parameter or a client secret was given twice; give it once")]
     Repeated,
-    /// The token that is to be refreshed with, or to be revoked, is empty.
+    /// The token to refresh with, or to revoke, is empty.
     #[error("the token is empty; sign in again to get one")]
     Token,
     /// There is no revocation endpoint.

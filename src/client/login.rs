@@ -1,10 +1,10 @@
 //! A login, from the request for codes to its outcome (RFC 8628, sections 3.1 to 3.5).
 //!
 //! Rules:
-//! 1. A question borrows the machine and takes its answer: one request is in flight at a time.
-//! 2. Nothing is sent after an outcome, and nothing starts again by itself: the user may have gone.
-//! 3. Tokens are never thrown away, however late they come.
-//! 4. The lifetime counts from the moment the request for codes was handed out: it never ends later than the server's.
+//! 1. An `Ask` borrows the login and takes the answer, so only one request is in flight at a time.
+//! 2. Nothing is sent after the outcome. A login does not start again by itself, because the user may have left.
+//! 3. Tokens are never thrown away, however late they arrive.
+//! 4. The lifetime counts from the moment when the request for codes was handed out, so it never ends later than at the server.
 
 use alloc::boxed::Box;
 use alloc::string::String;
@@ -55,14 +55,14 @@ impl DeviceFlow {
     }
 }
 
-/// A login. Ask it what is [`next`](Self::next) and do that, until it is done; or let [`run`](Self::run) or
+/// One login. Call [`next`](Self::next) and do what it says, until it is done; or let [`run`](Self::run) or
 /// [`run_blocking`](Self::run_blocking) do so.
 ///
-/// All moments are readings of one monotonic clock of the caller's, for example `Instant::elapsed`.
+/// All times are readings of your own monotonic clock, for example `started.elapsed()` of an `Instant`.
 #[must_use = "nothing is sent by itself: ask what is next"]
 pub struct Login {
     pub(crate) flow: DeviceFlow,
-    /// What is sent at this stage.
+    /// The request of this stage.
     pub(crate) request: Request,
     pub(crate) stage: Stage,
     /// Whether the caller gave up while a request was in flight.
@@ -71,28 +71,27 @@ pub struct Login {
 
 /// How far a login has come.
 pub(crate) enum Stage {
-    /// The codes are asked for, since this moment.
+    /// Asks for codes. Holds when that request was last handed out.
     Start(Duration),
     Poll(Box<Polls>),
-    /// The outcome, unless it was handed out.
+    /// The outcome, or `None` once it was returned.
     Over(Option<Result<Tokens, LoginError>>),
 }
 
-/// The polls of one device code.
 pub(crate) struct Polls {
     pub(crate) schedule: Schedule,
     pub(crate) device_code: String,
-    /// Nothing after a restart: the caller has it.
+    /// `None` after a restart, because the caller has kept it.
     pub(crate) prompt: Option<Prompt>,
     pub(crate) is_shown: bool,
-    /// Whether a poll was handed out that is not answered.
+    /// Whether a poll was handed out and not answered yet.
     pub(crate) in_flight: bool,
 }
 
 impl Login {
-    /// Returns what to do at `now`. It may be asked too early and as often as one likes.
+    /// Returns what to do at `now`. You may call it too early, and as often as you like.
     ///
-    /// At the deadline or after it one last poll is handed out, so that expiry is the server's word;
+    /// At the deadline or later it hands out one last poll, so that the server decides whether the code has expired.
     /// [`no_final_poll`](DeviceFlow::no_final_poll) turns that off.
     pub fn next(&mut self, now: Duration) -> Next<'_> {
         if self.is_cancelled {
@@ -123,17 +122,17 @@ impl Login {
         Next::Done(Err(LoginError::TimedOut(reason)))
     }
 
-    /// Puts the next poll off, so that a fleet of devices does not ask in step. Draw the span anew after each answer: the next answer
-    /// ends it, and a new span replaces the last one. It counts up to the interval in force.
+    /// Delays the next poll by `span`, so that many devices do not poll at the same moment. Draw a random span after each answer, because
+    /// each answer clears it. A second call replaces the span. A span over the interval in force counts as that interval.
     pub fn jitter(&mut self, span: Duration) {
         if let Stage::Poll(polls) = &mut self.stage {
             polls.schedule.jitter = span.min(polls.schedule.min_interval);
         }
     }
 
-    /// Gives up. Tokens that came already, and were not handed out, are handed back as late.
+    /// Ends the login. Tokens that arrived and were not returned yet are returned in [`LoginError::Cancelled`].
     ///
-    /// Where a request is in flight, use [`Ask::cancel`], so that its answer can still be fed in.
+    /// If a request is in flight, call [`Ask::cancel`] instead, so that the login can still take its answer.
     pub fn cancel(&mut self) {
         self.is_cancelled = false;
         let late = match core::mem::replace(&mut self.stage, Stage::Over(None)) {
@@ -144,7 +143,7 @@ impl Login {
         self.stage = Stage::Over(Some(Err(LoginError::Cancelled(late))));
     }
 
-    /// Returns what is shown to the user, once the codes have come. `None` after [`resume`](DeviceFlow::resume) and at the end.
+    /// Returns what to show to the user, once the codes have arrived. It is `None` after [`resume`](DeviceFlow::resume) and at the end.
     pub fn prompt(&self) -> Option<&Prompt> {
         self.polls().and_then(|polls| polls.prompt.as_ref())
     }
@@ -155,12 +154,12 @@ impl Login {
         self.polls().map(reason)
     }
 
-    /// Returns the interval in force, if it is polling: at least so long after each answer nothing is sent.
+    /// Returns the interval in force, if the login is polling. After each answer the login waits for at least this long.
     pub fn interval(&self) -> Option<Duration> {
         self.polls().map(|polls| polls.schedule.min_interval)
     }
 
-    /// Returns when the code expires, if it is polling: for the time left on the screen.
+    /// Returns the reading of the clock at which the code expires, if the login is polling, to show the time left.
     pub fn deadline(&self) -> Option<Duration> {
         self.polls().map(|polls| polls.schedule.deadline)
     }
@@ -230,7 +229,7 @@ impl Polls {
     fn turn(&mut self, now: Duration) -> Turn {
         self.schedule.tick(now);
         if self.in_flight {
-            // The question was dropped without an answer, but its request may have been sent.
+            // The `Ask` was dropped without an answer, but its request may have been sent.
             self.schedule.lose();
         }
         let turn = self.schedule.turn();
@@ -238,7 +237,7 @@ impl Polls {
         turn
     }
 
-    /// Takes the answer to a poll. Returns how the login ends: `Ok(None)` if it goes on.
+    /// Takes the answer to a poll. Returns the tokens, or `None` if the login goes on.
     fn answer(
         &mut self,
         answer: Result<Response<&[u8]>, TransportError>,
@@ -260,7 +259,7 @@ impl Polls {
                     Verdict::Tokens(tokens) => return Ok(Some(tokens)),
                     Verdict::Denied(refusal) => return Err(LoginError::Denied(refusal)),
                     Verdict::Expired(refusal) => return Err(LoginError::Expired(refusal)),
-                    // The code is unknown, foreign, redeemed or expired. What happened before tells which.
+                    // The code is unknown, of another client, redeemed or expired. What happened before tells which.
                     Verdict::InvalidGrant(mut refusal) => {
                         refusal.possibly_redeemed = schedule.lost;
                         let is_expired = schedule.is_past_deadline() && !schedule.lost;
@@ -301,20 +300,20 @@ impl fmt::Debug for Login {
 #[must_use = "it may hold the outcome"]
 #[expect(clippy::exhaustive_enums, reason = "a caller has to do each of these")]
 pub enum Next<'a> {
-    /// Send the request of this question, and answer with what comes of it.
+    /// Send this request, and pass the result to [`Ask::answer`].
     Send(Ask<'a>),
-    /// Show this to the user. It comes once, when the codes have come.
+    /// Show this to the user. The login returns it once, when the codes have arrived.
     Show(Prompt),
-    /// Wait until this reading of the clock, then ask again what is next.
+    /// Wait until the clock reads this, then call [`Login::next`] again.
     Wait(Duration),
-    /// It is over. The outcome is handed out once.
+    /// The login is over. It returns its outcome once, and then [`LoginError::Over`].
     Done(Result<Tokens, LoginError>),
 }
 
-/// A request that is to be sent, and takes its answer.
+/// A request to send. Pass the result to [`answer`](Self::answer).
 ///
-/// Where it is dropped without one, the request is taken for one whose answer was lost. A poll is followed by a longer wait, because it may
-/// have been sent. The request for codes is asked again.
+/// If you drop it without an answer, the answer counts as lost. After a poll the login then waits longer, because the poll may have been
+/// sent. It hands out the request for codes again.
 #[must_use = "the answer to the request is fed in here"]
 pub struct Ask<'a>(pub(crate) &'a mut Login);
 
@@ -324,7 +323,7 @@ impl Ask<'_> {
         &self.0.request
     }
 
-    /// Takes the response, or the reason why there is none.
+    /// Takes the response that arrived at `now`, or the reason why there is none.
     pub fn answer<B: AsRef<[u8]>>(
         self,
         answer: Result<Response<B>, TransportError>,
@@ -336,8 +335,8 @@ impl Ask<'_> {
         }
     }
 
-    /// Gives up while the request is in flight. **Answer it still, if an answer comes**: a token in it belongs to nobody, and is handed
-    /// back in [`LoginError::Cancelled`], to be revoked.
+    /// Cancels the login while the request is in flight. **If an answer still arrives, pass it to [`answer`](Self::answer).** Tokens in it
+    /// are returned in [`LoginError::Cancelled`], so that you can revoke them.
     pub const fn cancel(&mut self) {
         self.0.is_cancelled = true;
     }
@@ -359,7 +358,7 @@ pub enum LoginError {
     /// The server issued no codes.
     #[error("{0}")]
     Start(StartError),
-    /// The user said no.
+    /// The user denied the request.
     #[error("the sign-in was denied ({0}); start again if that was not intended")]
     Denied(Refusal),
     /// The server says that the code expired before the user decided.
@@ -367,13 +366,13 @@ pub enum LoginError {
         "the code expired before it was approved ({0}); start again, and approve the new code in time"
     )]
     Expired(Refusal),
-    /// The code expired by the caller's clock; with what the login waited for in the end, if it has polled.
+    /// The code expired by your clock. Holds what the login waited for, if it has polled.
     #[error("the code expired {}", timed_out(*.0))]
     TimedOut(Option<WaitingFor>),
-    /// The server refused for another reason. Look at [`Refusal::possibly_redeemed`].
+    /// The server refused for another reason. [`Refusal::possibly_redeemed`] says whether this device may have redeemed the code.
     #[error("{}", rejected(.0))]
     Rejected(Refusal),
-    /// There was no response, and there will be none.
+    /// There was no response, and trying again will not help.
     #[error("{0}")]
     Failed(TransportError),
     /// The server answered with a redirect of this status, which was not followed.
@@ -384,10 +383,10 @@ pub enum LoginError {
     /// The response could not be used.
     #[error("the sign-in failed: {0}")]
     Malformed(Malformed),
-    /// The caller gave up. The tokens, if any, came late: revoke them.
+    /// The caller cancelled the login. If there are tokens, they arrived too late: revoke them.
     #[error("the sign-in was cancelled{}", late(.0.is_some()))]
     Cancelled(Option<Box<Tokens>>),
-    /// The outcome was handed out before.
+    /// The outcome was already returned.
     #[error(
         "this login has ended and already returned its outcome; use that outcome, or start a new login"
     )]

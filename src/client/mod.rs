@@ -1,8 +1,8 @@
-//! The client half: when to send what, and what an answer means.
+//! The client half: what to send, when, and what the response means.
 //!
-//! A [`DeviceFlow`] is the set-up of a client. A [`Login`] is one exchange with the server: it asks for codes, shows one to the user, and
-//! polls until the user has decided. It neither sends nor sleeps itself, so the same machine serves threads, async code and firmware.
-//! [`Login::run`] and [`Login::run_blocking`] are the loop around it:
+//! A [`DeviceFlow`] is the set-up of a client. A [`Login`] is one sign-in: it asks for codes, shows one to the user, and polls until the
+//! user has decided. It does not send or sleep itself, so it works in threads, in async code and in firmware. [`Login::run`] and
+//! [`Login::run_blocking`] run it to its end:
 //!
 //! ```
 //! use core::ops::ControlFlow;
@@ -37,8 +37,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! Whoever needs more than that writes the loop: to keep a [`Snapshot`] for a restart, to show the time left, or to hand back tokens that
-//! come after the user gave up.
+//! Write the loop yourself to save a [`Snapshot`] for a restart, to show the time left, or to get tokens that arrive after the user gave
+//! up:
 //!
 //! ```
 //! use core::time::Duration;
@@ -56,7 +56,7 @@
 //!             Next::Send(mut ask) => {
 //!                 let answer = http(ask.request());
 //!                 if has_given_up() {
-//!                     ask.cancel(); // `LoginError::Cancelled` then has the tokens, if they came
+//!                     ask.cancel(); // tokens that still arrive come in `LoginError::Cancelled`
 //!                 }
 //!                 ask.answer(answer, now());
 //!             }
@@ -70,8 +70,8 @@
 //!
 //! # Sending
 //!
-//! What sends must not follow redirects, must bound the body and the time, and must tell a failure that may pass from one that does not.
-//! These do, under the feature `http`.
+//! Your HTTP client must not follow redirects, must limit the size of the body and the time, and must tell failures that may pass from
+//! those that will not ([`TransportError`]). The following functions do all this. They need the feature `http`.
 //!
 //! With `ureq` 3 (features `rustls` and `platform-verifier`), blocking, for [`Login::run_blocking`]:
 //!
@@ -89,13 +89,13 @@
 //!
 //! | what | where |
 //! |---|---|
-//! | setting up, and the requests | [`DeviceFlow`], [`Endpoints`], [`Request`] |
+//! | the set-up and the requests | [`DeviceFlow`], [`Endpoints`], [`Request`] |
 //! | a login | [`Login`], [`Next`], [`Ask`], [`Prompt`], [`WaitingFor`], [`LoginError`] |
-//! | what an answer means | [`Response`], [`verdict`], [`Tokens`], [`Refusal`] |
+//! | what a response means | [`Response`], [`verdict`], [`Tokens`], [`Refusal`] |
 //! | after the login | [`Refresh`], [`Revocation`] |
-//! | outliving the process | [`Snapshot`] |
+//! | resuming after a restart | [`Snapshot`] |
 //!
-//! One request is in flight at a time, and takes one answer, because a question borrows the login:
+//! Only one request is in flight at a time, and it is answered only once, because an [`Ask`] borrows the login:
 //!
 //! ```compile_fail,E0382
 //! # use core::time::Duration;
@@ -114,8 +114,8 @@
 //! }
 //! ```
 //!
-//! Not spoken here, because they are not RFC 8628 on the wire: AWS SSO OIDC (JSON in camel case), Trakt (statuses without
-//! bodies), Facebook (errors of its Graph API), Baidu (GET), and Amazon's polls, which carry the user code too.
+//! These servers are not supported, because their protocols differ from RFC 8628: AWS SSO OIDC (JSON in camel case), Trakt (statuses
+//! without bodies), Facebook (errors of its Graph API), Baidu (GET), and Amazon (polls carry the user code, too).
 
 mod body;
 mod codes;

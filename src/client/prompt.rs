@@ -1,6 +1,6 @@
 //! What is shown to the user (RFC 8628, section 3.3).
 //!
-//! Rule: what is shown is visible ASCII, and a URI that a browser may open. That holds for a prompt that was kept, too.
+//! Rule: the code and the URIs are visible ASCII, and a browser may open the URIs. A stored prompt is checked for this, too.
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -16,9 +16,10 @@ use crate::wire::metadata::{self, Plain};
 
 /// What is shown to the user ([RFC 8628, section 3.3](https://www.rfc-editor.org/rfc/rfc8628#section-3.3)).
 ///
-/// Show the code even where the complete URI is used: the user compares it with the one on the other screen.
+/// Show the code even if the user opens the complete URI, because the user compares it with the one on the other screen.
 ///
-/// It is serde in both directions, to be kept beside a [`Snapshot`](super::Snapshot). What is read back is checked like a response.
+/// It implements `Serialize` and `Deserialize`, so that you can store it beside a [`Snapshot`](super::Snapshot). Deserializing checks it
+/// like a response.
 ///
 /// # Security
 ///
@@ -26,32 +27,31 @@ use crate::wire::metadata::{self, Plain};
 #[derive(Clone, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Prompt {
-    /// The version of the stored form.
     pub(crate) v: u8,
     /// The code that the user types.
     pub user_code: String,
-    /// Where the user types it.
+    /// Where the user types the code.
     pub verification_uri: String,
-    /// The same with the code in it, for a QR code or a browser on the device.
+    /// The same URI with the code in it, for a QR code or a browser on the device.
     pub verification_uri_complete: Option<String>,
-    /// How long the code is good for, from the moment the request was handed out.
+    /// For how long the code is valid, from the moment when the request for codes was handed out.
     pub lifetime: Duration,
-    /// What was wrong with the response and did not matter.
+    /// What is wrong with the response and does not end the login.
     pub warnings: Vec<Warning>,
-    /// The members that are not of the protocol, as they came: not safe to print.
+    /// The members that the protocol does not define, unchanged: they are not safe to print.
     pub members: Map<String, serde_json::Value>,
 }
 
 debug_shows!(Prompt: verification_uri, lifetime, warnings);
 
-/// What was wrong with a response and did not matter.
+/// Something wrong with a response that does not end the login.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Warning {
-    /// There was no interval that makes sense: it is 5 s.
+    /// There was no usable interval, so 5 s is used.
     Interval,
-    /// The interval is longer than the lifetime of the code, or than an hour. It is kept to.
+    /// The interval is longer than the lifetime of the code, or than an hour. It is used nevertheless.
     LongInterval,
     /// The complete URI was not usable and was dropped.
     VerificationUriComplete,
@@ -61,10 +61,10 @@ impl fmt::Display for Warning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Interval => {
-                "the server announced no usable interval; it is asked every 5 seconds"
+                "the server announced no usable interval; this program polls every 5 seconds"
             }
             Self::LongInterval => {
-                "the server announced an interval that is longer than the code lives, or than an hour; it is kept to"
+                "the server announced an interval that is longer than the lifetime of the code, or than an hour; this program uses it"
             }
             Self::VerificationUriComplete => {
                 "the server sent a verification_uri_complete that cannot be used; show the code and the verification_uri"
@@ -73,10 +73,10 @@ impl fmt::Display for Warning {
     }
 }
 
-/// The most characters of a user code. Nobody types a longer one.
+/// The longest user code, in bytes. Nobody types a longer one.
 const MAX_USER_CODE: usize = 64;
 
-/// Returns why a user code cannot be shown, if it cannot.
+/// Returns why a user code cannot be shown, or `None` if it can.
 pub(crate) fn fault_of_user_code(code: &str) -> Option<&'static str> {
     if code.len() > MAX_USER_CODE {
         return Some("has more than 64 characters");
@@ -85,7 +85,6 @@ pub(crate) fn fault_of_user_code(code: &str) -> Option<&'static str> {
     (!is_visible).then_some("has characters other than visible ASCII")
 }
 
-/// The stored form, not checked.
 #[derive(Deserialize)]
 #[serde(remote = "Prompt", deny_unknown_fields)]
 struct Record {
@@ -98,13 +97,12 @@ struct Record {
     members: Map<String, serde_json::Value>,
 }
 
-/// The version of the stored form.
 pub(crate) const VERSION: u8 = 1;
 
 impl<'de> Deserialize<'de> for Prompt {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let prompt = Record::deserialize(deserializer)?;
-        // Whether plain http is allowed was decided when the prompt came.
+        // Plain http was allowed or refused when the response was read.
         let is_shown = |uri: &String| metadata::shown(uri, Plain::Allowed).is_ok();
         let is_right = fault_of_user_code(&prompt.user_code).is_none()
             && is_shown(&prompt.verification_uri)

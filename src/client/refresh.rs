@@ -1,8 +1,8 @@
 //! Refreshing the tokens (RFC 6749, section 6).
 //!
 //! Rules:
-//! 1. A refresh whose answer was lost may be sent again, with the same token. Servers with rotation allow that for a short time.
-//! 2. `invalid_grant` ends the login. After a lost answer the token may have been used by that very request.
+//! 1. A refresh whose answer was lost may be sent again, with the same token. Servers that rotate tokens allow this for a short time.
+//! 2. `invalid_grant` ends the login. After a lost answer, the first request itself may have used the token.
 //! 3. A success without a refresh token keeps the old one.
 
 use alloc::boxed::Box;
@@ -25,7 +25,7 @@ use crate::scope::Scope;
 use crate::wire::debug_shows;
 
 impl DeviceFlow {
-    /// Returns a refresh with this token: [`Tokens::refresh_token`].
+    /// Returns a refresh with this token, which came from [`Tokens::refresh_token`].
     ///
     /// # Errors
     ///
@@ -34,7 +34,8 @@ impl DeviceFlow {
         self.refresh_of(refresh_token, Scope::empty())
     }
 
-    /// Returns a refresh that asks for less than was granted: scope tokens separated by single spaces. The login keeps its scope.
+    /// Returns a refresh that requests only this part of the granted scope: scope tokens separated by single spaces. The login keeps all of
+    /// it.
     ///
     /// # Errors
     ///
@@ -63,8 +64,8 @@ impl DeviceFlow {
     }
 }
 
-/// A refresh of the tokens. Send its [`request`](Self::request) and feed in the [`answer`](Self::answer); or let
-/// [`run`](Self::run) or [`run_blocking`](Self::run_blocking) do so.
+/// A refresh of the tokens. Send its [`request`](Self::request) and pass the result to [`answer`](Self::answer); or let [`run`](Self::run)
+/// or [`run_blocking`](Self::run_blocking) do so.
 ///
 /// ```
 /// use device_flow::client::{DeviceFlow, Endpoints, Response};
@@ -72,7 +73,7 @@ impl DeviceFlow {
 /// let endpoints = Endpoints::new("https://as.example/device", "https://as.example/token")?;
 /// let mut refresh = DeviceFlow::new(endpoints, "cli").refresh("the refresh token")?;
 /// assert_eq!(refresh.request().body(), "grant_type=refresh_token&refresh_token=the+refresh+token&client_id=cli");
-/// // The gateway failed. The server may have issued tokens, or not: it is asked again.
+/// // A gateway failed. The server may have issued tokens or not, so the same request is sent again.
 /// let error = refresh.answer(Ok(Response::new(502, "Bad Gateway"))).unwrap_err();
 /// assert!(error.may_be_retried());
 /// let tokens = refresh.answer(Ok(Response::new(200, r#"{"access_token":"a"}"#)))?;
@@ -84,18 +85,18 @@ pub struct Refresh {
     request: Request,
     token: Box<str>,
     scope: Scope,
-    /// Whether an answer was lost that may have had tokens.
+    /// Whether an answer that may have had tokens was lost.
     is_lost: bool,
 }
 
 impl Refresh {
-    /// Notes that the same refresh token was sent before, by a program that did not get the answer: one that was killed, for example.
+    /// Notes that the same refresh token was sent before and its answer was lost, for example because the program was killed.
     pub const fn sent_before(mut self) -> Self {
         self.is_lost = true;
         self
     }
 
-    /// Returns the request. It may be sent again where the answer says so.
+    /// Returns the request. Send it again only if [`RefreshError::may_be_retried`] says so.
     pub const fn request(&self) -> &Request {
         &self.request
     }
@@ -148,9 +149,9 @@ impl Refresh {
         })
     }
 
-    /// Sends the refresh. Where the answer was lost, or the server could not answer, it is sent again a few times, within seconds.
+    /// Sends the refresh. If the answer was lost, or the server could not answer, it is sent again up to three times, within seconds.
     ///
-    /// `send` and `wait` are those of [`Login::run`](super::Login::run), but that `wait` is not told what is waited for. If `wait` returns
+    /// `send` and `wait` are as for [`Login::run`](super::Login::run), but `wait` gets only the time. If `wait` returns
     /// [`ControlFlow::Break`], the last error is returned.
     ///
     /// # Errors
@@ -204,11 +205,11 @@ debug_shows!(Refresh: request, is_lost);
     reason = "after each of these a program goes on in another way"
 )]
 pub enum RefreshError {
-    /// The server no longer accepts the refresh token: the login is over. [`Refusal::possibly_redeemed`] says whether an answer was lost
-    /// before, so that the token may have been used by this very device.
+    /// The server no longer accepts the refresh token, so the user must sign in again. [`Refusal::possibly_redeemed`] says whether this
+    /// device may have used the token itself, because an earlier answer was lost.
     #[error("{}", ended(.0))]
     Ended(Refusal),
-    /// The server refused for another reason. The refresh token may still be good.
+    /// The server refused for another reason. The refresh token may still be valid.
     #[error("the tokens were not refreshed: {0}; {advice}", advice = .0.advice())]
     Rejected(Refusal),
     /// The server could not answer. The same refresh may be sent again.
@@ -217,7 +218,7 @@ pub enum RefreshError {
     Unavailable {
         /// The status of the response.
         status: u16,
-        /// What `Retry-After` said.
+        /// How long to wait, if the server said so.
         retry_after: Option<Duration>,
     },
     /// There was no response. If the failure may pass, the same refresh may be sent again.
@@ -234,14 +235,14 @@ pub enum RefreshError {
 }
 
 impl RefreshError {
-    /// Returns whether the same refresh may be sent again. Do so soon, but not before [`Self::retry_after`]: after a lost answer a
+    /// Returns whether to send the same refresh again. Send it soon, but not before [`Self::retry_after`], because after a lost answer a
     /// server accepts the token only for a short time.
     pub const fn may_be_retried(&self) -> bool {
         matches!(self, Self::Unavailable { .. })
             || matches!(self, Self::Failed(failure) if failure.may_pass())
     }
 
-    /// Returns what `Retry-After` said, counted from the response.
+    /// Returns how long to wait from the response on, if the server said so.
     pub const fn retry_after(&self) -> Option<Duration> {
         if let Self::Unavailable { retry_after, .. } = self {
             return *retry_after;

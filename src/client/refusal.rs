@@ -13,8 +13,8 @@ use crate::wire::debug_shows;
 
 /// A refusal by the server.
 ///
-/// `Display` says what the server said, in a printable form. `Debug` shows the status alone, because a server may echo what it was
-/// sent.
+/// `Display` shows the error code, the description and the status, in a printable form. `Debug` shows no text, because a server may echo a
+/// secret.
 #[derive(Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Refusal {
@@ -22,13 +22,13 @@ pub struct Refusal {
     pub status: u16,
     /// The description that the server gave.
     pub description: Option<DisplayText>,
-    /// Whether an earlier answer was lost that may have carried tokens. Then `invalid_grant` may mean that the device code, or the
-    /// refresh token, was used by this very device.
+    /// Whether an earlier response that may have had tokens was lost. Then `invalid_grant` may mean that this device has already used the
+    /// device code or the refresh token.
     pub possibly_redeemed: bool,
-    /// What `Retry-After` said.
+    /// How long to wait, if the header `Retry-After` said so.
     pub retry_after: Option<Duration>,
     code: Option<DisplayText>,
-    /// The members that are not of the protocol, as they came: not safe to print.
+    /// The members that the protocol does not define, unchanged: they are not safe to print.
     pub members: Map<String, serde_json::Value>,
 }
 
@@ -47,12 +47,11 @@ impl Refusal {
         }
     }
 
-    /// Returns the error code, known or not, if the body had one. It is as printable as [`DisplayText`].
+    /// Returns the error code, known or not, if the body had one. It is printable like a [`DisplayText`].
     pub fn code(&self) -> Option<&str> {
         self.code.as_ref().map(DisplayText::as_str)
     }
 
-    /// Returns what to do about it.
     pub(crate) fn advice(&self) -> &'static str {
         match self.code() {
             Some("invalid_client" | "incorrect_client_credentials") => {

@@ -1,20 +1,20 @@
-//! What is sent.
+//! A request that the client sends.
 //!
 //! Rules:
 //! 1. Always POST, always a form, nothing in the URL.
-//! 2. A request is composed once and shared: a poll repeats it without a copy.
+//! 2. A request is built once and shared, so a poll repeats it without a copy.
 
 use alloc::string::String;
 use alloc::sync::Arc;
 use core::fmt;
 
-/// A request, to be sent as it stands. **Redirects are not to be followed**: they would carry the codes elsewhere.
+/// A request, to send unchanged. **Do not follow redirects**, because they would take the codes elsewhere.
 ///
-/// Under the feature `http` it converts into an `http::Request` with any body that is made of a `String`.
+/// With the feature `http` it converts into an `http::Request` with any body that can be made from a `String`.
 ///
 /// # Security
 ///
-/// Body and headers carry the device code and the client's secret. `Debug` shows neither.
+/// The body and the headers contain the device code and the client's secret. `Debug` shows neither.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Request(Arc<Parts>);
 
@@ -34,29 +34,29 @@ impl Request {
         }))
     }
 
-    /// `POST`.
+    /// Returns `POST`.
     pub const fn method(&self) -> &'static str {
         "POST"
     }
 
-    /// Where it goes.
+    /// Returns the URL to send the request to.
     pub fn url(&self) -> &str {
         &self.0.url
     }
 
-    /// The headers, each a name in lower case and its value.
+    /// Returns the headers, each as a name in lower case and a value.
     pub fn headers(&self) -> impl Iterator<Item = (&'static str, &str)> {
         let authorization = self.0.authorization.as_deref();
         [
             ("content-type", "application/x-www-form-urlencoded"),
-            // GitHub answers with a form unless it is asked.
+            // GitHub answers with a form unless it is asked for JSON.
             ("accept", "application/json"),
         ]
         .into_iter()
         .chain(authorization.map(|value| ("authorization", value)))
     }
 
-    /// The body.
+    /// Returns the body, a form.
     pub fn body(&self) -> &str {
         &self.0.body
     }
@@ -80,7 +80,7 @@ impl<B: From<String>> From<Request> for http::Request<B> {
         }
         let mut converted = Self::new(String::from(request.body()).into());
         *converted.method_mut() = http::Method::POST;
-        // An endpoint is checked to consist of what a URI may contain.
+        // The endpoint was checked: it has only characters that a URI may contain.
         *converted.uri_mut() = request.url().parse().unwrap_or_default();
         *converted.headers_mut() = headers;
         converted

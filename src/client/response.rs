@@ -1,16 +1,17 @@
-//! What came back: a response, or the reason why there is none.
+//! What came back from the server: a response, or the reason why there is none.
 
 use core::fmt;
 use core::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// The largest body that is read, in bytes. Real ones have a few kilobytes.
+/// The largest body that is read, in bytes. Real bodies have a few kilobytes.
 pub const MAX_BODY: usize = 1024 * 1024;
 
 /// A response as it was received: the status, the header `Retry-After` if there was one, and the body.
 ///
-/// Read no more of a body than [`MAX_BODY`] and one byte. With the feature `http` it is made from an `http::Response`.
+/// A body over [`MAX_BODY`] is refused, so read at most one byte more than that. With the feature `http`, an `http::Response` converts into
+/// this type.
 #[derive(Clone)]
 pub struct Response<B> {
     pub(crate) status: u16,
@@ -33,13 +34,12 @@ impl<B: AsRef<[u8]>> Response<B> {
     pub fn retry_after(mut self, value: &str) -> Self {
         let value = value.trim_ascii();
         let digits = !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit());
-        // More digits than a number holds are a long time.
+        // A number that does not fit means a long time.
         let seconds = digits.then(|| value.parse().unwrap_or(u64::MAX));
         self.retry_after = seconds.map(Duration::from_secs);
         self
     }
 
-    /// Returns the same response with its body as a slice.
     pub(crate) fn by_ref(&self) -> Response<&[u8]> {
         Response {
             status: self.status,
@@ -73,7 +73,7 @@ impl<B: AsRef<[u8]>> From<http::Response<B>> for Response<B> {
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum TransportError {
-    /// The connection, or the response, did not come in time.
+    /// The connection or the response did not come in time.
     #[error(
         "the server did not answer in time; check the network connection, then try again later"
     )]

@@ -1,6 +1,6 @@
 //! Revoking a token (RFC 7009).
 //!
-//! Rule: 200 means that it is done, whatever the body, and also where the token was unknown.
+//! Rule: a 2xx means that the token is revoked, whatever the body, even if the server did not know the token.
 
 use core::future::ready;
 use core::ops::ControlFlow;
@@ -16,7 +16,7 @@ use super::run::{block, repeat};
 use super::verdict::{Verdict, verdict};
 
 impl DeviceFlow {
-    /// Returns the revocation of a refresh token. It ends the login, and most servers revoke the access token with it.
+    /// Returns a revocation of this refresh token. It ends the login, and most servers revoke the access token with it.
     ///
     /// # Errors
     ///
@@ -25,7 +25,7 @@ impl DeviceFlow {
         self.revocation(token, "refresh_token")
     }
 
-    /// Returns the revocation of an access token, for a login without a refresh token.
+    /// Returns a revocation of this access token, for a login without a refresh token.
     ///
     /// # Errors
     ///
@@ -50,14 +50,14 @@ impl DeviceFlow {
     }
 }
 
-/// The revocation of a token. Send its [`request`](Self::request) and feed in the [`answer`](Self::answer); or let
+/// The revocation of a token. Send its [`request`](Self::request) and pass the result to [`answer`](Self::answer); or let
 /// [`run`](Self::run) or [`run_blocking`](Self::run_blocking) do so.
 #[derive(Debug)]
 #[must_use = "nothing is sent by itself"]
 pub struct Revocation(Request);
 
 impl Revocation {
-    /// Returns the request. It may be sent again where the answer says so.
+    /// Returns the request. Send it again only if [`RevokeError::may_be_retried`] says so.
     pub const fn request(&self) -> &Request {
         &self.0
     }
@@ -93,14 +93,14 @@ impl Revocation {
             }
             Verdict::Redirected(status) => RevokeError::Redirected(status),
             Verdict::Malformed(why) => RevokeError::Malformed(why),
-            // Not with such a status.
+            // Tokens come only with a 2xx, which was handled above.
             Verdict::Tokens(_) => RevokeError::Malformed(Malformed::Contradiction),
         })
     }
 
-    /// Sends the revocation. Where the answer was lost, or the server could not answer, it is sent again a few times, within seconds.
+    /// Sends the revocation. If the answer was lost, or the server could not answer, it is sent again up to three times, within seconds.
     ///
-    /// `send` and `wait` are those of [`Refresh::run`](super::Refresh::run).
+    /// `send` and `wait` are as for [`Refresh::run`](super::Refresh::run).
     ///
     /// # Errors
     ///
@@ -159,7 +159,7 @@ pub enum RevokeError {
     Unavailable {
         /// The status of the response.
         status: u16,
-        /// What `Retry-After` said.
+        /// How long to wait, if the header `Retry-After` said so.
         retry_after: Option<Duration>,
     },
     /// There was no response. If the failure may pass, the same revocation may be sent again.
@@ -176,13 +176,13 @@ pub enum RevokeError {
 }
 
 impl RevokeError {
-    /// Returns whether the same revocation may be sent again, not before [`Self::retry_after`].
+    /// Returns whether to send the same revocation again, after [`Self::retry_after`].
     pub const fn may_be_retried(&self) -> bool {
         matches!(self, Self::Unavailable { .. })
             || matches!(self, Self::Failed(failure) if failure.may_pass())
     }
 
-    /// Returns what `Retry-After` said, counted from the response.
+    /// Returns how long to wait from the response on, if the header `Retry-After` said so.
     pub const fn retry_after(&self) -> Option<Duration> {
         if let Self::Unavailable { retry_after, .. } = self {
             return *retry_after;

@@ -1,6 +1,6 @@
-//! The loops: around a login, and around a request that may be sent again.
+//! The loops that run a login, or send one request until it is answered.
 //!
-//! Rule: they do nothing themselves. What sends, waits, shows and reads the clock is the caller's.
+//! Rule: the caller supplies everything that sends, waits, shows or reads the clock.
 
 use core::future::ready;
 use core::ops::ControlFlow;
@@ -19,13 +19,13 @@ impl Login {
     /// Runs the login to its end.
     ///
     /// - `now` reads a monotonic clock.
-    /// - `send` sends a request. **It must not follow redirects.** Under the feature `http` it may take an `http::Request` and return an
+    /// - `send` sends a request. **It must not follow redirects.** With the feature `http` it may take an `http::Request` and return an
     ///   `http::Response`.
     /// - `show` shows the code to the user, once.
-    /// - `wait` waits for this long, or longer, and may say to the user what is waited for. If the user has given up it returns
-    ///   [`ControlFlow::Break`]; the login then ends with [`LoginError::Cancelled`].
+    /// - `wait` waits for this long or longer. It may tell the user why the login waits. It returns [`ControlFlow::Break`] if the user has
+    ///   given up; the login then ends with [`LoginError::Cancelled`].
     ///
-    /// Where the future is dropped, the login can be run again: a poll in flight counts as lost.
+    /// If the future is dropped, the login can be run again. A poll that was in flight counts as lost.
     ///
     /// # Errors
     ///
@@ -62,7 +62,7 @@ impl Login {
         }
     }
 
-    /// Runs the login to its end, like [`run`](Self::run), with functions that block.
+    /// Runs the login to its end, like [`run`](Self::run), but with functions that block.
     ///
     /// # Errors
     ///
@@ -88,7 +88,7 @@ impl Login {
     }
 }
 
-/// Runs a future that waits for nothing.
+/// Runs a future that never has to wait.
 pub(crate) fn block<T>(future: impl Future<Output = T>) -> T {
     let mut future = pin!(future);
     let mut context = Context::from_waker(Waker::noop());
@@ -99,19 +99,19 @@ pub(crate) fn block<T>(future: impl Future<Output = T>) -> T {
     }
 }
 
-/// The pauses before the second request and the next ones. Together with the requests they stay within the 30 s for which this
-/// crate's server half, like others, accepts a refresh token that was used.
+/// The pauses before the second, third and fourth request. They are short, because a server accepts a used refresh token only for a short
+/// time. This crate's server half does so for 30 s by default.
 const PAUSES: [Duration; 3] = [
     Duration::from_secs(1),
     Duration::from_secs(2),
     Duration::from_secs(4),
 ];
 
-/// The longest `Retry-After` that is waited for here. A longer one is for the caller to decide about.
+/// The longest `Retry-After` that is waited for here. If it is longer, the caller decides.
 const MAX_PAUSE: Duration = Duration::from_secs(10);
 
-/// Sends a request until `answer` accepts what came, or until the error is not to be tried again. `retry` returns when that may be:
-/// `None` if not at all, else no sooner than after this time. If `wait` returns [`ControlFlow::Break`], the last error is returned.
+/// Sends a request until `answer` returns `Ok`, or until it must not be sent again. `retry` returns the least time to wait after an error,
+/// or `None` if the request must not be sent again. If `wait` returns [`ControlFlow::Break`], the last error is returned.
 pub(crate) async fn repeat<Q, R, B, S, W, T, E>(
     request: &Request,
     mut send: impl FnMut(Q) -> S,

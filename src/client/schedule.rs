@@ -1,10 +1,10 @@
-//! When to ask, and whether to ask at all.
+//! When to poll, and whether to poll at all.
 //!
 //! Rules:
-//! 1. The clock is the caller's and monotonic; one that goes back is held where it was.
-//! 2. From an answer to the next request passes at least the interval in force, which only rises.
-//! 3. Expiry is the server's word: one last poll goes out at the deadline or after it, unless it would come so late, or the
-//!    interval be so long, that it means nothing. A machine that slept through the deadline still asks once.
+//! 1. The caller reads a monotonic clock. A reading that is earlier than the last one counts as the last one.
+//! 2. Between an answer and the next poll at least the interval in force passes. It only rises.
+//! 3. The server decides whether a code has expired, so one last poll goes out at the deadline or later. It is left out if it would come
+//!    too late, or if the interval is longer than the lifetime. A device that slept through the deadline still sends it.
 
 use core::fmt;
 use core::time::Duration;
@@ -14,51 +14,50 @@ use serde::{Deserialize, Serialize};
 use super::response::TransportError;
 use crate::time;
 
-/// The schedule of the polls. All moments are readings of the caller's clock.
+/// The schedule of the polls. All times are readings of the caller's clock.
 #[derive(Clone, Copy)]
 pub(crate) struct Schedule {
     /// The latest reading.
     pub(crate) clock: Duration,
     /// When the next poll may go out, without the jitter.
     pub(crate) earliest: Duration,
-    /// What the caller adds to it, once: no more than the interval.
+    /// What the caller adds to `earliest` for the next poll: at most the interval.
     pub(crate) jitter: Duration,
     pub(crate) deadline: Duration,
     pub(crate) lifetime: Duration,
-    /// The smallest gap: the interval in force.
+    /// The interval in force.
     pub(crate) min_interval: Duration,
     /// Failures in a row.
     pub(crate) failures: u32,
     pub(crate) last_poll: LastPoll,
-    /// Whether the answer to a poll was lost that may have carried tokens.
+    /// Whether an answer that may have had tokens was lost.
     pub(crate) lost: bool,
     pub(crate) reason: Option<WaitingFor>,
 }
 
-/// The poll at the deadline or after it.
+/// The poll at the deadline or later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum LastPoll {
-    /// Not wanted by the caller.
+    /// The caller switched it off.
     Off,
     /// It would come too late to mean anything.
     TooLate,
     /// It will go out.
     Ahead,
-    /// It went out.
     Sent,
 }
 
-/// What a login waits for, which is what came of its last poll. `Display` says it to the user.
+/// What a login waits for, according to the answer to its last poll. `Display` says it to the user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum WaitingFor {
     /// For the user, who has not decided yet.
     User,
-    /// For the user, and the server asks for fewer requests: the interval has become longer.
+    /// For the user. The server also asked for fewer requests, so the interval has become longer.
     SlowDown,
-    /// For the server, or something before it, which could not answer; with the status.
+    /// For the server. It, or a gateway before it, could not answer. Holds the status.
     Server(u16),
     /// For the network: there was no response.
     Connection(TransportError),
@@ -80,7 +79,6 @@ impl fmt::Display for WaitingFor {
     }
 }
 
-/// What there is to do.
 pub(crate) enum Turn {
     Wait(Duration),
     Send,
@@ -88,7 +86,7 @@ pub(crate) enum Turn {
 }
 
 impl Schedule {
-    /// Returns the schedule from the answer to the device authorization request on.
+    /// Returns the schedule that begins with the answer to the device authorization request.
     pub(crate) const fn new(
         clock: Duration,
         deadline: Duration,
@@ -109,12 +107,10 @@ impl Schedule {
         }
     }
 
-    /// Takes a reading of the clock.
     pub(crate) fn tick(&mut self, now: Duration) {
         self.clock = self.clock.max(now);
     }
 
-    /// Returns what to do now.
     pub(crate) fn turn(&mut self) -> Turn {
         let asks_late = self.last_poll == LastPoll::Ahead;
         let past = self.is_past_deadline();
@@ -124,7 +120,7 @@ impl Schedule {
         } else if past && !asks_late {
             Turn::Over
         } else if self.clock < due {
-            // No poll is left; the user may still be shown the code until it expires.
+            // No poll is left, but the code may still be shown until it expires.
             Turn::Wait(self.deadline)
         } else {
             if past {
@@ -149,14 +145,14 @@ impl Schedule {
         self.reason = Some(WaitingFor::SlowDown);
     }
 
-    /// Notes that the server could not answer, and whether what came may hide tokens.
+    /// Notes that the server could not answer, and whether it may have issued tokens nevertheless.
     pub(crate) fn unavailable(&mut self, status: u16, may_hide_success: bool) {
         self.failures = self.failures.saturating_add(1);
         self.reason = Some(WaitingFor::Server(status));
         self.lost |= may_hide_success;
     }
 
-    /// Notes that the caller got no response, though there may have been one.
+    /// Notes that no response arrived, although the server may have sent one.
     pub(crate) fn failed(&mut self, failure: TransportError) {
         // "On encountering a connection timeout, clients MUST unilaterally reduce their polling frequency before retrying."
         // (RFC 8628, section 3.5)
@@ -165,13 +161,13 @@ impl Schedule {
         self.lost = true;
     }
 
-    /// Takes the answer to a poll for lost just now.
+    /// Notes that the answer to a poll was lost just now.
     pub(crate) fn lose(&mut self) {
         self.failed(TransportError::Other);
         self.schedule(None);
     }
 
-    /// Sets the next poll, counted from the latest reading; `pause` is what `Retry-After` said.
+    /// Sets when the next poll may go out, counted from the latest reading. `pause` is the value of `Retry-After`.
     pub(crate) fn schedule(&mut self, pause: Option<Duration>) {
         // "Before each new request, the client MUST wait at least the number of seconds specified by the "interval"
         // parameter of the device authorization response (see Section 3.2), or 5 seconds if none was provided, and respect

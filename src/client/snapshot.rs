@@ -1,10 +1,10 @@
-//! A login that was put aside, to outlive the process.
+//! A login that is saved, so that it can be resumed after a restart.
 //!
 //! Rules:
-//! 1. It holds spans, not moments: a monotonic clock does not survive a restart.
+//! 1. It holds durations, not times, because a monotonic clock does not survive a restart.
 //! 2. A poll in flight counts as one whose answer was lost.
-//! 3. It holds no endpoint and no client secret. Both come again from the caller, and a digest shows whether they are the same.
-//! 4. What this version cannot have written is refused. So no stored wait is longer than the machine can make one.
+//! 3. It holds no endpoint and no client secret: the caller supplies them again. A digest binds it to the endpoints and the client id.
+//! 4. A snapshot that this version cannot have written is refused. So a stored wait is never longer than a login can make it.
 
 use alloc::boxed::Box;
 use alloc::string::String;
@@ -19,9 +19,9 @@ use super::schedule::{LastPoll, Schedule, WaitingFor};
 use crate::digest::Digest;
 use crate::time;
 
-/// A login that was put aside. It is serde in both directions.
+/// A saved login. It implements `Serialize` and `Deserialize`.
 ///
-/// Give it a reading of the wall clock, to know on return how much time went by:
+/// Add a reading of the wall clock, so that you know after a restart how much time has passed:
 ///
 /// ```
 /// # use core::time::Duration;
@@ -45,18 +45,17 @@ use crate::time;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
-/// Write one by [`Ask::snapshot`] before a poll goes out, and one by [`Login::snapshot`] after each answer. Then a poll whose answer was
-/// lost in a crash is known to be lost. The prompt is not part of it: keep the [`Prompt`](super::Prompt) beside it.
+/// Store a snapshot by [`Ask::snapshot`] before you send a poll, and one by [`Login::snapshot`] after each answer. After a crash the login
+/// then knows whether an answer was lost. The prompt is not part of a snapshot: store the [`Prompt`](super::Prompt) beside it.
 ///
 /// # Security
 ///
-/// **It contains the device code: keep it like a password, and delete it when the login is over.** `Debug` shows nothing of it.
-/// Resume it once: two logins with one code break the interval.
+/// **It contains the device code: keep it like a password, and delete it when the login is over.** `Debug` shows nothing of it. Resume it
+/// only once, because two logins with one code poll too often.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(try_from = "Record")]
 pub struct Snapshot(Record);
 
-/// The stored form.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Record {
@@ -64,9 +63,9 @@ struct Record {
     device_code: String,
     client: Digest,
     lifetime: Duration,
-    /// Until the deadline.
+    /// The time until the deadline.
     left: Duration,
-    /// Until the next poll.
+    /// The time until the next poll.
     wait: Duration,
     min_interval: Duration,
     failures: u32,
@@ -76,10 +75,9 @@ struct Record {
     taken_at: Option<Duration>,
 }
 
-/// The version of the stored form.
 const VERSION: u8 = 2;
 
-/// No server's interval is shorter: they are whole seconds.
+/// The shortest interval that a server can announce, because intervals are whole seconds.
 const MIN_INTERVAL: Duration = Duration::from_secs(1);
 
 impl Snapshot {
@@ -90,7 +88,7 @@ impl Snapshot {
         self
     }
 
-    /// Returns the time since the snapshot was taken, by the wall clock; `None` where there was no reading, or the clock went back.
+    /// Returns the time since the snapshot was taken, by the wall clock: `None` without [`Self::taken_at`], or if the clock went back.
     pub fn elapsed(&self, since_epoch: Duration) -> Option<Duration> {
         since_epoch.checked_sub(self.0.taken_at?)
     }
@@ -104,11 +102,11 @@ impl TryFrom<Record> for Snapshot {
             return Err("the snapshot is of an unknown version; start the login again");
         }
         let ceiling = time::ceiling(record.min_interval);
-        // Retry-After reaches to the end of the lifetime at most, and the jitter adds one interval.
+        // `Retry-After` reaches at most to the deadline, and the jitter adds at most one interval.
         let longest = ceiling
             .max(record.lifetime)
             .saturating_add(record.min_interval);
-        // A last poll goes out at all where it comes soon enough after the deadline.
+        // A last poll goes out only if it comes soon enough after the deadline.
         let latest = record
             .left
             .saturating_add(ceiling)
@@ -138,7 +136,7 @@ impl fmt::Debug for Snapshot {
 }
 
 impl Login {
-    /// Puts the login aside, if it is polling and its prompt was handed out. A poll that was handed out and not answered counts as lost.
+    /// Returns a snapshot, if the login is polling and has returned its prompt. A poll that was handed out and not answered counts as lost.
     pub fn snapshot(&self, now: Duration) -> Option<Snapshot> {
         let polls = self.polls().filter(|polls| polls.is_shown)?;
         let mut schedule = polls.schedule;
@@ -164,14 +162,15 @@ impl Login {
 }
 
 impl Ask<'_> {
-    /// Puts the login aside as if the answer to this poll had been lost just now. `None` for the request for codes.
+    /// Returns a snapshot in which the answer to this poll counts as lost. It is `None` for the request for codes.
     pub fn snapshot(&self, now: Duration) -> Option<Snapshot> {
         self.0.snapshot(now)
     }
 }
 
 impl DeviceFlow {
-    /// Takes a login up again, `elapsed` after it was put aside. Where that is not known, the next poll waits one interval.
+    /// Resumes a login, `elapsed` after the snapshot was taken. If `elapsed` is `None`, the next poll waits for one interval, and the
+    /// snapshot's time left counts from now.
     ///
     /// # Errors
     ///
@@ -218,7 +217,7 @@ impl DeviceFlow {
     }
 }
 
-/// Why a login cannot be taken up again.
+/// Why a login cannot be resumed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ResumeError {
@@ -227,7 +226,7 @@ pub enum ResumeError {
         "the snapshot was taken with another client or other endpoints; resume it with those, or start the login again"
     )]
     Mismatch,
-    /// The client is not set up well.
+    /// The set-up of the client has a mistake.
     #[error("{0}")]
     Flow(FlowError),
 }

@@ -16,7 +16,7 @@ use crate::wire::octets::are_vschars;
 
 /// The tokens that a server granted.
 ///
-/// They are serde in both directions, for a program that keeps its user signed in. What is read back is checked like a response.
+/// They implement `Serialize` and `Deserialize`, so that a program can keep its user signed in. Deserializing checks them like a response.
 ///
 /// # Security
 ///
@@ -25,7 +25,6 @@ use crate::wire::octets::are_vschars;
 #[serde(try_from = "Record")]
 pub struct Tokens(Record);
 
-/// The stored form.
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Record {
@@ -35,13 +34,12 @@ struct Record {
     refresh_token: Option<Box<str>>,
     id_token: Option<Box<str>>,
     scope: Option<Box<str>>,
-    /// In seconds.
+    /// The lifetime of the access token in seconds.
     expires_in: Option<u64>,
     withheld: Vec<String>,
     members: Map<String, serde_json::Value>,
 }
 
-/// The version of the stored form.
 const VERSION: u8 = 1;
 
 impl Tokens {
@@ -82,7 +80,7 @@ impl Tokens {
         self
     }
 
-    /// Keeps the refresh token that was sent, where the server issued no new one.
+    /// Keeps the refresh token that was sent, if the server issued no new one.
     ///
     /// "The authorization server MAY issue a new refresh token, in which case the client MUST discard the old refresh token and
     /// replace it with the new refresh token." (RFC 6749, section 6)
@@ -91,7 +89,7 @@ impl Tokens {
         self
     }
 
-    /// Returns the access token if it is a bearer token. A token without a type is taken for one.
+    /// Returns the access token if it is a bearer token. A token without a type counts as a bearer token.
     ///
     /// "The client MUST NOT use an access token if it does not understand the token type." ([RFC 6749, section 7.1])
     ///
@@ -102,17 +100,17 @@ impl Tokens {
             .then_some(&*self.0.access_token)
     }
 
-    /// Returns the access token, whatever its type: for a client that has looked at [`Self::token_type`].
+    /// Returns the access token, whatever its type. Look at [`Self::token_type`] first.
     pub const fn access_token(&self) -> &str {
         &self.0.access_token
     }
 
-    /// Returns the type of the access token as the server wrote it, or `Bearer` where it wrote none.
+    /// Returns the type of the access token as the server wrote it, or `Bearer` if it wrote none.
     pub fn token_type(&self) -> &str {
         self.0.token_type.as_deref().unwrap_or(BEARER)
     }
 
-    /// Returns the refresh token. After a refresh without a new one it is the one that was sent.
+    /// Returns the refresh token. After a refresh without a new token it is the token that was sent.
     pub fn refresh_token(&self) -> Option<&str> {
         self.0.refresh_token.as_deref()
     }
@@ -122,24 +120,24 @@ impl Tokens {
         self.0.id_token.as_deref()
     }
 
-    /// Returns the lifetime of the access token, where the server announced one that can be read.
+    /// Returns the lifetime of the access token, counted from the response, if the server announced it.
     pub fn expires_in(&self) -> Option<Duration> {
         self.0.expires_in.map(Duration::from_secs)
     }
 
-    /// Returns the granted scope, its tokens separated by spaces, where the server announced it. Otherwise it is the one requested,
-    /// and after a refresh the one granted before.
+    /// Returns the granted scope, its tokens separated by spaces, if the server announced it. If not, the granted scope is the requested
+    /// one, or after a refresh the one granted before.
     pub fn scope(&self) -> Option<&str> {
         self.0.scope.as_deref()
     }
 
-    /// Returns the tokens of the requested scope that were not granted. [`verdict`](super::verdict) reports none, because it does not
-    /// know what was requested.
+    /// Returns the tokens of the requested scope that were not granted. After [`verdict`](super::verdict) it is empty, because that
+    /// function does not know what was requested.
     pub fn withheld(&self) -> &[String] {
         &self.0.withheld
     }
 
-    /// Returns the members that are not of the protocol, as they came.
+    /// Returns the members that the protocol does not define, unchanged.
     pub const fn members(&self) -> &Map<String, serde_json::Value> {
         &self.0.members
     }

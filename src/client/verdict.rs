@@ -1,10 +1,10 @@
-//! What an answer of the token endpoint means.
+//! What a response of the token endpoint means.
 //!
 //! Rules:
-//! 1. The meaning depends on the answer alone; what follows from it depends on the machine.
-//! 2. The error code decides, whatever the status: providers send the same code with 200, 400, 401, 403, 428 and 429.
+//! 1. The meaning depends only on the response. What the login does next also depends on its state.
+//! 2. The error code decides, whatever the status, because providers send the same code with 200, 400, 401, 403, 428 and 429.
 //! 3. Nothing but a 2xx with an access token is a success.
-//! 4. What stays unclear is no reason to go on: an unknown error code ends the polling, unless the status says "later".
+//! 4. An unknown error code ends the polling, unless the status is 408, 429 or 5xx.
 
 use alloc::borrow::Cow;
 use core::time::Duration;
@@ -14,27 +14,27 @@ use super::refusal::Refusal;
 use super::response::Response;
 use super::tokens::Tokens;
 
-/// What an answer of the token endpoint means.
+/// What a response of the token endpoint means.
 #[derive(Clone, Debug, PartialEq)]
 #[expect(
     clippy::exhaustive_enums,
     reason = "whoever reads an answer must know every meaning"
 )]
 pub enum Verdict {
-    /// `authorization_pending`, with the interval that the body may have named.
+    /// `authorization_pending`, with the `interval` of the body if it has one.
     Pending(Option<Duration>),
-    /// `slow_down`, with the interval that the body may have named.
+    /// `slow_down`, with the `interval` of the body if it has one.
     SlowDown(Option<Duration>),
-    /// The user said no.
+    /// The user denied the request.
     Denied(Refusal),
     /// The server says that the code or the token has expired.
     Expired(Refusal),
-    /// `invalid_grant` and its like: an unknown, foreign, redeemed or expired code. Only a [`Login`](super::Login), which knows what
-    /// happened before, can tell which.
+    /// `invalid_grant`, or another name for it: the code is unknown, of another client, redeemed or expired. Only a [`Login`](super::Login)
+    /// can tell which, because it knows what happened before.
     InvalidGrant(Refusal),
-    /// The server could not answer; it may be asked again.
+    /// The server could not answer. Send the request again later.
     Transient,
-    /// Another refusal: do not ask again.
+    /// Another refusal. Do not send the request again.
     Rejected(Refusal),
     /// The tokens.
     Tokens(Tokens),
@@ -44,7 +44,7 @@ pub enum Verdict {
     Malformed(Malformed),
 }
 
-/// Returns what an answer to a poll means ([RFC 8628, section 3.5](https://www.rfc-editor.org/rfc/rfc8628#section-3.5)).
+/// Returns what the response to a poll or a refresh means ([RFC 8628, section 3.5](https://www.rfc-editor.org/rfc/rfc8628#section-3.5)).
 ///
 /// ```
 /// use device_flow::client::{Response, Verdict, verdict};
@@ -66,7 +66,7 @@ fn read(response: &Response<&[u8]>) -> Verdict {
     let members = &body.members;
     let Some(code) = code(status, members) else {
         return match status {
-            // A captive portal answers everything, with a page of its own; it goes away.
+            // A captive portal answers every request with its own page. It goes away once the user has signed in there.
             200..=299 if body.format == Format::Unknown => Verdict::Transient,
             200..=299 => Tokens::read(&body).map_or_else(Verdict::Malformed, Verdict::Tokens),
             300..=399 => Verdict::Redirected(status),
@@ -92,8 +92,8 @@ fn read(response: &Response<&[u8]>) -> Verdict {
     }
 }
 
-/// Returns whether the server may have done what it was asked for, where its response says that it could not answer: it failed after
-/// its write, a gateway answered for it, or a success was cut short.
+/// Returns whether the server may have done what was asked, although the response does not say so. It may have failed after its write, a
+/// gateway may have answered for it, or a success may have been cut short.
 pub(crate) fn may_hide_success(response: &Response<&[u8]>) -> bool {
     match response.status {
         500..=599 => true,
@@ -105,7 +105,7 @@ pub(crate) fn may_hide_success(response: &Response<&[u8]>) -> bool {
     }
 }
 
-/// Returns the error code of a body.
+/// Returns the error code of a body, if it has one.
 #[inline]
 pub(crate) fn code<'a>(status: u16, members: &Members<'a>) -> Option<Cow<'a, str>> {
     let error = members.error.text();
@@ -117,12 +117,11 @@ pub(crate) fn code<'a>(status: u16, members: &Members<'a>) -> Option<Cow<'a, str
     members.code.text().or_else(message)
 }
 
-/// Returns whether a status alone says that the same request may be answered later.
+/// Returns whether the status alone says that the same request may succeed later.
 pub(crate) const fn is_transient(status: u16) -> bool {
     matches!(status, 408 | 429 | 500..=599)
 }
 
-/// What an error code means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Meaning {
     Pending,
@@ -134,14 +133,14 @@ pub(crate) enum Meaning {
 }
 
 impl Meaning {
-    /// Returns the meaning of a code, or `None` if the code is unknown.
+    /// Returns `None` if the code is unknown.
     pub(crate) fn of(code: &str) -> Option<Self> {
         Some(match code {
             "authorization_pending" => Self::Pending,
             "slow_down" => Self::SlowDown,
-            // Entra ID has its own.
+            // Entra ID sends `authorization_declined`.
             "access_denied" | "authorization_declined" => Self::Denied,
-            // GitHub has had several.
+            // GitHub has used several names.
             "expired_token" | "token_expired" | "code_expired" => Self::Expired,
             "invalid_grant" | "bad_verification_code" | "incorrect_device_code" => {
                 Self::InvalidGrant

@@ -1,4 +1,4 @@
-//! Client credentials in the `Authorization` header: the `Basic` scheme as RFC 6749, section 2.3.1 uses it.
+//! Client credentials in the `Authorization` header, with the `Basic` scheme as in RFC 6749, section 2.3.1.
 //!
 //! > The client identifier is encoded using the "application/x-www-form-urlencoded" encoding algorithm per Appendix B, and
 //! > the encoded value is used as the username; the client password is encoded using the same algorithm and used as the
@@ -12,17 +12,17 @@ use base64::engine::general_purpose::STANDARD;
 use super::form::{self, Raw};
 use super::octets::are_vschars;
 
-/// The longest `Authorization` header that is read.
+/// The longest `Authorization` header that is read, in bytes.
 const MAX_HEADER: usize = 8 * 1024;
 
-/// What a `Basic` header carried: the id, and the secret, which may be empty.
+/// The content of a `Basic` header: the id, and the secret, which may be empty.
 pub(crate) struct Basic {
     pub(crate) id: String,
     pub(crate) secret: String,
 }
 
 impl Basic {
-    /// Reads a header's value; none where it is unusable for whatever reason.
+    /// Reads the value of a header. Returns `None` if it cannot be used.
     pub(crate) fn read(header: &[u8]) -> Option<Self> {
         if header.len() > MAX_HEADER {
             return None;
@@ -41,7 +41,7 @@ impl Basic {
     }
 }
 
-/// The value of an `Authorization` header that carries `id` and `secret`.
+/// Returns the value of an `Authorization` header with `id` and `secret`.
 pub(crate) fn basic(id: &str, secret: &str) -> String {
     let mut pair = String::new();
     form::encode(&mut pair, id);

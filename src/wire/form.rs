@@ -1,10 +1,10 @@
-//! `application/x-www-form-urlencoded`, read and written (RFC 6749, appendix B).
+//! Reading and writing `application/x-www-form-urlencoded` (RFC 6749, appendix B).
 //!
 //! Rules:
-//! 1. A segment is `name=value` or a bare `name`, between `&`; an empty segment is nothing.
-//! 2. `+` is a space, `%` and two hexadecimal digits an octet, and what comes out is UTF-8. Anything else is refused: a
-//!    lenient reader would let two readers see two different requests.
-//! 3. A value stays the raw slice of the body until somebody needs its characters.
+//! 1. `&` separates segments. A segment is `name=value` or a `name` alone. An empty segment is skipped.
+//! 2. `+` is a space, and `%` with two hexadecimal digits is an octet. The result must be UTF-8. Anything else is refused, because two
+//!    lenient readers could read two different requests.
+//! 3. A value stays a raw slice of the body until its characters are needed.
 
 use alloc::borrow::Cow;
 use alloc::string::String;
@@ -12,7 +12,7 @@ use alloc::vec::Vec;
 
 use super::octets::are_plain;
 
-/// The segments of a body: each a raw name and a raw value.
+/// The segments of a body, each with a raw name and a raw value.
 #[derive(Clone, Debug)]
 pub(crate) struct Segments<'a> {
     rest: &'a [u8],
@@ -31,7 +31,7 @@ impl<'a> Segments<'a> {
         }
     }
 
-    /// The next segment that is not empty, undivided.
+    /// Returns the next segment that is not empty, not divided yet.
     #[inline(always)]
     pub(crate) fn next_segment(&mut self) -> Option<&'a [u8]> {
         while !self.rest.is_empty() {
@@ -47,7 +47,7 @@ impl<'a> Segments<'a> {
         None
     }
 
-    /// Where in the body the last segment ended.
+    /// Returns where in the body the last segment ended.
     pub(crate) const fn end(&self) -> usize {
         self.end
     }
@@ -61,19 +61,19 @@ impl<'a> Iterator for Segments<'a> {
     }
 }
 
-/// A segment's name and value; a segment without `=` is a name with an empty value.
+/// Returns the name and the value of a segment. Without `=` the value is empty.
 pub(crate) fn divide(segment: &[u8]) -> (Raw<'_>, Raw<'_>) {
     let end = memchr::memchr(b'=', segment).unwrap_or(segment.len());
     let (name, value) = segment.split_at_checked(end).unwrap_or((segment, b""));
     (Raw(name), Raw(value.get(1..).unwrap_or_default()))
 }
 
-/// A name or a value as it stands in the body, still encoded.
+/// A name or a value as it is in the body, still encoded.
 #[derive(Clone, Copy)]
 pub(crate) struct Raw<'a>(pub(crate) &'a [u8]);
 
 impl<'a> Raw<'a> {
-    /// The octets that this stands for. A broken escape ends them.
+    /// Returns the decoded octets. A broken escape becomes [`Octet::Broken`].
     fn octets(self) -> impl Iterator<Item = Octet> + Clone + 'a {
         let mut rest = self.0;
         core::iter::from_fn(move || {
@@ -93,19 +93,19 @@ impl<'a> Raw<'a> {
         })
     }
 
-    /// Whether the raw octets are the characters, all of them visible ASCII or space.
+    /// Returns whether nothing is encoded, and every character is visible ASCII or space.
     #[inline(always)]
     pub(crate) fn is_plain(self) -> bool {
         are_plain(self.0)
     }
 
-    /// Whether every character is visible ASCII or space.
+    /// Returns whether every character is visible ASCII or space.
     pub(crate) fn is_printable(self) -> bool {
         let legal = |octet| matches!(octet, Octet::Is(0x20..=0x7E));
         self.is_plain() || self.octets().all(legal)
     }
 
-    /// Whether every escape is whole and the octets are UTF-8.
+    /// Returns whether no escape is broken and the octets are UTF-8.
     pub(crate) fn is_sound(self) -> bool {
         if self.0.is_ascii() && memchr::memchr(b'%', self.0).is_none() {
             return true;
@@ -139,7 +139,7 @@ impl<'a> Raw<'a> {
         true
     }
 
-    /// Whether this stands for `text`.
+    /// Returns whether this decodes to `text`.
     pub(crate) fn is(self, text: &str) -> bool {
         let itself = |raw: u8, octet: u8| match raw {
             b'+' => octet == b' ',
@@ -147,18 +147,18 @@ impl<'a> Raw<'a> {
             _ => raw == octet,
         };
         let pairs = || self.0.iter().zip(text.as_bytes());
-        // Without escapes, octet by octet, and without an early exit.
+        // A text without escapes is compared octet by octet, without an early exit.
         let without_escapes = self.0.len() == text.len()
             && pairs().fold(true, |same, (&raw, &octet)| same & itself(raw, octet));
         without_escapes || self.octets().eq(text.bytes().map(Octet::Is))
     }
 
-    /// Whether both stand for the same octets.
+    /// Returns whether both decode to the same octets.
     pub(crate) fn same(self, other: Self) -> bool {
         self.0 == other.0 || self.octets().eq(other.octets())
     }
 
-    /// The characters, written into `room`; none where they do not fit, or [`Self::is_sound`] does not hold.
+    /// Writes the characters into `room` and returns them, or `None` if they do not fit or [`Self::is_sound`] is false.
     pub(crate) fn text_in(self, room: &mut [u8]) -> Option<&str> {
         let mut length = 0_usize;
         for octet in self.octets() {
@@ -171,7 +171,7 @@ impl<'a> Raw<'a> {
         core::str::from_utf8(room.get(..length)?).ok()
     }
 
-    /// The characters; none where [`Self::is_sound`] does not hold.
+    /// Returns the characters, or `None` if [`Self::is_sound`] is false.
     pub(crate) fn text(self) -> Option<Cow<'a, str>> {
         if self.is_plain() {
             return core::str::from_utf8(self.0).ok().map(Cow::Borrowed);
@@ -199,7 +199,7 @@ fn escaped([high, low]: [u8; 2]) -> Option<u8> {
     u8::try_from((high << 4) | low).ok()
 }
 
-/// Appends `name=value` to a form, after a `&` where it is not the first.
+/// Appends `name=value` to a form, with a `&` before it unless it is the first.
 pub(crate) fn push(form: &mut String, name: &str, value: &str) {
     if !form.is_empty() {
         form.push('&');
@@ -209,7 +209,7 @@ pub(crate) fn push(form: &mut String, name: &str, value: &str) {
     encode(form, value);
 }
 
-/// Appends `text` form-encoded: a space becomes `+`, all but letters, digits and `*-._` an escape.
+/// Appends `text`, form-encoded. A space becomes `+`. Every other octet, except letters, digits and `*-._`, becomes an escape.
 pub(crate) fn encode(out: &mut String, text: &str) {
     const HEX: &[u8; 16] = b"0123456789ABCDEF";
     let digit = |nibble: u8| char::from(HEX.get(usize::from(nibble)).copied().unwrap_or(b'0'));

@@ -7,7 +7,7 @@ use core::marker::PhantomData;
 use serde::Deserialize;
 use serde::de::{Deserializer as _, MapAccess, Visitor};
 
-/// Hands the members of an object to `member`, in order, each as a name and a value.
+/// Calls `member` with the name and the value of each member of an object, in order.
 #[inline]
 pub(crate) fn read_object<'a, N: Deserialize<'a>, V: Deserialize<'a>>(
     text: &'a str,

@@ -1,11 +1,11 @@
 //! The metadata of an authorization server ([RFC 8414], `OpenID` Connect Discovery 1.0) and the URLs in it.
 //!
 //! Rules:
-//! 1. A document whose issuer is not the one that was asked for, code point for code point, is not used.
-//! 2. A URL to which codes go is https, without user information and without a fragment. It may be http on loopback, but in a document
-//!    only if the issuer is on loopback itself: nobody else's document sends codes to a program on this machine.
-//! 3. No member comes twice: two readers would see two servers.
-//! 4. One type is read by a client and made by a server.
+//! 1. A document is used only if its issuer is the expected one, code point for code point.
+//! 2. A URL to which codes are sent is https, without user information and without a fragment. It may be http on loopback. In a document
+//!    that is allowed only if the issuer is on loopback, too, so that no other document sends codes to a program on this machine.
+//! 3. A document with a repeated member is refused, because two readers could read two different values.
+//! 4. A client reads and a server makes the same type.
 //!
 //! [RFC 8414]: https://www.rfc-editor.org/rfc/rfc8414
 
@@ -17,10 +17,10 @@ use serde_json::{Map, Value};
 use super::json::read_object;
 use super::uri::Uri;
 
-/// The largest document that is read. Real ones have a few kilobytes.
+/// The largest document that is read, in bytes. Real documents have a few kilobytes.
 pub const MAX_DOCUMENT: usize = 1024 * 1024;
 
-/// The longest URL, in bytes: what browsers and proxies are sure to take.
+/// The longest URL, in bytes. Browsers and proxies accept URLs of this length.
 pub const MAX_URL: usize = 2048;
 
 /// The grant type of the device authorization grant ([RFC 8628, section 3.4](https://www.rfc-editor.org/rfc/rfc8628#section-3.4)).
@@ -31,9 +31,9 @@ pub(crate) const DEVICE_AUTHORIZATION: &str = "device_authorization_endpoint";
 pub(crate) const TOKEN: &str = "token_endpoint";
 const GRANT_TYPES: &str = "grant_types_supported";
 
-/// An authorization server's metadata: what a client reads, what a server publishes.
+/// The metadata of an authorization server. A server publishes it, and a client reads it.
 ///
-/// A client asks for the document at [`well_known`](Self::well_known) or [`openid`](Self::openid) and reads the body:
+/// A client fetches the document from the URL of [`well_known`](Self::well_known) or [`openid`](Self::openid), and reads the body:
 ///
 /// ```
 /// use device_flow::wire::metadata::Metadata;
@@ -72,7 +72,7 @@ impl Metadata {
     ///
     /// # Errors
     ///
-    /// [`MetadataError`]: the document cannot be read, is of another issuer, or names an endpoint that must not be used.
+    /// [`MetadataError`]: the document cannot be read, has another issuer, or an endpoint has a URL that cannot be used.
     ///
     /// # Security
     ///
@@ -103,12 +103,12 @@ impl Metadata {
         Ok(metadata)
     }
 
-    /// The document of a server with its endpoints mounted at these URLs: the device grant alone, every way of
-    /// authentication that this crate reads, and no response type, for the grant has no authorization endpoint.
+    /// Returns the metadata of a server with its endpoints at these URLs. It lists the device grant, and the ways of client authentication
+    /// that this crate supports. It lists no response type, because the grant has no authorization endpoint.
     ///
     /// # Errors
     ///
-    /// [`MetadataError::Url`] for an issuer or an endpoint that no client should use.
+    /// [`MetadataError::Url`] if no client should use the issuer or an endpoint.
     pub fn for_server(
         issuer: &str,
         device_authorization_endpoint: &str,
@@ -122,7 +122,7 @@ impl Metadata {
             (DEVICE_AUTHORIZATION, device_authorization_endpoint.into()),
             (TOKEN, token_endpoint.into()),
             (GRANT_TYPES, [DEVICE_CODE_GRANT].as_slice().into()),
-            // Required by RFC 8414, section 2, even where there is none.
+            // RFC 8414, section 2, requires this member even if it is empty.
             ("response_types_supported", Value::Array([].into())),
             (
                 "token_endpoint_auth_methods_supported",
@@ -135,7 +135,7 @@ impl Metadata {
         Ok(Self(named.into_iter().collect()))
     }
 
-    /// The same with a further grant type.
+    /// Adds a grant type.
     #[must_use]
     pub fn grant_type(mut self, name: &str) -> Self {
         if let Some(Value::Array(names)) = self.0.get_mut(GRANT_TYPES)
@@ -146,11 +146,11 @@ impl Metadata {
         self
     }
 
-    /// The same with another member, or another value for one.
+    /// Adds a member, or replaces its value.
     ///
     /// # Errors
     ///
-    /// [`MetadataError::Reserved`] for the issuer, the two endpoints and the grant types.
+    /// [`MetadataError::Reserved`] if it is the issuer, one of the two endpoints or the grant types.
     pub fn member(mut self, name: &str, value: impl Into<Value>) -> Result<Self, MetadataError> {
         if [ISSUER, DEVICE_AUTHORIZATION, TOKEN, GRANT_TYPES].contains(&name) {
             return Err(MetadataError::Reserved);
@@ -159,11 +159,11 @@ impl Metadata {
         Ok(self)
     }
 
-    /// The same with a device authorization endpoint of the caller's configuration, where the document names none.
+    /// Adds a device authorization endpoint from your configuration, if the document has none.
     ///
     /// # Errors
     ///
-    /// [`MetadataError::Url`] for an endpoint that must not be used.
+    /// [`MetadataError::Url`] if the URL cannot be used.
     pub fn or_device_authorization_endpoint(mut self, url: &str) -> Result<Self, MetadataError> {
         endpoint_of(self.issuer(), url)?;
         if self.device_authorization_endpoint().is_none() {
@@ -172,28 +172,29 @@ impl Metadata {
         Ok(self)
     }
 
-    /// The issuer.
+    /// Returns the issuer.
     pub fn issuer(&self) -> &str {
         self.text(ISSUER).unwrap_or_default()
     }
 
-    /// Where device codes are asked for; none where the server does not support the grant ([RFC 8628, section 4]).
+    /// Returns the URL of the device authorization endpoint. It is `None` if the server does not support the grant ([RFC 8628, section 4]).
     ///
     /// [RFC 8628, section 4]: https://www.rfc-editor.org/rfc/rfc8628#section-4
     pub fn device_authorization_endpoint(&self) -> Option<&str> {
         self.text(DEVICE_AUTHORIZATION)
     }
 
-    /// Where tokens are asked for.
+    /// Returns the URL of the token endpoint, if the document has one.
     pub fn token_endpoint(&self) -> Option<&str> {
         self.text(TOKEN)
     }
 
-    /// Another endpoint, checked like those two: `jwks_uri`, `revocation_endpoint`; none where the document does not name it.
+    /// Returns the URL of another endpoint, for example `jwks_uri` or `revocation_endpoint`, if the document has it. The URL is checked
+    /// like those of the two endpoints above.
     ///
     /// # Errors
     ///
-    /// [`MetadataError::Unreadable`] where it is not a string, [`MetadataError::Url`] where it must not be used.
+    /// [`MetadataError::Unreadable`] if the value is not a string, [`MetadataError::Url`] if the URL cannot be used.
     pub fn endpoint(&self, name: &str) -> Result<Option<&str>, MetadataError> {
         match self.0.get(name) {
             None | Some(Value::Null) => Ok(None),
@@ -205,17 +206,17 @@ impl Metadata {
         }
     }
 
-    /// Every member, as it was read or given.
+    /// Returns all members.
     pub const fn members(&self) -> &Map<String, Value> {
         &self.0
     }
 
-    /// The document, to be served as `application/json`.
+    /// Returns the document, to serve as `application/json`.
     pub fn to_json(&self) -> String {
         serde_json::to_string(&self.0).unwrap_or_default()
     }
 
-    /// The URL of an issuer's document.
+    /// Returns the URL of an issuer's document.
     ///
     /// "If the issuer identifier value contains a path component, any terminating "/" MUST be removed before inserting
     /// "/.well-known/" and the well-known URI suffix between the host component and the path component."
@@ -223,8 +224,7 @@ impl Metadata {
     ///
     /// # Errors
     ///
-    /// [`MetadataError::Url`] for an issuer that is none: neither https nor http on this very machine, or with a query or a
-    /// fragment.
+    /// [`MetadataError::Url`] if the issuer is neither https nor http on loopback, or has a query or a fragment.
     pub fn well_known(issuer: &str) -> Result<String, MetadataError> {
         let path = checked_issuer(issuer)?.path;
         let origin = issuer.strip_suffix(path).unwrap_or(issuer);
@@ -234,7 +234,7 @@ impl Metadata {
         ))
     }
 
-    /// The URL of an issuer's document according to `OpenID` Connect Discovery 1.0, section 4: appended to the issuer.
+    /// Returns the URL of an issuer's document, as `OpenID` Connect Discovery 1.0, section 4, appends it to the issuer.
     ///
     /// # Errors
     ///
@@ -250,27 +250,27 @@ impl Metadata {
     }
 }
 
-/// Why a document is not used.
+/// Why a document cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum MetadataError {
-    /// More than [`MAX_DOCUMENT`] bytes.
+    /// The document has more than [`MAX_DOCUMENT`] bytes.
     #[error("the metadata document is larger than 1 MiB; check its URL")]
     TooLarge,
-    /// Not a JSON object, a member twice, or an endpoint that is not a string.
+    /// The document is not a JSON object, has a repeated member, or has an endpoint that is not a string.
     #[error(
         "the metadata document is not valid; check its URL, and whether this network wants its own sign-in first"
     )]
     Unreadable,
-    /// The issuer is missing or another one ([RFC 8414, section 3.3](https://www.rfc-editor.org/rfc/rfc8414#section-3.3)).
+    /// The issuer is missing, or is not the expected one ([RFC 8414, section 3.3](https://www.rfc-editor.org/rfc/rfc8414#section-3.3)).
     #[error(
-        "the metadata document names another issuer than the one that was asked; check the URL, or configure that issuer exactly as it is written there if you trust it"
+        "the metadata document has another issuer than the configured one; check the URL, or, if you trust that issuer, configure it exactly as the document has it"
     )]
     Issuer,
-    /// The issuer or an endpoint must not be used.
+    /// The URL of the issuer or of an endpoint cannot be used.
     #[error("an issuer or an endpoint of the metadata cannot be used: {0}")]
     Url(UrlError),
-    /// A member that has its own argument or method.
+    /// The member has its own argument or method.
     #[error(
         "this member of the metadata cannot be added by name; set it with its own argument or method"
     )]
@@ -293,7 +293,7 @@ pub(crate) fn endpoint(url: &str) -> Result<Uri<'_>, UrlError> {
     Ok(uri)
 }
 
-/// Checks an endpoint of this issuer's.
+/// Checks the URL of an endpoint of this issuer.
 fn endpoint_of<'a>(issuer: &str, url: &'a str) -> Result<Uri<'a>, UrlError> {
     let uri = endpoint(url)?;
     if !uri.is_https && !Uri::read(issuer).is_some_and(|issuer| issuer.is_loopback()) {
@@ -324,35 +324,35 @@ pub(crate) fn shown(url: &str, plain: Plain) -> Result<Uri<'_>, UrlError> {
     }
 }
 
-/// Whether plain http to another machine is good enough.
+/// Whether plain http to another machine is allowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Plain {
     Refused,
     Allowed,
 }
 
-/// Why a URL must not be used.
+/// Why a URL cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum UrlError {
-    /// More than [`MAX_URL`] bytes.
+    /// The URL has more than [`MAX_URL`] bytes.
     #[error("the URL must have at most {MAX_URL} bytes")]
     TooLong,
-    /// Not an absolute http or https URL, user information in it, or a character that a URL may not contain.
+    /// The URL is not absolute, is neither http nor https, has user information, or has a character that a URL may not contain.
     #[error(
         "the URL must be absolute, have a host and no `user:password@` part, and be printable ASCII without spaces"
     )]
     Malformed,
-    /// Plain http to another machine.
+    /// The URL is plain http to another machine.
     #[error("the URL must be https, or http on loopback")]
     Plain,
-    /// Plain http on loopback, where the issuer is elsewhere.
+    /// The URL is plain http on loopback, but the issuer is not on loopback.
     #[error("the URL must be https, because the server's issuer is not on loopback")]
     Loopback,
-    /// A fragment in an endpoint.
+    /// The URL of an endpoint has a fragment.
     #[error("the URL must not have a fragment")]
     Fragment,
-    /// A query in an issuer.
+    /// The URL of an issuer has a query.
     #[error("the URL of an issuer must not have a query")]
     Query,
 }

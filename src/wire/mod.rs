@@ -1,4 +1,4 @@
-//! What travels in both directions: responses, tokens and metadata. Nothing here decides.
+//! What goes over the wire: the responses and tokens of the server half, and the metadata that both halves use.
 
 pub(crate) mod credentials;
 pub(crate) mod form;
@@ -9,7 +9,7 @@ pub mod response;
 pub mod tokens;
 pub(crate) mod uri;
 
-/// Implements `Debug` for a type that has something to hide: it shows the fields and methods that are named, and no others.
+/// Implements `Debug` for a type that has something to hide. It shows only the named fields and methods.
 macro_rules! debug_shows {
     ($type:ident $(<$lifetime:lifetime $(, $kind:ident)?>)? $(: $($shown:ident $(($($none:tt)*))?),+)?) => {
         impl $($(<$kind>)?)? core::fmt::Debug for $type $(<$lifetime $(, $kind)?>)? {

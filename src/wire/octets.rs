@@ -1,17 +1,17 @@
-//! Looking at every octet of a text.
+//! Functions that check every octet of a text.
 //!
-//! Rule: no early exit. Without a branch, the compiler looks at sixteen and more of them at once.
+//! Rule: no early exit. Without branches the compiler checks sixteen or more octets at once.
 
-/// `VSCHAR = %x20-7E`, of which ids, secrets and tokens are made ([RFC 6749, appendix A]).
+/// Returns whether every octet is a `VSCHAR = %x20-7E`. Ids, secrets and tokens consist of them ([RFC 6749, appendix A]).
 ///
 /// [RFC 6749, appendix A]: https://www.rfc-editor.org/rfc/rfc6749#appendix-A
 pub(crate) fn are_vschars(text: &[u8]) -> bool {
     !any(text, beyond_vschar)
 }
 
-/// Whether a JSON string of `VSCHAR` consists of nothing but itself: neither quotes nor backslashes.
+/// Returns whether the text is `VSCHAR` and needs no escape in a JSON string, because it has no quotes and no backslashes.
 ///
-/// Tokens are long: the least and the most of what is looked for take fewer steps for each octet than comparisons.
+/// Tokens are long, and for each octet a minimum or maximum takes fewer steps than a comparison.
 pub(crate) fn stand_for_themselves(text: &[u8]) -> bool {
     let (mut quote, mut backslash, mut most) = (u8::MAX, u8::MAX, 0);
     for octet in text {
@@ -22,9 +22,9 @@ pub(crate) fn stand_for_themselves(text: &[u8]) -> bool {
     quote != 0 && backslash != 0 && most <= 0x7E - 0x20
 }
 
-/// Whether a form-encoded text consists of nothing but itself: `VSCHAR` without `%` and `+`.
+/// Returns whether a form-encoded text is `VSCHAR` and has nothing to decode: no `%` and no `+`.
 ///
-/// Ids and codes are a few vectors long: one is loaded at a time, and the last overlaps the one before.
+/// Ids and codes are short. Sixteen octets are checked at a time; the last sixteen may overlap the ones before.
 #[inline(always)]
 pub(crate) fn are_plain(text: &[u8]) -> bool {
     let Some(last) = text.last_chunk::<16>() else {
@@ -47,20 +47,20 @@ fn encoded_in_form(octet: u8) -> u8 {
     beyond_vschar(octet) | mask(octet == b'%') | mask(octet == b'+')
 }
 
-/// All ones where `is_odd`: what a comparison of vectors yields as it is.
+/// Returns all ones if `is_odd`, as a comparison of vectors does.
 #[inline(always)]
 fn mask(is_odd: bool) -> u8 {
     u8::from(is_odd).wrapping_neg()
 }
 
-/// Whether `odd` is not zero for some octet.
+/// Returns whether `odd` is not zero for some octet.
 #[inline(always)]
 fn any(text: &[u8], odd: impl Fn(u8) -> u8) -> bool {
     text.iter().fold(0, |seen, &octet| seen | odd(octet)) != 0
 }
 
-/// The general categories Cc and Cf of Unicode 16.0 (`DerivedGeneralCategory.txt`), and the separators of lines and
-/// paragraphs. U+2065, not assigned so far, lies among invisible operators.
+/// Returns whether the character is in the general category Cc or Cf of Unicode 16.0 (`DerivedGeneralCategory.txt`), or separates lines or
+/// paragraphs. U+2065 is not assigned, but lies among invisible operators.
 pub(crate) fn is_hidden(c: char) -> bool {
     c.is_control()
         || matches!(

@@ -1,9 +1,10 @@
-//! A finished response: status, headers, body.
+//! A finished response: its status, headers and body.
 //!
 //! Rules:
-//! 1. Every response of both endpoints, good or bad, is JSON that no cache may keep ([RFC 6749, section 5.1] and 5.2).
-//! 2. A refusal is a reference to static bytes. Only a success owns its body; a number in a body is written when it is read.
-//! 3. A 401 has a challenge ([RFC 9110, section 15.5.2]), a 405 says what is allowed, a 429 and a 503 say when to come back.
+//! 1. A response is JSON, or empty after a revocation. Caches must not store it ([RFC 6749, section 5.1] and 5.2).
+//! 2. Most refusals are references to static bytes. A success, `slow_down` and a refusal by the host have a body of their own.
+//! 3. The 401 to a refused client has a challenge ([RFC 9110, section 15.5.2]), a 405 says which method is allowed, a 429 and a 503 say
+//!    when to try again.
 //!
 //! [RFC 6749, section 5.1]: https://www.rfc-editor.org/rfc/rfc6749#section-5.1
 //! [RFC 9110, section 15.5.2]: https://www.rfc-editor.org/rfc/rfc9110#section-15.5.2
@@ -15,29 +16,28 @@ use core::fmt;
 
 /// A response, ready to send.
 ///
-/// Under the feature `http` it converts into an [`http::Response`] with any body that is made of a `Cow<'static, [u8]>`.
+/// With the feature `http` it converts into an [`http::Response`] with any body that can be made from a `Cow<'static, [u8]>`.
 ///
 /// # Security
 ///
-/// `Debug` shows the status alone. After the conversion that no longer holds: the types of `http` show everything.
+/// `Debug` shows only the status. After the conversion this is no longer so, because the types of `http` show everything.
 #[derive(Clone)]
 pub struct Response {
-    /// What is the same every time.
     fixed: &'static Fixed,
     own: Own,
 }
 
-/// What is this response's own.
+/// The part that differs between responses.
 #[derive(Clone)]
 enum Own {
     Nothing,
-    /// When to come back.
+    /// When to try again, in seconds.
     RetryAfter(Digits),
     /// `slow_down` with the interval now in force.
     SlowDown(Arc<SlowDown>),
     /// The challenge to a client that was refused.
     Challenge(Arc<str>),
-    /// A body made for it: of a success, or of a refusal of the host's own.
+    /// The body of a success, or of a refusal by the host.
     Body(String),
 }
 
@@ -66,18 +66,18 @@ macro_rules! fixed {
 }
 pub(crate) use fixed;
 
-/// Every way of failing to be a client.
+/// The refusal of a client, the same for every reason.
 const INVALID_CLIENT: &Fixed = fixed!(401, "invalid_client", "client authentication failed");
 
-/// The status of what has a body of its own.
+/// The statuses of responses that have a body of their own.
 pub(crate) const OK: &Fixed = &Fixed::new(200, "");
 const BAD_REQUEST: &Fixed = &Fixed::new(400, "");
 const UNAUTHORIZED: &Fixed = &Fixed::new(401, "");
 
-/// Whoever asks too often, at either endpoint.
+/// The refusal of a client that sends too many requests, at any endpoint.
 const TOO_MANY: &Fixed = fixed!(429, "temporarily_unavailable", "too many requests");
 
-/// When to come back after a 503, in seconds: the default interval of a poll ([RFC 8628, section 3.2]).
+/// When to try again after a 503, in seconds: the default interval of a poll ([RFC 8628, section 3.2]).
 ///
 /// [RFC 8628, section 3.2]: https://www.rfc-editor.org/rfc/rfc8628#section-3.2
 const RETRY_AFTER: &str = "5";
@@ -119,7 +119,7 @@ impl Response {
         Self::new(OK, Own::Body(body))
     }
 
-    /// A refusal of the host's own, with status 401 or 400.
+    /// Returns a refusal by the host. Its status is 401 or 400.
     pub(crate) const fn refused(status: u16, body: String) -> Self {
         let fixed = if status == UNAUTHORIZED.status {
             UNAUTHORIZED
@@ -134,13 +134,13 @@ impl Response {
         Self { fixed, own }
     }
 
-    /// The status code.
+    /// Returns the status code.
     #[inline]
     pub const fn status(&self) -> u16 {
         self.fixed.status
     }
 
-    /// The headers, each a name in lower case and its value.
+    /// Returns the headers, each as a name in lower case and a value.
     #[inline]
     pub fn headers(&self) -> impl Iterator<Item = (&'static str, &str)> {
         // "The authorization server MUST include the HTTP "Cache-Control" response header field with a value of "no-store"
@@ -158,17 +158,17 @@ impl Response {
             Own::Challenge(challenge) => Some(("www-authenticate", challenge)),
             Own::Body(_) => None,
         };
-        // By reference: an array that is moved first stalls the loop that reads it.
+        // The array is used by reference, because moving it first would stall the loop that reads it.
         ALWAYS.iter().copied().chain(own)
     }
 
-    /// The value of the header of this name, in lower case.
+    /// Returns the value of the header with this name, which is in lower case.
     pub fn header(&self, name: &str) -> Option<&str> {
         let mut headers = self.headers();
         headers.find_map(|(own, value)| (own == name).then_some(value))
     }
 
-    /// The body.
+    /// Returns the body.
     #[inline]
     pub fn body(&self) -> &str {
         match &self.own {
@@ -179,7 +179,7 @@ impl Response {
     }
 }
 
-/// The body of `slow_down`, with the interval now in force both in it and apart.
+/// The body of `slow_down`, and the interval in force that it announces.
 pub(crate) struct SlowDown {
     pub(crate) interval: u32,
     retry_after: Digits,
@@ -238,7 +238,6 @@ impl<B: From<alloc::borrow::Cow<'static, [u8]>>> From<Response> for http::Respon
     }
 }
 
-/// A number as text.
 #[derive(Clone, Copy)]
 pub(crate) struct Digits {
     octets: [u8; Self::MOST],
@@ -247,7 +246,7 @@ pub(crate) struct Digits {
 }
 
 impl Digits {
-    /// As many digits as the largest number has.
+    /// The digits of the largest number.
     const MOST: usize = 10;
 
     pub(crate) fn of(number: u32) -> Self {

@@ -10,8 +10,8 @@ use super::debug_shows;
 use super::octets::{are_vschars, stand_for_themselves};
 use super::response::Digits;
 
-/// What the host minted for a [`Grant`](crate::server::Grant). The core adds the granted scope and its own refresh token, and
-/// sends it all only after the store has committed the change.
+/// The tokens that the host minted for a [`Grant`](crate::server::Grant). The crate adds the granted scope and its own refresh token. It
+/// returns the response only after the store has written the change.
 ///
 /// ```
 /// use core::time::Duration;
@@ -26,7 +26,7 @@ use super::response::Digits;
 pub struct Tokens<'a> {
     access_token: Cow<'a, str>,
     token_type: Cow<'a, str>,
-    /// Whether every character of every token stands for itself in JSON.
+    /// Whether no token needs an escape in JSON.
     plain: bool,
     expires_in: Option<u32>,
     refresh_token: Option<Cow<'a, str>>,
@@ -35,17 +35,17 @@ pub struct Tokens<'a> {
 }
 
 impl<'a> Tokens<'a> {
-    /// A bearer token ([RFC 6750](https://www.rfc-editor.org/rfc/rfc6750)).
+    /// Returns a bearer token ([RFC 6750](https://www.rfc-editor.org/rfc/rfc6750)).
     ///
     /// # Errors
     ///
-    /// [`TokenError::Character`] for an empty token or one with other than visible ASCII and space.
+    /// [`TokenError::Character`] if the token is empty, or has a character other than visible ASCII and space.
     #[inline]
     pub fn bearer(access_token: impl Into<Cow<'a, str>>) -> Result<Self, TokenError> {
         Self::of_type("Bearer", access_token)
     }
 
-    /// A token of another type, `DPoP` for example ([RFC 6749, section 7.1](https://www.rfc-editor.org/rfc/rfc6749#section-7.1)).
+    /// Returns a token of another type, for example `DPoP` ([RFC 6749, section 7.1](https://www.rfc-editor.org/rfc/rfc6749#section-7.1)).
     ///
     /// # Errors
     ///
@@ -69,7 +69,7 @@ impl<'a> Tokens<'a> {
         Ok(tokens)
     }
 
-    /// The lifetime of the access token, told in whole seconds.
+    /// Sets the lifetime of the access token, which is announced in whole seconds, rounded down.
     #[inline]
     #[must_use]
     pub fn expires_in(mut self, lifetime: Duration) -> Self {
@@ -77,7 +77,7 @@ impl<'a> Tokens<'a> {
         self
     }
 
-    /// Sets a refresh token of the host's own. **It is replaced where the core issues one**: call this only where
+    /// Sets a refresh token that the host made. **The crate's own refresh token replaces it**, so call this only if
     /// [`PolicyOptions::refresh`](crate::server::PolicyOptions::refresh) is `None`.
     ///
     /// # Errors
@@ -91,7 +91,7 @@ impl<'a> Tokens<'a> {
         Ok(self)
     }
 
-    /// The ID token of `OpenID` Connect.
+    /// Sets the ID token of `OpenID` Connect.
     ///
     /// # Errors
     ///
@@ -104,11 +104,11 @@ impl<'a> Tokens<'a> {
         Ok(self)
     }
 
-    /// A further member of the response.
+    /// Adds a member to the response.
     ///
     /// # Errors
     ///
-    /// [`TokenError::Reserved`] for a member that this type or the protocol writes, or one that was given before.
+    /// [`TokenError::Reserved`] if this type or the protocol writes the member, or if it was given before.
     pub fn member(
         mut self,
         name: impl Into<Cow<'a, str>>,
@@ -131,7 +131,7 @@ impl<'a> Tokens<'a> {
         Ok(self)
     }
 
-    /// The body, with `scope` unless it is empty, and with the refresh token of the core where it has one.
+    /// Returns the body, with `scope` unless it is empty. `refresh_token` is the crate's own; it replaces the host's.
     pub(crate) fn body(&self, scope: &str, refresh_token: Option<&str>) -> String {
         let refresh_token = refresh_token.or(self.refresh_token.as_deref());
         let lengths = [
@@ -157,7 +157,7 @@ impl<'a> Tokens<'a> {
         }
         if !scope.is_empty() {
             body.push_str(r#"","scope":""#);
-            body.push_str(scope); // every character of a scope stands for itself
+            body.push_str(scope); // a scope needs no escapes
         }
         body.push('"');
         if let Some(seconds) = self.expires_in {
@@ -171,7 +171,6 @@ impl<'a> Tokens<'a> {
         body
     }
 
-    /// Appends a token between its quotes.
     #[inline]
     fn push(&self, body: &mut String, text: &str) {
         if self.plain {
@@ -186,8 +185,8 @@ impl<'a> Tokens<'a> {
     }
 }
 
-/// Looks at every character of a token, once, and tells whether each stands for itself in JSON: "access-token = 1*VSCHAR" (RFC
-/// 6749, appendix A.12).
+/// Checks every character of a token once, and returns whether the token needs no escape in JSON: "access-token = 1*VSCHAR" (RFC 6749,
+/// appendix A.12).
 #[inline]
 fn stands_for_itself(token: &str) -> Result<bool, TokenError> {
     let plain = stand_for_themselves(token.as_bytes());
@@ -197,7 +196,7 @@ fn stands_for_itself(token: &str) -> Result<bool, TokenError> {
     Ok(plain)
 }
 
-/// Names, punctuation and the number. A token that needs escapes makes the body grow.
+/// The bytes of the names, the punctuation and the number. The body grows beyond them if a token needs escapes.
 const FRAME_BYTES: usize = 128;
 
 debug_shows!(Tokens<'_>: token_type, expires_in);
@@ -206,12 +205,12 @@ debug_shows!(Tokens<'_>: token_type, expires_in);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum TokenError {
-    /// An empty token, or a character outside `%x20-7E`.
-    #[error("a token consists of at least one character, all of visible ascii or space")]
+    /// A token is empty, or has a character outside `%x20-7E`.
+    #[error("a token must not be empty and must have only visible ascii characters and spaces")]
     Character,
-    /// A member that has its own method, that only the protocol writes, or that was given before.
+    /// The member has its own method, is written only by the protocol, or was given before.
     #[error(
-        "this member of the response is written elsewhere; use the method of its name, or give it once"
+        "this member of the response has its own method, is written by the protocol, or was given before; use that method, or leave it out"
     )]
     Reserved,
 }

@@ -1,24 +1,23 @@
-//! What an absolute URI of this protocol looks like, as far as both halves must know (RFC 3986).
+//! An absolute URI, divided into its parts as far as both halves need them (RFC 3986).
 
 use core::net::{Ipv4Addr, Ipv6Addr};
 
 /// The parts of an absolute `http` or `https` URI without userinfo, all of visible ASCII.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Uri<'a> {
-    /// Whether the scheme is `https`.
     pub(crate) is_https: bool,
     /// Host and port.
     pub(crate) authority: &'a str,
-    /// What follows the authority up to a query or fragment; empty or beginning with a slash.
+    /// What follows the authority up to a query or fragment. It is empty or begins with a slash.
     pub(crate) path: &'a str,
-    /// A query or a fragment with its mark; empty where there is neither.
+    /// The query and the fragment, with their marks. It is empty if there is neither.
     pub(crate) rest: &'a str,
 }
 
 impl<'a> Uri<'a> {
-    /// Divides `text`; none where it is not such a URI.
+    /// Returns the parts of `text`, or `None` if it is not such a URI.
     pub(crate) fn read(text: &'a str) -> Option<Self> {
-        // Quote, backslash, angle brackets and the like are not in the grammar of RFC 3986, and would need an escape in JSON.
+        // The grammar of RFC 3986 does not have quotes, backslashes, angle brackets and the like. They would also need an escape in JSON.
         let legal = |b: u8| b.is_ascii_graphic() && !br#""\<>^`{|}"#.contains(&b);
         if !text.bytes().all(legal) {
             return None;
@@ -41,7 +40,7 @@ impl<'a> Uri<'a> {
         uri.has_host().then_some(uri)
     }
 
-    /// Whether the authority is a host and perhaps a port: what is not is read differently by different libraries.
+    /// Returns whether the authority is a host, with or without a port. Different libraries read other authorities differently.
     fn has_host(&self) -> bool {
         let host = self.host();
         let bracketed = host
@@ -58,7 +57,7 @@ impl<'a> Uri<'a> {
         is_host && (port.is_empty() || port.strip_prefix(':').is_some_and(is_port))
     }
 
-    /// The host without its port; an IPv6 address keeps its brackets.
+    /// Returns the host without its port. An IPv6 address keeps its brackets.
     pub(crate) fn host(&self) -> &'a str {
         let end = match self.authority.find(']') {
             Some(bracket) => bracket.saturating_add(1),
@@ -67,7 +66,7 @@ impl<'a> Uri<'a> {
         self.authority.get(..end).unwrap_or_default()
     }
 
-    /// Whether the host is this machine: `localhost`, 127.0.0.0/8 or `[::1]`.
+    /// Returns whether the host is this machine: `localhost`, 127.0.0.0/8 or `[::1]`.
     pub(crate) fn is_loopback(&self) -> bool {
         let host = self.host();
         host.eq_ignore_ascii_case("localhost")
@@ -77,7 +76,7 @@ impl<'a> Uri<'a> {
                 .is_ok_and(|address| address.is_loopback())
     }
 
-    /// Whether nobody on the way can read along: `https`, or this machine.
+    /// Returns whether nobody on the network can read the traffic: it is `https`, or stays on this machine.
     pub(crate) fn is_private(&self) -> bool {
         self.is_https || self.is_loopback()
     }

@@ -1,4 +1,4 @@
-//! What a store must survive, each as a sentence and the steps that show it.
+//! The cases of the contract: each is a sentence, and the steps that show whether it holds.
 
 use device_flow::server::{Inserted, Pace, RateLimited, Session, Stored, Write};
 use time::OffsetDateTime;
@@ -10,9 +10,9 @@ use crate::sessions::{BURST, Decision, Set, before, past};
 pub(crate) struct Case {
     pub(crate) name: &'static str,
     pub(crate) steps: fn(&Set) -> Vec<Step>,
-    /// Whether it is repeated, because it may go well by luck.
+    /// Whether the case is repeated, because a faulty store may pass it by luck.
     pub(crate) races: bool,
-    /// Whether it purges at a time of its own.
+    /// Whether the case purges at a time which is not the true time.
     pub(crate) purges: bool,
 }
 
@@ -86,7 +86,7 @@ const CASES: &[Case] = &[
         },
     ),
     case(
-        "a change is written where the version is the one read, and is found whole",
+        "a change is written if the stored version is the one that was read, and all of it is found",
         |set| {
             let mut steps = vec![inserts(&set.session)];
             let chain = [&set.claim, &set.approval, &set.redemption, &set.refresh];
@@ -147,7 +147,7 @@ const CASES: &[Case] = &[
         steps
     }),
     race(
-        "of inserts of one user code at once exactly one wins",
+        "if two inserts of one user code race, exactly one wins",
         |set| {
             let both = [&set.session, &set.same_user];
             let mut steps = vec![Step {
@@ -165,26 +165,26 @@ const CASES: &[Case] = &[
             steps
         },
     ),
-    race("of claims by two users at once exactly one wins", |set| {
+    race("if claims by two users race, exactly one wins", |set| {
         let mut steps = vec![inserts(&set.session)];
         steps.extend(contest(&[&set.claim, &set.claim_by_another]));
         steps
     }),
     race(
-        "of an approval and a denial at once exactly one wins",
+        "if an approval and a denial race, exactly one wins",
         |set| {
             let mut steps = vec![inserts(&set.session), commits(&set.claim)];
             steps.extend(contest(&[&set.approval, &set.denial]));
             steps
         },
     ),
-    race("of redemptions at once exactly one wins", |set| {
+    race("if redemptions race, exactly one wins", |set| {
         let mut steps = approved(set);
         steps.extend(contest(&[&set.redemption; 4]));
         steps
     }),
     race(
-        "of a redemption and a withdrawal at once exactly one wins",
+        "if a redemption and a withdrawal race, exactly one wins",
         |set| {
             let mut steps = approved(set);
             steps.extend(contest(&[&set.redemption, &set.withdrawal]));
@@ -192,7 +192,7 @@ const CASES: &[Case] = &[
         },
     ),
     race(
-        "of a refresh and a withdrawal at once exactly one wins",
+        "if refreshes and a withdrawal race, exactly one wins",
         |set| {
             let mut steps = approved(set);
             steps.push(commits(&set.redemption));
@@ -201,7 +201,7 @@ const CASES: &[Case] = &[
         },
     ),
     race(
-        "paces saved at once with a decision take nothing from it",
+        "paces that are saved while a decision is written do not undo it",
         |set| {
             vec![
                 inserts(&set.session),
@@ -223,7 +223,7 @@ const CASES: &[Case] = &[
         },
     ),
     race(
-        "a quota gives no more than its burst to takes at once",
+        "if takes race, a quota gives no more than its burst",
         |set| {
             let many = usize::try_from(BURST).unwrap_or_default();
             vec![Step {
@@ -268,7 +268,7 @@ const CASES: &[Case] = &[
         steps.extend(misses(last));
         steps
     }),
-    purge("nothing written late brings a purged session back", |set| {
+    purge("a late write does not bring back a purged session", |set| {
         let mut steps = vec![
             inserts(&set.session),
             saves(set),
@@ -278,7 +278,7 @@ const CASES: &[Case] = &[
         steps.extend(misses(&set.session));
         steps.push(conflicts(&set.claim));
         steps.extend(misses(&set.session));
-        // A pace that outlived its session would slow down another one.
+        // A pace that outlives its session would slow down a new one.
         steps.push(inserts(&set.session));
         steps.push(Step {
             operations: vec![by_device(&set.session)],
@@ -289,7 +289,7 @@ const CASES: &[Case] = &[
     }),
 ];
 
-/// A session that was claimed and approved.
+/// Claims and approves a session.
 fn approved(set: &Set) -> Vec<Step> {
     vec![
         inserts(&set.session),
@@ -298,7 +298,7 @@ fn approved(set: &Set) -> Vec<Step> {
     ]
 }
 
-/// One of the decisions wins, and what it leaves is found.
+/// Exactly one of the decisions is written, and its session is found.
 fn contest(decisions: &[&Decision]) -> Vec<Step> {
     let operations = decisions.iter().map(|one| change(one)).collect();
     let left = decisions

@@ -1,4 +1,4 @@
-//! What a [`Store`] of [`device_flow`] must survive: its contract, with the races, as one call.
+//! Checks the contract of a [`Store`] of [`device_flow`], races included, with one call.
 //!
 //! ```
 //! use std::sync::Mutex;
@@ -11,15 +11,14 @@
 //! # Ok::<(), device_flow_testkit::Violation>(())
 //! ```
 //!
-//! An asynchronous store is checked by [`check_store`], on any runtime. Its operations that race are polled side by side, so every
-//! place where one of them waits is a place where the others go on. A store that blocks is checked by
-//! [`check_store_on_threads`], where operations that race run on threads of their own.
+//! [`check_store`] checks an asynchronous store, on any runtime. It polls racing operations side by side, so whenever one waits, the others
+//! go on. [`check_store_on_threads`] checks a store that blocks. It runs racing operations on threads of their own.
 //!
-//! A race may go well by luck. Each is therefore repeated, [`Check::rounds`] times with other keys and other starts. The default
-//! finds a store in memory that reads and writes under two locks, in every run. A database is slower and its races are longer:
-//! there some twenty rounds do, with several connections.
+//! A faulty store may pass a race by luck, so each race is repeated [`Check::rounds`] times, with other keys and other moments of starting.
+//! The default number finds a store in memory that reads and writes under two locks, in every run. A database is slower and its races are
+//! longer, so about twenty rounds are enough there, over several connections.
 //!
-//! Every round has keys of its own, and every [`Check::seed`] has others. Nothing needs to be emptied before or between.
+//! Every round has keys of its own, and so has every [`Check::seed`]. The store need not be emptied before or between runs.
 
 mod cases;
 mod operation;
@@ -35,19 +34,19 @@ use runner::{Asynchronous, Runner, Threads, block_on};
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Check {
-    /// Makes the keys those of this run.
+    /// The keys are derived from this, so another seed gives other keys.
     pub seed: String,
-    /// When the sessions are issued.
+    /// The time at which the sessions are issued.
     pub now: OffsetDateTime,
-    /// How often each race is run.
+    /// How many times each race is run.
     pub rounds: u32,
-    /// Whether to leave out the cases that purge at a time of their own. A store with an expiry of its own, such as Redis, must
-    /// leave them out and needs the true time as [`Check::now`].
+    /// Whether to leave out the cases that purge at a time which is not the true time. A store that expires records itself, such as Redis,
+    /// must leave them out, and needs the true time as [`Check::now`].
     pub without_purges: bool,
 }
 
 impl Default for Check {
-    /// The true time, which also makes the seed; 300 rounds; with purges.
+    /// Returns the true time, from which the seed is made, and 300 rounds, with purges.
     fn default() -> Self {
         let now = OffsetDateTime::now_utc();
         Self {
@@ -60,21 +59,21 @@ impl Default for Check {
 }
 
 impl Check {
-    /// Sets how often each race is run.
+    /// Sets how many times each race is run.
     #[must_use]
     pub const fn rounds(mut self, rounds: u32) -> Self {
         self.rounds = rounds;
         self
     }
 
-    /// Sets what makes the keys those of this run.
+    /// Sets the seed of the keys.
     #[must_use]
     pub fn seed(mut self, seed: impl Into<String>) -> Self {
         self.seed = seed.into();
         self
     }
 
-    /// Sets when the sessions are issued.
+    /// Sets the time at which the sessions are issued.
     #[must_use]
     pub const fn now(mut self, now: OffsetDateTime) -> Self {
         self.now = now;
@@ -89,12 +88,12 @@ impl Check {
     }
 }
 
-/// A store breaks its contract. The text shows keys and versions, and no code.
+/// A violation of the contract by the store. The text shows keys and versions, but no code.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{case}: asked {asked}, the store answered {answered}; expected {expected}")]
 #[non_exhaustive]
 pub struct Violation {
-    /// What must hold: the name of the case.
+    /// The name of the case, which says what must hold.
     pub case: &'static str,
     asked: String,
     expected: String,
@@ -105,13 +104,13 @@ pub struct Violation {
 ///
 /// # Errors
 ///
-/// The first [`Violation`]. [`Unavailable`](device_flow::server::Unavailable) is one: nothing can be said of a store that does not
-/// answer.
+/// The first [`Violation`]. It is also one if the store answers [`Unavailable`](device_flow::server::Unavailable), because then nothing can
+/// be checked.
 pub async fn check_store<S: Store>(store: &S, check: &Check) -> Result<(), Violation> {
     run(store, check, &Asynchronous).await
 }
 
-/// Checks a store that blocks, with operations that race on threads of their own.
+/// Checks a store that blocks. Racing operations run on threads of their own.
 ///
 /// # Errors
 ///
@@ -119,7 +118,7 @@ pub async fn check_store<S: Store>(store: &S, check: &Check) -> Result<(), Viola
 ///
 /// # Panics
 ///
-/// If the store does.
+/// If the store panics.
 pub fn check_store_on_threads<S: Store>(store: &S, check: &Check) -> Result<(), Violation> {
     block_on(run(store, check, &Threads))
 }
@@ -128,7 +127,7 @@ async fn run<S: Store>(store: &S, check: &Check, runner: &impl Runner) -> Result
     for round in 0..check.rounds.max(1) {
         for (place, case) in (0..).zip(cases::all()) {
             let is_left_out = check.without_purges && case.purges;
-            // What does not race is the same in every round.
+            // A case without a race is the same in every round.
             if is_left_out || (round > 0 && !case.races) {
                 continue;
             }

@@ -1,4 +1,4 @@
-//! One operation of a store, and what must come of it.
+//! One operation of a store, and the answers that are accepted.
 
 use device_flow::digest::{SessionKey, UserKey};
 use device_flow::server::{Inserted, Pace, RateLimited, Session, Store, Stored, Take, Write};
@@ -7,13 +7,13 @@ use time::OffsetDateTime;
 use crate::Violation;
 use crate::sessions::Decision;
 
-/// What a store is asked.
+/// What the store is asked to do.
 #[derive(Clone, Debug)]
 pub(crate) enum Operation {
     Insert(Session),
     Load(SessionKey),
     LoadByUserKey(UserKey),
-    /// Write the change of this decision, made on what was read before.
+    /// Writes the change of this decision, which was made from the session that was read before.
     Change(Decision),
     SavePace(SessionKey, Pace),
     Take(Take),
@@ -26,7 +26,7 @@ pub(crate) enum Answer {
     Inserted(Inserted),
     Found(Option<Stored>),
     Written(Write),
-    /// Whether something was left.
+    /// `Ok` if the quota still had one to take.
     Taken(Result<(), RateLimited>),
     Done,
     Unavailable,
@@ -56,7 +56,7 @@ impl Answer {
             (Self::Inserted(one), Self::Inserted(other)) => one == other,
             (Self::Found(Some(one)), Self::Found(Some(other))) => {
                 let whole = |stored: &Stored| serde_json::to_string(&stored.session).ok();
-                // A pace may always be missing, because a store need not keep any.
+                // A pace may always be missing, because a store need not keep it.
                 let is_pace = one.pace.is_none() || one.pace == other.pace;
                 is_pace && whole(one) == whole(other)
             }
@@ -71,15 +71,15 @@ impl Answer {
 /// How the answers of a step are judged.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Rule {
-    /// Each is the one expected in its place.
+    /// Each answer is the expected one at its place.
     Each,
-    /// The only one is one of those expected.
+    /// Every answer is the same one of those expected.
     AnyOf,
-    /// So many are the first of those expected, every other one is the second.
+    /// This many answers are the first expected one. All others are the second.
     Win(usize),
 }
 
-/// Operations that are run at once, and what must come of them.
+/// Operations that are run at the same time, and the answers that are accepted.
 #[derive(Clone, Debug)]
 pub(crate) struct Step {
     pub(crate) operations: Vec<Operation>,

@@ -1,4 +1,4 @@
-//! How operations that race are run.
+//! How racing operations are run.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -10,12 +10,12 @@ use device_flow::server::Store;
 
 use crate::operation::{Answer, Operation};
 
-/// Runs operations at once, and returns the answers in their order.
+/// Runs operations at the same time, and returns the answers in the order of the operations.
 pub(crate) trait Runner {
     async fn all<S: Store>(&self, store: &S, operations: &[Operation], round: u32) -> Vec<Answer>;
 }
 
-/// Polls them side by side in one task.
+/// Polls the operations side by side in one task.
 pub(crate) struct Asynchronous;
 
 impl Runner for Asynchronous {
@@ -24,7 +24,7 @@ impl Runner for Asynchronous {
             .iter()
             .map(|operation| Running::Waiting(Box::pin(operation.run(store))))
             .collect();
-        // Another one begins in each round.
+        // In each round another operation begins.
         let first = usize::try_from(round).unwrap_or_default() % running.len().max(1);
         std::future::poll_fn(|context| {
             let mut is_done = true;
@@ -49,7 +49,7 @@ enum Running<F> {
 }
 
 impl<F: Future<Output = Answer>> Running<F> {
-    /// Goes on, and tells whether it is done.
+    /// Polls the operation, and returns whether it is done.
     fn poll(&mut self, context: &mut Context<'_>) -> bool {
         if let Self::Waiting(future) = self
             && let Poll::Ready(answer) = future.as_mut().poll(context)
@@ -67,7 +67,7 @@ impl<F: Future<Output = Answer>> Running<F> {
     }
 }
 
-/// Runs each on a thread of its own. All begin together, but for a moment that differs from round to round.
+/// Runs each operation on a thread of its own. All begin together, apart from a short delay that differs from round to round.
 pub(crate) struct Threads;
 
 impl Runner for Threads {
@@ -94,7 +94,7 @@ impl Runner for Threads {
     }
 }
 
-/// Waits for a future on this thread.
+/// Blocks this thread until the future is ready.
 pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
     struct Unpark(Thread);
     impl Wake for Unpark {

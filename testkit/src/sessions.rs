@@ -1,4 +1,4 @@
-//! What a case is about: sessions, and decisions on them, made by the exchanges that a server makes them by.
+//! The sessions of a case, and the decisions about them. The crate's own exchanges make both.
 
 use std::sync::OnceLock;
 
@@ -35,17 +35,17 @@ pub(crate) struct Set {
     pub(crate) sign_out: Decision,
     /// Takes one from a quota of three.
     pub(crate) take: Take,
-    /// What it is answered once these are taken.
+    /// The answer to `take` when all three are taken.
     pub(crate) spent: RateLimited,
     pub(crate) now: OffsetDateTime,
 }
 
-/// A change, as the action that leads to it and the session that was read for it.
+/// A change, kept as the action that makes it and the session that was read for it.
 #[derive(Clone)]
 pub(crate) struct Decision {
     action: Action,
     read: Session,
-    /// The session that it leaves.
+    /// The session after the change.
     pub(crate) after: Session,
     now: OffsetDateTime,
 }
@@ -110,20 +110,20 @@ impl Set {
     }
 }
 
-/// How many takes the quota of a case allows at once.
+/// How many can be taken from the quota of a case at once.
 pub(crate) const BURST: u32 = 3;
 
-/// The last moment before.
+/// Returns the last moment before this one.
 pub(crate) const fn before(moment: OffsetDateTime) -> OffsetDateTime {
     moment.saturating_sub(Duration::MILLISECOND)
 }
 
-/// Surely past, also where a store counts in seconds.
+/// Returns a moment that is later even in a store that counts in seconds.
 pub(crate) const fn past(moment: OffsetDateTime) -> OffsetDateTime {
     moment.saturating_add(Duration::SECOND)
 }
 
-/// Codes that were issued.
+/// A session and its codes.
 struct Issued {
     session: Session,
     device_code: String,
@@ -148,7 +148,7 @@ impl Issued {
         }
     }
 
-    /// The pace after the first poll.
+    /// Returns the pace after the first poll.
     fn pace(&self, now: OffsetDateTime) -> Pace {
         let body = format!(
             "grant_type={GRANT}&device_code={}&client_id=testkit",
@@ -166,7 +166,7 @@ impl Decision {
         Self::with_token(action, read, now).0
     }
 
-    /// The same, with the refresh token of the response.
+    /// Returns also the refresh token of the response.
     fn with_token(action: Action, read: &Session, now: OffsetDateTime) -> (Self, Option<String>) {
         let mut scratch = Scratch::new(Some(read), random(&action));
         let body = action.body();
@@ -250,11 +250,11 @@ impl Action {
 
 static CONSENT: OnceLock<Consent> = OnceLock::new();
 
-/// A host that has one session, and keeps what it is asked to write.
+/// A host that has one session, and keeps what it should write.
 struct Scratch {
     stored: Option<Stored>,
     drawn: [u8; Entropy::OCTETS],
-    /// Quotas alone.
+    /// Holds only the quotas.
     quotas: Memory,
     inserted: Option<Session>,
     written: Option<Session>,
@@ -277,7 +277,7 @@ impl Scratch {
         }
     }
 
-    /// Answers a question that needs no store, or hands a change out.
+    /// Answers a question that needs no store, or returns the change to write.
     fn answer<'x, T>(&mut self, next: Next<'x, T>) -> Asked<'x, T> {
         let stored = self.stored.as_ref();
         match next {
@@ -318,7 +318,7 @@ impl Scratch {
         }
     }
 
-    /// Runs an exchange to its change, and writes that to a store.
+    /// Runs an exchange up to its change, and writes the change to a store.
     async fn write<'r, T: Finish<'r>, S: Store>(
         mut self,
         mut exchange: Exchange<'r, T>,
@@ -334,7 +334,7 @@ impl Scratch {
     }
 }
 
-/// What became of a question.
+/// What `answer` did with a question.
 enum Asked<'x, T> {
     Answered,
     Change(Change<'x>, Box<dyn FnOnce(Result<Write, Unavailable>) + 'x>),
@@ -386,7 +386,7 @@ fn octets(seed: &str, what: &str) -> [u8; 32] {
     digest.finalize().into()
 }
 
-/// The same octets each time that an action is run.
+/// Returns the same octets each time that the same action is run.
 fn random(action: &Action) -> [u8; Entropy::OCTETS] {
     let half = octets(&action.body(), "secret");
     let mut drawn = [0; Entropy::OCTETS];

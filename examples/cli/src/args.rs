@@ -1,4 +1,4 @@
-//! What the user may write.
+//! The arguments of the command line.
 
 use core::fmt::Write as _;
 use core::time::Duration;
@@ -77,7 +77,7 @@ const ISSUER_VARIABLE: &str = "EXAMPLE_CLI_ISSUER";
 const CLIENT_ID: &str = "client_cli";
 const CLIENT_ID_VARIABLE: &str = "EXAMPLE_CLI_CLIENT_ID";
 
-/// What the user may write to sign in to this server as this client.
+/// Returns the command that signs in to this server as this client.
 pub(crate) fn login_command(issuer: &str, client_id: &str) -> String {
     let mut command = "example-cli login".to_owned();
     for (flag, value, default, variable) in [
@@ -92,7 +92,7 @@ pub(crate) fn login_command(issuer: &str, client_id: &str) -> String {
     command
 }
 
-/// As a shell takes it for one word.
+/// Returns the word, quoted so that a shell takes it as one word.
 fn quoted(word: &str) -> String {
     let is_plain = |octet: u8| octet.is_ascii_alphanumeric() || b"-._:/@%+=,".contains(&octet);
     if !word.is_empty() && word.bytes().all(is_plain) {
@@ -116,7 +116,7 @@ fn timeout(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// The codes of [`Exit`](crate::ending::Exit).
+/// The text of `--help` about the exit codes, which [`Exit`](crate::ending::Exit) defines.
 const EXIT_CODES: &str = "\
 Exit codes:
     0  done

@@ -10,19 +10,19 @@ use crate::Context;
 use crate::ending::{Ending, Exit, sentence};
 use crate::http::is_unavailable;
 
-/// A server as it describes itself.
+/// The published metadata of a server.
 pub(crate) struct Server(pub(crate) Metadata);
 
-/// What a server is wanted for. It may have withdrawn one and still do another.
+/// What a command needs the server for. A server may no longer offer one of these and still offer another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Wanted<'a> {
-    /// With the device authorization endpoint of the command line, where the metadata have none.
+    /// Holds the device authorization endpoint of the command line, for metadata that have none.
     Login(Option<&'a str>),
     Renewal,
     Revocation,
 }
 
-/// Reads the server's own description: where RFC 8414 puts it, or else where `OpenID` Connect does.
+/// Reads the metadata from the place of RFC 8414, or else from that of `OpenID` Connect.
 pub(crate) fn discover(context: &Context, wanted: Wanted<'_>) -> Result<Server, Ending> {
     let issuer = &context.issuer;
     let places = [Metadata::well_known(issuer), Metadata::openid(issuer)];
@@ -67,7 +67,7 @@ pub(crate) fn discover(context: &Context, wanted: Wanted<'_>) -> Result<Server, 
 }
 
 impl Wanted<'_> {
-    /// What it takes.
+    /// Returns the endpoints that this needs.
     const fn endpoints(self) -> &'static [&'static str] {
         match self {
             Self::Login(_) => &["device_authorization_endpoint", "token_endpoint"],
@@ -76,7 +76,7 @@ impl Wanted<'_> {
         }
     }
 
-    /// Fills in what the command line says.
+    /// Adds the endpoint of the command line.
     fn complete(self, metadata: Metadata) -> Result<Metadata, Ending> {
         match self {
             Self::Login(Some(url)) => {
@@ -91,7 +91,7 @@ impl Wanted<'_> {
         }
     }
 
-    /// The server does not have it.
+    /// Returns the ending for a server that does not offer this.
     pub(crate) fn lacking(self) -> Ending {
         let sentence = match self {
             Self::Login(_) => {
@@ -108,7 +108,7 @@ impl Wanted<'_> {
 }
 
 impl Server {
-    /// The client at this server. Where an endpoint is missing another stands in: it is not asked for what it does not do.
+    /// Returns the client for this server. A missing endpoint is replaced by another one, but no command uses the replacement.
     pub(crate) fn flow(&self, context: &Context) -> Result<DeviceFlow, Ending> {
         let codes = self.endpoint("device_authorization_endpoint")?;
         let token = self.endpoint("token_endpoint")?;
@@ -124,13 +124,13 @@ impl Server {
         Ok(DeviceFlow::new(endpoints, &*context.client_id))
     }
 
-    /// Another endpoint, if the server has it.
+    /// Returns the URL of an endpoint, if the server has it.
     pub(crate) fn endpoint(&self, name: &str) -> Result<Option<&str>, Ending> {
         self.0.endpoint(name).map_err(untrusted)
     }
 }
 
-/// Says how the server calls itself, where that can be an issuer, and so is visible ASCII.
+/// Returns the ending for metadata of another issuer. It shows that issuer only if it is a valid URL, and so visible ASCII.
 fn of_another_issuer(body: &[u8]) -> Ending {
     let document: Value = serde_json::from_slice(body).unwrap_or_default();
     let named = document.get("issuer").and_then(Value::as_str);
@@ -143,7 +143,7 @@ fn of_another_issuer(body: &[u8]) -> Ending {
     Ending::new(Exit::Untrusted, sentence)
 }
 
-/// Longer names of servers are not shown.
+/// The longest issuer that is shown, in bytes.
 const MAX_SHOWN: usize = 200;
 
 fn untrusted(error: MetadataError) -> Ending {

@@ -1,16 +1,16 @@
-//! How a command ends when it does not do what it was told.
+//! How a command ends if it does not succeed.
 
 use core::fmt::Display;
 
 use device_flow::client::{DisplayText, Refusal, TransportError};
 
-/// Why, in one sentence for the user, with what the server said about it.
+/// Why a command did not succeed: a sentence for the user, and the server's description.
 #[derive(Debug, thiserror::Error)]
 #[error("{sentence}")]
 pub(crate) struct Ending {
     pub(crate) exit: Exit,
     pub(crate) sentence: String,
-    /// In the server's words.
+    /// The description that the server sent.
     pub(crate) description: Option<DisplayText>,
 }
 
@@ -27,7 +27,7 @@ impl Ending {
         Self::new(Exit::Cancelled, "Cancelled.")
     }
 
-    /// The server refused, in its own words.
+    /// Returns the ending for a refusal, with the server's description.
     pub(crate) fn refused(exit: Exit, sentence: impl Into<String>, refusal: &Refusal) -> Self {
         let code = || refusal.code().map(DisplayText::new);
         Self {
@@ -36,19 +36,19 @@ impl Ending {
         }
     }
 
-    /// The server answered that it could not.
+    /// Returns the ending for a server that answered that it could not help now.
     pub(crate) fn unavailable() -> Self {
         let sentence = "The server could not answer: try again later.";
         Self::new(Exit::Unreachable, sentence)
     }
 
-    /// There was no answer.
+    /// Returns the ending for a request without an answer.
     pub(crate) fn no_answer(failure: TransportError) -> Self {
         Self::new(Exit::Unreachable, sentence(&failure))
     }
 }
 
-/// What an error of the library says, as a sentence.
+/// Returns the text of an error of the library as a sentence.
 pub(crate) fn sentence(said: &dyn Display) -> String {
     let said = said.to_string();
     let mut rest = said.chars();
@@ -57,14 +57,14 @@ pub(crate) fn sentence(said: &dyn Display) -> String {
     first.into_iter().chain(rest).chain(end.chars()).collect()
 }
 
-/// The exit codes, each for another reaction of a script.
+/// The exit codes. A script can react to each in another way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Exit {
     /// This machine failed: its files, or standard output.
     Failed,
     /// The command line is wrong.
     Usage,
-    /// The user said no.
+    /// The user denied the request.
     Denied,
     /// The code expired before the user decided.
     Expired,
@@ -86,7 +86,7 @@ impl Exit {
     pub(crate) const fn code(self) -> u8 {
         match self {
             Self::Failed => 1,
-            Self::Usage => 2, // as clap has it
+            Self::Usage => 2, // as in clap
             Self::Denied => 3,
             Self::Expired => 4,
             Self::Refused => 5,
@@ -94,11 +94,11 @@ impl Exit {
             Self::SignedOut => 7,
             Self::Busy => 8,
             Self::Untrusted => 9,
-            Self::Cancelled => 130, // 128 and the number of SIGINT, as shells have it
+            Self::Cancelled => 130, // 128 plus the number of SIGINT, as in shells
         }
     }
 
-    /// The name in JSON.
+    /// Returns the name that JSON output has.
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Failed => "failed",

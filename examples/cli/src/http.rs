@@ -1,10 +1,10 @@
-//! HTTP, with the bounds that the client half asks for.
+//! An HTTP client that keeps the rules of the client half.
 //!
 //! Rules:
-//! 1. No redirect is followed: it would carry codes and tokens elsewhere.
-//! 2. No body is read beyond the limit, no request takes longer than its time.
-//! 3. What is not encrypted stays on this machine: no proxy gets it.
-//! 4. What went wrong is told by kind: text of the peer or of the transport stays here.
+//! 1. No redirect is followed, because it would carry codes and tokens elsewhere.
+//! 2. A body is read up to its limit, and a request ends when its time is over.
+//! 3. Requests without encryption stay on this machine, so they use no proxy.
+//! 4. An error says only of what kind it is. Texts of the server and of the transport are not passed on.
 
 use core::time::Duration;
 use std::io::{ErrorKind, Read as _};
@@ -15,27 +15,27 @@ use rustls::crypto::aws_lc_rs;
 use ureq::tls::{RootCerts, TlsConfig};
 use ureq::{Agent, Body, Error, Proxy};
 
-/// What is read of a body: the limit of the core for answers and documents, and one byte to see that it is passed.
+/// How many bytes of a body are read: the limit of the crate, and one more that shows that the limit is passed.
 const MAX_READ: u64 = 1024 * 1024 + 1;
 
-/// Head of a response, in bytes. Real ones have a few kilobytes.
+/// The largest head of a response, in bytes. Real heads have a few kilobytes.
 const MAX_HEAD: usize = 64 * 1024;
 
-/// An answer: the head and all of the body.
+/// A response with all of its body.
 pub(crate) type Answer = ::http::Response<Vec<u8>>;
 
 /// Sends requests.
 #[derive(Clone)]
 pub(crate) struct Http {
-    /// For https, through the proxy that the environment names: it sees a host name, and octets that it cannot read.
+    /// For https, through the proxy that the environment names. The proxy sees only a host name and encrypted octets.
     proxied: Agent,
-    /// For http, which is of this machine.
+    /// For http, which is used only on this machine.
     direct: Agent,
 }
 
 impl Http {
     pub(crate) fn new(timeout: Duration) -> Self {
-        // The certificates that the machine trusts, checked with the library that checks the ID token too.
+        // Trusts the certificates that the machine trusts. The same library also checks the ID token.
         let tls = TlsConfig::builder()
             .root_certs(RootCerts::PlatformVerifier)
             .unversioned_rustls_crypto_provider(Arc::new(aws_lc_rs::default_provider()))
@@ -74,7 +74,7 @@ impl Http {
         self.agent(url.split_once(':').map(|(scheme, _)| scheme))
     }
 
-    /// Sends a request of the flow.
+    /// Sends a request of the client half.
     pub(crate) fn send(&self, request: Request) -> Result<Response<Vec<u8>>, TransportError> {
         let request = ::http::Request::<String>::from(request);
         let agent = self.agent(request.uri().scheme_str());
@@ -88,7 +88,7 @@ impl Http {
     }
 }
 
-/// Whether the server says that it could not answer this time.
+/// Returns whether the server says that it cannot answer now.
 pub(crate) fn is_unavailable(answer: &Answer) -> bool {
     matches!(answer.status().as_u16(), 408 | 429 | 500..=599)
 }
@@ -111,7 +111,7 @@ fn failure(error: &Error) -> TransportError {
         Error::Io(error) if error.kind() == ErrorKind::TimedOut => {
             TransportError::ConnectionTimeout
         }
-        // A certificate does not get better by asking again.
+        // Trying again does not make a certificate valid.
         Error::Io(error) if is_of_tls(error) => TransportError::Permanent,
         Error::Rustls(_) | Error::Tls(_) => TransportError::Permanent,
         _ => TransportError::Other,

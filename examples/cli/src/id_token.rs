@@ -1,9 +1,9 @@
-//! Whom the server vouches for ([OpenID Connect Core 1.0, section 3.1.3.7]).
+//! Verifying an ID token, which says who signed in ([OpenID Connect Core 1.0, section 3.1.3.7]).
 //!
 //! Rules:
-//! 1. Signed, with one of the server's published keys, by an algorithm that only the server can sign with.
-//! 2. Of the issuer that was asked, for this client, and not expired.
-//! 3. A name is a claim to be shown; the subject alone identifies.
+//! 1. It is signed with one of the server's published keys, by an algorithm with which only the server can sign.
+//! 2. It is from the expected issuer, for this client, and not expired.
+//! 3. A name is only for display. Only the subject identifies the user.
 //!
 //! [OpenID Connect Core 1.0, section 3.1.3.7]: https://openid.net/specs/openid-connect-core-1_0.html#IDTokenValidation
 
@@ -17,13 +17,13 @@ use crate::discovery::Server;
 use crate::ending::{Ending, Exit};
 use crate::http::is_unavailable;
 
-/// The most keys that are tried. Servers publish two or three.
+/// How many keys are tried at most. Servers publish two or three.
 const MAX_KEYS: usize = 16;
 
 /// Who signed in.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Identity {
-    /// The user, as the issuer calls them for ever.
+    /// The issuer's permanent id of the user.
     pub(crate) sub: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) name: Option<String>,
@@ -31,7 +31,7 @@ pub(crate) struct Identity {
     pub(crate) email: Option<String>,
 }
 
-/// The claims that are looked at here; `iss`, `exp` and `nbf` are looked at by the library.
+/// The claims that this file checks. The library checks `iss`, `exp` and `nbf`.
 #[derive(Deserialize)]
 struct Claims {
     aud: Audience,
@@ -82,7 +82,7 @@ pub(crate) fn verify(context: &Context, server: &Server, token: &str) -> Result<
 /// Verifies an ID token with a document of keys.
 fn read(token: &str, keys: &[u8], issuer: &str, client_id: &str) -> Result<Identity, Fault> {
     let header = decode_header(token).map_err(|_| Fault::Unreadable)?;
-    // "none" is not even an algorithm to the library. A secret that both sides know would prove nothing here.
+    // The library does not know the algorithm "none". With an algorithm whose secret both sides have, a signature would prove nothing.
     if Algorithm::family(header.alg) == AlgorithmFamily::Hmac {
         return Err(Fault::Algorithm);
     }
@@ -93,7 +93,7 @@ fn read(token: &str, keys: &[u8], issuer: &str, client_id: &str) -> Result<Ident
         let signs = matches!(common.public_key_use, None | Some(PublicKeyUse::Signature));
         named && signs
     };
-    // Keys of kinds that are unknown here are passed over (RFC 7517, section 5).
+    // Keys of an unknown kind are skipped (RFC 7517, section 5).
     let keys = keys
         .into_iter()
         .take(MAX_KEYS)

@@ -1,11 +1,11 @@
-//! Ctrl-C.
+//! Handling Ctrl-C.
 //!
 //! Rules:
-//! 1. While nothing is at stake it ends the command at once.
-//! 2. Whoever has tokens in hand, or anything else to bring to an end, holds it off first, and is told when it comes.
-//! 3. The second time it ends the command, whatever is at stake.
+//! 1. Ctrl-C ends the command at once, if nothing can be lost.
+//! 2. Code that has tokens in hand, or must finish something, first installs a handler. Ctrl-C then only calls that handler.
+//! 3. The second Ctrl-C always ends the command.
 //!
-//! SIGTERM and SIGHUP stay as they are: a login that they kill can be resumed.
+//! SIGTERM and SIGHUP are not handled, because a login that they kill can be resumed.
 
 use core::time::Duration;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -13,7 +13,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use crate::ending::{Ending, Exit};
 use crate::screen::Screen;
 
-/// What Ctrl-C does at the moment.
+/// What Ctrl-C does now.
 #[derive(Clone, Default)]
 pub(crate) struct Interrupt(Arc<Shared>);
 
@@ -26,16 +26,16 @@ struct Shared {
 #[derive(Default)]
 struct State {
     came: bool,
-    /// Who holds it off, told when it comes.
+    /// What is called instead of ending the command.
     holder: Option<Box<dyn Fn() + Send>>,
 }
 
 impl Interrupt {
-    /// Listens from now on.
+    /// Starts to handle Ctrl-C.
     pub(crate) fn install(screen: Screen) -> Self {
         let interrupt = Self::default();
         let heard = interrupt.clone();
-        // Where this does not work, the system ends the process its own way.
+        // If this fails, Ctrl-C ends the process in the way of the system.
         let _ = ctrlc::set_handler(move || heard.comes(screen));
         interrupt
     }
@@ -44,7 +44,7 @@ impl Interrupt {
         screen.pass_echo();
         let mut state = self.lock();
         if state.came {
-            exit(); // asked twice
+            exit(); // the second time
         }
         state.came = true;
         self.0.came.notify_all();
@@ -52,22 +52,22 @@ impl Interrupt {
             told();
             return;
         }
-        // The lock is held to the end: nobody begins now what would have to be brought to an end.
+        // The lock is held until the process ends, so nobody can now begin what must be finished.
         screen.ending(&Ending::cancelled());
         exit()
     }
 
-    /// Holds it off, from now on and for good.
+    /// Installs this handler. From now on the first Ctrl-C does not end the command.
     pub(crate) fn hold_off(&self, told: impl Fn() + Send + 'static) {
         self.lock().holder = Some(Box::new(told));
     }
 
-    /// An error where it has come and was held off.
+    /// Returns an error if Ctrl-C was pressed.
     pub(crate) fn check(&self) -> Result<(), Ending> {
         self.pause(Duration::ZERO)
     }
 
-    /// Waits, until it comes at most.
+    /// Waits for `span`, or until Ctrl-C is pressed, which is an error.
     pub(crate) fn pause(&self, span: Duration) -> Result<(), Ending> {
         let waited = self
             .0

@@ -1,9 +1,10 @@
-//! Signing in: the loop around the client half.
+//! Signing in: the loop that runs a login of the client half.
 //!
 //! Rules:
-//! 1. One login at a time for a server and a client: the second says so and ends.
-//! 2. What is needed to go on after a crash is on disk before anything is waited for, and gone when the login is over.
-//! 3. Ctrl-C is heard while waiting and while asking. A token that still arrives in time is revoked.
+//! 1. Only one login at a time runs for a server and a client. A second one says so and ends.
+//! 2. Everything that is needed to resume after a crash is on disk before the program waits for anything, and is removed when the login is
+//!    over.
+//! 3. Ctrl-C works while the program waits and while a request is in flight. If a token still arrives in time, it is revoked.
 
 use core::time::Duration;
 use std::io::{BufRead as _, stdin};
@@ -25,16 +26,16 @@ use crate::id_token::{self, Identity};
 use crate::screen::{self, Report, Spinner};
 use crate::session::{self, Session};
 
-/// A login under way, on disk.
+/// The file of a login that is not over.
 const FILE: &str = "login.json";
 
-/// Held by whoever signs in.
+/// The lock that a login holds.
 const LOCK: &str = "login.lock";
 
-/// How long the answer to a poll in flight may hold up Ctrl-C. What comes later is lost, and good until it expires.
+/// How long Ctrl-C waits for the answer to a poll in flight. Tokens that arrive later are lost, and stay valid until they expire.
 const GRACE: Duration = Duration::from_secs(2);
 
-/// Seconds between one request for the server's keys and the next: long enough for a restart behind a balancer.
+/// The seconds to wait before the server's keys are requested again. Together they are long enough for a restart behind a load balancer.
 const PAUSES: [u64; 3] = [1, 2, 4];
 
 pub(crate) fn login(context: &Context, options: &args::Login) -> Result<Report, Ending> {
@@ -57,7 +58,7 @@ pub(crate) fn login(context: &Context, options: &args::Login) -> Result<Report, 
     let outcome = attempt.run(&options.scope)?;
     let store = context.store.clone();
     context.must_finish(move || {
-        // The code is spent: Ctrl-C again is not to leave it there.
+        // The code is used, so a second Ctrl-C must not leave the file there.
         let _ = store.remove(FILE);
     });
     let accepted = match outcome {
@@ -69,14 +70,14 @@ pub(crate) fn login(context: &Context, options: &args::Login) -> Result<Report, 
             Err(ending_of(&error))
         }
     };
-    // The tokens are on disk before this goes.
+    // The tokens are on disk before this file is removed.
     let removed = context.store.remove(FILE);
     let session = accepted?;
     removed?;
     Ok(session.report("signed_in"))
 }
 
-/// Forgets a login that was killed, unless somebody is at it.
+/// Removes the file of a login that was killed, unless another process goes on with it.
 pub(crate) fn forget(context: &Context) -> Result<(), Ending> {
     if !context.store.holds(FILE)? {
         return Ok(());
@@ -87,7 +88,7 @@ pub(crate) fn forget(context: &Context) -> Result<(), Ending> {
     }
 }
 
-/// Makes a session of what was granted, and keeps it.
+/// Makes a session of the granted tokens, and stores it.
 fn accept(
     context: &Context,
     server: &Server,
@@ -104,13 +105,13 @@ fn accept(
             context.screen.note(sentence);
         }
         let session = Session::new(context, tokens, scope, identity)?;
-        // So far it can be undone.
+        // Up to here, everything can be undone.
         context.interrupt.check()?;
         session.keep(context, server)?;
         Ok(session)
     };
     accept().inspect_err(|_| {
-        // Nobody will use them.
+        // Nobody will use these tokens, so they are revoked.
         if let Ok(flow) = server.flow(context) {
             let refresh_token = tokens.refresh_token();
             session::revoke(&flow, context, refresh_token, tokens.access_token());
@@ -118,7 +119,7 @@ fn accept(
     })
 }
 
-/// Who signed in. The tokens are here already: where the server cannot show its keys at the moment, it is asked again.
+/// Returns who signed in. If the server cannot send its keys now, it is asked again, because the tokens are already here.
 fn identify(context: &Context, server: &Server, token: &str) -> Result<Identity, Ending> {
     for pause in PAUSES {
         match id_token::verify(context, server, token) {
@@ -147,7 +148,7 @@ struct Attempt<'a> {
 struct Shown {
     unfinished: Unfinished,
     spinner: Spinner,
-    /// What the user knows it waits for.
+    /// The reason for waiting that the user was told last.
     waiting_for: WaitingFor,
 }
 
@@ -175,7 +176,8 @@ impl Attempt<'_> {
                     }
                     ask.cancel();
                     if shown.take().is_some() {
-                        // Before Ctrl-C again leaves it there. At the end it is tried again, and told of.
+                        // Removes the file now, because a second Ctrl-C would leave it there. An error is ignored here, because the end of
+                        // the login removes the file again and reports an error.
                         let _ = self.context.store.remove(FILE);
                         self.context.screen.note("Cancelling.");
                         ask.answer(self.events.late_answer(), self.now());
@@ -183,7 +185,7 @@ impl Attempt<'_> {
                 }
                 Next::Show(prompt) => {
                     let Some(snapshot) = login.snapshot(self.now()) else {
-                        continue; // there is one from the prompt on
+                        continue; // never: a login with a prompt has a snapshot
                     };
                     let unfinished = Unfinished {
                         v: VERSION,
@@ -211,18 +213,18 @@ impl Attempt<'_> {
         }
     }
 
-    /// A new login.
+    /// Starts a new login.
     fn start(&self) -> Result<Login, Ending> {
-        // Even if this one does not begin, nobody is to go on with an earlier one.
+        // An earlier login must not be resumed, even if this one does not begin.
         self.context.store.remove(FILE)?;
         let login = self.flow.login();
         login.map_err(|error| Ending::new(Exit::Usage, sentence(&error)))
     }
 
-    /// Goes on with a login that was killed, if there is one that can still succeed.
+    /// Resumes a login that was killed, if there is one that can still succeed.
     fn resume(&self, scope: &str) -> Option<(Login, Unfinished)> {
         let screen = self.context.screen;
-        // A file that cannot be read is of another version, damaged, or not to be shown: there is nothing to go on with.
+        // A file that cannot be read is from another version, damaged, or unsafe to show, so nothing is resumed.
         let unfinished = self.context.store.read::<Unfinished>(FILE).unwrap_or(None);
         let unfinished = unfinished.filter(|found| found.v == VERSION)?;
         let now = since_epoch();
@@ -236,7 +238,7 @@ impl Attempt<'_> {
         }
         let elapsed = unfinished.snapshot.elapsed(now);
         let snapshot = unfinished.snapshot.clone();
-        // What does not fit is of other endpoints: the server has moved.
+        // If the snapshot does not match, the server's endpoints have changed.
         let login = self.flow.resume(snapshot, elapsed, self.now()).ok()?;
         screen.note("Going on with the login that was interrupted: its code is still good.");
         Some((login, unfinished))
@@ -271,7 +273,7 @@ impl Attempt<'_> {
         self.context.store.write(FILE, &shown.unfinished)
     }
 
-    /// The answer to the request in flight; none where Ctrl-C came first.
+    /// Returns the answer to the request in flight, or `None` if Ctrl-C came first.
     fn answer(&self, shown: Option<&Shown>) -> Option<Answer> {
         loop {
             match self.events.wait(Duration::MAX) {
@@ -288,15 +290,15 @@ impl Attempt<'_> {
     }
 }
 
-/// What is kept of a login, to go on after a crash. It has the device code, and is as secret as a token.
+/// What is stored of a login, so that it can be resumed after a crash. It contains the device code, so it is as secret as a token.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Unfinished {
     v: u8,
     scope: String,
-    /// Checked when it is read: nothing that steers a terminal gets to the screen.
+    /// It is checked when it is read, so nothing in it can control the terminal.
     prompt: Prompt,
-    /// In seconds since the epoch.
+    /// The time in seconds since the Unix epoch.
     expires_at: u64,
     snapshot: Snapshot,
 }
@@ -305,14 +307,14 @@ const VERSION: u8 = 2;
 
 type Answer = Result<Response<Vec<u8>>, TransportError>;
 
-/// What may happen while one waits.
+/// What can happen while the program waits.
 enum Event {
     Answer(Answer),
     Enter,
     Interrupted,
 }
 
-/// One place where all that may happen arrives.
+/// The channel in which all events arrive.
 struct Events {
     http: Http,
     sender: Sender<Event>,
@@ -333,7 +335,7 @@ impl Events {
         }
     }
 
-    /// Sends a request; its answer arrives as an event.
+    /// Sends a request. Its answer arrives as an event.
     fn send(&self, request: Request) {
         let (http, sender) = (self.http.clone(), self.sender.clone());
         std::thread::spawn(move || sender.send(Event::Answer(http.send(request))));
@@ -350,12 +352,12 @@ impl Events {
         });
     }
 
-    /// What happens next, if anything does within `span`.
+    /// Returns the next event, if there is one within `span`.
     fn wait(&self, span: Duration) -> Option<Event> {
         self.receiver.recv_timeout(span).ok()
     }
 
-    /// The answer to the request in flight, if it comes before patience ends.
+    /// Returns the answer to the request in flight, if it arrives within [`GRACE`].
     fn late_answer(&self) -> Answer {
         let until = Instant::now() + GRACE;
         loop {
@@ -369,7 +371,7 @@ impl Events {
     }
 }
 
-/// Says what it waits for, where that has changed. That nobody has decided yet goes without saying.
+/// Tells the user what the login waits for, if that has changed. It does not say that the user has not decided yet.
 fn tell(shown: &mut Shown, login: &Login) {
     let waiting_for = login.waiting_for().unwrap_or(WaitingFor::User);
     if waiting_for != shown.waiting_for && waiting_for != WaitingFor::User {
@@ -386,11 +388,11 @@ fn open_browser(shown: Option<&Shown>) {
     let complete = prompt.verification_uri_complete.as_ref();
     let uri = complete.unwrap_or(&prompt.verification_uri).clone();
     shown.spinner.note_after_enter("Opening a browser.");
-    // It may take its time, and its failure changes nothing: the address is on the screen.
+    // The browser may start slowly, and it does not matter if it fails, because the address is on the screen.
     std::thread::spawn(move || webbrowser::open(&uri));
 }
 
-/// Whether a browser would open before the eyes of this user.
+/// Returns whether a browser would open where this user can see it.
 fn has_browser() -> bool {
     let is_set = |name| std::env::var_os(name).is_some();
     let remote = is_set("SSH_CONNECTION");
@@ -401,14 +403,14 @@ fn has_browser() -> bool {
     !remote && !screenless && webbrowser::Browser::is_available()
 }
 
-/// The wall clock: what a monotonic one does not tell the next process.
+/// Returns the wall clock. The next process can compare it, unlike a monotonic clock.
 pub(crate) fn since_epoch() -> Duration {
     SystemTime::now()
         .duration_since(SystemTime::UNIX_EPOCH)
         .unwrap_or_default()
 }
 
-/// An ending in the words of the error.
+/// Returns the ending for an error of a login.
 fn ending_of(error: &LoginError) -> Ending {
     let (exit, refusal) = match error {
         LoginError::Start(StartError::Failed(_) | StartError::Unavailable { .. })

@@ -1,14 +1,14 @@
-//! A command-line tool that signs its user in by device login ([RFC 8628]).
+//! A command-line tool that signs its user in with the device grant ([RFC 8628]).
 //!
 //! | file | what it holds |
 //! |---|---|
-//! | `args` | what the user may write |
-//! | `login` | the one loop: starting or resuming, waiting, polling, the outcome |
-//! | `session` | what a login leaves behind: `whoami`, `token`, `refresh`, `logout` |
-//! | `discovery`, `http`, `id_token` | the server: what it offers, how it is asked, whom it vouches for |
+//! | `args` | the arguments of the command line |
+//! | `login` | the loop: starting or resuming, waiting, polling, the outcome |
+//! | `session` | the tokens after a login: `whoami`, `token`, `refresh`, `logout` |
+//! | `discovery`, `http`, `id_token` | the server's metadata, requests to it, and its ID token |
 //! | `screen` | what the user sees, or a program reads |
 //! | `state` | the files |
-//! | `ending` | how a command ends when it does not do what it was told |
+//! | `ending` | how a command ends if it does not succeed |
 //! | `interrupt` | Ctrl-C |
 //!
 //! [RFC 8628]: https://www.rfc-editor.org/rfc/rfc8628
@@ -35,7 +35,7 @@ use interrupt::Interrupt;
 use screen::{Report, Screen};
 use state::Store;
 
-/// What every command works with.
+/// What every command needs.
 struct Context {
     issuer: String,
     client_id: String,
@@ -46,12 +46,12 @@ struct Context {
 }
 
 impl Context {
-    /// What the user may write to sign in.
+    /// Returns the command that signs in.
     fn login_command(&self) -> String {
         args::login_command(&self.issuer, &self.client_id)
     }
 
-    /// Something is at stake: from now on Ctrl-C waits until it is brought to an end. What it does first does not wait.
+    /// From now on Ctrl-C waits until the command has finished. It calls `first` at once. A second Ctrl-C does not wait.
     fn must_finish(&self, first: impl Fn() + Send + 'static) {
         let screen = self.screen;
         self.interrupt.hold_off(move || {
@@ -66,7 +66,7 @@ fn main() -> ExitCode {
     let screen = Screen::new(args.common.json);
     let interrupt = Interrupt::install(screen);
     let outcome = run(args, screen, interrupt.clone());
-    // It is over, one way or the other, and that is said once.
+    // The command has ended, and its ending is shown once, so Ctrl-C must not show another one.
     interrupt.hold_off(|| ());
     match outcome.and_then(|report| screen.report(&report)) {
         Ok(()) => ExitCode::SUCCESS,

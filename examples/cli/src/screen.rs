@@ -1,10 +1,10 @@
-//! What the user sees, or a program reads.
+//! The output, for a user or for a program.
 //!
 //! Rules:
-//! 1. What is asked for goes to standard output; what is said on the way goes to standard error. With `--json` all of it goes to
-//!    standard output, one object a line.
-//! 2. No token is shown but by `token`. No text of a server is shown that could steer a terminal.
-//! 3. Colour, large type and the spinner are for terminals; elsewhere, or under `NO_COLOR`, the same is said in plain lines.
+//! 1. The result of a command goes to standard output, everything else to standard error. With `--json` everything goes to standard output,
+//!    one object per line.
+//! 2. Only the command `token` shows a token. Text from a server is shown only if it cannot control a terminal.
+//! 3. Colour, large type and the spinner are only for terminals. Otherwise, or with `NO_COLOR`, the same text is written as plain lines.
 
 use core::fmt::{self, Write as _};
 use core::time::Duration;
@@ -23,22 +23,22 @@ use device_flow::client::DisplayText;
 
 use crate::ending::{Ending, Exit};
 
-/// Where and how things are shown.
+/// How output is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Screen {
-    /// Objects, for programs.
+    /// JSON objects, for programs.
     Json,
-    /// Lines, for files, pipes and readers aloud.
+    /// Lines of text, for files, pipes and screen readers.
     Plain,
     /// A terminal.
     Terminal,
 }
 
-/// What a command came to.
+/// The result of a command.
 pub(crate) struct Report {
-    /// For a program.
+    /// The result for a program.
     pub(crate) event: Value,
-    /// For the user.
+    /// The result for the user.
     pub(crate) sentence: String,
 }
 
@@ -50,7 +50,7 @@ pub(crate) struct Shown<'a> {
     pub(crate) verification_uri_complete: Option<&'a str>,
     pub(crate) left: Duration,
     pub(crate) resumed: bool,
-    /// Whether Enter opens a browser.
+    /// Whether the Enter key opens a browser.
     pub(crate) offers_browser: bool,
 }
 
@@ -67,12 +67,12 @@ impl Screen {
         }
     }
 
-    /// Whether somebody is there to press a key.
+    /// Returns whether a user is there to press a key.
     pub(crate) fn is_attended(self) -> bool {
         self != Self::Json && stdin().is_terminal() && stderr().is_terminal() && is_in_foreground()
     }
 
-    /// Shows where to go and what to enter.
+    /// Shows the page to open and the code to enter.
     pub(crate) fn prompt(self, shown: Shown<'_>) {
         match self {
             Self::Json => emit_if_read(&json!({
@@ -109,7 +109,7 @@ impl Screen {
         }
     }
 
-    /// Begins to wait.
+    /// Starts the spinner.
     pub(crate) fn spinner(self, left: Duration) -> Spinner {
         let bar = match self {
             Self::Json | Self::Plain => None,
@@ -118,7 +118,7 @@ impl Screen {
         Spinner { bar, screen: self }
     }
 
-    /// Says something on the way.
+    /// Shows a message while a command runs.
     pub(crate) fn note(self, sentence: &str) {
         match self {
             Self::Json => emit_if_read(&json!({ "event": "note", "message": sentence })),
@@ -126,7 +126,7 @@ impl Screen {
         }
     }
 
-    /// Shows what was asked for. Where that fails, nothing was done for whoever reads it.
+    /// Shows the result of a command. If that fails, the command has failed, because nobody can read its result.
     pub(crate) fn report(self, report: &Report) -> Result<(), Ending> {
         let written = match self {
             Self::Json => emit(&report.event),
@@ -138,7 +138,7 @@ impl Screen {
         })
     }
 
-    /// Begins a line of its own after the `^C` that a terminal echoes.
+    /// Begins a new line after the `^C` that a terminal shows.
     pub(crate) fn pass_echo(self) {
         match self {
             Self::Terminal => {
@@ -149,7 +149,7 @@ impl Screen {
         }
     }
 
-    /// Says why a command did not do what it was told.
+    /// Shows why a command did not succeed.
     pub(crate) fn ending(self, ending: &Ending) {
         let said = ending.description.as_ref().map(DisplayText::as_str);
         match self {
@@ -171,12 +171,12 @@ impl Screen {
     }
 }
 
-/// Whether the keys come here: a terminal stops those who read from it in the background.
+/// Returns whether this process gets the keys. A terminal stops a process that reads from it in the background.
 #[cfg(unix)]
 fn is_in_foreground() -> bool {
     use nix::unistd::{getpgrp, tcgetpgrp};
 
-    // Where there is no control of jobs, nobody is stopped.
+    // Without job control no process is stopped.
     !tcgetpgrp(stdin()).is_ok_and(|group| group != getpgrp())
 }
 
@@ -185,14 +185,14 @@ fn is_in_foreground() -> bool {
     true
 }
 
-/// Shows that something is waited for, and how long it is worth it.
+/// Shows that the program waits, and how much time is left.
 pub(crate) struct Spinner {
     bar: Option<ProgressBar>,
     screen: Screen,
 }
 
 impl Spinner {
-    /// Says something while waiting.
+    /// Shows a message while the program waits.
     pub(crate) fn note(&self, sentence: &str) {
         match &self.bar {
             Some(bar) => bar.suspend(|| self.screen.note(sentence)),
@@ -200,7 +200,7 @@ impl Spinner {
         }
     }
 
-    /// Says something in answer to Enter, whose echo has pushed the spinner down a line.
+    /// Shows a message after the user pressed Enter, which moved the spinner down by a line.
     pub(crate) fn note_after_enter(&self, sentence: &str) {
         if let Some(bar) = &self.bar {
             bar.suspend(|| {
@@ -232,7 +232,7 @@ fn waiting_bar(left: Duration) -> ProgressBar {
     bar
 }
 
-/// Fast enough to look alive.
+/// The time between two pictures of the spinner.
 const TICK: Duration = Duration::from_millis(120);
 
 /// Writes a line to standard output.
@@ -242,7 +242,7 @@ fn emit(line: &dyn fmt::Display) -> io::Result<()> {
     out.flush()
 }
 
-/// The same on the way: a reader that has gone is no reason to stop, for the login may still be wanted.
+/// Writes an event to standard output. An error is ignored, because the login may be wanted even if nobody reads the output.
 fn emit_if_read(event: &Value) {
     let _ = emit(event);
 }
@@ -251,7 +251,7 @@ fn say(line: &str) {
     let _ = writeln!(stderr(), "{line}");
 }
 
-/// A span as clocks show it: `4:58`, `1:00:00`.
+/// A duration, shown like on a clock: `4:58`, `1:00:00`.
 pub(crate) struct Span(pub(crate) Duration);
 
 impl fmt::Display for Span {
@@ -266,10 +266,10 @@ impl fmt::Display for Span {
     }
 }
 
-/// Arranges the prompt on a terminal: the code as large as it fits, the QR code where all of it can be seen at once. Where to go
-/// and what to enter stay in sight to the last.
+/// Arranges the prompt on a terminal. The code is as large as it fits, and the QR code is left out if it does not fit as a whole. The
+/// address and the code are always shown.
 fn lay_out(shown: Shown<'_>, columns: usize, rows: usize) -> Vec<String> {
-    let rows = rows.saturating_sub(3); // the offer, the spinner, and the line below
+    let rows = rows.saturating_sub(3); // the offer of a browser, the spinner, and the line below
     let room = columns.saturating_sub(INDENT.len());
     let uri = style(shown.verification_uri).for_stderr().bold();
     let code = style(shown.user_code).for_stderr().bold();
@@ -294,7 +294,7 @@ fn lay_out(shown: Shown<'_>, columns: usize, rows: usize) -> Vec<String> {
             blank(),
         ]
         .concat();
-        // What fits on a terminal of 80 columns and 24 rows.
+        // This fits on a terminal of 80 columns and 24 rows.
         let width = qr.first().map_or(0, |line| measure_text_width(line));
         let room = room.saturating_sub(width + 2 * INDENT.len());
         let scan = vec!["Scan this, or".to_owned()];
@@ -308,7 +308,7 @@ fn lay_out(shown: Shown<'_>, columns: usize, rows: usize) -> Vec<String> {
         }
     }
     let spacious = [blank(), with_code(room), blank()].concat();
-    // A long address may be folded, if only it stays in sight.
+    // A long address may take several rows, but it must stay visible.
     let folds = |line: &String| measure_text_width(line).div_ceil(columns.max(1)).max(1);
     if spacious.iter().map(folds).sum::<usize>() <= rows {
         spacious
@@ -317,7 +317,7 @@ fn lay_out(shown: Shown<'_>, columns: usize, rows: usize) -> Vec<String> {
     }
 }
 
-/// The QR code, with the text at the middle of its right side.
+/// Returns the QR code, with the text at the middle of its right side.
 fn beside(qr: &[String], text: &[String]) -> Vec<String> {
     let above = qr.len().saturating_sub(text.len()) / 2;
     let text = core::iter::repeat_n("", above).chain(text.iter().map(String::as_str));
@@ -327,9 +327,9 @@ fn beside(qr: &[String], text: &[String]) -> Vec<String> {
     indented(lines.collect())
 }
 
-/// A text in the largest type that is no wider than `room`; nothing where none is.
+/// Returns a text in the largest type that is no wider than `room`, or no lines if no type fits.
 fn large(text: &str, room: usize) -> Vec<String> {
-    // No type is narrower than its text, and the library takes long for long ones.
+    // Every type is at least as wide as the text, and the library is slow for long texts.
     if text.len() > room {
         return Vec::new();
     }
@@ -348,18 +348,18 @@ fn large(text: &str, room: usize) -> Vec<String> {
     figures.find(fits).unwrap_or_default()
 }
 
-/// 61 columns for a code of eight letters and a dash.
+/// A type that needs 61 columns for a code of eight letters and a dash.
 static STANDARD: LazyLock<Option<FIGlet>> = LazyLock::new(|| FIGlet::standard().ok());
 
-/// 27 columns for the same.
+/// A type that needs 27 columns for the same code.
 static FUTURE: LazyLock<Option<Toilet>> = LazyLock::new(|| Toilet::future().ok());
 
-/// A QR code, two modules to a character; none where the text is too long for one.
+/// Returns a QR code with two modules per character, or `None` if the text is too long for one.
 fn qr(text: &str) -> Option<Vec<String>> {
     let code = QrCode::with_error_correction_level(text, EcLevel::L).ok()?;
     let mut renderer = code.render::<Dense1x2>();
     if !console::colors_enabled_stderr() {
-        // Most terminals are dark: what is light is drawn.
+        // Most terminals are dark, so the light modules are drawn.
         renderer
             .dark_color(Dense1x2::Light)
             .light_color(Dense1x2::Dark);
@@ -399,7 +399,7 @@ mod tests {
 
     const COMPLETE: Option<&str> = Some("https://login.example.com/device?user_code=WDJB-MJHT");
 
-    /// Whether a QR code is there, and the widest line.
+    /// Returns whether there is a QR code, and the width of the widest line.
     fn look(lines: &[String]) -> (bool, usize) {
         let has_qr = lines.iter().any(|line| line.contains('▄'));
         (
@@ -424,7 +424,7 @@ mod tests {
                     let (has_qr, width) = look(&lines);
                     assert!(width <= columns.max(34), "{columns}: {text}");
                     assert!(!has_qr || lines.len() + 3 <= rows, "{rows}: {text}");
-                    // Where and what are three lines; a terminal narrower than they are folds them.
+                    // The address and the code take three lines, or more on a terminal that is narrower than they are.
                     let fits = columns < 34 || lines.len() + 3 <= rows.max(6);
                     assert!(fits, "{rows}: {text}");
                 }
@@ -448,7 +448,7 @@ mod tests {
         assert_eq!(lines(80, 24), 1 + 3 + 1 + 5 + 1);
         assert_eq!(lines(80, 14), 1 + 3 + 1 + 5 + 1);
         assert_eq!(lines(80, 13), 3);
-        // An address that is folded takes two rows of a tall terminal.
+        // This address takes two rows.
         assert_eq!(lines(30, 24), 1 + 3 + 1 + 3 + 1);
         assert_eq!(lines(30, 5), 3);
     }

@@ -1,8 +1,8 @@
-//! What a login leaves behind: tokens, and who they are for.
+//! The session after a login: the tokens, and whose they are.
 //!
 //! Rules:
-//! 1. Whoever changes the tokens holds the lock, and reads them again once it has it.
-//! 2. A token that was issued is kept or revoked; one of an earlier login of the same user may be left to expire.
+//! 1. A process that changes the tokens holds the lock, and reads them again once it has the lock.
+//! 2. An issued token is stored or revoked. Only a token of an earlier login of the same user may be left to expire.
 
 use core::fmt::Write as _;
 use core::ops::ControlFlow;
@@ -24,10 +24,10 @@ use crate::screen::{Report, Span};
 const FILE: &str = "tokens.json";
 const LOCK: &str = "tokens.lock";
 
-/// A token that expires sooner is as good as expired: it has to arrive somewhere first.
+/// A token that expires sooner than this counts as expired, because using it takes some time.
 const MARGIN: Duration = Duration::from_secs(10);
 
-/// The tokens, as they are on disk.
+/// The tokens as they are stored on disk.
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Session {
@@ -37,9 +37,9 @@ pub(crate) struct Session {
     access_token: String,
     refresh_token: Option<String>,
     scope: String,
-    /// What was asked for and not granted.
+    /// The scope tokens that were requested and not granted.
     withheld: Vec<String>,
-    /// In seconds since the epoch.
+    /// When the access token expires, in seconds since the Unix epoch.
     expires_at: Option<u64>,
     identity: Option<Identity>,
 }
@@ -76,12 +76,12 @@ impl Session {
         })
     }
 
-    /// Replaces what is on disk. What another user left there is revoked, as far as the server can. Of the same user it is left to
-    /// expire: some servers end a whole grant with one of its tokens, and the new ones may be of the same grant.
+    /// Replaces the session on disk. Tokens of another user that were there are revoked if the server can do that. Tokens of the same user
+    /// are left to expire, because some servers end a whole grant with one of its tokens, and the new tokens may belong to the same grant.
     pub(crate) fn keep(&self, context: &Context, server: &Server) -> Result<(), Ending> {
         let before = {
             let _lock = context.store.lock(LOCK)?;
-            // A file that cannot be read is replaced as well.
+            // A file that cannot be read is replaced, too.
             let before = Self::load(context).ok();
             context.store.write(FILE, self)?;
             before
@@ -127,7 +127,7 @@ impl Session {
         self.left().is_some_and(|left| left <= MARGIN)
     }
 
-    /// Who is signed in, and no token.
+    /// Returns who is signed in, without the tokens.
     pub(crate) fn report(&self, event: &str) -> Report {
         let shown = |text: &String| DisplayText::new(text).to_string();
         let identity = self.identity.as_ref();
@@ -175,7 +175,7 @@ impl Session {
         Report { event, sentence }
     }
 
-    /// Tokens in the place of these. The caller holds the lock.
+    /// Returns new tokens for these. The caller holds the lock.
     fn renewed(self, context: &Context) -> Result<Self, Ending> {
         let login = context.login_command();
         let Some(refresh_token) = &self.refresh_token else {
@@ -186,7 +186,7 @@ impl Session {
         let flow = server.flow(context)?;
         let refresh = flow.refresh(refresh_token);
         let mut refresh = refresh.map_err(|error| Ending::new(Exit::Failed, sentence(&error)))?;
-        // From here on the tokens on disk may be spent, and the new ones are nowhere else.
+        // From here on the tokens on disk may be used up, and the new ones are not stored yet.
         context.must_finish(|| ());
         let send =
             |request| -> Result<Response<Vec<u8>>, TransportError> { context.http.send(request) };
@@ -201,7 +201,7 @@ impl Session {
         let tokens = match renewed {
             Ok(tokens) => tokens,
             Err(RefreshError::Ended(refusal)) => {
-                // It will not get better. The access token may still have its time.
+                // The refresh token stays invalid, but the access token may still be valid.
                 let spent = Self {
                     refresh_token: None,
                     ..self
@@ -248,7 +248,7 @@ impl Session {
         let identity = match tokens.id_token() {
             Some(token) => match id_token::verify(context, server, token) {
                 Ok(identity) => Some(identity),
-                // Without the keys it says nothing; who signed in is known.
+                // Without the keys the ID token cannot be checked, but the user is known from before.
                 Err(ending) if ending.exit == Exit::Unreachable => self.identity.clone(),
                 Err(ending) => return Err(ending),
             },
@@ -285,7 +285,7 @@ pub(crate) fn token(context: &Context) -> Result<Report, Ending> {
     if session.has_expired() {
         let _lock = context.store.lock(LOCK)?;
         session = Session::load(context)?;
-        // Somebody else may have renewed it meanwhile.
+        // Another process may have renewed it meanwhile.
         if session.has_expired() {
             session = session.renewed(context)?;
         }
@@ -303,7 +303,7 @@ pub(crate) fn refresh(context: &Context) -> Result<Report, Ending> {
     let before = Session::load(context)?;
     let _lock = context.store.lock(LOCK)?;
     let session = Session::load(context)?;
-    // Somebody else may have renewed them while this one waited for the lock: twice in a row would be once too often.
+    // Another process may have renewed them while this one waited for the lock. Then they are not renewed again.
     let session = if session == before {
         session.renewed(context)?
     } else {
@@ -327,7 +327,7 @@ pub(crate) fn logout(context: &Context) -> Result<Report, Ending> {
     let server = session
         .is_ok()
         .then(|| discover(context, Wanted::Revocation));
-    // Once the file is gone, nobody else can revoke them.
+    // Once the file is gone, no other process can revoke the tokens.
     context.must_finish(|| ());
     context.store.remove(FILE)?;
     let session = match session {
@@ -373,16 +373,17 @@ pub(crate) fn logout(context: &Context) -> Result<Report, Ending> {
     Ok(Report { event, sentence })
 }
 
-/// Which tokens are still good after a revocation.
+/// Which tokens are still valid after a revocation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Left {
     Nothing,
-    /// Many servers cannot take it back: whoever it is shown to does not ask them.
+    /// Many servers cannot revoke an access token, because those who check it do not ask the server.
     AccessToken,
     Both,
 }
 
-/// Revokes tokens where the server can ([RFC 7009]); what is left. The refresh token goes first: it makes others.
+/// Revokes the tokens if the server can ([RFC 7009]), and returns which are left. It revokes the refresh token first, because that could
+/// get new tokens.
 ///
 /// [RFC 7009]: https://www.rfc-editor.org/rfc/rfc7009
 pub(crate) fn revoke(

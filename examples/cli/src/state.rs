@@ -1,11 +1,11 @@
-//! The files.
+//! The files of this tool.
 //!
 //! Rules:
-//! 1. Each server and client has a directory of its own, which only this user can enter. It is made with the first
-//!    lock: who only reads makes nothing.
-//! 2. A file is written beside its place, mode 0600, and moved there: a reader sees the old one or the new one. Whoever writes
-//!    holds a lock, so there is one place beside; what a crash leaves there is removed by the next.
-//! 3. A lock is the operating system's: it ends with the process, however that ends.
+//! 1. Each server and client has a directory, which only this user can enter. The first lock creates it, so a command that only reads
+//!    creates nothing.
+//! 2. A file is written beside its place, with mode 0600, and then moved there, so a reader sees the old or the new one. The writer holds a
+//!    lock, so one temporary name is enough. If a crash leaves a temporary file, the next writer removes it.
+//! 3. The operating system holds a lock, so it ends with the process, however that ends.
 
 use core::fmt::Write as _;
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
@@ -19,7 +19,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::ending::{Ending, Exit};
 
-/// What is read of a file: answers of servers have a megabyte at most.
+/// How many bytes of a file are read at most. Responses of servers have at most one megabyte.
 const MAX_FILE: u64 = 4 * 1024 * 1024;
 
 /// The files of one server and client.
@@ -47,7 +47,7 @@ impl Store {
         Ok(Self(directory))
     }
 
-    /// Whether there is something to remove.
+    /// Returns whether there is such a file.
     pub(crate) fn holds(&self, name: &str) -> Result<bool, Ending> {
         for path in [self.beside(name), self.0.join(name)] {
             match path.try_exists() {
@@ -59,7 +59,7 @@ impl Store {
         Ok(false)
     }
 
-    /// What a file holds, if there is one.
+    /// Returns the content of a file, if there is one.
     pub(crate) fn read<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, Ending> {
         let path = self.0.join(name);
         let file = match File::open(&path) {
@@ -72,12 +72,12 @@ impl Store {
         read.map_err(|error| failed("read", &path, &error))?;
         match serde_json::from_slice(&octets) {
             Ok(value) => Ok(Some(value)),
-            // The parser's words might quote what it read.
+            // The error of the parser could quote what it read.
             Err(_) => Err(self.not_understood(name)),
         }
     }
 
-    /// What is to be said of a file that is none of ours.
+    /// Returns the ending for a file that this tool did not write.
     pub(crate) fn not_understood(&self, name: &str) -> Ending {
         let path = self.0.join(name);
         let path = path.display();
@@ -86,12 +86,12 @@ impl Store {
         Ending::new(Exit::Failed, sentence)
     }
 
-    /// Replaces a file. The caller holds the lock of those who write it.
+    /// Replaces a file. The caller holds the lock for that file.
     pub(crate) fn write<T: Serialize>(&self, name: &str, value: &T) -> Result<(), Ending> {
         let path = self.0.join(name);
         let beside = self.beside(name);
         let write = || -> io::Result<()> {
-            // What a crash left there keeps the mode that it has: a mode is given to new files alone.
+            // A file that a crash left there would keep its mode, because only a new file gets the mode.
             remove(&beside)?;
             let mut file = private().create_new(true).open(&beside)?;
             file.write_all(&serde_json::to_vec(value)?)?;
@@ -113,7 +113,7 @@ impl Store {
         self.0.join(format!("{name}.new"))
     }
 
-    /// Takes a lock, waiting for whoever has it.
+    /// Takes a lock. It waits while another process holds the lock.
     pub(crate) fn lock(&self, name: &str) -> Result<Lock, Ending> {
         let (file, path) = self.lock_file(name)?;
         file.lock()
@@ -121,7 +121,7 @@ impl Store {
         Ok(Lock { _held: file })
     }
 
-    /// Takes a lock unless somebody has it.
+    /// Takes a lock, or returns `None` if another process holds it.
     pub(crate) fn try_lock(&self, name: &str) -> Result<Option<Lock>, Ending> {
         let (file, path) = self.lock_file(name)?;
         match file.try_lock() {
@@ -131,7 +131,7 @@ impl Store {
         }
     }
 
-    /// A lock file stays: to remove it would let two processes lock two files of one name.
+    /// Opens a lock file. It is never removed, because then two processes could lock two files with the same name.
     fn lock_file(&self, name: &str) -> Result<(File, PathBuf), Ending> {
         let mut builder = DirBuilder::new();
         builder.recursive(true);
@@ -155,7 +155,7 @@ fn remove(path: &Path) -> io::Result<()> {
     }
 }
 
-/// How a file is made that only this user can read.
+/// Returns the options that create a file which only this user can read.
 fn private() -> OpenOptions {
     let mut options = OpenOptions::new();
     options.write(true);
@@ -164,11 +164,11 @@ fn private() -> OpenOptions {
     options
 }
 
-/// A directory's name: a digest, for an issuer has slashes and any length.
+/// Returns the name of a directory. It is a digest, because an issuer has slashes and any length.
 fn name(issuer: &str, client_id: &str) -> String {
     let digest = Sha256::new()
         .chain_update(issuer)
-        .chain_update([0]) // neither has it
+        .chain_update([0]) // neither contains it
         .chain_update(client_id)
         .finalize();
     let octets = digest.iter().take(16);

@@ -1,4 +1,4 @@
-//! The answer of an endpoint: a response and its cause, which is logged and counted, never sent.
+//! The answer of an endpoint: a response, and its cause. The cause is logged and counted, but not sent.
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
@@ -10,7 +10,7 @@ use crate::App;
 use crate::metrics::Endpoint;
 use crate::source::Source;
 
-/// What tells that somebody else has a code or a token of a device, and is worth a look.
+/// The causes that show that another party has a code or a token of a device. An operator should look at them.
 const ALARMS: [(Cause, &str); 3] = [
     (
         Cause::Replay,
@@ -34,7 +34,7 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
-    /// What the core decided.
+    /// Returns the answer that the crate decided.
     pub(crate) fn of(endpoint: Endpoint, reply: Reply, source: Source) -> Self {
         let mut alarms = ALARMS.iter().filter(|(cause, _)| *cause == reply.cause());
         if let Some((_, alarm)) = alarms.next() {
@@ -47,7 +47,7 @@ impl Answer {
         }
     }
 
-    /// What this server decided by itself: JSON that no cache may keep.
+    /// Returns an answer that this server decided itself: JSON that caches must not store.
     pub(crate) fn json(
         endpoint: Endpoint,
         cause: &'static str,
@@ -68,7 +68,7 @@ impl Answer {
         }
     }
 
-    /// What this server refused by itself: an error code and a description (RFC 6749, section 5.2).
+    /// Returns a refusal that this server decided itself: an error code and a description (RFC 6749, section 5.2).
     pub(crate) fn refused(
         endpoint: Endpoint,
         cause: &'static str,
@@ -79,7 +79,7 @@ impl Answer {
         Self::json(endpoint, cause, status, &body)
     }
 
-    /// What people are shown.
+    /// Returns an answer that is a page.
     pub(crate) const fn page(endpoint: Endpoint, cause: &'static str, response: Response) -> Self {
         Self {
             endpoint,
@@ -88,7 +88,7 @@ impl Answer {
         }
     }
 
-    /// The same answer with a header.
+    /// Adds a header.
     pub(crate) fn header(
         mut self,
         name: header::HeaderName,
@@ -98,7 +98,7 @@ impl Answer {
         self
     }
 
-    /// Counts and logs it, and gives the response.
+    /// Counts and logs the answer, and returns its response.
     pub(crate) fn send(self, app: &App, source: Source) -> Response {
         app.metrics.count(self.endpoint, self.cause);
         let status = self.response.status().as_u16();

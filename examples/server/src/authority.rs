@@ -1,10 +1,10 @@
-//! The `Host` header of a request: there is one, and it is well-formed (RFC 9112, section 3.2).
+//! Checking the `Host` header: a request must have exactly one, and it must be well-formed (RFC 9112, section 3.2).
 
 use axum::http::uri::Authority;
 use axum::http::{HeaderMap, StatusCode, Version, header};
 use axum::response::{IntoResponse as _, Response};
 
-/// Whether a request says which host it is for.
+/// Returns whether a request says which host it is for.
 ///
 /// > A server MUST respond with a 400 (Bad Request) status code to any HTTP/1.1 request message that lacks a Host header field
 /// > and to any request message that contains more than one Host header field line or a Host header field with an invalid field
@@ -18,7 +18,7 @@ pub(crate) fn is_named(version: Version, headers: &HeaderMap) -> bool {
     }
 }
 
-/// A name or an address, and a port if there is a colon.
+/// Returns whether the text is a name or an address, with a port if there is a colon.
 fn is_host(text: &str) -> bool {
     let Ok(authority) = text.parse::<Authority>() else {
         return false;
@@ -29,7 +29,7 @@ fn is_host(text: &str) -> bool {
     !host.is_empty() && digits.bytes().all(|octet| octet.is_ascii_digit())
 }
 
-/// The answer to one that does not.
+/// Returns the answer to a request that does not say it.
 pub(crate) fn missing() -> Response {
     let said = "the request must have one Host header: a name or an address, and a port if it is not the usual one\n";
     (StatusCode::BAD_REQUEST, said).into_response()

@@ -1,8 +1,7 @@
-//! `/oauth2/authorize`: an authorization endpoint, which `OpenID` Connect Discovery requires and this server has no use for.
+//! `/oauth2/authorize`: an authorization endpoint. `OpenID` Connect Discovery requires one, but this server does not need it.
 //!
-//! Rule: it refuses, to people and to clients, and leads nowhere. No client has registered an address to return to, and
-//! "the authorization server [...] MUST NOT automatically redirect the user-agent to the invalid redirection URI" (RFC 6749,
-//! section 4.1.2.1).
+//! Rule: it refuses every request of a user or a client, and never redirects. No client has registered a redirection URI, and "the
+//! authorization server [...] MUST NOT automatically redirect the user-agent to the invalid redirection URI" (RFC 6749, section 4.1.2.1).
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! The endpoints of the protocol: the octets of a request in, an answer out, each in its time.
+//! The endpoints of the protocol. Each reads a request and sends an answer within a time limit.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use crate::metrics::Endpoint;
 use crate::source::Source;
 use crate::{App, now};
 
-/// `POST /oauth2/device_authorization`: a device asks for codes (RFC 8628, section 3.1).
+/// `POST /oauth2/device_authorization`: a device requests codes (RFC 8628, section 3.1).
 pub(crate) async fn device_authorization(
     State(app): State<Arc<App>>,
     source: Source,
@@ -43,7 +43,7 @@ pub(crate) async fn token(
     serve(&app, Endpoint::Token, source, request, reply).await
 }
 
-/// `POST /oauth2/revoke`: a device gives its tokens back (RFC 7009).
+/// `POST /oauth2/revoke`: a device revokes its tokens (RFC 7009).
 pub(crate) async fn revocation(
     State(app): State<Arc<App>>,
     source: Source,
@@ -57,7 +57,8 @@ pub(crate) async fn revocation(
     serve(&app, Endpoint::Revocation, source, request, reply).await
 }
 
-/// Reads the request and sends the answer, within one deadline. Nobody is told what an exchange that takes longer still does.
+/// Reads the request and sends the answer, within one deadline. If the exchange takes longer, the client gets a 503 and does not learn how
+/// it ends.
 async fn serve(
     app: &App,
     endpoint: Endpoint,
@@ -101,7 +102,7 @@ async fn serve(
     answer.send(app, source)
 }
 
-/// What is said of a body that is no form: what came, and what is wanted.
+/// Returns the error description for a body that is not a form: what the body is, and what to send instead.
 fn described(headers: &HeaderMap, uri: &Uri) -> Option<&'static str> {
     let mut types = headers.get_all(header::CONTENT_TYPE).iter();
     let media_type = match (types.next(), types.next()) {
@@ -137,8 +138,8 @@ fn described(headers: &HeaderMap, uri: &Uri) -> Option<&'static str> {
     Some(kind.1)
 }
 
-/// Collects a body up to one octet more than `limit`, and no more: the core says that it is too large. Returns `None` if the
-/// peer breaks off.
+/// Collects at most one octet more than `limit` of a body, so that the crate sees that it is too large. Returns `None` if the body breaks
+/// off.
 async fn read(request: http::Request<Body>, limit: usize) -> Option<http::Request<Vec<u8>>> {
     let (parts, mut body) = request.into_parts();
     let most = limit.saturating_add(1);

@@ -1,4 +1,4 @@
-//! What the core leaves to this server: the registry of clients, the generator, the tokens. The store is in `store`.
+//! What the crate asks of this server: the clients, the generator and the tokens. The store is in `store`.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -32,7 +32,7 @@ impl Host for App {
     }
 
     async fn mint(&self, grant: Grant<'_>) -> Result<Tokens<'static>, GrantRefusal> {
-        // An account that is gone or locked gets no tokens, at a refresh neither.
+        // A user whose account is gone or locked gets no tokens, not even by a refresh.
         let user = self.user(grant.subject());
         let user = user.ok_or(GrantRefusal::consent_gone())?;
         self.tokens(grant, user).await.map_err(|error| {
@@ -50,21 +50,21 @@ impl App {
     ) -> Result<Tokens<'static>, Box<dyn Error + Send + Sync>> {
         let approved: Approved = serde_json::from_slice(grant.host_value().as_bytes())?;
         let claims = self.minter.claims(grant, user, approved.auth_time, now())?;
-        // A signature takes a processor for a millisecond.
+        // A signature takes about a millisecond of a processor.
         let minter = Arc::clone(&self.minter);
         tokio::task::spawn_blocking(move || minter.sign(&claims)).await?
     }
 }
 
-/// What this server keeps with an approval. The core stores it as one opaque value, and returns it with each grant.
+/// What this server stores with an approval. The crate stores it as one opaque value, and returns it with each grant.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Approved {
-    /// When the user signed in, in seconds.
+    /// When the user signed in, in seconds since the Unix epoch.
     pub(crate) auth_time: i64,
 }
 
 impl Approved {
-    /// The value for the core.
+    /// Returns the value for the crate.
     pub(crate) fn value(&self) -> Result<HostValue, Unavailable> {
         Ok(HostValue::new(serde_json::to_vec(self)?)?)
     }

@@ -1,8 +1,8 @@
-//! An authorization server that embeds `device-flow`: what the core leaves to its host, one module for each.
+//! An authorization server that embeds `device-flow`. It has one module for each thing that the crate leaves to its host.
 //!
-//! One request, top-down: `listen` accepts the connection, `routes` finds the handler, `endpoint` reads the body and runs the
-//! exchange of the core, which asks `host` and `store` for what it needs, and `answer` logs and counts what came of it. `page` is
-//! where people decide.
+//! A request passes through these modules. `listen` accepts the connection. `routes` finds the handler. `endpoint` reads the body and runs
+//! the exchange of the crate, which asks `host` and `store` for what it needs. `answer` logs and counts the result. `page` is where users
+//! decide.
 
 mod answer;
 mod authority;
@@ -43,25 +43,25 @@ use password::Passwords;
 use signing_keys::SigningKeys;
 use store::{OpenError, Store, StoreError};
 
-/// When to come back after a 503, in seconds.
+/// When to try again after a 503, in seconds.
 const RETRY_AFTER: u32 = 5;
 
-/// How often the store is purged of what is past its time.
+/// How often the store is purged of expired records.
 const PURGE_PERIOD: Duration = Duration::from_mins(1);
 
-/// A server that listens and does not answer yet.
+/// A server that listens, but does not answer yet.
 pub struct Server {
     app: Arc<App>,
     listener: TcpListener,
-    /// For health and metrics.
+    /// The listener for health and metrics.
     operators: TcpListener,
     limits: Limits,
 }
 
-/// What every request sees.
+/// What every request can use.
 pub(crate) struct App {
     issuer: String,
-    /// The core: it decides what every request gets.
+    /// The server half of the crate, which decides how to answer each request.
     server: server::Server,
     cookie_key: Key,
     /// In seconds.
@@ -70,12 +70,12 @@ pub(crate) struct App {
     trusted_proxies: Vec<IpAddr>,
     /// By id.
     clients: HashMap<String, Arc<Client>>,
-    /// What users cannot untick, by the id of the client.
+    /// The scope tokens that a user cannot untick, by the id of the client.
     required_scopes: HashMap<String, Scope>,
     users: Vec<User>,
-    /// What scope tokens mean.
+    /// The meaning of scope tokens, for the page.
     scopes: BTreeMap<String, String>,
-    /// The document for clients.
+    /// The metadata document for clients.
     metadata: String,
     sign_in_limits: SignInLimits,
     store: Store,
@@ -96,7 +96,7 @@ impl Server {
         let operators = bind(config.metrics_listen).await?;
         let address = listener.local_addr();
         let address = address.map_err(|error| StartError::Listen(config.listen, error))?;
-        // Port 0 is another one by now.
+        // Port 0 has been replaced by a real port.
         let issuer = config.issuer.clone();
         let issuer = issuer.unwrap_or_else(|| format!("http://{address}"));
         let limits = config.limits.clone();
@@ -109,7 +109,7 @@ impl Server {
         })
     }
 
-    /// The address that it listens on.
+    /// Returns the address that it listens on.
     ///
     /// # Errors
     ///
@@ -118,7 +118,7 @@ impl Server {
         self.listener.local_addr()
     }
 
-    /// The address that it serves health and metrics on.
+    /// Returns the address for health and metrics.
     ///
     /// # Errors
     ///
@@ -127,12 +127,12 @@ impl Server {
         self.operators.local_addr()
     }
 
-    /// The issuer: the base of every URL.
+    /// Returns the issuer: the base of every URL.
     pub fn issuer(&self) -> &str {
         &self.app.issuer
     }
 
-    /// Answers until `shutdown`, and then what has begun.
+    /// Answers requests until `shutdown`, and then the requests that have begun.
     pub async fn run(self, shutdown: impl Future<Output = ()>) {
         let purging = tokio::spawn(purge(self.app.clone()));
         let (operators, limits) = (routes::operators(self.app.clone()), self.limits.clone());
@@ -151,33 +151,33 @@ async fn bind(address: SocketAddr) -> Result<TcpListener, StartError> {
     listener.map_err(|error| StartError::Listen(address, error))
 }
 
-/// Removes what is past its time, for as long as the server runs.
+/// Removes expired records, for as long as the server runs.
 async fn purge(app: Arc<App>) {
     let mut ticks = tokio::time::interval(PURGE_PERIOD);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        let _ = app.store.purge(now()).await; // what failed is in the log, and tried again
+        let _ = app.store.purge(now()).await; // a failure is logged, and tried again
     }
 }
 
-/// A server that cannot start.
+/// Why the server cannot start.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StartError {
-    /// The configuration.
+    /// The configuration is wrong.
     #[error("the configuration cannot be used")]
     Config(#[from] ConfigError),
-    /// The address.
+    /// The address cannot be listened on.
     #[error("{0} cannot be listened on")]
     Listen(SocketAddr, #[source] std::io::Error),
-    /// The store.
+    /// The store cannot be opened.
     #[error("the store cannot be opened")]
     Open(#[from] OpenError),
-    /// A key in the store.
+    /// The store does not return the server's keys.
     #[error("the store does not give out the server's keys")]
     Store(#[from] StoreError),
-    /// A key.
+    /// A key cannot be made or used.
     #[error("the {0} cannot be made or used")]
     Key(&'static str),
 }
@@ -228,25 +228,25 @@ impl App {
         })
     }
 
-    /// Somebody with an account that is not locked.
+    /// Returns the user, unless the account is locked.
     fn user(&self, subject: &Subject) -> Option<&User> {
         let mut users = self.users.iter();
         users.find(|user| user.subject == *subject && !user.entry.locked)
     }
 
-    /// The same by what people type.
+    /// Returns the user with this e-mail address, unless the account is locked.
     fn user_by_email(&self, email: &str) -> Option<&User> {
         let mut users = self.users.iter();
         users.find(|user| user.entry.email.eq_ignore_ascii_case(email) && !user.entry.locked)
     }
 }
 
-/// The time: the one place where a clock is read.
+/// Returns the time. No other function reads a clock.
 fn now() -> OffsetDateTime {
     OffsetDateTime::now_utc()
 }
 
-/// Random octets. A server without any cannot go on: every code, token and key of its would be known.
+/// Returns random octets. Without a generator the server stops, because everybody could guess its codes, tokens and keys.
 fn random<const N: usize>() -> [u8; N] {
     let mut octets = [0; N];
     if aws_lc_rs::rand::fill(&mut octets).is_err() {

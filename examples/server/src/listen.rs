@@ -1,6 +1,6 @@
-//! The listener: HTTP/1.1 with a bound on everything that a peer may take its time with.
+//! The listener: HTTP/1.1 with a limit on everything for which a peer could take too much time or memory.
 //!
-//! `axum::serve` has neither a bound on connections nor a limit on the time for a head, so the loop around `accept` is here.
+//! `axum::serve` limits neither the number of connections nor the time for a head, so the loop around `accept` is here.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -27,13 +27,13 @@ use crate::stream::{Stream, Turns};
 /// The most headers of a request.
 const MAX_HEADERS: usize = 64;
 
-/// The most bytes that are kept of a connection: a longer head is refused, though the library looks only as it reads on.
+/// How many bytes of a connection are kept at most. A longer head is refused, but the library checks this only when it reads on.
 const MAX_HEAD: usize = 32 * 1024;
 
-/// How long `accept` rests after a failure that may last, such as too many open files.
+/// How long `accept` pauses after a failure that may last, such as too many open files.
 const REST: Duration = Duration::from_millis(100);
 
-/// Serves until `shutdown`, then answers what has begun, but not for ever.
+/// Serves until `shutdown`. Then it answers the requests that have begun, but only for a limited time.
 pub(crate) async fn serve(
     listener: TcpListener,
     router: Router,
@@ -45,8 +45,8 @@ pub(crate) async fn serve(
     let open = GracefulShutdown::new();
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new())
-        .header_read_timeout(None) // the stream has one of its own
-        .half_close(true) // one who has nothing more to ask still waits for the answer
+        .header_read_timeout(None) // the stream has its own
+        .half_close(true) // a peer that sends nothing more still waits for the answer
         .max_headers(MAX_HEADERS)
         .max_buf_size(MAX_HEAD);
     let mut shutdown = std::pin::pin!(shutdown);
@@ -68,7 +68,7 @@ pub(crate) async fn serve(
                 continue;
             }
         };
-        // One who asks and does not read what is answered would hold the connection for ever.
+        // A peer that does not read its answer would hold the connection for ever.
         let mut stream = TimeoutStream::new(stream);
         stream.set_write_timeout(Some(Duration::from_secs(limits.request_timeout)));
         let turns = Turns::default();
@@ -93,9 +93,9 @@ pub(crate) async fn serve(
             drop(permit);
         });
     }
-    // No further ones are accepted.
+    // No more connections are accepted.
     drop(listener);
-    // As long as an answer may take.
+    // The longest time that an answer may take.
     let patience = Duration::from_secs(limits.request_timeout.saturating_add(2));
     tracing::info!(connections = open.count(), "shutting down");
     if tokio::time::timeout(patience, open.shutdown())

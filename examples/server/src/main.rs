@@ -10,7 +10,7 @@ use example_server::config::{Config, ConfigError};
 use example_server::{Server, StartError};
 use tracing_subscriber::EnvFilter;
 
-/// What `--help` says below the first line.
+/// The text of `--help` below the first line.
 const ABOUT: &str = "\
 Without arguments it listens on 127.0.0.1:8628, keeps everything in example-server.db in the working directory, and knows the \
 clients client_cli, client_backend and client_web and the user alice@example.com, with credentials for development.";
@@ -88,7 +88,7 @@ fn read(arguments: &Arguments) -> Result<Config, ConfigError> {
     Config::read(arguments.config.as_deref())
 }
 
-/// Lines for people on a terminal, JSON for everything else. `RUST_LOG` says how much; nothing of a secret at any level.
+/// Logs lines for people on a terminal, and otherwise JSON. `RUST_LOG` sets the level. No level logs a secret.
 fn log() {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     let log = tracing_subscriber::fmt()
@@ -101,14 +101,14 @@ fn log() {
     }
 }
 
-/// An error with what led to it.
+/// Returns an error with its sources as text.
 fn told(error: &dyn std::error::Error) -> String {
     let sources = std::iter::successors(Some(error), |error| error.source());
     let texts = sources.map(ToString::to_string).collect::<Vec<_>>();
     texts.join(": ")
 }
 
-/// Until Ctrl-C, or SIGTERM from whoever runs the service.
+/// Waits until Ctrl-C, or until SIGTERM from a service manager.
 async fn told_to_stop() {
     let interrupted = async {
         if tokio::signal::ctrl_c().await.is_err() {

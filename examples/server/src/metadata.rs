@@ -1,4 +1,4 @@
-//! What clients read of this server: its metadata (RFC 8414, `OpenID` Connect Discovery 1.0) and its key.
+//! What clients read about this server: its metadata (RFC 8414, `OpenID` Connect Discovery 1.0) and its keys.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -11,10 +11,10 @@ use serde_json::json;
 
 use crate::App;
 
-/// How long a client may keep what is here, in seconds.
+/// How long a client may cache these documents: `max-age` is in seconds.
 const CACHE: &str = "public, max-age=300";
 
-/// The document of an issuer, which is a scheme and a host alone: the endpoints are not served from elsewhere.
+/// Returns the metadata of an issuer. The issuer is only a scheme and a host, because all endpoints are at that host.
 pub(crate) fn of<'a>(
     issuer: &str,
     scopes: impl Iterator<Item = &'a str>,
@@ -31,7 +31,7 @@ pub(crate) fn of<'a>(
         &at("/oauth2/token"),
     )?
     .grant_type("refresh_token")
-    // Discovery requires it. It refuses, and `response_types_supported` is empty.
+    // Discovery requires this endpoint. It refuses every request, so `response_types_supported` is empty.
     .member("authorization_endpoint", at("/oauth2/authorize"))?
     .member("jwks_uri", at("/oauth2/jwks"))?
     .member("revocation_endpoint", at("/oauth2/revoke"))?

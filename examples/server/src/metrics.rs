@@ -1,16 +1,16 @@
-//! Metrics: how many requests got which answer, by its typed cause.
+//! Metrics: the number of requests by endpoint and by the typed cause of the answer.
 //!
-//! Rule: a label is one of few names that stand in the code, never anything that a peer sent.
+//! Rule: a label is one of a few names in this code, never text that a peer sent.
 
 use prometheus::{Encoder as _, IntCounterVec, Opts, Registry, TextEncoder};
 
-/// What is counted.
+/// The counters.
 pub(crate) struct Metrics {
     registry: Registry,
     replies: IntCounterVec,
 }
 
-/// Where a request came in.
+/// The endpoint of a request.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Endpoint {
     DeviceAuthorization,
@@ -54,7 +54,7 @@ impl Metrics {
         self.replies.with_label_values(&labels).inc();
     }
 
-    /// All of it in the text format of Prometheus, with its media type.
+    /// Returns the metrics in the text format of Prometheus, with its media type.
     pub(crate) fn text(&self) -> (String, Vec<u8>) {
         let encoder = TextEncoder::new();
         let mut text = Vec::new();

@@ -1,7 +1,7 @@
-//! The minting of tokens: RS256 JWTs, in memory, without a trace. The core sends them once the store has written, and adds the
+//! Minting tokens: RS256 JWTs, made in memory and not stored. The crate sends them after the store has written the change, and adds the
 //! refresh token.
 //!
-//! Rule: `openid` yields the ID token, `profile` and `email` their claims.
+//! Rule: with the scope `openid` there is an ID token; `profile` and `email` add their claims to it.
 
 use std::error::Error;
 use std::time::Duration;
@@ -19,7 +19,7 @@ use crate::config::{TokenNumbers, User, UserEntry};
 use crate::random;
 use crate::signing_keys::SigningKeys;
 
-/// Mints.
+/// Mints tokens.
 pub(crate) struct Minter {
     issuer: String,
     audience: String,
@@ -36,7 +36,7 @@ pub(crate) struct AccessClaims {
     client_id: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     org_id: Option<String>,
-    /// The login that it is of: the consent, as `WorkOS` calls it.
+    /// The login of the token. `WorkOS` calls it the consent.
     sid: String,
     pub(crate) scope: String,
     jti: String,
@@ -60,7 +60,7 @@ struct IdClaims<'a> {
     about: About<'a>,
 }
 
-/// What the scopes `profile` and `email` tell.
+/// The claims of the scopes `profile` and `email`.
 #[derive(Default, Serialize)]
 pub(crate) struct About<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -85,7 +85,7 @@ impl<'a> About<'a> {
         }
         if scope.contains("email") {
             about.email = Some(&user.email);
-            // Whoever configured the user vouches for it.
+            // The operator who configured the user has verified the address.
             about.email_verified = Some(true);
         }
         about
@@ -109,17 +109,17 @@ impl Minter {
         }
     }
 
-    /// How long an access token is good.
+    /// Returns for how long an access token is valid.
     pub(crate) const fn access_lifetime(&self) -> Duration {
         self.access_lifetime
     }
 
-    /// The public keys, as a JWK set.
+    /// Returns the public keys as a JWK set.
     pub(crate) fn jwks(&self) -> &str {
         self.keys.jwks()
     }
 
-    /// What the tokens of a grant say.
+    /// Returns the claims of the tokens of a grant.
     pub(crate) fn claims(
         &self,
         grant: Grant<'_>,
@@ -160,7 +160,7 @@ impl Minter {
         })
     }
 
-    /// Signs the tokens of these claims.
+    /// Signs tokens with these claims.
     pub(crate) fn sign(
         &self,
         claims: &Claims,
@@ -173,7 +173,7 @@ impl Minter {
         })
     }
 
-    /// The claims of an access token of ours that is still good; none of any other.
+    /// Returns the claims of a valid access token of this server, or `None` for any other token.
     pub(crate) fn verify(&self, token: &str) -> Option<AccessClaims> {
         let mut validation = Validation::new(Algorithm::RS256);
         validation.set_issuer(&[&self.issuer]);
@@ -182,7 +182,7 @@ impl Minter {
         let key_id = jsonwebtoken::decode_header(token).ok()?.kid?;
         let key = self.keys.public(&key_id)?;
         let data = jsonwebtoken::decode::<AccessClaims>(token, key, &validation).ok()?;
-        // An ID token is none.
+        // An ID token is not an access token.
         (data.header.typ.as_deref() == Some("at+jwt")).then_some(data.claims)
     }
 
@@ -199,7 +199,7 @@ impl Minter {
     }
 }
 
-/// Random characters for `N` octets.
+/// Returns `N` random octets as text.
 fn text<const N: usize>() -> String {
     URL_SAFE_NO_PAD.encode(random::<N>())
 }

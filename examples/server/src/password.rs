@@ -1,7 +1,8 @@
-//! Passwords, compared by argon2: off the threads that serve requests, and not more at once than memory is for.
+//! Checking passwords by argon2. The checks run apart from the threads that serve requests, and their number is limited, because each needs
+//! memory.
 //!
-//! Rule: an unknown account costs what a wrong password costs, for somebody's hash is looked at. Who has an account here is
-//! nobody's business.
+//! Rule: a check for an unknown account takes as long as a check of a wrong password, because it uses another user's hash. So nobody learns
+//! who has an account here.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +14,7 @@ use tokio::sync::Semaphore;
 /// How long a check waits for its turn.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// The longest password that is looked at, in bytes.
+/// The longest password that is checked, in bytes.
 const MAX_PASSWORD: usize = 1024;
 
 /// Checks passwords.
@@ -21,19 +22,19 @@ pub(crate) struct Passwords {
     permits: Arc<Semaphore>,
 }
 
-/// Too many are being checked.
+/// Too many passwords are being checked.
 #[derive(Debug)]
 pub(crate) struct Busy;
 
 impl Passwords {
-    /// Checks `at_once` of them at most.
+    /// Returns a checker that checks at most `at_once` passwords at once.
     pub(crate) fn new(at_once: u32) -> Self {
         Self {
             permits: Arc::new(Semaphore::new(usize::try_from(at_once).unwrap_or(1))),
         }
     }
 
-    /// Whether `password` is the one of `hash`; never where there is none.
+    /// Returns whether `password` matches `hash`. Without a hash it returns `false`.
     pub(crate) async fn check(&self, password: String, hash: Option<String>) -> Result<bool, Busy> {
         let Some(hash) = hash else {
             return Ok(false);
@@ -41,7 +42,7 @@ impl Passwords {
         let permit = tokio::time::timeout(PATIENCE, self.permits.clone().acquire_owned());
         let permit = permit.await.map_err(|_| Busy)?.map_err(|_| Busy)?;
         let checking = tokio::task::spawn_blocking(move || {
-            // Goes with the work, which nothing can cut short, not with the request, which may be gone before.
+            // The permit is held until the check ends. The check cannot be cut short, but the request may end before it.
             let _permit = permit;
             verify(&password, &hash)
         });
@@ -49,7 +50,7 @@ impl Passwords {
     }
 }
 
-/// Whether `password` is the one of `hash`.
+/// Returns whether `password` matches `hash`.
 pub(crate) fn verify(password: &str, hash: &str) -> bool {
     password.len() <= MAX_PASSWORD
         && Argon2::default()

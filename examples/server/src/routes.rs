@@ -1,4 +1,4 @@
-//! The routes of both listeners, and what holds for all of them.
+//! The routes of both listeners, and the limits for all of them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,12 +18,12 @@ use crate::{App, RETRY_AFTER, authorize, endpoint, metadata, page, store_failed,
 /// The longest body of a form of the page, in bytes.
 const MAX_PAGE_BODY: usize = 8 * 1024;
 
-/// For how long a browser need not ask again whether it may ask: as long as the most patient of them keep it.
+/// For how long a browser may keep the answer to a preflight request. No browser keeps it longer.
 const PREFLIGHT_KEPT: Duration = Duration::from_hours(2);
 
-/// What devices, clients and people may reach.
+/// Returns the routes for devices, clients and users.
 pub(crate) fn router(app: Arc<App>) -> Router {
-    // Every method goes to the core, which answers 405 by itself.
+    // Every method goes to the crate, which itself answers 405.
     let protocol = Router::new()
         .route("/oauth2/token", any(endpoint::token))
         .route("/oauth2/revoke", any(endpoint::revocation))
@@ -37,7 +37,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
             "/.well-known/oauth-authorization-server",
             get(metadata::handle),
         )
-        // No cookie counts here, so any page may ask.
+        // No cookie is used here, so any page may send requests.
         .layer(
             CorsLayer::new()
                 .allow_origin(Any)
@@ -46,8 +46,8 @@ pub(crate) fn router(app: Arc<App>) -> Router {
                 .expose_headers([header::RETRY_AFTER, header::WWW_AUTHENTICATE])
                 .max_age(PREFLIGHT_KEPT),
         )
-        // No other page may read the codes: one in a victim's browser could ask for some from the victim's own address, and
-        // send the victim on to the verification page.
+        // No other page may read the codes. A page in a victim's browser could otherwise request codes from the victim's address, and send
+        // the victim to the verification page.
         .route(
             "/oauth2/device_authorization",
             any(endpoint::device_authorization),
@@ -73,7 +73,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
     with_all(Router::new().merge(protocol).merge(people), app)
 }
 
-/// What operators alone may see: it tells apart what the answers hide.
+/// Returns the routes for operators only, because they show differences that the answers hide.
 pub(crate) fn operators(app: Arc<App>) -> Router {
     let timeout = timeout(&app);
     let operators = Router::new()
@@ -83,7 +83,7 @@ pub(crate) fn operators(app: Arc<App>) -> Router {
     with_all(operators, app)
 }
 
-/// The time for endpoints that have no limit of their own.
+/// Returns the time limit for endpoints that have no limit of their own.
 fn timeout(app: &App) -> TimeoutLayer {
     let patience = app.request_timeout.saturating_add(Duration::from_secs(1));
     TimeoutLayer::with_status_code(StatusCode::SERVICE_UNAVAILABLE, patience)
@@ -99,7 +99,7 @@ fn with_all(router: Router<Arc<App>>, app: Arc<App>) -> Router {
         .with_state(app)
 }
 
-/// Whether the store answers, and so the server.
+/// Answers whether the store answers, because the server cannot work without it.
 async fn healthz(State(app): State<Arc<App>>) -> Response {
     match app.store.ping().await {
         Ok(()) => "ok\n".into_response(),

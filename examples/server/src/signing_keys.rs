@@ -1,11 +1,11 @@
-//! The keys that sign tokens. Each has a number, and the store keeps it from when it is first asked for: every server on that store
-//! has the same ones.
+//! The keys that sign tokens. Each has a number. The store keeps a key from its first use on, so every server with that store has the same
+//! keys.
 //!
 //! Rules:
-//! 1. The configuration names the key that signs (`tokens.signing_key`). To rotate is to raise that number by one.
+//! 1. The configuration names the key that signs (`tokens.signing_key`). To rotate the keys, raise that number by one.
 //! 2. The key before it stays published, because tokens that it signed are still in use.
-//! 3. The key after it is published already: whoever keeps the JWKS for a while knows it before it signs, and servers may be
-//!    restarted one after the other.
+//! 3. The key after it is already published. So a client that caches the JWKS knows it before it signs, and servers may be restarted one
+//!    after the other.
 
 use std::collections::HashMap;
 
@@ -19,16 +19,16 @@ use crate::store::Store;
 
 /// The keys.
 pub(crate) struct SigningKeys {
-    /// The one that signs.
+    /// The key that signs.
     current: EncodingKey,
     current_id: String,
-    /// Those that are good, by their ids.
+    /// The published keys, by their ids.
     public: HashMap<String, DecodingKey>,
     jwks: String,
 }
 
 impl SigningKeys {
-    /// Fetches the key of this number and its neighbours from the store, which keeps new ones where it has none.
+    /// Fetches the key with this number and its neighbours from the store. The store keeps new keys for those that it does not have.
     pub(crate) async fn new(store: &Store, number: u32) -> Result<Self, StartError> {
         let first = number.saturating_sub(1).max(1);
         let mut keys = JwkSet { keys: Vec::new() };
@@ -41,7 +41,7 @@ impl SigningKeys {
             let decoding = DecodingKey::from_jwk(&jwk).map_err(|_| unusable())?;
             public.insert(id.clone(), decoding);
             if each == number {
-                // The first in the set, for clients that look no further.
+                // The signing key comes first, for clients that read only the first one.
                 keys.keys.insert(0, jwk);
                 signing = Some((key, id));
             } else {
@@ -57,17 +57,17 @@ impl SigningKeys {
         })
     }
 
-    /// The key that signs, and its id.
+    /// Returns the key that signs, and its id.
     pub(crate) fn current(&self) -> (&EncodingKey, &str) {
         (&self.current, &self.current_id)
     }
 
-    /// The public key of this id.
+    /// Returns the public key with this id.
     pub(crate) fn public(&self, id: &str) -> Option<&DecodingKey> {
         self.public.get(id)
     }
 
-    /// The public keys, as a JWK set.
+    /// Returns the public keys as a JWK set.
     pub(crate) fn jwks(&self) -> &str {
         &self.jwks
     }
@@ -85,7 +85,7 @@ async fn fetched(store: &Store, number: u32) -> Result<EncodingKey, StartError> 
     let pem = if let Some(kept) = store.find_secret(&name).await? {
         kept
     } else {
-        // To make one takes a processor for a while.
+        // Making a key takes a processor some time.
         let candidate = tokio::task::spawn_blocking(generate).await;
         let candidate = candidate.ok().flatten().ok_or_else(unusable)?;
         store.secret(&name, candidate.as_bytes()).await?
@@ -93,14 +93,14 @@ async fn fetched(store: &Store, number: u32) -> Result<EncodingKey, StartError> 
     EncodingKey::from_rsa_pem(&pem).map_err(|_| unusable())
 }
 
-/// A new key, as PKCS #8 in PEM.
+/// Returns a new key, as PKCS #8 in PEM.
 fn generate() -> Option<String> {
     let key = KeyPair::generate(KeySize::Rsa2048).ok()?;
     let der = key.as_der().ok()?;
     Some(pem::encode(&pem::Pem::new("PRIVATE KEY", der.as_ref())))
 }
 
-/// The public half, with its thumbprint as its id.
+/// Returns the public key, with its thumbprint as its id.
 fn jwk(key: &EncodingKey) -> Option<Jwk> {
     let mut jwk = Jwk::from_encoding_key(key, Algorithm::RS256).ok()?;
     jwk.common.key_id = Some(jwk.thumbprint(ThumbprintHash::SHA256).ok()?);

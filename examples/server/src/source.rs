@@ -1,7 +1,7 @@
-//! Where a request comes from: the address of the peer, or what a trusted proxy says.
+//! Where a request comes from: the address of the peer, or the one that a trusted proxy reports.
 //!
-//! Rule: nobody is believed by default. `X-Forwarded-For` is read from the right, and only as far as the addresses are those
-//! of proxies that the configuration names: what stands further left, anybody can write.
+//! Rule: no proxy is trusted by default. `X-Forwarded-For` is read from the right, and only past addresses of proxies that the
+//! configuration names, because anybody can write what is further left.
 
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
@@ -13,7 +13,7 @@ use axum::http::request::Parts;
 
 use crate::App;
 
-/// The address of the connection, which the listener puts into each of its requests.
+/// The address of the connection, which the listener adds to each of its requests.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Peer(pub(crate) SocketAddr);
 
@@ -35,8 +35,8 @@ impl Source {
         Self(source)
     }
 
-    /// Whether a request that was shown to come from `other` came from another network, as far as addresses tell. One of a
-    /// private network or of this machine tells nothing, and one of IPv4 nothing about one of IPv6.
+    /// Returns whether the request and `other` come from different networks, as far as the addresses show it. A private or local address
+    /// shows nothing, and an IPv4 address cannot be compared with an IPv6 address.
     pub(crate) fn is_far_from(self, other: &str) -> bool {
         let Ok(other) = other.parse().map(Self) else {
             return false;
@@ -45,7 +45,7 @@ impl Source {
         is_comparable && self.is_public() && other.is_public() && self.key() != other.key()
     }
 
-    /// Whether it could be anybody's on the internet.
+    /// Returns whether the address is a public address of the internet.
     fn is_public(self) -> bool {
         match self.0 {
             IpAddr::V4(address) => {
@@ -61,7 +61,7 @@ impl Source {
         }
     }
 
-    /// What limits are keyed by. Whoever has one address of IPv6 has the network of 64 bits around it.
+    /// Returns the key for quotas. For IPv6 it is the network of 64 bits, because one user has all of it.
     pub(crate) fn key(self) -> String {
         match self.0 {
             IpAddr::V4(address) => address.to_string(),
@@ -73,7 +73,7 @@ impl Source {
     }
 }
 
-/// The address of a hop, which some proxies write with its port.
+/// Returns the address of a hop. Some proxies write it with a port.
 fn address(hop: &[u8]) -> Option<IpAddr> {
     let text = std::str::from_utf8(hop).ok()?.trim();
     let with_port = || text.parse::<SocketAddr>().ok().map(|own| own.ip());

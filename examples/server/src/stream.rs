@@ -1,8 +1,8 @@
-//! The stream of a connection, with a time for what a peer sends between two answers.
+//! The stream of a connection, with time limits for what a peer sends between two answers.
 //!
-//! The library has one limit for the wait until the next request and for its head. Here they differ. A device keeps its connection
-//! from poll to poll, 5 s apart at first and 10 s after a `slow_down`, so that a limit which suits a head would close it exactly
-//! when the device polls again, and some polls would get lost. A head that has begun must come soon.
+//! The library has one time limit for two waits: for the next request to begin, and for its head. Here the limits differ. A device keeps
+//! its connection from poll to poll, 5 s at first and 10 s after a `slow_down`. With a limit that suits a head, the server would close the
+//! connection just when the device polls again, and some polls would be lost. A head that has begun must arrive soon.
 
 use std::io;
 use std::pin::Pin;
@@ -16,12 +16,12 @@ use tokio::time::{Instant, Sleep, sleep};
 
 use crate::config::Limits;
 
-/// How often a connection has come to a request or to the end of an answer: odd while a request is being answered.
+/// Counts the requests and the ends of answers of a connection. The number is odd while a request is being answered.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Turns(Arc<AtomicUsize>);
 
 impl Turns {
-    /// Begins with an answer, or ends it.
+    /// Notes that an answer begins or ends.
     pub(crate) fn advance(&self) {
         self.0.fetch_add(1, Ordering::AcqRel);
     }
@@ -35,13 +35,13 @@ pub(crate) struct Stream<S> {
     turns: Turns,
     /// The turn for which the timer runs.
     turn: usize,
-    /// Whether something of a head has come.
+    /// Whether a part of a head has arrived.
     has_begun: bool,
     timer: Pin<Box<Sleep>>,
 }
 
 impl<S> Stream<S> {
-    /// A connection that was just made. Its first head has begun: there is no reason to connect and to say nothing.
+    /// Returns the stream of a new connection. It counts as one whose head has begun, because nobody needs to connect without sending.
     pub(crate) fn new(inner: S, limits: &Limits, turns: Turns) -> Self {
         let head = Duration::from_secs(limits.header_timeout);
         Self {

@@ -1,4 +1,4 @@
-//! `GET` and `POST /oauth2/userinfo` (`OpenID` Connect Core, section 5.3): what an access token tells of its user.
+//! `GET` and `POST /oauth2/userinfo` (`OpenID` Connect Core, section 5.3): the claims about the user of an access token.
 
 use std::sync::Arc;
 
@@ -34,7 +34,7 @@ pub(crate) async fn handle(
 impl App {
     fn userinfo(&self, headers: &HeaderMap) -> Answer {
         let Some(token) = bearer(headers) else {
-            // "the resource server SHOULD NOT include an error code" where there is no token (RFC 6750, section 3.1)
+            // "the resource server SHOULD NOT include an error code" if there is no token (RFC 6750, section 3.1)
             return refuse("token_missing", StatusCode::UNAUTHORIZED, "Bearer");
         };
         let challenge = r#"Bearer error="invalid_token""#;

@@ -7,28 +7,28 @@ use serde::Deserialize;
 
 use super::ConfigError;
 
-/// A client, as it stands in the file.
+/// A client, as the configuration file has it.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ClientEntry {
     pub id: String,
-    /// What people know it as.
+    /// The name that users know.
     pub name: String,
-    /// The SHA-256 of its secret in hexadecimal, of two while one replaces the other; none for a public client.
+    /// The SHA-256 of its secret in hexadecimal. There are two while one secret replaces the other, and none for a public client.
     #[serde(default)]
     pub secret_sha256: Vec<String>,
     #[serde(default)]
     pub device_grant: bool,
-    /// What it may ask for.
+    /// The scope that it may request.
     pub scope: Scope,
-    /// What it asks for by saying nothing.
+    /// The scope that it gets if it requests none.
     pub default_scope: Option<Scope>,
-    /// What of its scope a user cannot untick.
+    /// The part of its scope that a user cannot untick.
     #[serde(default = "Scope::empty")]
     pub required_scope: Scope,
 }
 
-/// A client, as the core knows it.
+/// Returns the client as a type of the crate.
 pub(super) fn client(entry: &ClientEntry) -> Result<Client, ConfigError> {
     let wrong = |what| ConfigError::Client(entry.id.clone(), what);
     let digests = entry.secret_sha256.iter().map(|text| {

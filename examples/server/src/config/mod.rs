@@ -1,9 +1,9 @@
 //! The configuration: one TOML file, or the documented default in `config.toml`.
 //!
 //! Rules:
-//! 1. A [`Config`] in hand can be served: what is wrong with it is said before anything listens, and where.
-//! 2. What the file does not know is refused, not ignored: a misspelt limit is no limit.
-//! 3. The credentials that everybody can read in this repository are for this machine alone.
+//! 1. A [`Config`] that was checked can be served. Each mistake is reported with its place, before the server listens.
+//! 2. An unknown name in the file is refused, not ignored, because a misspelt limit would not limit anything.
+//! 3. The credentials that are public in this repository work only on this machine.
 
 mod client;
 mod hidden;
@@ -34,7 +34,7 @@ use crate::page::SignInLimits;
 use crate::{metadata, password};
 use client::{client, unhex};
 
-/// The configuration that the server has when it is given none.
+/// The configuration of a server that was started without a file.
 pub const DEFAULT: &str = include_str!("../../config.toml");
 
 /// The secret of `client_backend` in [`DEFAULT`].
@@ -43,29 +43,29 @@ const DEVELOPMENT_SECRET: &str = "backend-secret-for-development-only";
 /// The password of `alice@example.com` in [`DEFAULT`].
 const DEVELOPMENT_PASSWORD: &str = "correct horse battery staple";
 
-/// The configuration, as it stands in the file.
+/// The configuration, as the file has it.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// Where this server is reached from outside; none: `http://` and the address it listens on.
+    /// The URL at which this server is reached from outside. The default is `http://` and the address it listens on.
     pub issuer: Option<String>,
-    /// Where it listens.
+    /// The address and port to listen on.
     #[serde(default = "default_listen")]
     pub listen: SocketAddr,
-    /// Where it serves health and metrics.
+    /// The address and port for health and metrics.
     #[serde(default = "default_metrics_listen")]
     pub metrics_listen: SocketAddr,
     /// The store's URL. It may hold a password.
     #[serde(default = "default_store")]
     pub store: Hidden,
-    /// The URL of a store for the pace alone.
+    /// The URL of a store for only the pace.
     pub pace: Option<Hidden>,
     /// The proxies that may say where a request came from.
     #[serde(default)]
     pub trusted_proxies: Vec<IpAddr>,
-    /// The key for the digests of user codes and for refresh tokens, in base64. Without one, the store keeps one.
+    /// The key for the digests of user codes and for refresh tokens, in base64. Without it, the store keeps a key.
     pub server_key: Option<Hidden>,
-    /// The server key before it, while codes and refresh tokens made under it are in use.
+    /// The previous server key, for as long as codes and refresh tokens made with it are in use.
     pub previous_server_key: Option<Hidden>,
     #[serde(default)]
     pub policy: PolicyNumbers,
@@ -77,7 +77,7 @@ pub struct Config {
     pub page: PageNumbers,
     #[serde(default)]
     pub limits: Limits,
-    /// What scope tokens mean, for the page.
+    /// The meaning of scope tokens, for the page.
     #[serde(default)]
     pub scopes: BTreeMap<String, String>,
     #[serde(default)]
@@ -103,7 +103,7 @@ impl Config {
     ///
     /// # Errors
     ///
-    /// [`ConfigError`], which names the file's line where it can.
+    /// [`ConfigError`], which names the line of the file if possible.
     pub fn read(path: Option<&Path>) -> Result<Self, ConfigError> {
         let Some(path) = path else {
             return Self::parse(DEFAULT);
@@ -118,7 +118,7 @@ impl Config {
         Ok(config)
     }
 
-    /// Whether it holds a key of the server or the password of a store.
+    /// Returns whether the file holds a key of the server or the password of a store.
     fn has_secrets(&self) -> bool {
         let keys = [&self.server_key, &self.previous_server_key];
         let mut urls = [Some(&self.store), self.pace.as_ref()]
@@ -128,21 +128,21 @@ impl Config {
             || urls.any(|Hidden(url)| url.contains('@') || url.contains("pass"))
     }
 
-    /// The configuration of a TOML text.
+    /// Returns the configuration of a TOML text.
     ///
     /// # Errors
     ///
     /// [`ConfigError::Toml`].
     pub fn parse(text: &str) -> Result<Self, ConfigError> {
         toml::from_str(text).map_err(|error| {
-            // The text of the line is left out: a password may stand there.
+            // The text of the line is left out, because it may contain a password.
             let start = error.span().map_or(0, |span| span.start);
             let line = text.get(..start).unwrap_or_default().matches('\n').count() + 1;
             ConfigError::Toml(line, error.message().to_owned())
         })
     }
 
-    /// The policy of an issuer whose page is at `/device`.
+    /// Returns the policy of an issuer whose page is at `/device`.
     pub(crate) fn policy(&self, issuer: &str) -> Result<Policy, ConfigError> {
         let (numbers, tokens, seconds) = (&self.policy, &self.tokens, Duration::from_secs);
         let options = PolicyOptions {
@@ -167,7 +167,7 @@ impl Config {
         Ok(Policy::new(&format!("{issuer}/device"), options)?)
     }
 
-    /// The keys of the server. `None` if the store keeps one.
+    /// Returns the keys of the server, or `None` if the store keeps the key.
     fn server_keys(&self) -> Result<Option<ServerKeys>, ConfigError> {
         let octets = |Hidden(text): &Hidden| {
             let octets = STANDARD.decode(text);
@@ -189,7 +189,8 @@ impl Config {
         }
     }
 
-    /// Refuses what cannot be served, before anything listens. The URLs of the stores are looked at when these are opened.
+    /// Refuses a configuration that cannot be served, before the server listens. The URLs of the stores are checked when the stores are
+    /// opened.
     pub(crate) fn check(&self) -> Result<Checked, ConfigError> {
         self.check_numbers()?;
         if let Some(issuer) = &self.issuer {
@@ -199,7 +200,7 @@ impl Config {
         let issuer = self.issuer.clone().unwrap_or_else(derived);
         self.check_exposure(&issuer)?;
         metadata::of(&issuer, std::iter::empty()).map_err(|_| ConfigError::Issuer)?;
-        // This server speaks no TLS by itself.
+        // This server itself has no TLS.
         if issuer.starts_with("https://") && self.trusted_proxies.is_empty() {
             return Err(ConfigError::Proxies);
         }
@@ -212,7 +213,7 @@ impl Config {
         })
     }
 
-    /// The clients, by id.
+    /// Returns the clients, by id.
     fn clients(&self) -> Result<HashMap<String, Arc<Client>>, ConfigError> {
         let mut clients = HashMap::new();
         for entry in &self.clients {
@@ -224,7 +225,7 @@ impl Config {
         Ok(clients)
     }
 
-    /// The users.
+    /// Returns the users.
     fn users(&self) -> Result<Vec<User>, ConfigError> {
         let mut users: Vec<User> = Vec::new();
         for entry in &self.users {
@@ -237,7 +238,7 @@ impl Config {
         Ok(users)
     }
 
-    /// Refuses numbers that would make everything or nothing possible.
+    /// Refuses numbers that would remove a limit, or forbid everything.
     fn check_numbers(&self) -> Result<(), ConfigError> {
         const DAY: u64 = 24 * 60 * 60;
         let numbers = [
@@ -288,7 +289,7 @@ impl Config {
         Ok(())
     }
 
-    /// Refuses to be reached from elsewhere with credentials that everybody can read in this repository.
+    /// Refuses to be reached from other machines with credentials that are public in this repository.
     fn check_exposure(&self, issuer: &str) -> Result<(), ConfigError> {
         let is_local = self.listen.ip().is_loopback() && is_loopback(issuer);
         if is_local {
@@ -314,7 +315,7 @@ fn others_can_read(path: &Path) -> bool {
     metadata.is_ok_and(|metadata| metadata.permissions().mode() & 0o077 != 0)
 }
 
-/// Whether a URL is of this machine.
+/// Returns whether a URL is on this machine.
 fn is_loopback(url: &str) -> bool {
     let uri = url.parse::<axum::http::Uri>().unwrap_or_default();
     let host = uri.host().unwrap_or_default();
@@ -323,7 +324,7 @@ fn is_loopback(url: &str) -> bool {
         || address.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
-/// What a configuration that was checked consists of, but for what needs the port or the store.
+/// A checked configuration, except the parts that need the port or the store.
 pub(crate) struct Checked {
     /// By id.
     pub(crate) clients: HashMap<String, Arc<Client>>,
@@ -337,47 +338,47 @@ pub(crate) struct Checked {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {
-    /// The file.
+    /// The file cannot be read.
     #[error("{0} cannot be read")]
     Unreadable(String, #[source] std::io::Error),
-    /// A line of it.
+    /// A line of the file is wrong.
     #[error("line {0}: {1}")]
     Toml(usize, String),
-    /// The numbers of the device grant, or the issuer.
+    /// The policy refuses the numbers of the device grant, or the issuer.
     #[error("the policy is refused")]
     Policy(#[from] PolicyError),
-    /// A quota.
+    /// A quota has a number that is not possible.
     #[error("the quota of {0} is refused")]
     Quota(&'static str, #[source] InvalidText),
-    /// The issuer.
+    /// The issuer is wrong.
     #[error(
         "the issuer must be an https URL (http on this machine) without a path, a query or a slash at its end"
     )]
     Issuer,
-    /// An https issuer, and nobody who speaks TLS for it.
+    /// The issuer is https, but no proxy that speaks TLS is configured.
     #[error(
         "the issuer is https, so that a proxy stands before this server: set trusted_proxies to the addresses from which the \
          proxy connects. Without them every request would seem to come from the proxy, and all would share one quota"
     )]
     Proxies,
-    /// The key of the server.
+    /// A key of the server is wrong.
     #[error(
         "server_key and previous_server_key must be 32 octets or more from a secure generator, in base64"
     )]
     ServerKey,
-    /// A previous key alone.
+    /// There is a previous key, but no current key.
     #[error("previous_server_key needs a server_key beside it, which is now the current one")]
     PreviousKey,
-    /// A client.
+    /// A client is wrong.
     #[error("client {0:?}: {1}")]
     Client(String, &'static str),
-    /// A user.
+    /// A user is wrong.
     #[error("user {0:?}: {1}")]
     User(String, &'static str),
-    /// A number.
+    /// A number is out of its range.
     #[error("{0} must be from {1} to {2}")]
     Number(&'static str, u64, u64),
-    /// Credentials that everybody knows, within everybody's reach.
+    /// Public credentials would be used by a server that other machines can reach.
     #[error(
         "{0} is the one for development, which everybody can read: with it the server listens on loopback alone, as an issuer \
          on this machine. Configure another with --config"

@@ -13,13 +13,13 @@ use super::ConfigError;
 pub struct PolicyNumbers {
     /// Seconds between two polls.
     pub interval: u64,
-    /// Seconds in which a code can be approved.
+    /// For how many seconds a code can be approved.
     pub lifetime: u64,
-    /// Logins that wait at once.
+    /// How many logins are expected to wait at the same time.
     pub expected_sessions: u64,
-    /// Whether a link with the code in it is handed out.
+    /// Whether the device gets a link with the code in it.
     pub verification_uri_complete: bool,
-    /// Seconds in which a second redemption is a repeated request, not a theft. Without it, what the core has.
+    /// For how many seconds after a redemption a second one counts as the same request, not as a theft. The default is that of the crate.
     pub retry_window: Option<u64>,
 }
 
@@ -35,11 +35,11 @@ impl Default for PolicyNumbers {
     }
 }
 
-/// How often is too often.
+/// The quotas.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Quotas {
-    /// Codes asked for: by a public client and its source, by a confidential client.
+    /// Requests for codes: by public client and source, or by confidential client.
     pub codes: Quota,
     /// Wrong secrets, by client and source.
     pub secrets: Quota,
@@ -67,7 +67,7 @@ impl Default for Quotas {
     }
 }
 
-/// So many at once, then one per period.
+/// A quota: so many at once, then one per period.
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Quota {
@@ -87,17 +87,17 @@ impl Quota {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TokenNumbers {
-    /// Whom access tokens are for; none: the issuer.
+    /// The audience of access tokens. The default is the issuer.
     pub audience: Option<String>,
     /// Seconds.
     pub access_lifetime: u32,
     /// The number of the key that signs.
     pub signing_key: u32,
-    /// Seconds for which a refresh token is good if it is not used.
+    /// For how many seconds a refresh token is valid if it is not used.
     pub refresh_idle: u64,
-    /// Seconds after which a login ends however often it is refreshed. Without it, never.
+    /// After how many seconds a login ends, even if it is refreshed. Without it, never.
     pub refresh_absolute: Option<u64>,
-    /// Seconds in which a refresh token that was replaced may be sent again.
+    /// For how many seconds a refresh token may be sent again after it was replaced.
     pub refresh_grace: u64,
 }
 
@@ -118,7 +118,7 @@ impl Default for TokenNumbers {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct PageNumbers {
-    /// Seconds for which somebody who signed in stays so.
+    /// For how many seconds a user stays signed in to the page.
     pub session_lifetime: u32,
 }
 
@@ -130,19 +130,19 @@ impl Default for PageNumbers {
     }
 }
 
-/// What a peer may cost.
+/// The limits for connections, time and memory.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
-    /// Connections at once.
+    /// The most connections at once.
     pub connections: u32,
-    /// Seconds from a request's head to its answer, and for a peer that does not read it.
+    /// The most seconds from the head of a request to its answer, and for a peer to read the answer.
     pub request_timeout: u64,
-    /// Seconds for a request's head.
+    /// The most seconds for the head of a request.
     pub header_timeout: u64,
-    /// Seconds between two requests of a connection.
+    /// The most seconds between two requests of a connection.
     pub idle_timeout: u64,
-    /// Passwords checked at once.
+    /// The most passwords that are checked at once.
     pub password_checks: u32,
 }
 

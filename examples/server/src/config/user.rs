@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use super::{ConfigError, Hidden};
 
-/// A user, as it stands in the file.
+/// A user, as the configuration file has it.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct UserEntry {
@@ -18,12 +18,12 @@ pub struct UserEntry {
     pub given_name: Option<String>,
     pub family_name: Option<String>,
     pub org_id: Option<String>,
-    /// A locked account: nobody signs in to it, and what it approved before is not redeemed.
+    /// Whether the account is locked. Nobody can sign in to it, and no device gets tokens for it.
     #[serde(default)]
     pub locked: bool,
 }
 
-/// Somebody with an account.
+/// A user with an account.
 pub struct User {
     pub(crate) subject: Subject,
     pub(crate) entry: UserEntry,
@@ -45,7 +45,7 @@ impl User {
         })
     }
 
-    /// Whether one of them could not be told from the other.
+    /// Returns whether the two users cannot be told apart.
     pub(super) fn is_same_as(&self, other: &Self) -> bool {
         let email = &other.entry.email;
         self.subject == other.subject || self.entry.email.eq_ignore_ascii_case(email)

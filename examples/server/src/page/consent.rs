@@ -1,7 +1,7 @@
-//! What the user allows: what was asked for, less what was unticked on the review.
+//! The scope that the user allows: the requested scope without the tokens that were unticked on the review.
 //!
-//! Rule: what the client needs to work (`required_scope`) is allowed with the rest, whatever the form says. Who does not want that
-//! denies.
+//! Rule: the scope that the client needs to work (`required_scope`) is always allowed, whatever the form says. A user who does not want
+//! that can deny.
 
 use std::collections::BTreeMap;
 
@@ -12,14 +12,14 @@ use device_flow::server::{Consent, Session, Store as _, Unavailable};
 use crate::App;
 use crate::host::Approved;
 
-/// The boxes that were ticked, by their names. Those of scope tokens begin with [`BOX`].
+/// The names of the boxes that were ticked. The boxes of scope tokens begin with [`BOX`].
 pub(crate) type Ticked = BTreeMap<String, String>;
 
-/// What the name of the box of a scope token begins with.
+/// The beginning of the name of a scope token's box.
 pub(crate) const BOX: &str = "scope:";
 
 impl App {
-    /// What a user who ticked these boxes consents to. Whether that can be, the core says.
+    /// Returns the consent of a user who ticked these boxes. The crate checks whether it is possible.
     pub(crate) async fn consent(
         &self,
         session: &SessionKey,
@@ -28,7 +28,7 @@ impl App {
     ) -> Result<Consent, Unavailable> {
         let consent = match self.store.load(session).await? {
             Some(stored) => Consent::to(self.allowed(&stored.session, ticked)?),
-            None => Consent::to_all(), // of nothing
+            None => Consent::to_all(), // there is no session
         };
         Ok(consent.with_value(Approved { auth_time }.value()?))
     }
@@ -46,7 +46,7 @@ impl App {
         Ok(tokens.join(" ").parse()?)
     }
 
-    /// Whether a client needs this scope token to work.
+    /// Returns whether a client needs this scope token to work.
     pub(crate) fn is_required(&self, client_id: &str, token: &str) -> bool {
         let required = self.required_scopes.get(client_id);
         required.is_some_and(|required| required.contains(token))

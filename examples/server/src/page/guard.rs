@@ -1,4 +1,4 @@
-//! What protects the page from other pages, and from taking for ever.
+//! Protects the page from other pages, and limits the time for its answers.
 
 use std::sync::Arc;
 
@@ -11,14 +11,14 @@ use tokio::time::timeout;
 use super::view::{Page, Problem};
 use crate::App;
 
-/// No script, nothing from elsewhere, forms to itself alone, no frame around it.
+/// Allows no script, nothing from other hosts, forms only to this host, and no frame around the page.
 const CONTENT: &str = "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; base-uri 'none'; \
     frame-ancestors 'none'";
 
 const HEADERS: [(HeaderName, &str); 7] = [
     (header::CONTENT_SECURITY_POLICY, CONTENT),
     (header::X_FRAME_OPTIONS, "DENY"),
-    // A code may stand in the address, where the policy gives such links out.
+    // The address may contain a code, if the policy has such links on.
     (header::REFERRER_POLICY, "no-referrer"),
     (
         HeaderName::from_static("cross-origin-opener-policy"),
@@ -35,9 +35,9 @@ const HEADERS: [(HeaderName, &str); 7] = [
     (HeaderName::from_static("x-robots-tag"), "noindex"),
 ];
 
-/// Bounds the time for every response of the page, and adds the headers to it.
+/// Limits the time for every response of the page, and adds the headers to it.
 pub(crate) async fn guard(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
-    // As long again as a form may take to arrive.
+    // Once for the form to arrive, and once for the answer.
     let patience = app.request_timeout.saturating_mul(2);
     let mut response = match timeout(patience, next.run(request)).await {
         Ok(response) => response,
@@ -57,7 +57,7 @@ pub(crate) async fn guard(State(app): State<Arc<App>>, request: Request, next: N
     response
 }
 
-/// Whether a POST may come from a page of ours. A browser that knows says so; the token in the form decides for all others.
+/// Returns whether a POST may come from a page of this server. Newer browsers say so in a header. For others the token in the form decides.
 pub(crate) fn is_own(headers: &HeaderMap) -> bool {
     let site = headers.get("sec-fetch-site");
     site.is_none_or(|site| site == "same-origin" || site == "none")

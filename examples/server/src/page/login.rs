@@ -1,11 +1,11 @@
-//! Who is signed in on the page: an encrypted cookie, so that every server with the same store knows.
+//! Who is signed in to the page. An encrypted cookie holds it, so every server with the same store knows it.
 //!
 //! Rules:
-//! 1. A sign-in is a new cookie with a new token for its forms: what was there before is worth nothing.
-//! 2. `SameSite=Lax`: a link or a QR code opens the page signed in, no other site's form comes with the cookie.
-//! 3. The cookie tells when its user signed in, and lapses here, not in the browser. Whoever signs out is noted in the store, so
-//!    that a copy of the cookie is worth nothing, either.
-//! 4. The code that somebody typed, or followed a link with, is kept in the cookie over the sign-in and the review, never in a URL.
+//! 1. A sign-in makes a new cookie with a new token for its forms, so the old ones become useless.
+//! 2. `SameSite=Lax`: a link or a QR code opens the page signed in, but a form of another site does not send the cookie.
+//! 3. The cookie holds when its user signed in, and the server checks whether the sign-in has expired. A sign-out is noted in the store, so
+//!    that a copy of the cookie becomes useless, too.
+//! 4. The code that the user typed, or that was in the link, is kept in the cookie during the sign-in and the review, never in a URL.
 
 use axum::http::HeaderMap;
 use axum::response::{IntoResponse as _, Response};
@@ -22,37 +22,37 @@ use time::OffsetDateTime;
 use crate::config::User;
 use crate::{App, random};
 
-/// Another server, whose clock is ahead by so many seconds at most, may have signed somebody in just now.
+/// By how many seconds the clock of another server may be ahead. It may have signed a user in just now.
 const CLOCKS_APART: i64 = 60;
 
 /// The cookie's content.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Login {
-    /// What forms must say.
+    /// The token that forms must send.
     csrf: String,
     user: Option<SignedIn>,
-    /// The code that is entered next, or that the user compares.
+    /// The code that the form is filled in with, or that the user compares.
     #[serde(default)]
     user_code: String,
-    /// The session of that code, once it was entered.
+    /// The session of that code, once the code was entered.
     #[serde(default)]
     session: Option<SessionKey>,
-    /// Whether the browser does not have it like this yet.
+    /// Whether the browser does not yet have the cookie with this content.
     #[serde(skip)]
     is_new: bool,
 }
 
 #[derive(Serialize, Deserialize)]
 struct SignedIn {
-    /// Of this sign-in.
+    /// The id of this sign-in.
     id: String,
     sub: Subject,
-    /// When, in seconds.
+    /// When the user signed in, in seconds since the Unix epoch.
     at: i64,
 }
 
 impl Login {
-    /// Nobody's.
+    /// Returns the login of nobody.
     pub(crate) fn anonymous() -> Self {
         Self {
             csrf: URL_SAFE_NO_PAD.encode(random::<32>()),
@@ -63,7 +63,7 @@ impl Login {
         }
     }
 
-    /// Of somebody who has just signed in, where this one was before.
+    /// Returns the login of a user who has just signed in. This one was the login before.
     pub(crate) fn of(&self, user: &User, now: OffsetDateTime) -> Self {
         Self {
             user: Some(SignedIn {
@@ -76,7 +76,7 @@ impl Login {
         }
     }
 
-    /// The one of the cookie, and its user as they are known now.
+    /// Returns the login of the cookie, and its user with the present data.
     pub(crate) async fn read<'a>(
         headers: &HeaderMap,
         app: &'a App,
@@ -98,7 +98,7 @@ impl Login {
         Ok((login, user))
     }
 
-    /// The code that fills in the form.
+    /// Returns the code to fill in the form with.
     pub(crate) fn typed(&self) -> &str {
         match self.session {
             Some(_) => "",
@@ -136,28 +136,28 @@ impl Login {
         }
     }
 
-    /// The code of a session, if it was entered in this browser last.
+    /// Returns the code of a session, if it is the last one that was entered in this browser.
     pub(crate) fn code_of(&self, session: &SessionKey) -> Option<&str> {
         (self.session.as_ref() == Some(session)).then_some(&self.user_code)
     }
 
-    /// What forms of this login's pages say.
+    /// Returns the token that forms of this login must send.
     pub(crate) fn csrf(&self) -> &str {
         &self.csrf
     }
 
-    /// Whether a form comes from a page of this login.
+    /// Returns whether a form comes from a page of this login.
     pub(crate) fn vouches_for(&self, csrf: &str) -> bool {
         let (own, sent) = (self.csrf.as_bytes(), csrf.as_bytes());
         aws_lc_rs::constant_time::verify_slices_are_equal(own, sent).is_ok()
     }
 
-    /// When the user signed in, in seconds.
+    /// Returns when the user signed in, in seconds since the Unix epoch.
     pub(crate) fn signed_in_at(&self) -> Option<i64> {
         self.user.as_ref().map(|user| user.at)
     }
 
-    /// Ends it: on this server and the others, wherever the cookie may be.
+    /// Ends the login on all servers, and for every copy of the cookie.
     pub(crate) async fn sign_out(&mut self, app: &App) -> Result<(), Unavailable> {
         if let Some(user) = &self.user {
             app.store.sign_out(&user.id, app.end_of(user)).await?;
@@ -166,7 +166,7 @@ impl Login {
         Ok(())
     }
 
-    /// The response, with the cookie if the browser does not have it like this yet.
+    /// Returns the response, with the cookie unless the browser already has it with this content.
     pub(crate) fn kept_with(&self, response: Response, app: &App) -> Response {
         if self.is_new {
             return (self.cookie(app), response).into_response();
@@ -190,7 +190,7 @@ impl App {
         self.issuer.starts_with("https://")
     }
 
-    /// When a sign-in lapses.
+    /// Returns when a sign-in expires.
     fn end_of(&self, user: &SignedIn) -> OffsetDateTime {
         let at = OffsetDateTime::from_unix_timestamp(user.at);
         let at = at.unwrap_or(OffsetDateTime::UNIX_EPOCH);
@@ -201,7 +201,7 @@ impl App {
         PrivateCookieJar::from_headers(headers, self.cookie_key.clone())
     }
 
-    /// With the prefix that a browser takes from this very host over TLS alone.
+    /// Returns the name of the cookie. With https it has a prefix: then a browser accepts the cookie only from this host and only over TLS.
     fn cookie_name(&self) -> &'static str {
         if self.is_https() {
             "__Host-device-login"

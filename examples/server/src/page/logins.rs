@@ -1,9 +1,9 @@
-//! `GET /device/logins`: the devices that are signed in with an account, each of which its user can sign out.
+//! `GET /device/logins`: the devices that are signed in to the user's account. The user can sign each of them out.
 //!
 //! Rules:
-//! 1. A login is listed from its approval until its end. The store finds those of a subject.
-//! 2. Signing a device out is a withdrawal (table U of the core): no refresh succeeds after it. What the device has is good until it
-//!    expires, and the page says for how long.
+//! 1. A login is listed from its approval to its end. The store finds the logins of a subject.
+//! 2. Signing a device out withdraws its approval (table U of the crate), so no refresh succeeds after it. The access token of the device
+//!    stays valid until it expires; the page says for how long.
 
 use std::sync::Arc;
 
@@ -22,7 +22,7 @@ use super::{Answered, busy, refusal};
 use crate::config::User;
 use crate::{App, now};
 
-/// What the page is asked for.
+/// The parameters of the page.
 #[derive(Default, Deserialize)]
 pub(crate) struct Asked {
     /// The login that was ended just now.
@@ -63,7 +63,7 @@ impl App {
             Some(key) => self.store.load(&key).await?,
             None => None,
         };
-        // A link that says so is not enough.
+        // The link alone does not prove it.
         let ended = ended.map(|stored| stored.session).filter(|session| {
             session.status() == Status::Ended && session.claimant() == Some(&user.subject)
         });
@@ -99,7 +99,7 @@ impl App {
                 ("withdrawn", Redirect::to(&list).into_response())
             }
             Err(PageError::Unavailable) => busy(),
-            // There is nothing to end: the list says what there is.
+            // There is nothing to end. The list shows what there is.
             Err(error) => (
                 refusal::name(error),
                 Redirect::to("/device/logins").into_response(),

@@ -1,12 +1,12 @@
 //! The verification page: sign-in, code entry, review, and the decision (RFC 8628, section 3.3).
 //!
 //! Rules:
-//! 1. A GET shows, a POST does. A code in a link only fills in the form, and only where the policy gives such links out. Codes are
-//!    looked up on a POST of somebody signed in.
-//! 2. A POST counts only with the token of the form's own page, from that page.
-//! 3. A wrong, expired or used code is one sentence. The claimant of a request is told what became of it.
-//! 4. What was done leads on to a GET: "back" and a reload send no form again.
-//! 5. It works without a script, and nothing on it may run one.
+//! 1. A GET only shows a page, and only a POST changes something. A code in a link only fills in the form, and only if the policy has such
+//!    links on. A code is looked up only by a POST of a signed-in user.
+//! 2. A POST is accepted only with the token of its form's page, and only from that page.
+//! 3. A wrong, an expired and a used code get the same sentence. The user who claimed a request is told its outcome.
+//! 4. After an action the page redirects to a GET, so that "back" and a reload send no form again.
+//! 5. The page works without scripts, and no script can run on it.
 
 mod consent;
 mod guard;
@@ -42,10 +42,10 @@ use login::Login;
 use posted::{Posted, Step};
 use view::{Enter, Frame, Page, Problem, SignIn};
 
-/// What came of a form: a name for the metrics, and the response.
+/// The answer to a form: a name for the metrics, and the response.
 type Answered = (&'static str, Response);
 
-/// What stands in the link of a device.
+/// The parameters in the link of a device.
 #[derive(Default, Deserialize)]
 pub(crate) struct Link {
     #[serde(default)]
@@ -153,7 +153,7 @@ impl App {
                     Err(Unavailable) => busy(),
                 }
             }
-            // The sign-in has lapsed meanwhile.
+            // The sign-in has expired meanwhile.
             (step, None) => {
                 match step {
                     Step::Enter { user_code } => login.remember(&user_code),
@@ -164,7 +164,7 @@ impl App {
                 ("signed_in_no_more", page.send(StatusCode::FORBIDDEN))
             }
             (Step::Enter { user_code }, Some(user)) => {
-                // Guesses are counted by user alone: many people may come from one address.
+                // Guesses are counted only by user, because many users may share one address.
                 let enter = self.server.enter(&user_code, &user.subject, "", now);
                 match enter.run(self).await {
                     Ok(review) => {
@@ -211,7 +211,7 @@ impl App {
         approve.run(self).await
     }
 
-    /// Leads to what came of a decision, or says why none was taken.
+    /// Redirects to the outcome of a decision, or says why there is none.
     async fn decided(
         &self,
         login: &mut Login,
@@ -233,7 +233,7 @@ impl App {
     }
 }
 
-/// What people are shown whom an application sent here to sign in.
+/// Returns the page for a user whom an application sent here to sign in.
 pub(crate) fn devices_alone() -> Response {
     Page::Problem(Problem::devices_alone()).send(StatusCode::BAD_REQUEST)
 }

@@ -1,4 +1,4 @@
-//! What the forms of the page send.
+//! The forms that the page sends.
 
 use device_flow::digest::SessionKey;
 use serde::Deserialize;
@@ -13,7 +13,7 @@ pub(crate) struct Posted {
     pub(crate) step: Step,
 }
 
-/// What somebody wants to do.
+/// The action of a form.
 #[derive(Deserialize)]
 #[serde(tag = "step", rename_all = "snake_case")]
 pub(crate) enum Step {

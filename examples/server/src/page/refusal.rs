@@ -1,4 +1,4 @@
-//! What people are told when an action of theirs did nothing, and the name of that for the metrics.
+//! What a user is told if an action did nothing, and its name for the metrics.
 
 #![expect(
     clippy::wildcard_enum_match_arm,
@@ -13,7 +13,7 @@ use super::Answered;
 use super::view::{Enter, Frame, Outcome, Page, later};
 use crate::App;
 
-/// The form for a code again: one sentence for every code that does not lead on.
+/// Returns the form for a code again. Every code that cannot be used gets the same sentence.
 pub(crate) fn of_entry(frame: Frame<'_>, user_code: String, error: PageError) -> Answered {
     let form = Enter::new(frame, user_code);
     let page = |problem: &str| Page::Enter(form.refused(problem.to_owned()));
@@ -42,7 +42,7 @@ pub(crate) fn of_entry(frame: Frame<'_>, user_code: String, error: PageError) ->
 }
 
 impl App {
-    /// What became of a decision that was not taken. The claimant is told which.
+    /// Returns the page for a decision that was not made. Only the user who claimed the session is told the reason.
     pub(crate) async fn undecided(
         &self,
         frame: Frame<'_>,
@@ -50,7 +50,7 @@ impl App {
         error: PageError,
     ) -> Answered {
         let (status, outcome) = match error {
-            // The session may have been purged long ago, or there never was one, which is nobody's business.
+            // The session may have been purged, or may never have existed. The user is not told which.
             PageError::Expired => (StatusCode::GONE, Outcome::expired(frame)),
             PageError::NotYours => (StatusCode::FORBIDDEN, Outcome::not_yours(frame)),
             PageError::ClientGone => (StatusCode::FORBIDDEN, Outcome::client_gone(frame)),

@@ -1,9 +1,9 @@
-//! `GET /device/request/{session}`: the request whose code was entered, to decide about; and what became of it.
+//! `GET /device/request/{session}`: the request whose code was entered. The user decides about it here, and later sees the outcome.
 //!
 //! Rules:
-//! 1. The claimant alone sees it. The key of the session in the URL is no secret.
-//! 2. It is undecided only with the code beside it, which the cookie keeps: without the code there is nothing to compare.
-//! 3. A decision leads here, too: "back" and a reload show what stands, and send nothing again.
+//! 1. Only the user who claimed it sees it. The key of the session in the URL is not a secret.
+//! 2. An open request is shown only together with its code, which the cookie keeps, because without the code the user cannot compare it.
+//! 3. A decision redirects to this page, too, so "back" and a reload show the present state and send nothing again.
 
 use std::sync::Arc;
 
@@ -21,7 +21,7 @@ use crate::config::User;
 use crate::source::Source;
 use crate::{App, now};
 
-/// Leads to a request.
+/// Returns a redirect to a request.
 pub(crate) fn redirect_to(session: &SessionKey) -> Response {
     Redirect::to(&format!("/device/request/{session}")).into_response()
 }
@@ -47,7 +47,7 @@ pub(crate) async fn show(
 }
 
 impl App {
-    /// The page of a request; with a problem, after an answer that could not be taken.
+    /// Returns the page of a request. It shows `problem` after a form that could not be accepted.
     pub(crate) async fn request(
         &self,
         key: &SessionKey,
@@ -74,7 +74,7 @@ impl App {
                 if now >= session.expires_at() {
                     return Page::Outcome(Outcome::expired(frame)).send(StatusCode::GONE);
                 }
-                // The core asks again at the decision.
+                // The crate checks this again when the user decides.
                 let Some(client) = self.clients.get(session.client_id()) else {
                     return Page::Outcome(Outcome::client_gone(frame)).send(StatusCode::FORBIDDEN);
                 };

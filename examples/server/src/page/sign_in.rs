@@ -1,9 +1,9 @@
-//! Signing in, by e-mail address and password.
+//! Signing in with e-mail address and password.
 //!
 //! Rules:
-//! 1. An attempt is counted before the password is looked at, right or wrong, by the source, and by the account together with its
-//!    source. By the account alone, anybody could lock its owner out.
-//! 2. An unknown account, a locked one and a wrong password are one sentence, at one cost.
+//! 1. Each attempt is counted before its password is checked: once for the source, and once for the account together with the source. If it
+//!    counted for the account alone, anybody could lock the user out.
+//! 2. An unknown account, a locked account and a wrong password get the same sentence, and take the same time.
 
 use axum::http::StatusCode;
 use device_flow::digest::QuotaKey;
@@ -17,11 +17,11 @@ use crate::config::{ConfigError, Quotas, User};
 use crate::password::Busy;
 use crate::source::Source;
 
-/// How often somebody may try.
+/// The quotas of attempts.
 pub(crate) struct SignInLimits {
-    /// From one source.
+    /// The quota of a source.
     source: RateLimit,
-    /// For one account from one source.
+    /// The quota of an account together with a source.
     account: RateLimit,
 }
 
@@ -34,9 +34,9 @@ impl SignInLimits {
     }
 }
 
-/// Why somebody is not signed in.
+/// Why a user is not signed in.
 pub(crate) enum Refused {
-    /// No such account, or not its password.
+    /// There is no such account, or the password is wrong.
     Wrong,
     TooOften(RateLimited),
     /// Too many passwords are being checked.
@@ -77,7 +77,7 @@ impl App {
             .take(limits.account.take(by_account, now))
             .await??;
         let user = self.user_by_email(email);
-        // For an address that nobody has, somebody's password is looked at: that takes as long.
+        // For an unknown address another user's hash is checked, so that it takes as long.
         let hash = user.or_else(|| self.stand_in(&account));
         let hash = hash.map(|user| user.entry.password.0.clone());
         let is_right = self.passwords.check(password, hash).await;
@@ -89,7 +89,7 @@ impl App {
 }
 
 impl App {
-    /// Always the same for one address, as if it were an account.
+    /// Returns another user in the place of an unknown address: always the same one for one address, as for an account.
     fn stand_in(&self, email: &str) -> Option<&User> {
         let sum = email.bytes().map(usize::from).sum::<usize>();
         self.users.get(sum.checked_rem(self.users.len())?)
@@ -97,7 +97,7 @@ impl App {
 }
 
 impl Refused {
-    /// The form again, with the reason; and the reason's name.
+    /// Returns the form with the reason, and the name of the reason.
     pub(crate) fn page(self, frame: Frame<'_>, email: String) -> Answered {
         let form = SignIn::new(frame);
         let page = |problem: String| Page::SignIn(form.refused(email, problem));

@@ -1,4 +1,4 @@
-//! What people see. The templates escape everything: what a peer or a device sent is text here, never markup.
+//! The pages as HTML. The templates escape everything, so text from a peer or a device is never markup.
 
 use askama::Template;
 use axum::http::{StatusCode, header};
@@ -12,17 +12,17 @@ use crate::config::User;
 use crate::source::Source;
 use crate::{App, RETRY_AFTER};
 
-/// What stands around every page.
+/// The parts that every page has.
 #[derive(Clone, Copy)]
 pub(crate) struct Frame<'a> {
-    /// What its forms must say.
+    /// The token that its forms must send.
     csrf: &'a str,
     /// Who is signed in.
     email: Option<&'a str>,
 }
 
 impl<'a> Frame<'a> {
-    /// Around a page for whoever it may be.
+    /// The parts of a page that is the same for all.
     const NOBODY: Self = Self {
         csrf: "",
         email: None,
@@ -47,7 +47,7 @@ pub(crate) enum Page<'a> {
 }
 
 impl Page<'_> {
-    /// Sends it as a 429, with the time after which to try again.
+    /// Returns the page as a 429, with the time after which to try again.
     pub(crate) fn send_too_many(self, limited: RateLimited) -> Response {
         let mut response = self.send(StatusCode::TOO_MANY_REQUESTS);
         let headers = response.headers_mut();
@@ -55,7 +55,7 @@ impl Page<'_> {
         response
     }
 
-    /// Sends it; a 503 with the time after which to try again.
+    /// Returns the page with this status. A 503 also says when to try again.
     pub(crate) fn send(self, status: StatusCode) -> Response {
         let html = match &self {
             Self::SignIn(page) => page.render(),
@@ -97,7 +97,7 @@ impl<'a> SignIn<'a> {
         }
     }
 
-    /// For somebody whose sign-in has lapsed.
+    /// Returns the form for a user whose sign-in has expired.
     pub(crate) fn again(frame: Frame<'a>) -> Self {
         let problem = "You were signed out after a while. Sign in again.";
         Self::new(frame).refused(String::new(), problem.to_owned())
@@ -148,26 +148,26 @@ pub(crate) struct ReviewPage<'a> {
     age: String,
     left: String,
     origin: String,
-    /// Whether the request came from elsewhere than where the user is.
+    /// Whether the request came from another network than the user's.
     is_elsewhere: bool,
     scopes: Vec<Asked>,
     problem: Option<&'static str>,
 }
 
-/// A scope token that is asked for.
+/// A requested scope token.
 struct Asked {
-    /// Of its box.
+    /// The name of its box.
     name: String,
-    /// Whether it cannot be unticked.
+    /// Whether the user cannot untick it.
     is_required: bool,
-    /// What it means; where nobody said, the token.
+    /// Its meaning, or the token itself if the configuration gives no meaning.
     text: String,
-    /// Whether it is the token.
+    /// Whether `text` is the token itself.
     is_token: bool,
 }
 
 impl<'a> ReviewPage<'a> {
-    /// What the user decides on.
+    /// Returns the page on which the user decides.
     pub(crate) fn new(
         frame: Frame<'a>,
         session: &Session,
@@ -196,7 +196,7 @@ impl<'a> ReviewPage<'a> {
         }
     }
 
-    /// The same, after an answer that could not be taken.
+    /// Returns the page with this problem, after a form that could not be accepted.
     pub(crate) fn refused(self, problem: Option<&'static str>) -> Self {
         Self { problem, ..self }
     }
@@ -220,7 +220,7 @@ impl App {
     }
 }
 
-/// The end, or what stands in its way.
+/// The outcome, or the reason why there is none.
 #[derive(Template)]
 #[template(path = "outcome.html")]
 pub(crate) struct Outcome<'a> {
@@ -228,7 +228,7 @@ pub(crate) struct Outcome<'a> {
     kind: &'static str,
     title: &'static str,
     text: &'static str,
-    /// Whether to offer the entry of a code.
+    /// Whether to offer to enter another code.
     goes_on: bool,
 }
 
@@ -268,7 +268,7 @@ impl<'a> Outcome<'a> {
         Self::bad(frame, "Enter the code first", text)
     }
 
-    /// Decided before, in another way.
+    /// Returns the page for a request that was decided before in another way.
     pub(crate) fn stands(frame: Frame<'a>, status: Status) -> Self {
         let text = match status {
             Status::Denied => {
@@ -310,9 +310,9 @@ impl<'a> Outcome<'a> {
 pub(crate) struct Logins<'a> {
     frame: Frame<'a>,
     devices: Vec<Device>,
-    /// The client whose login was ended just now.
+    /// The name of the client whose login was ended just now.
     ended: Option<String>,
-    /// How long what it has is still good.
+    /// For how long its access token is still valid.
     lifetime: String,
 }
 
@@ -340,7 +340,7 @@ pub(crate) struct Device {
     since: String,
     origin: String,
     refreshed: String,
-    /// Whether it was allowed and has not come for its tokens.
+    /// Whether it was approved but has not got its tokens yet.
     is_waiting: bool,
 }
 
@@ -348,7 +348,7 @@ impl Device {
     pub(crate) fn new(session: &Session, client: String, now: OffsetDateTime) -> Self {
         let origin = session.source().unwrap_or("an unknown address");
         let redeemed = session.redeemed_at();
-        // The first token is no refresh.
+        // The first refresh token does not come from a refresh.
         let refreshed = session.refreshed_at().filter(|at| Some(*at) != redeemed);
         Self {
             session: session.key().to_string(),
@@ -361,7 +361,7 @@ impl Device {
     }
 }
 
-/// What could not be done, or shown.
+/// The page for something that could not be done or shown.
 #[derive(Template)]
 #[template(path = "problem.html")]
 pub(crate) struct Problem<'a> {
@@ -413,7 +413,7 @@ impl<'a> Problem<'a> {
     }
 }
 
-/// A time until then, as people say it.
+/// Returns the time to wait, in words.
 pub(crate) fn later(limited: RateLimited) -> String {
     spoken(Duration::seconds(limited.seconds().into()))
 }

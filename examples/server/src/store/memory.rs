@@ -1,4 +1,4 @@
-//! The store in memory: one process, forgotten at its end.
+//! The store in memory. It serves one process, and is lost when the process ends.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Mutex;
@@ -17,18 +17,18 @@ use super::{MOST_LOGINS, Purged, StoreError, listed_of};
 pub(super) struct Memory {
     core: Mutex<Sessions>,
     secrets: Mutex<HashMap<String, Secret>>,
-    /// Until when each is kept.
+    /// The sign-outs, and until when each is kept.
     sign_outs: Mutex<HashMap<String, OffsetDateTime>>,
 }
 
 #[derive(Debug, Default)]
 struct Sessions {
     all: memory::Memory,
-    /// Which of them are somebody's logins. Some may have been purged since.
+    /// The sessions that are logins of each user. Some of these may have been purged.
     logins: HashMap<Subject, HashSet<SessionKey>>,
 }
 
-/// Not shown.
+/// A secret that `Debug` does not show.
 struct Secret(Vec<u8>);
 
 impl std::fmt::Debug for Secret {

@@ -1,10 +1,10 @@
-//! The stores: where sessions, quotas and the keys of the server live.
+//! The stores of the sessions, the quotas and the keys of the server.
 //!
 //! Rules:
 //! 1. Every guarded change, and every take from a quota, is one atomic step of the store: one statement or one script.
-//! 2. A write whose outcome nobody knows is an error, never committed. The server answers 503, and the next request finds out.
-//! 3. Every operation has an end: what takes longer than [`PATIENCE`] has failed.
-//! 4. What failed is logged here, because the core is told [`Unavailable`] and no more.
+//! 2. A write whose outcome is unknown is an error, never a success. The server answers 503, and the next request reads what is stored.
+//! 3. Every operation has a time limit. After [`PATIENCE`] it has failed.
+//! 4. A failure is logged here, because the crate gets only [`Unavailable`].
 
 use std::future::Future;
 use std::path::PathBuf;
@@ -36,14 +36,14 @@ mod sql;
 mod sqlite;
 mod stall;
 
-/// How long an operation may take. Devices wait for it, and ask again.
+/// How long an operation may take. Devices wait for it, and poll again.
 pub const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A store, chosen by its URL.
 #[derive(Debug)]
 pub struct Store {
     kind: Kind,
-    /// Where the pace is, if not beside the session.
+    /// The store of the pace, if it is not beside the session.
     paces: Option<Paces>,
     broken_off: BrokenOff,
 }
@@ -56,7 +56,7 @@ enum Kind {
     Redis(Redis),
 }
 
-/// What the store of whichever kind answers.
+/// Calls the operation of the store in use, and returns its answer.
 macro_rules! ask {
     ($self:ident, $store:ident => $operation:expr) => {
         match &$self.kind {
@@ -69,10 +69,10 @@ macro_rules! ask {
 }
 
 impl Store {
-    /// Opens the store of a URL: `memory:`, `sqlite:PATH`, `postgres://…` or `redis://…`; brings its schema up to date.
+    /// Opens the store with this URL: `memory:`, `sqlite:PATH`, `postgres://…` or `redis://…`. It also updates the schema.
     ///
-    /// `pace` says where the pace of the polls lives, if not beside the sessions: `memory:`, in this process, or `redis://…`.
-    /// With `SQLite` it is in this process anyway, for there every poll would wait for the disk.
+    /// `pace` is the URL of a store for the pace of the polls, if it is not beside the sessions: `memory:` for this process, or
+    /// `redis://…`. With `SQLite` the default is this process, because otherwise every poll would wait for the disk.
     ///
     /// # Errors
     ///
@@ -108,16 +108,16 @@ impl Store {
         })
     }
 
-    /// The secret of this name. The first process that asks for it stores its candidate; every process gets what is stored.
+    /// Returns the secret with this name. The first process that asks stores its candidate. Every process gets the stored one.
     ///
     /// # Errors
     ///
-    /// [`StoreError`]; do not use the candidate then.
+    /// [`StoreError`]. Do not use the candidate then.
     pub async fn secret(&self, name: &str, candidate: &[u8]) -> Result<Vec<u8>, StoreError> {
         ask!(self, store => store.secret(name, candidate))
     }
 
-    /// The secret of this name, if it was made before.
+    /// Returns the secret with this name, if it was stored before.
     ///
     /// # Errors
     ///
@@ -126,7 +126,7 @@ impl Store {
         ask!(self, store => store.find_secret(name))
     }
 
-    /// The logins of a user that were approved and have not ended, a hundred at most.
+    /// Returns the logins of a user that were approved and have not ended, at most a hundred.
     ///
     /// # Errors
     ///
@@ -139,29 +139,29 @@ impl Store {
         logged(ask!(self, store => store.logins(subject, now)))
     }
 
-    /// Notes that a sign-in to the page has ended before its time, until which that is kept.
+    /// Notes that a sign-in to the page was ended early. The note is kept until `until`.
     ///
     /// # Errors
     ///
-    /// [`Unavailable`]; the sign-in may then still be good.
+    /// [`Unavailable`]. The sign-in may then still be valid.
     pub async fn sign_out(&self, id: &str, until: OffsetDateTime) -> Result<(), Unavailable> {
         logged(ask!(self, store => store.sign_out(id, until)))
     }
 
-    /// Whether a sign-in to the page has ended before its time.
+    /// Returns whether a sign-in to the page was ended early.
     ///
     /// # Errors
     ///
-    /// [`Unavailable`]; take nobody for signed in then.
+    /// [`Unavailable`]. Then treat the user as signed out.
     pub async fn is_signed_out(&self, id: &str) -> Result<bool, Unavailable> {
         logged(ask!(self, store => store.is_signed_out(id)))
     }
 
-    /// Whether the store answers.
+    /// Checks whether the store answers.
     ///
     /// # Errors
     ///
-    /// [`StoreError`] where it does not.
+    /// [`StoreError`] if it does not.
     pub async fn ping(&self) -> Result<(), StoreError> {
         ask!(self, store => store.ping())
     }
@@ -199,7 +199,7 @@ impl server::Store for Store {
             (None, Kind::Redis(store)) => {
                 courtesy(&self.broken_off, store.save_pace(key, pace)).await;
             }
-            (None, Kind::Sqlite(_)) => {} // it always has paces apart
+            (None, Kind::Sqlite(_)) => {} // it always has a separate store of paces
         }
     }
 
@@ -207,13 +207,13 @@ impl server::Store for Store {
         logged(ask!(self, store => store.take(take)))
     }
 
-    /// Any number of processes may call it.
+    /// Several processes may call it at the same time.
     async fn purge(&self, now: OffsetDateTime) -> Result<usize, Unavailable> {
         if let Some(paces) = &self.paces {
             paces.purge();
         }
         let mut sessions = 0_usize;
-        // A batch at a time, so that no statement takes long.
+        // It removes one batch after the other, so that no statement takes long.
         loop {
             let purged = logged(ask!(self, store => store.purge(now)))?;
             sessions = sessions.saturating_add(purged.sessions);
@@ -224,7 +224,7 @@ impl server::Store for Store {
     }
 }
 
-/// What a batch of a purge removed.
+/// The result of one batch of a purge.
 #[derive(Debug, Default)]
 struct Purged {
     sessions: usize,
@@ -239,7 +239,7 @@ async fn in_time<T>(
     outcome.unwrap_or(Err(StoreError::Timeout))
 }
 
-/// Logs what failed. A write that failed may have been written all the same.
+/// Logs a failure. A write that failed may have been written nevertheless.
 fn logged<T>(outcome: Result<T, StoreError>) -> Result<T, Unavailable> {
     outcome.map_err(|error| {
         crate::store_failed(&error);
@@ -247,50 +247,50 @@ fn logged<T>(outcome: Result<T, StoreError>) -> Result<T, Unavailable> {
     })
 }
 
-/// A store that cannot be opened.
+/// Why a store cannot be opened.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OpenError {
-    /// Not a URL of a store.
+    /// The URL is not that of a store.
     #[error("the store must be memory:, sqlite:PATH without settings, postgres://… or redis://…")]
     Url,
-    /// Not a URL of a place for the pace.
+    /// The URL is not that of a store for the pace.
     #[error("the place for the pace must be memory: or redis://…")]
     Pace,
-    /// A file that others may read.
+    /// Other users may read the file.
     #[error("{0} holds the server's keys and must be its owner's alone: chmod 600 it")]
     Mode(PathBuf),
-    /// A file that cannot be made or looked at.
+    /// The file cannot be created or opened.
     #[error("{0} cannot be opened")]
     File(PathBuf, #[source] std::io::Error),
-    /// A database that cannot be reached, or refuses.
+    /// The database cannot be reached, or refuses.
     #[error("the database cannot be opened")]
     Sql(#[from] sqlx::Error),
-    /// A file that cannot be opened to read from it.
+    /// The file cannot be opened for reading.
     #[error("the database cannot be opened")]
     Sqlite(#[from] rusqlite::Error),
-    /// A schema that cannot be brought up to date.
+    /// The schema cannot be updated.
     #[error("the schema of the database cannot be brought up to date")]
     Schema(#[from] MigrateError),
-    /// A Redis that cannot be reached, or refuses.
+    /// Redis cannot be reached, or refuses.
     #[error("redis cannot be reached")]
     Redis(#[from] ::redis::RedisError),
 }
 
-/// An operation that failed, or whose outcome nobody knows. Its text and its sources are for the log.
+/// Why an operation failed, or why its outcome is unknown. Its text and its sources are for the log.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {
     /// It took longer than [`PATIENCE`].
     #[error("the store did not answer in time")]
     Timeout,
-    /// A newer server wrote it, or something else did.
+    /// The stored text was written by a newer server, or by something else.
     #[error("the store holds a form that cannot be read")]
     Form(#[from] serde_json::Error),
     /// The database failed, or the connection to it.
     #[error("the database failed")]
     Sql(#[from] sqlx::Error),
-    /// A file could not be read from.
+    /// The file could not be read.
     #[error("the database failed")]
     Sqlite(#[from] rusqlite::Error),
     /// Redis failed, or the connection to it.
@@ -298,10 +298,10 @@ pub enum StoreError {
     Redis(#[from] ::redis::RedisError),
 }
 
-/// How many logins of a user are listed.
+/// How many logins of a user are listed at most.
 const MOST_LOGINS: usize = 100;
 
-/// The user in whose list of logins a session is.
+/// Returns the user whose list of logins has this session.
 fn listed_of(session: &Session) -> Option<&Subject> {
     match session.status() {
         Status::Approved | Status::Active => session.claimant(),
@@ -309,7 +309,7 @@ fn listed_of(session: &Session) -> Option<&Subject> {
     }
 }
 
-/// What a store that keeps texts has of a session. A pace that cannot be read is as good as lost.
+/// Returns a session and its pace from the texts of a store. A pace that cannot be read counts as lost.
 fn stored(session: &str, pace: Option<&str>) -> Result<Stored, StoreError> {
     Ok(Stored {
         session: serde_json::from_str(session)?,
@@ -317,20 +317,20 @@ fn stored(session: &str, pace: Option<&str>) -> Result<Stored, StoreError> {
     })
 }
 
-/// Milliseconds since the Unix epoch. Later than an `i64` can count is its last.
+/// Returns the milliseconds since the Unix epoch. A time too large for an `i64` becomes the largest.
 fn millis(moment: OffsetDateTime) -> i64 {
     i64::try_from(moment.unix_timestamp_nanos() / 1_000_000).unwrap_or(i64::MAX)
 }
 
-/// For how many milliseconds a quota is kept after it has nothing left to say.
+/// Returns for how many milliseconds a quota is kept after it no longer limits anything.
 fn quota_kept() -> i64 {
     millis(RateState::from_millis(0).purge_at())
 }
 
-/// The last migration of a database. It fails if there was none yet.
+/// The statement for the last migration of a database. It fails if there was no migration yet.
 const LAST_MIGRATION: &str = "SELECT MAX(version) FROM _sqlx_migrations";
 
-/// Says what becomes of a database that the first edition wrote.
+/// Warns of what happens to a database of the first edition.
 fn warn_of_first_edition(last_migration: Result<Option<i64>, sqlx::Error>) {
     if last_migration.is_ok_and(|last| last == Some(1)) {
         warn!(
@@ -340,7 +340,7 @@ fn warn_of_first_edition(last_migration: Result<Option<i64>, sqlx::Error>) {
     }
 }
 
-/// Migrations in their order. What was released is never edited; what changes is added.
+/// Returns the migrations in their order. A released migration is never edited; a change is a new one.
 fn migrations(statements: &[&'static str]) -> Migrator {
     let migration = |(version, statements): (i64, &&'static str)| {
         let (kind, description) = (MigrationType::Simple, "example-server".into());

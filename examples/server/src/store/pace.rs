@@ -1,8 +1,9 @@
-//! Where the pace of the polls lives, if not beside the session.
+//! The stores of the pace, if it is not beside the session.
 //!
 //! Rules:
-//! 1. A pace is a courtesy. Where it cannot be read there is none, and where it cannot be saved that is logged: no poll fails.
-//! 2. Nobody waits long for it.
+//! 1. The pace may be lost, so no poll fails because of it. If it cannot be read, the poll has no pace. If it cannot be saved, that is
+//!    logged.
+//! 2. No poll waits for it for long.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -20,7 +21,7 @@ use super::stall::BrokenOff;
 
 #[derive(Debug)]
 pub(super) enum Paces {
-    /// In this process. Several servers then count apart, and a device that meets them in turn may poll faster.
+    /// The paces are kept in this process. Several servers then count separately, so a device that meets them in turn may poll faster.
     Here(Mutex<HashMap<SessionKey, (Pace, Instant)>>),
     Redis(Box<Redis>),
 }
@@ -28,7 +29,7 @@ pub(super) enum Paces {
 /// How long a poll waits for its pace.
 const PATIENCE: Duration = Duration::from_millis(250);
 
-/// How long a pace is kept here after its last poll: longer than any interval.
+/// For how long a pace is kept in this process after its last poll: longer than any interval.
 const LIFETIME: Duration = Duration::from_hours(1);
 
 impl Paces {
@@ -70,7 +71,7 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What an operation on a pace gave, if it gave anything in time.
+/// Returns the result of an operation on a pace, or `None` if it failed or took too long.
 pub(super) async fn courtesy<T>(
     broken_off: &BrokenOff,
     operation: impl Future<Output = Result<T, StoreError>>,

@@ -1,10 +1,10 @@
 //! The store in Postgres, for any number of servers.
 //!
 //! Rules:
-//! 1. Every server and the database agree on the outcome of a write, or it is unknown: a connection that breaks in the commit
-//!    is an error.
-//! 2. The database gives up when the server does: a server that was cut off holds no lock for long.
-//! 3. A connection that may have died in silence is tried, for a moment, before it serves again.
+//! 1. Server and database agree on the outcome of a write, or the outcome is unknown: a connection that breaks during the commit is an
+//!    error.
+//! 2. The database has the same time limit as the server, so a server that was cut off does not hold a lock for long.
+//! 3. A connection that may be dead is tested for a moment before it is used again.
 
 use std::str::FromStr as _;
 
@@ -22,7 +22,7 @@ const DIALECT: Dialect = Dialect {
     load: "SELECT sessions.body, paces.body FROM sessions LEFT JOIN paces USING (key)
         WHERE sessions.key = $1",
     load_by_user_key: "SELECT body, NULL FROM sessions WHERE user_key = $1",
-    // Locked as they are chosen: a session whose purge time moves meanwhile stays, and two servers take different rows.
+    // The rows are locked when they are chosen, so a session whose purge time changes meanwhile stays, and two servers take different rows.
     purge_sessions: "DELETE FROM sessions WHERE key IN
         (SELECT key FROM sessions WHERE purge_at <= $1 LIMIT 500 FOR UPDATE SKIP LOCKED)",
     purge_paces: Some(
@@ -35,12 +35,12 @@ const DIALECT: Dialect = Dialect {
         (SELECT id FROM sign_outs WHERE until <= $1 LIMIT 500 FOR UPDATE SKIP LOCKED)",
 };
 
-/// Only where the session is, so that no pace outlives its session for good.
+/// It saves only if the session exists, so that no pace outlives its session for long.
 const SAVE_PACE: &str = "
     INSERT INTO paces (key, purge_at, body) SELECT key, purge_at, $2 FROM sessions WHERE key = $1
     ON CONFLICT (key) DO UPDATE SET purge_at = excluded.purge_at, body = excluded.body";
 
-/// Connections of one server. Ten servers are well within what Postgres allows as it is installed, a hundred.
+/// How many connections a server has. A newly installed Postgres allows a hundred, enough for ten servers.
 const CONNECTIONS: u32 = 8;
 
 pub(super) async fn open(url: &str, broken_off: &BrokenOff) -> Result<Sql<Postgres>, OpenError> {
@@ -82,13 +82,14 @@ pub(super) async fn open(url: &str, broken_off: &BrokenOff) -> Result<Sql<Postgr
     })
 }
 
-/// Whether a connection answers. An error closes it.
+/// Tests whether a connection answers. An error closes it.
 async fn tried(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
     let ping = timeout(TRIAL, connection.ping()).await;
     ping.map_err(|_| sqlx::Error::PoolTimedOut)?
 }
 
-/// Under an advisory lock, for several servers may start at once, and without a limit to the time, for a table may be large.
+/// Migrates the database under an advisory lock, because several servers may start at once, and without a time limit, because a table may
+/// be large.
 async fn migrate(options: &PgConnectOptions) -> Result<(), OpenError> {
     let connecting = timeout(PATIENCE, PgConnection::connect_with(options)).await;
     let mut connection = connecting.map_err(|_| sqlx::Error::PoolTimedOut)??;

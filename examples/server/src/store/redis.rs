@@ -1,12 +1,12 @@
 //! The store in Redis, for any number of servers.
 //!
 //! Rules:
-//! 1. Every guarded change, and every take from a quota, is one script: Redis runs nothing else meanwhile.
-//! 2. What is stored expires by itself, by the clock of Redis: keep it in step with the servers'.
-//! 3. Redis keeps what its settings keep. With `appendonly yes` a killed Redis loses nothing, with `appendfsync always` a power
-//!    cut neither. A failover to a replica may lose acknowledged writes, and with them that a code was redeemed: `WAIT` would
-//!    narrow this, not close it. Where that is not good enough, use Postgres.
-//! 4. One Redis, or one primary with replicas. The scripts use keys of several slots, which a cluster refuses.
+//! 1. Every guarded change, and every take from a quota, is one script. Redis runs nothing else at the same time.
+//! 2. Redis itself removes expired records by its own clock, so keep that clock in step with the servers' clocks.
+//! 3. The settings of Redis decide what survives. With `appendonly yes` nothing is lost if Redis is killed; with `appendfsync always`
+//!    nothing is lost in a power cut either. A failover to a replica may lose acknowledged writes, for example that a code was redeemed.
+//!    `WAIT` would make this less likely, but not impossible. If that is not good enough, use Postgres.
+//! 4. It works with one Redis, or with one primary and its replicas. A cluster refuses the scripts, because they use keys of several slots.
 
 use std::fmt::Display;
 use std::sync::{LazyLock, Mutex};
@@ -55,17 +55,17 @@ impl Connection {
 
 impl std::fmt::Debug for Redis {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Redis(..)") // its client would show the password
+        f.write_str("Redis(..)") // the client would show the password
     }
 }
 
-/// The longest between two attempts to connect again.
+/// The longest time between two attempts to connect again.
 const RECONNECT: Duration = Duration::from_millis(500);
 
-/// A pace kept apart outlives its last poll by this much: longer than any interval.
+/// How long a separate pace is kept after its last poll, in seconds: longer than any interval.
 const PACE_LIFETIME_SECONDS: u64 = 3600;
 
-/// KEYS: session, user code, where there is one. ARGV: version, body, purge time, session key.
+/// KEYS: the session; the user code if there is one. ARGV: version, body, purge time, session key.
 static INSERT: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         "
@@ -81,8 +81,8 @@ static INSERT: LazyLock<Script> = LazyLock::new(|| {
     )
 });
 
-/// KEYS: session; the logins of its user, where there is one. ARGV: expected version, version, body, purge time, whether the user
-/// code still finds the session, its key, whether it is one of the logins. The set of these is kept until the last is purged.
+/// KEYS: the session; the logins of its user, if there is one. ARGV: expected version, version, body, purge time, whether the user code
+/// still finds the session, its key, whether it is one of the logins. The set of the logins is kept until the last of them is purged.
 static CHANGE: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         "
@@ -117,8 +117,8 @@ static SAVE_PACE: LazyLock<Script> = LazyLock::new(|| {
     )
 });
 
-/// KEYS: quota. ARGV: the numbers of [`Take`], which are now, latest, room, cost; for how long it is kept. It returns what it found if
-/// nothing is left. The numbers have 13 digits, which Lua counts exactly.
+/// KEYS: the quota. ARGV: the numbers of [`Take`], which are now, latest, room and cost; and for how long the quota is kept. If the quota
+/// is spent, it returns the stored value. The numbers have 13 digits, which Lua can represent exactly.
 static TAKE: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         "
@@ -147,7 +147,7 @@ impl Redis {
         })
     }
 
-    /// Warns of settings under which acknowledged writes are lost. A server that may not ask says nothing.
+    /// Warns of settings that can lose acknowledged writes. It does not warn if it may not ask.
     pub(super) async fn warn_of_loss(&self) {
         let info = redis::cmd("INFO");
         let info: Result<String, RedisError> = info.query_async(&mut self.connection().await).await;
@@ -160,8 +160,8 @@ impl Redis {
         }
     }
 
-    /// The connection. One that was idle, or on which something was broken off, is tried for a moment: if it broke, what is asked
-    /// next waits for another; if it is silent, another one takes its place.
+    /// Returns the connection. If it was idle, or an operation on it was broken off, it is tested for a moment. If it is broken, the next
+    /// operation waits for a new one. If it does not answer, it is replaced.
     async fn connection(&self) -> ConnectionManager {
         let (mut manager, idle) = {
             let mut connection = lock(&self.connection);
@@ -179,7 +179,7 @@ impl Redis {
         manager
     }
 
-    /// A new connection in the place of a silent one, once for all who found it so.
+    /// Replaces a connection that does not answer, only once for all that find it so.
     fn replaced(&self) -> ConnectionManager {
         let mut connection = lock(&self.connection);
         if connection.since.elapsed() > TRIAL {
@@ -223,7 +223,7 @@ impl Redis {
         let Some(session) = session else {
             return Ok(None);
         };
-        // Its code may have been redeemed meanwhile.
+        // The code may have been redeemed meanwhile.
         let stored = self.stored(name("session", session)).await?;
         Ok(stored.filter(|stored| stored.session.user_key() == Some(key)))
     }
@@ -284,7 +284,7 @@ impl Redis {
         Ok(save.invoke_async(&mut self.connection().await).await?)
     }
 
-    /// The pace of a session that is stored elsewhere.
+    /// Returns the pace of a session that is stored elsewhere.
     pub(super) async fn load_pace_apart(
         &self,
         key: &SessionKey,
@@ -354,7 +354,7 @@ impl Redis {
             .await?)
     }
 
-    /// Everything expires by itself.
+    /// Does nothing, because Redis removes expired records itself.
     #[expect(clippy::unused_async, reason = "asked as the other stores are")]
     pub(super) async fn purge(&self, _now: OffsetDateTime) -> Result<Purged, StoreError> {
         Ok(Purged::default())
@@ -368,12 +368,12 @@ fn config() -> ConnectionManagerConfig {
         .set_response_timeout(Some(PATIENCE))
 }
 
-/// One Redis may serve others, too: the first edition of this server, whose names had no number.
+/// Returns a name with a number, because the same Redis may serve the first edition of this server, whose names had no number.
 fn name(kind: &str, key: impl Display) -> String {
     format!("device-flow:2:{kind}:{key}")
 }
 
-/// The first edition kept them under the same names.
+/// Returns the name of a secret, which is the same as in the first edition.
 fn name_of_secret(secret: &str) -> String {
     format!("device-flow:secret:{secret}")
 }

@@ -1,9 +1,9 @@
-//! The store in a database: what `SQLite` and Postgres have in common, which is nearly all.
+//! The store in a database: nearly everything, because `SQLite` and Postgres differ little.
 //!
 //! Rules:
 //! 1. A guarded change is one statement whose `WHERE` is the guard. It is committed if it changed a row.
-//! 2. A take from a quota is one statement, too: the database compares and adds while it holds the row.
-//! 3. A statement that fails is an error, and its outcome unknown: never committed.
+//! 2. A take from a quota is one statement, too. The database compares and adds while it holds the row.
+//! 3. A statement that fails is an error with an unknown outcome. It never counts as committed.
 
 use device_flow::digest::{SessionKey, UserKey};
 use device_flow::server::{
@@ -26,24 +26,24 @@ pub(super) struct Sql<DB: Database> {
     pub(super) dialect: Dialect,
 }
 
-/// The statements that differ.
+/// The statements that differ between the databases.
 #[derive(Debug)]
 pub(super) struct Dialect {
-    /// The body and the pace of the session of a key.
+    /// Loads the body and the pace of the session with a key.
     pub(super) load: &'static str,
-    /// The same, of a user key.
+    /// Loads the same by a user key.
     pub(super) load_by_user_key: &'static str,
-    /// Removes at most [`BATCH`] sessions that are past a moment.
+    /// Removes at most [`BATCH`] sessions whose purge time has passed.
     pub(super) purge_sessions: &'static str,
-    /// The same for paces, if they have a table.
+    /// Removes paces in the same way, if they have a table.
     pub(super) purge_paces: Option<&'static str>,
-    /// The same for quotas.
+    /// Removes quotas in the same way.
     pub(super) purge_quotas: &'static str,
-    /// The same for sign-outs.
+    /// Removes sign-outs in the same way.
     pub(super) purge_sign_outs: &'static str,
 }
 
-/// How many rows a statement of the purge removes at most, so that it never holds others up for long.
+/// How many rows a statement of the purge removes at most, so that no other statement waits long for it.
 const BATCH: u64 = 500;
 
 const INSERT: &str = "
@@ -54,12 +54,12 @@ const CHANGE: &str = "
     UPDATE sessions SET version = $3, user_key = $4, purge_at = $5, body = $6, subject = $7
     WHERE key = $1 AND version = $2";
 
-/// A session has a subject here from its approval to its end.
+/// The column `subject` is set from the approval of a session to its end.
 const LOGINS: &str = "
     SELECT body FROM sessions WHERE subject = $1 AND purge_at > $2 ORDER BY purge_at DESC LIMIT $3";
 
-/// The arithmetic of [`Take`]. $2 is the time now, $3 what one costs, $4 the last moment from which one may be taken. Past $5 it is
-/// of a clock that ran ahead.
+/// The arithmetic of [`Take`]. $2 is the time now, $3 the cost of one, and $4 the last moment at which one may be taken. A value past $5
+/// comes from a clock that was ahead.
 const TAKE: &str = "
     INSERT INTO quotas (key, value) VALUES ($1, $2 + $3)
     ON CONFLICT (key) DO UPDATE SET value = $3 + CASE
@@ -77,7 +77,7 @@ const LOAD_SECRET: &str = "SELECT value FROM secrets WHERE name = $1";
 const SIGN_OUT: &str = "INSERT INTO sign_outs (id, until) VALUES ($1, $2) ON CONFLICT DO NOTHING";
 const SIGNED_OUT: &str = "SELECT until FROM sign_outs WHERE id = $1";
 
-/// How many rows a statement changed, which each database tells by a type of its own.
+/// Returns how many rows a statement changed. Each database has its own type for this.
 pub(super) trait Changed {
     fn rows(&self) -> u64;
 }
@@ -196,7 +196,7 @@ where
         Ok(if is_look {
             take.apply(found).map(|_| ())
         } else {
-            // It was refused. If it was purged since, try again in a moment.
+            // The take was refused. If the quota was purged since then, the client may try again in a moment.
             let gone = RateState::from_millis(take.now_millis());
             Err(take.refused(found.unwrap_or(gone)))
         })
@@ -233,7 +233,7 @@ where
         Ok(())
     }
 
-    /// Removes a batch of every table.
+    /// Removes a batch from every table.
     pub(super) async fn purge(&self, now: OffsetDateTime) -> Result<Purged, StoreError> {
         let now = millis(now);
         let remove = async |statement: &'static str, before: i64| {
@@ -254,12 +254,12 @@ where
     }
 }
 
-/// `None` once the code was redeemed: the code is then free.
+/// Returns the user key, or `None` once the code was redeemed. The code may then be issued again.
 fn user_key(session: &Session) -> Option<Vec<u8>> {
     session.user_key().map(|key| key.as_bytes().to_vec())
 }
 
-/// The core counts to four billion.
+/// Returns the version as the database has it. The crate counts only to four billion.
 fn version(version: u64) -> i64 {
     i64::try_from(version).unwrap_or(i64::MAX)
 }

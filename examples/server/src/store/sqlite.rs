@@ -1,12 +1,12 @@
 //! The store in one file: `SQLite`, for one machine.
 //!
 //! Rules:
-//! 1. `synchronous=FULL`: a write is on the disk before it is acknowledged. With `NORMAL` it would survive a killed process but
-//!    not a power cut, after which a redeemed code could be redeemed again.
-//! 2. One connection writes, so that writers queue here and not in the file's lock. Readers never wait for it (WAL).
-//! 3. The session of a poll is read on the thread of the request ([`File::load`]). sqlx reads on a thread of its own; to ask that thread
-//!    and to wait for it took more than the read and everything else that a poll does.
-//! 4. The file belongs to its owner alone: it holds the server's keys.
+//! 1. `synchronous=FULL`: a write is on the disk before it is acknowledged. With `NORMAL` it would survive a killed process but not a power
+//!    cut. After that, a redeemed code could be redeemed again.
+//! 2. Only one connection writes, so writers wait for it in this process and not for the lock of the file. Readers never wait for it (WAL).
+//! 3. The session of a poll is read on the thread of the request ([`File::load`]). sqlx would read on its own thread. Handing the read over
+//!    to that thread took longer than the read and the rest of the poll together.
+//! 4. Only the owner can read the file, because it holds the server's keys.
 
 use std::fs::OpenOptions;
 use std::io::ErrorKind;
@@ -45,10 +45,10 @@ const READERS: u32 = 4;
 
 const OWNER_ONLY: u32 = 0o600;
 
-/// Opens the store of a file.
+/// Opens the store in a file.
 pub(super) async fn open(path: &str) -> Result<File, OpenError> {
     let path = path.strip_prefix("//").unwrap_or(path);
-    // What other programs take for settings would be the name of a file here.
+    // Other programs take these for settings. Here they would be a part of the file's name.
     if path.is_empty() || path.starts_with(':') || path.contains('?') {
         return Err(OpenError::Url);
     }
@@ -62,7 +62,7 @@ pub(super) async fn open(path: &str) -> Result<File, OpenError> {
     migrate(&options).await?;
     let pool = SqlitePoolOptions::new()
         .acquire_timeout(PATIENCE)
-        .test_before_acquire(false) // a file does not hang up
+        .test_before_acquire(false) // a file does not close its connection
         .idle_timeout(None)
         .max_lifetime(None);
     let write = pool.clone().max_connections(1);
@@ -90,15 +90,15 @@ fn reader(path: &Path) -> Result<Mutex<Reader>, rusqlite::Error> {
     Ok(Mutex::new(reader))
 }
 
-/// The store of a file: that of a database, but that a poll reads its session on the thread that asks.
+/// The store in a file. It is the store in a database, except that a poll reads its session on the thread of the request.
 ///
-/// As many connections read so as threads can ask at once. In WAL a reader waits for no writer, so a read takes as long as the file system
-/// takes for a few pages, which the operating system keeps in memory. But if the disk hangs, the thread waits for it: then other requests
-/// wait, too, and the limit of time for the read does not hold.
+/// There are as many connections for these reads as threads that can ask at once. In WAL a reader waits for no writer, so a read takes only
+/// as long as the file system needs for a few pages, which the operating system caches. But if the disk hangs, the thread hangs, too. Then
+/// other requests wait, and the time limit for the read does not hold.
 #[derive(Debug)]
 pub(super) struct File {
     sql: Sql<Sqlite>,
-    /// It is waited for if every other is in use.
+    /// The connection to wait for if all others are in use.
     first: Mutex<Reader>,
     others: Vec<Mutex<Reader>>,
 }
@@ -127,7 +127,7 @@ impl File {
     }
 }
 
-/// Makes the file where there is none, for its owner alone; refuses one that others may read.
+/// Creates the file if there is none, for its owner alone, and refuses a file that others may read.
 fn own(path: &Path) -> Result<(), OpenError> {
     let mut options = OpenOptions::new();
     let options = options.write(true).create_new(true).mode(OWNER_ONLY);
@@ -150,8 +150,8 @@ fn own(path: &Path) -> Result<(), OpenError> {
     }
 }
 
-/// In one transaction that takes the file's lock first: several processes may start at once, and a killed one leaves nothing
-/// half done.
+/// Migrates the database in one transaction, which first takes the lock of the file. Several processes may start at once, and a killed
+/// process leaves nothing half done.
 async fn migrate(options: &SqliteConnectOptions) -> Result<(), OpenError> {
     let mut connection = SqliteConnection::connect_with(options).await?;
     let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
