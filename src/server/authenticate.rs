@@ -28,7 +28,7 @@ pub(super) struct Credentials {
 enum Id {
     /// In the form, without escapes, if it is there at all.
     InForm,
-    /// It was in the form, with escapes.
+    /// It was in the form with escapes, or the host found it by an assertion.
     Decoded(Box<str>),
     /// In the header, with the secret.
     InHeader(Box<Basic>),
@@ -71,6 +71,16 @@ impl<C: Borrow<Client>> Found<C> {
     }
 }
 
+impl<'c> Found<&'c Client> {
+    /// The registration, where no proof is looked at.
+    pub(super) const fn registration(self) -> Option<&'c Client> {
+        match self {
+            Self::Registered(client) | Self::Verified(client) => Some(client),
+            Self::Unknown | Self::Refused => None,
+        }
+    }
+}
+
 impl<C> From<Option<C>> for Found<C> {
     fn from(client: Option<C>) -> Self {
         client.map_or(Self::Unknown, Self::Registered)
@@ -79,9 +89,9 @@ impl<C> From<Option<C>> for Found<C> {
 
 /// What a client claims: its id, and what it presented as proof.
 ///
-/// The page looks up the client of a session, too. That claim has an id, but no proof. If the host verifies a client itself, it
-/// answers a claim with a proof by [`Found::Verified`] or [`Found::Refused`], and any other by [`Found::Registered`]. An exchange can
-/// make the same claim again, so do not refuse an assertion because this exchange has used it before.
+/// Each exchange claims with a proof once, so a host can refuse an assertion that it has seen before. The page looks up the client of a
+/// session, and a redemption looks once more at what the client may ask for. These claims have an id, but no proof. If the host verifies
+/// a client itself, it answers a claim with a proof by [`Found::Verified`] or [`Found::Refused`], and any other by [`Found::Registered`].
 ///
 /// # Security
 ///
@@ -92,7 +102,7 @@ pub struct Claim<'x>(Source<'x>);
 #[derive(Clone, Copy)]
 enum Source<'x> {
     Request(&'x Credentials, &'x Form<'x>),
-    /// The client of a session. It presents nothing.
+    /// The client of a session, which presents nothing, or did so before.
     Session(&'x str),
 }
 
@@ -260,6 +270,11 @@ impl Credentials {
             Id::Decoded(own) => **own == *id,
             Id::InHeader(basic) => basic.id == id,
         }
+    }
+
+    /// Takes the id of the client that the host found by an assertion.
+    pub(super) fn name(&mut self, id: &str) {
+        self.id = Id::Decoded(id.into());
     }
 
     /// Whether an assertion alone names the client.

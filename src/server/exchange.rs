@@ -122,10 +122,10 @@ impl Ask<'_, Client> {
         progress.step = match (found, self.prepared) {
             (Err(Unavailable), _) => progress.unavailable(), // B8
             (Ok(found), Some(prepared)) => page::client(fixed, progress, prepared, found.into()),
+            (Ok(found), None) if progress.step == Step::ClientOfGrant => {
+                poll::grant(fixed, progress, found.into())
+            }
             (Ok(found), None) => match fixed.credentials.check(&fixed.form, found.into()) {
-                Ok(client) if progress.step == Step::ClientOfGrant => {
-                    poll::grant(fixed, progress, client)
-                }
                 Ok(client) => fixed.authenticated(progress, client),
                 Err(cause) => fixed.refuse_client(progress, cause),
             },
@@ -279,8 +279,13 @@ impl<'r, T: Finish<'r>> Exchange<'r, T> {
             ..
         } = self;
         match (progress.step, &fixed.key, prepared.as_ref()) {
-            (Step::Client | Step::ClientOfGrant, _, _) => {
+            (Step::Client, _, _) => {
                 let claim = Claim::of_request(&fixed.credentials, &fixed.form);
+                Next::Client(claim, Ask::new(fixed, None, progress))
+            }
+            (Step::ClientOfGrant, _, _) => {
+                let client_id = fixed.credentials.client_id(&fixed.form);
+                let claim = Claim::of_session(client_id.unwrap_or_default());
                 Next::Client(claim, Ask::new(fixed, None, progress))
             }
             (Step::Load, Some(key), _) => Next::Load(key, Ask::new(fixed, None, progress)),
@@ -331,7 +336,7 @@ impl<'r, T: Finish<'r>> Exchange<'r, T> {
         }
     }
 
-    /// Moves the prepared session to where a question can borrow it.
+    /// Moves the prepared session, and the id of a client that an assertion alone named, to where a question can borrow them.
     #[inline(never)]
     fn hold(&mut self) {
         let is_ready = matches!(
@@ -340,6 +345,9 @@ impl<'r, T: Finish<'r>> Exchange<'r, T> {
         );
         if is_ready {
             self.prepared = self.progress.prepared.take();
+        }
+        if let Some(client_id) = &self.progress.client_id {
+            self.fixed.credentials.name(client_id);
         }
     }
 

@@ -169,12 +169,9 @@ pub(super) fn client(
     prepared: &Prepared,
     found: Found<&Client>,
 ) -> Step {
-    let client = match found {
-        Found::Registered(client) | Found::Verified(client) => Some(client),
-        Found::Unknown | Found::Refused => None,
-    };
     let is_of = |client: &&Client| *client.id == *prepared.session.client_id;
-    let Some(client) = client
+    let Some(client) = found
+        .registration()
         .filter(is_of)
         .filter(|client| client.may_use_device_grant())
     else {

@@ -7,6 +7,7 @@
 
 use alloc::sync::Arc;
 
+use super::authenticate::Found;
 use super::client::Client;
 use super::grant::allowed_now;
 use super::machine::{Fixed, Prepared, Progress, Step};
@@ -106,7 +107,14 @@ fn redeem(
 }
 
 /// Grants the part of the approved scope that the client may still ask for.
-pub(super) fn grant(fixed: &Fixed<'_>, progress: &mut Progress, client: &Client) -> Step {
+pub(super) fn grant(fixed: &Fixed<'_>, progress: &mut Progress, found: Found<&Client>) -> Step {
+    let is_named = |client: &&Client| fixed.credentials.names(&fixed.form, &client.id);
+    let Some(client) = found.registration().filter(is_named) else {
+        return progress.end(Cause::UnknownClient);
+    };
+    if client.disabled {
+        return progress.end(Cause::ClientDisabled);
+    }
     let Some(mut prepared) = progress.prepared.take() else {
         return progress.unavailable();
     };
