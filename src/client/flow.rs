@@ -110,7 +110,8 @@ impl DeviceFlow {
         self.secret(Secret::Post(secret.into()))
     }
 
-    /// Sets the lifetime of the codes, for a server that announces none against [RFC 8628, section 3.2], such as Salesforce.
+    /// Sets the lifetime of the codes for a server that does not announce it, such as Salesforce. [RFC 8628, section 3.2] requires servers
+    /// to announce it.
     ///
     /// [RFC 8628, section 3.2]: https://www.rfc-editor.org/rfc/rfc8628#section-3.2
     pub fn default_lifetime(mut self, lifetime: Duration) -> Self {

@@ -12,7 +12,7 @@ pub(crate) struct Case {
     pub(crate) steps: fn(&Set) -> Vec<Step>,
     /// Whether the case is repeated, because a faulty store may pass it by luck.
     pub(crate) races: bool,
-    /// Whether the case purges at a time which is not the true time.
+    /// Whether the case purges at an invented time.
     pub(crate) purges: bool,
 }
 

@@ -403,7 +403,7 @@ fn has_browser() -> bool {
     !remote && !screenless && webbrowser::Browser::is_available()
 }
 
-/// Returns the wall clock. The next process can compare it, unlike a monotonic clock.
+/// Returns the wall clock, because a monotonic clock means nothing to the next process.
 pub(crate) fn since_epoch() -> Duration {
     SystemTime::now()
         .duration_since(SystemTime::UNIX_EPOCH)

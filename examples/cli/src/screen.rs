@@ -424,7 +424,7 @@ mod tests {
                     let (has_qr, width) = look(&lines);
                     assert!(width <= columns.max(34), "{columns}: {text}");
                     assert!(!has_qr || lines.len() + 3 <= rows, "{rows}: {text}");
-                    // The address and the code take three lines, or more on a terminal that is narrower than they are.
+                    // The address and the code take three lines, or more if they do not fit in the width.
                     let fits = columns < 34 || lines.len() + 3 <= rows.max(6);
                     assert!(fits, "{rows}: {text}");
                 }

@@ -18,7 +18,7 @@ use crate::{App, RETRY_AFTER, authorize, endpoint, metadata, page, store_failed,
 /// The longest body of a form of the page, in bytes.
 const MAX_PAGE_BODY: usize = 8 * 1024;
 
-/// For how long a browser may keep the answer to a preflight request. No browser keeps it longer.
+/// For how long a browser may keep the answer to a preflight request. Some browsers keep it no longer than this.
 const PREFLIGHT_KEPT: Duration = Duration::from_hours(2);
 
 /// Returns the routes for devices, clients and users.

@@ -147,7 +147,7 @@ impl Redis {
         })
     }
 
-    /// Warns of settings that can lose acknowledged writes. It does not warn if it may not ask.
+    /// Warns of settings that can lose acknowledged writes. If the server may not ask Redis for its settings, there is no warning.
     pub(super) async fn warn_of_loss(&self) {
         let info = redis::cmd("INFO");
         let info: Result<String, RedisError> = info.query_async(&mut self.connection().await).await;

@@ -1,4 +1,4 @@
-//! The store in a database: nearly everything, because `SQLite` and Postgres differ little.
+//! The store in a database: the code that `SQLite` and Postgres share, which is nearly all of it.
 //!
 //! Rules:
 //! 1. A guarded change is one statement whose `WHERE` is the guard. It is committed if it changed a row.
