@@ -5,15 +5,16 @@ use core::time::Duration;
 use device_flow::digest::SecretDigest;
 use device_flow::scope::Scope;
 use device_flow::server::{
-    Cause, Client, ClientAuthMethod, Found, Next, PolicyOptions, Reply, Server,
+    Cause, Client, ClientAuthMethod, Found, Next, PolicyOptions, Reply, Server, Write,
 };
 use proptest::prelude::*;
 use time::OffsetDateTime;
 
+use crate::support::login::{Login, at};
 use crate::support::{
     self, BACKEND, CLI, GRANT, NO_CODE, NOW, Question, SECRET, SOURCE, assert_invalid_client,
     assert_refused, assert_reply, assert_unavailable, backend, basic, cli, encoded, error_body,
-    escaped, policy_of, post, server, server_of,
+    escaped, policy, policy_of, post, server, server_of, tokens,
 };
 
 /// How a client presents itself in these tests.
@@ -712,6 +713,51 @@ fn b6_a_verdict_about_another_client_is_refused() {
         let request = presenting(way, BACKEND, SECRET);
         let host = Host::Verified(&other);
         both_answer_401(&request, host, Cause::HostRefused);
+    }
+}
+
+/// A host refuses an assertion that it has seen before (RFC 7523, section 3). So it is shown one once, although a redemption looks
+/// at the registration again, and after a write that was lost once more.
+#[test]
+fn b7_a_proof_is_claimed_once_in_an_exchange() {
+    for named in ["", "&client_id=client_backend"] {
+        let mut login = Login::of(policy(), backend());
+        login.approve(0);
+        let client = of(ClientAuthMethod::Assertion).allow_scope(support::scope("openid profile"));
+        let body = format!(
+            "grant_type={GRANT}&device_code={}&client_assertion=eyJ.e30.c2ln{named}",
+            login.codes.device_code
+        );
+        let store = &mut login.host.store;
+        let mut exchange = login.server.token(post(&body), "", at(6_000));
+        let (mut proofs, mut looks, mut writes) = (0, 0, 0);
+        let reply = loop {
+            match exchange.next() {
+                Next::Client(claim, ask) if claim.assertion().is_some() => {
+                    proofs += 1;
+                    ask.answer(Ok(Found::Verified(&client)));
+                }
+                Next::Client(claim, ask) => {
+                    looks += 1;
+                    assert_eq!(claim.client_id(), Some(BACKEND));
+                    ask.answer(Ok(Some(&client)));
+                }
+                Next::Load(key, ask) => ask.answer(Ok(store.load(key))),
+                Next::Mint(_, change, ask) => {
+                    writes += 1;
+                    let written = if writes == 1 {
+                        Write::Conflict
+                    } else {
+                        store.change(change)
+                    };
+                    ask.answer(Ok(written), &tokens());
+                }
+                Next::Done(reply) => break reply,
+                question => panic!("{question:?}"),
+            }
+        };
+        assert_eq!(reply.cause(), Cause::Granted, "{named}");
+        assert_eq!((proofs, looks, writes), (1, 2, 2));
     }
 }
 
