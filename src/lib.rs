@@ -14,7 +14,7 @@
 //! let request = Request::new("POST", b"grant_type=authorization_code&client_id=client_cli")
 //!     .content_type(Some("application/x-www-form-urlencoded"));
 //! let mut exchange = server.token(request, "203.0.113.7", datetime!(2026-03-21 12:00 UTC));
-//! // Usually it first asks for the client, then for the session. This grant type is refused before that.
+//! // An exchange usually asks for the client, then for the session. It refuses this grant type before it asks.
 //! let Next::Done(reply) = exchange.next() else {
 //!     return Err("it asked for something".into());
 //! };
