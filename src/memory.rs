@@ -16,11 +16,11 @@ use crate::server::{Change, Inserted, Pace, RateLimited, RateState, Session, Sto
 /// A restart loses it. Devices that poll or refresh are then told `invalid_grant`.
 #[derive(Debug, Default)]
 pub struct Memory {
-    /// By session key. The hash is the first word of the key, because nobody can choose the digest of a random code.
+    /// By session key. Its first eight octets are the hash, because nobody can choose the digest of a random code.
     sessions: HashTable<Stored>,
-    /// From the first word of the user key to that of the session key.
+    /// Maps the first eight octets of a user key to those of the session key.
     users: HashTable<User>,
-    /// By quota key. This hash is seeded, because peers choose the sources in a key.
+    /// By quota key. The hash is seeded, because peers can choose what such a key is made of.
     quotas: HashMap<QuotaKey, RateState>,
 }
 
@@ -116,7 +116,7 @@ impl Memory {
         }
     }
 
-    /// Applies a take to the quota of its key.
+    /// Takes one from a quota, or checks whether one is left.
     ///
     /// # Errors
     ///
