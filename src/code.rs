@@ -159,15 +159,15 @@ pub struct UserCodeShape {
 }
 
 impl UserCodeShape {
-    /// The consonants without Y. They form no words, and none looks like a digit.
+    /// The consonants without Y. They form no words, and there is no digit among them to confuse with a letter.
     pub const CONSONANTS: &'static str = "BCDFGHJKLMNPQRSTVWXZ";
 
     /// Makes the shape of codes that have `length` characters of `alphabet`.
     ///
     /// # Errors
     ///
-    /// A [`ShapeError`] that says what is wrong with the alphabet or the length. The combinations must fit 64 bits: a code is drawn as 128
-    /// random bits modulo the combinations, so its bias stays below 2⁻⁶⁴. For the default it is below 2⁻⁹³.
+    /// A [`ShapeError`] that says what is wrong with the alphabet or the length. The number of possible codes must fit 64 bits. A code is
+    /// drawn as 128 random bits modulo this number. So the bias is below 2⁻⁶⁴, and for the default below 2⁻⁹³.
     pub fn new(alphabet: &str, length: u8) -> Result<Self, ShapeError> {
         let characters = alphabet.as_bytes();
         if !characters.iter().all(u8::is_ascii_alphanumeric) {
@@ -237,7 +237,7 @@ impl UserCodeShape {
     /// Reads what a person typed. Ignores ASCII case, takes full-width forms as ASCII, and drops all other characters. Returns `None` if
     /// the length is not exact.
     ///
-    /// Only ASCII case is ignored. For Unicode the Kelvin sign is a `k`, but not for a person who compares codes.
+    /// Only ASCII case is ignored. By the case rules of Unicode, the Kelvin sign (U+212A) would count as a `k`.
     pub(crate) fn read(&self, entry: &str) -> Option<UserCode> {
         if entry.len() > MAX_USER_CODE_ENTRY {
             return None;
@@ -274,7 +274,7 @@ impl Default for UserCodeShape {
     }
 }
 
-/// The fewest characters of an alphabet. The smallest that [RFC 8628, section 6.1] proposes has the ten digits.
+/// The fewest characters that an alphabet may have. The smallest alphabet in [RFC 8628, section 6.1] is the ten digits.
 ///
 /// [RFC 8628, section 6.1]: https://www.rfc-editor.org/rfc/rfc8628#section-6.1
 const MIN_ALPHABET: usize = 10;
@@ -307,7 +307,7 @@ pub enum ShapeError {
     /// The length is zero or over [`MAX_USER_CODE`].
     #[error("a user code must have from 1 to {MAX_USER_CODE} characters")]
     Length,
-    /// The alphabet to the power of the length is over 64 bits.
+    /// The number of possible codes does not fit 64 bits.
     #[error("a user code of this alphabet must be shorter: its combinations do not fit 64 bits")]
     TooManyCombinations,
 }
