@@ -3,8 +3,8 @@
 //! Rules:
 //! 1. A store holds only digests, so nothing that it leaks can be presented to an endpoint.
 //! 2. Each digest has its own type, so one cannot be looked up as another.
-//! 3. The digests of secrets are compared in constant time. The other digests are keys of a map, and a peer cannot steer them without
-//!    inverting SHA-256.
+//! 3. The digests of secrets are compared in constant time. The other digests are keys of a map. Even if the time of a look-up reveals
+//!    such a key, no code can be found from it.
 
 use alloc::string::String;
 use core::fmt;
@@ -57,7 +57,7 @@ impl Digest {
         Self::of(&[&head, first, second].concat())
     }
 
-    /// The first eight octets. They are as good as any hash, if the digest is of something that nobody can choose.
+    /// The first eight octets. They can serve as a hash if nobody can choose what is digested.
     #[inline]
     pub(crate) fn prefix(&self) -> u64 {
         self.0
@@ -79,7 +79,7 @@ impl Digest {
     }
 }
 
-/// The parts of a quota's key are joined in one buffer if they fit: two blocks of SHA-256 without the padding.
+/// The size of the buffer for the parts of a quota key, in octets: two blocks of SHA-256 without the padding.
 const ROOM: usize = 119;
 
 #[inline]
@@ -178,7 +178,7 @@ macro_rules! key {
 key! {
     /// The key of a session, and its id: the SHA-256 of its device code.
     ///
-    /// It may be logged and stored beside the tokens. The code cannot be found from it, because it has 256 random bits.
+    /// It may be logged and stored beside the tokens. The code cannot be found from it, because the code has 256 random bits.
     SessionKey
 }
 
