@@ -39,7 +39,7 @@ pub const MAX_BYTES: usize = 2048;
 pub struct Scope(Arc<str>);
 
 impl Scope {
-    /// Returns the scope without a token.
+    /// Returns the scope that has no token.
     pub fn empty() -> Self {
         Self(Arc::from(""))
     }
@@ -78,7 +78,8 @@ impl Scope {
         &self.0
     }
 
-    /// Whether a user may grant this scope if `requested` was asked for: it has no other tokens, and is empty only if `requested` is (U8).
+    /// Whether a user may grant this scope when a client asked for `requested` (U8). It must have no other tokens, and may be empty only
+    /// if `requested` is.
     pub(crate) fn is_granted_of(&self, requested: &Self) -> bool {
         self.is_within(requested) && (requested.is_empty() || !self.is_empty())
     }
@@ -127,7 +128,7 @@ fn tokens(text: &str) -> impl Iterator<Item = &str> + Clone {
     text.split(' ').filter(|token| !token.is_empty())
 }
 
-/// Returns the scope of those tokens of `text` that are wanted, each once, or `None` if there are none.
+/// Returns the tokens of `text` that are wanted, without repetitions. Returns `None` if none is wanted.
 fn pick(text: &str, wanted: impl Fn(&str) -> bool) -> Option<Scope> {
     // One bit for each of at most 64 tokens.
     let mut kept = 0_u64;
