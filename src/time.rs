@@ -1,4 +1,4 @@
-//! The only arithmetic on time.
+//! The arithmetic on timestamps and intervals.
 //!
 //! Rules:
 //! 1. The server half counts wall-clock milliseconds since the Unix epoch, the client half a monotonic [`Duration`].
@@ -77,7 +77,7 @@ const SLOW_DOWN_STEP: Duration = Duration::from_secs(5);
 /// A longer interval in a response to a poll is cut to this, because it is a mistake or an attack.
 pub(crate) const MAX_ANNOUNCED: Duration = Duration::from_hours(1);
 
-/// A back-off can always grow to this, however short the interval: long enough to relieve a server, and short enough to wait for.
+/// However short the interval is, a back-off can grow to this. It is long enough to relieve a server, and short enough to wait for.
 const MIN_CEILING: Duration = Duration::from_mins(1);
 
 /// Returns the interval in force after a response that may announce one. It only rises.
@@ -90,7 +90,8 @@ pub(crate) fn slowed(min_interval: Duration, announced: Option<Duration>) -> Dur
     raised(min_interval.saturating_add(SLOW_DOWN_STEP), announced)
 }
 
-/// Returns the gap after `failures` in a row. It doubles with each failure, up to a ceiling, and is never under the interval in force.
+/// Returns how long to wait after so many failures in a row. It doubles with each failure, up to a ceiling, and is never under the
+/// interval in force.
 pub(crate) fn back_off(min_interval: Duration, failures: u32) -> Duration {
     if failures == 0 {
         return min_interval;
@@ -101,7 +102,7 @@ pub(crate) fn back_off(min_interval: Duration, failures: u32) -> Duration {
         .min(ceiling(min_interval))
 }
 
-/// Returns the longest gap. The last poll may be sent up to this long after the deadline.
+/// Returns the longest back-off. The last poll may be planned for up to this long after the deadline.
 pub(crate) fn ceiling(min_interval: Duration) -> Duration {
     min_interval.saturating_add(min_interval).max(MIN_CEILING)
 }
