@@ -26,7 +26,7 @@ pub(super) struct Credentials {
 
 /// Where the id of the client is.
 enum Id {
-    /// In the form, without escapes, if it is there at all.
+    /// In the form without escapes, or absent.
     InForm,
     /// It was in the form with escapes, or the host found it by an assertion.
     Decoded(Box<str>),
@@ -72,7 +72,7 @@ impl<C: Borrow<Client>> Found<C> {
 }
 
 impl<'c> Found<&'c Client> {
-    /// The registration, where no proof is looked at.
+    /// Returns the registration, for a step that needs no proof.
     pub(super) const fn registration(self) -> Option<&'c Client> {
         match self {
             Self::Registered(client) | Self::Verified(client) => Some(client),
@@ -89,9 +89,11 @@ impl<C> From<Option<C>> for Found<C> {
 
 /// What a client claims: its id, and what it presented as proof.
 ///
-/// Each exchange claims with a proof once, so a host can refuse an assertion that it has seen before. The page looks up the client of a
-/// session, and a redemption looks once more at what the client may ask for. These claims have an id, but no proof. If the host verifies
-/// a client itself, it answers a claim with a proof by [`Found::Verified`] or [`Found::Refused`], and any other by [`Found::Registered`].
+/// An exchange shows a proof to the host only once, so a host can refuse an assertion that it has seen before. Two claims have an id, but
+/// no proof: the page looks up the client of a session, and a redemption looks up again what the client may ask for.
+///
+/// A host that verifies clients itself answers [`Found::Verified`] or [`Found::Refused`] if it has a proof to look at: a secret, an
+/// assertion, or the certificate of the connection. Otherwise it answers [`Found::Registered`].
 ///
 /// # Security
 ///
@@ -102,7 +104,7 @@ pub struct Claim<'x>(Source<'x>);
 #[derive(Clone, Copy)]
 enum Source<'x> {
     Request(&'x Credentials, &'x Form<'x>),
-    /// The client of a session, which presents nothing, or did so before.
+    /// The client of a session. It has no proof, or has shown it before.
     Session(&'x str),
 }
 
@@ -272,7 +274,7 @@ impl Credentials {
         }
     }
 
-    /// Takes the id of the client that the host found by an assertion.
+    /// Stores the id of the client that the host found by an assertion.
     pub(super) fn name(&mut self, id: &str) {
         self.id = Id::Decoded(id.into());
     }
