@@ -336,7 +336,7 @@ impl<'r, T: Finish<'r>> Exchange<'r, T> {
         }
     }
 
-    /// Moves the prepared session, and the id of a client that an assertion alone named, to where a question can borrow them.
+    /// Moves the prepared session to where a question can borrow it. Also stores the id of a client that an assertion alone named.
     #[inline(never)]
     fn hold(&mut self) {
         let is_ready = matches!(
