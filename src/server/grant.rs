@@ -101,7 +101,7 @@ impl GrantRefusal {
     }
 
     /// A check by the host failed, for example of `DPoP` or of `resource`. The client is told this error with status 400, and
-    /// nothing is written ([C14](crate::tables#c14)). Check before minting, so that a caller without its proof cannot cause a write.
+    /// nothing is written ([C14](crate::tables#c14)). Check this first, so that nothing is written for a caller without the proof.
     ///
     /// # Errors
     ///
@@ -137,7 +137,7 @@ impl GrantRefusal {
         }
     }
 
-    /// Returns the cause, and the response if it is not the one of the cause.
+    /// Returns the cause, and the response if it differs from the usual one for this cause.
     pub(super) fn told(self) -> (Cause, Own) {
         match self.0 {
             Kind::ConsentGone => (Cause::ConsentGone, Own::Nothing),
