@@ -2,7 +2,8 @@
 //!
 //! Rules:
 //! 1. The three parts are borrowed separately. A question borrows the fixed and the prepared part, and its answer borrows the progress.
-//! 2. Only `Exchange::next` puts something into the fixed part, before the first question.
+//! 2. Only `Exchange::next` writes to the fixed part: the request before the first question, and later the id of a client that an
+//!    assertion alone named.
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
@@ -35,7 +36,7 @@ pub(super) enum Task<'r> {
     Decide { user: &'r Subject, deed: Deed<'r> },
 }
 
-/// The part that does not change after the request was read.
+/// The request, and what was read from it. Answers do not change it.
 pub(super) struct Fixed<'r> {
     pub(super) policy: &'r Policy,
     pub(super) keys: &'r ServerKeys,
@@ -100,15 +101,15 @@ pub(super) struct Progress {
     pub(super) redraws: u8,
     pub(super) pace: Option<Pace>,
     pub(super) own: Own,
-    /// The scope that the client asks for, or at a refresh may ask for. A poll does not set it, because that would make every pending
-    /// poll a tenth slower.
+    /// For new codes, the scope that the client asks for. For a refresh, the scope that it may ask for. A poll does not set it, because
+    /// that would make every pending poll a tenth slower.
     pub(super) scope: Option<Scope>,
     /// The id of the authenticated client, if a later step needs it.
     pub(super) client_id: Option<Arc<str>>,
     /// Whether a request for codes is counted together with its source.
     pub(super) is_by_source: bool,
-    /// The prepared session, until [`super::exchange::Exchange::next`] moves it to where a question can borrow it. Or the session that
-    /// was found under the current key of a user code, while the previous key is looked up.
+    /// The prepared session, until [`super::exchange::Exchange::next`] moves it to where a question can borrow it. While a user code
+    /// is looked up under the previous key, it is the session that was found under the current key.
     pub(super) prepared: Option<Prepared>,
     /// The secret of the next refresh token.
     pub(super) secret: Option<RefreshSecret>,
@@ -162,7 +163,7 @@ pub(super) enum Quota {
 const ATTEMPTS: u8 = 3;
 
 impl Progress {
-    /// A function, because a constant would be copied whole, with the room for the prepared session.
+    /// Returns the progress at the start. A constant would be copied whole, with the room for the prepared session.
     #[inline(always)]
     pub(super) const fn start() -> Self {
         Self {
