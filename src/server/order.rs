@@ -1,7 +1,7 @@
 //! The order of the questions: what an exchange needs first, and what follows each answer.
 //!
 //! Rules:
-//! 1. Quotas come before look-ups. Minting comes before the guarded write, and the response after it.
+//! 1. The quotas against guessing come before the look-ups. Minting comes before the guarded write, and the response after it.
 //! 2. A request is read once. If it is invalid in itself, it is refused before anything is asked.
 
 use super::client::Client;
@@ -154,7 +154,7 @@ impl Fixed<'_> {
         })
     }
 
-    /// Returns the step after a quota that had something left.
+    /// Returns the step after a quota that is not spent.
     pub(super) fn taken(&self, progress: &mut Progress, quota: Quota) -> Step {
         match quota {
             Quota::LookAtSecrets => Step::Client,
