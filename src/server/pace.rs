@@ -72,7 +72,7 @@ impl Pace {
 }
 
 /// "the interval MUST be increased by 5 seconds for this and all subsequent requests" ([RFC 8628, section 3.5]). Clients
-/// add the same, so with a longer step here, correct clients would be early.
+/// also add 5 s. If the server added more, correct clients would poll early.
 ///
 /// [RFC 8628, section 3.5]: https://www.rfc-editor.org/rfc/rfc8628#section-3.5
 pub(super) const STEP: u32 = 5;
