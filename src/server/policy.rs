@@ -104,15 +104,15 @@ pub struct PolicyOptions {
     pub secret_limit: RateLimit,
 
     /// For how long after a redemption a second one counts as the same request, sent twice. A later one is a replay and ends the login.
-    /// The window must be shorter than the least gap between two accepted polls: if a thief redeemed the code, the device's next poll
-    /// is then a replay. Default `None`: 2 s, or half a second if that gap is at most 2 s.
+    /// The window must be shorter than the least gap between two accepted polls. Otherwise, after a thief redeemed the code, the next
+    /// poll of the device might not count as a replay. Default `None`: 2 s, or half a second if the least gap is 2 s or less.
     pub retry_window: Option<Duration>,
 
     /// For how long a session is kept after its end, so that late requests still get the right error. Default 5 minutes, at least one.
     pub retention: Duration,
 
-    /// The longest body that is accepted, in bytes. Default 16 KiB, from 1 to 65,535. Read at most one byte more from the peer: by that
-    /// byte the core sees that the body is too large.
+    /// The longest body that is accepted, in bytes. Default 16 KiB, from 1 to 65,535. Read at most one byte more than this from the
+    /// peer. That byte shows the core that the body is too large.
     pub max_body: usize,
 
     /// How the core issues refresh tokens. `None` switches them off, for a host that mints its own
@@ -262,7 +262,7 @@ impl Policy {
         &self.options
     }
 
-    /// The body of `slow_down` with `interval`, which may come from an earlier policy.
+    /// Returns the body of `slow_down` for this interval. It is made anew if the interval comes from an earlier policy.
     pub(super) fn slow_down(&self, interval: u32) -> Arc<SlowDown> {
         let mut bodies = self.slow_downs.iter();
         let made = bodies.find(|body| body.interval == interval);
@@ -328,7 +328,7 @@ const MAX_REFRESH_GRACE: Duration = Duration::from_mins(5);
 /// The longest body that may be configured: the largest number of two octets.
 const MAX_BODY: usize = 65_535;
 
-/// The chance that one user or one source guesses some code within a lifetime: at most two to the power of minus this.
+/// The chance that one user or one source guesses a code within a lifetime is at most 1 in 2¹⁶. This is the exponent.
 const GUESS_BITS: u32 = 16;
 
 /// Why a policy was refused.
