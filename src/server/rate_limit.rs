@@ -2,7 +2,7 @@
 //!
 //! Rules:
 //! 1. A key is a digest of what is limited and for whom. The core makes it, so that no host leaves out a part.
-//! 2. The stored timestamp is the moment when everything that was taken will have been given back. No job has to run for that.
+//! 2. The stored timestamp is the moment when the quota will be full again. No job has to refill it.
 //! 3. A store applies a [`Take`] to what it has, in one atomic step. Parallel requests cannot take the same unit twice.
 //! 4. A stored moment that is too far ahead is not trusted, so that a clock that ran ahead locks nobody out for long.
 
@@ -113,7 +113,7 @@ impl Take {
         Ok((self.count > 0).then(|| RateState(at.after(taken))))
     }
 
-    /// Returns the refusal to report when a statement or a script of the store found `stored` and took nothing.
+    /// Returns the refusal if the store decided by a statement or a script of its own. `stored` is the state that it found.
     pub fn refused(&self, stored: RateState) -> RateLimited {
         match self.apply(Some(stored)) {
             Err(limited) => limited,
@@ -135,7 +135,7 @@ impl Take {
         self.now.after(all.saturating_add(DRIFT))
     }
 
-    /// Returns the clock reading in milliseconds since the Unix epoch. It is the first of the numbers for a script, which does this:
+    /// Returns the clock reading in milliseconds since the Unix epoch. A script needs this number and the three below. It does this:
     ///
     /// ```text
     /// at = stored, or now if there is none
@@ -154,7 +154,7 @@ impl Take {
         self.latest().millis()
     }
 
-    /// Returns the largest time from now to the stored moment at which one is still left, in milliseconds.
+    /// Returns how far the stored moment may be after now while one is still left, in milliseconds.
     pub fn room_millis(&self) -> i64 {
         i64::try_from(self.room().as_millis()).unwrap_or(i64::MAX)
     }
@@ -166,7 +166,7 @@ impl Take {
     }
 }
 
-/// What a store keeps of a quota: the moment when everything that was taken will have been given back.
+/// What a store keeps of a quota: the moment when it will be full again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct RateState(Timestamp);
@@ -182,7 +182,7 @@ impl RateState {
         self.0.millis()
     }
 
-    /// Returns when a store may remove it: a minute after everything was given back, so that a delayed request still finds it.
+    /// Returns when a store may remove it: a minute after the quota is full again, so that a delayed request still finds it.
     pub fn purge_at(&self) -> OffsetDateTime {
         self.0.after(KEPT).to_offset()
     }
@@ -191,7 +191,7 @@ impl RateState {
 /// How far the clocks of servers that share a store may be apart.
 const DRIFT: Duration = Duration::from_mins(1);
 
-/// For how long a state is kept after everything was given back.
+/// For how long a state is kept after its quota is full again.
 const KEPT: Duration = Duration::from_mins(1);
 
 impl QuotaKey {
@@ -228,7 +228,8 @@ impl QuotaKey {
         Self(Digest::of_parts(parts.map(str::as_bytes)))
     }
 
-    /// The digest of a letter for what is counted, a length, and two texts. The input of a host's key begins with a zero octet instead.
+    /// Digests a letter that says what is counted, the length of `whose`, and both texts. A key of the host begins with a zero octet
+    /// instead of a letter.
     fn of(letter: u8, whose: &str, source: &str) -> Self {
         let [a, b, c, d] = u32::try_from(whose.len()).unwrap_or(u32::MAX).to_be_bytes();
         let head = [letter, a, b, c, d];
