@@ -1,9 +1,9 @@
 //! The stored forms of a session and of a pace.
 //!
 //! Rules:
-//! 1. A stored form has a version tag. It is refused if its version or a member is unknown, or if its parts contradict each other,
-//!    because a wrong guess would give a device a wrong answer.
-//! 2. Its members have the names of the fields here and in `session.rs`. A test holds the form of every state. If you rename a
+//! 1. A stored form has a version tag. It is refused if its version or a member is unknown, or if its parts contradict each other.
+//!    Otherwise a device could get a wrong answer.
+//! 2. Its members have the names of the fields here and in `session.rs`. A test checks the form of every state. If you rename a
 //!    stored field, give the form a new version.
 
 use alloc::sync::Arc;
