@@ -2,7 +2,7 @@
 //!
 //! Rules:
 //! 1. A rotation is a guarded change of the session, which keeps the digests of the secret in force and of the previous one.
-//! 2. The previous secret can be used for a grace, because a response can be lost. The secret that was in force is then void.
+//! 2. The previous secret can be used within the grace, because a response can be lost. The secret in force then becomes void.
 //! 3. Any other secret that this server made was replaced earlier. If it is used, the login ends.
 
 use alloc::sync::Arc;
