@@ -1,7 +1,7 @@
 //! The reply: a finished response and its cause, and the one place that maps causes to responses.
 //!
 //! Rules:
-//! 1. A refusal by the protocol is a value, not an error of the host.
+//! 1. A refusal by the protocol is a reply, not an error of the host.
 //! 2. The cause is for the host's log and metrics. It is never sent, and it holds no bytes of the peer.
 //! 3. Causes that the peer must not tell apart share one constant: every refused client, every `invalid_grant` of a poll.
 
@@ -16,8 +16,8 @@ use crate::wire::response::{Fixed, OK, Response, fixed};
 #[must_use = "the peer is waiting for it"]
 pub struct Reply {
     response: Response,
-    /// The number that belongs to the cause: see [`Reply::new`]. Number and cause fill one word, because a reply is moved often and
-    /// padding makes that slower.
+    /// The number that belongs to the cause: see [`Reply::new`]. Together they fill one word without padding, so that a
+    /// reply is moved faster.
     number: u32,
     cause: Cause,
 }
@@ -46,7 +46,7 @@ impl Reply {
     }
 
     /// Maps a cause to its response. `number` belongs to the cause: the interval in force or the time to wait, in seconds, or the time
-    /// since the redemption, in milliseconds. `invalid_grant` is the response of the grant that was asked for.
+    /// since the redemption, in milliseconds. `invalid_grant` is the response of this name for the grant type of the request.
     #[inline(always)]
     pub(super) fn new(
         cause: Cause,
@@ -109,7 +109,7 @@ const DONE: Wire = Wire::Fixed(OK);
 #[derive(Clone, Copy)]
 enum Wire {
     Fixed(&'static Fixed),
-    /// The `invalid_grant` of the grant that was asked for.
+    /// The `invalid_grant` response for the grant type of the request.
     InvalidGrant,
     InvalidClient,
     SlowDown,
