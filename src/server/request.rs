@@ -2,7 +2,7 @@
 //!
 //! Rules:
 //! 1. Nothing is copied: a form stores the places of the values in the body.
-//! 2. The rows are checked in the order of the table.
+//! 2. The rows are checked in the order of the table, but the size of the body before its encoding.
 
 use alloc::borrow::Cow;
 use core::mem;
@@ -42,7 +42,7 @@ pub struct Request<'a> {
 }
 
 impl<'a> Request<'a> {
-    /// The request of an action of the page, which has none.
+    /// An empty request, for the actions of the page.
     pub(super) const NONE: Self = Self::new("", &[]);
 
     /// Makes a request without headers. `method` is in upper case, as HTTP sends it.
@@ -317,7 +317,7 @@ impl<'a> Form<'a> {
         (!value.is_empty()).then_some(Raw(value))
     }
 
-    /// Whether every value that the core reads is plain, except a grant type that is encoded as most clients do.
+    /// Whether every value that the core reads is plain. The grant type may be encoded as most clients do.
     pub(super) const fn is_plain(&self) -> bool {
         self.places.escaped == 0
     }
