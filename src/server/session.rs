@@ -3,8 +3,8 @@
 //! Rules:
 //! 1. Only a [`Change`] changes a session, and it is written only if the stored version is still the one that was read.
 //! 2. Only state, version and purge time change after issuance. The [`Pace`] is stored apart, so that a poll cannot change a decision,
-//!    nor a decision the pace.
-//! 3. Expiry is not a state: it follows from the clock reading. [`server`](super) draws the states.
+//!    and a decision cannot change the pace.
+//! 3. Expiry is not a state: it follows from the clock reading. [`server`](super) has a diagram of the states.
 
 use alloc::sync::Arc;
 use core::time::Duration;
@@ -114,7 +114,7 @@ pub enum Status {
     Denied,
     /// The device has its tokens, and may refresh them.
     Active,
-    /// The approval was withdrawn, or the login was revoked, misused or expired.
+    /// The approval was withdrawn or is no longer valid, or the login was revoked, misused or expired.
     Ended,
 }
 
@@ -141,7 +141,7 @@ impl Session {
     }
 
     /// Returns the earliest moment at which a store may remove the session. A change may move it, so a store that expires records by
-    /// itself sets the expiry anew with each write.
+    /// itself sets the expiry anew with each change.
     pub fn purge_at(&self) -> OffsetDateTime {
         self.purge_at.to_offset()
     }
@@ -204,7 +204,7 @@ impl Session {
         self.login().map(|login| login.redeemed_at.to_offset())
     }
 
-    /// Returns when the refresh token was last replaced, or issued, while the login is active.
+    /// Returns when the previous refresh token was replaced, or the first one was issued, while the login is active.
     pub fn refreshed_at(&self) -> Option<OffsetDateTime> {
         let refresh = self.login()?.refresh?;
         Some(refresh.rotated_at.to_offset())
@@ -299,7 +299,7 @@ impl<'x> Change<'x> {
     }
 
     /// Returns whether `stored` has the key, the version and the state from which the change was made. A store that reads before it
-    /// writes checks this instead of the version alone. It then also notices if a restored backup used a version again.
+    /// writes checks this instead of the version alone. It then also notices if a restored backup led to this version in another state.
     pub fn applies_to(&self, stored: &Session) -> bool {
         stored.key == self.session.key
             && stored.version() == self.expected_version()
