@@ -228,8 +228,8 @@ impl QuotaKey {
         Self(Digest::of_parts(parts.map(str::as_bytes)))
     }
 
-    /// Digests a letter that says what is counted, the length of `whose`, and both texts. A key of the host begins with a zero octet
-    /// instead of a letter.
+    /// Returns the digest of a letter that says what is counted, the length of `whose`, and both texts. For a key of the host, a zero
+    /// octet comes first instead.
     fn of(letter: u8, whose: &str, source: &str) -> Self {
         let [a, b, c, d] = u32::try_from(whose.len()).unwrap_or(u32::MAX).to_be_bytes();
         let head = [letter, a, b, c, d];

@@ -16,8 +16,8 @@ use crate::wire::response::{Fixed, OK, Response, fixed};
 #[must_use = "the peer is waiting for it"]
 pub struct Reply {
     response: Response,
-    /// The number that belongs to the cause: see [`Reply::new`]. Together they fill one word without padding, so that a
-    /// reply is moved faster.
+    /// The number that belongs to the cause: see [`Reply::new`]. Number and cause fill one word without padding, so
+    /// that a reply is moved faster.
     number: u32,
     cause: Cause,
 }
