@@ -1,7 +1,7 @@
 //! SHA-256 and HMAC-SHA-256 of a message that is one slice.
 //!
 //! Codes, secrets and the keys of quotas are one or two blocks long. The general interface of `sha2` copies such a message into a buffer of
-//! its own. For each message under the same key, it also copies that buffer together with its state. This file copies only the last block,
+//! its own. For each HMAC under the same key, it also copies that buffer and the state. This file copies only the last block,
 //! because the padding has to follow it:
 //!
 //! ```text

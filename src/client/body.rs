@@ -1,9 +1,10 @@
 //! The body of a response, divided into its members in one pass.
 //!
 //! Rules:
-//! 1. A body is JSON. If it is not, it is a form if it has a key `access_token`, `device_code` or `error`. A byte order mark is skipped.
+//! 1. A body is read as JSON. If that fails, it is read as a form, which must have a key `access_token`, `device_code` or `error`. A byte
+//!    order mark is skipped.
 //! 2. The members of the protocol are borrowed from the body. Plain strings and whole numbers are read at once, other values only when they
-//!    are needed. Other members are built only for the tokens, a prompt or a refusal, which keep them.
+//!    are needed. Members that the protocol does not define are collected only for the tokens, a prompt or a refusal, which keep them.
 //! 3. `null` counts as absent. A number may be an integer, a float (rounded up) or a string. A scope may be an array.
 //! 4. A value of the wrong type, however deep it is nested, makes only its own member unusable.
 //! 5. A repeated member of the protocol makes the body invalid, because two readers could read two different values.

@@ -126,8 +126,8 @@ impl DeviceFlow {
     }
 
     /// Ends the login at the deadline by your clock, without a last poll. Without this option, a last poll follows the deadline, so that
-    /// the server decides. It keeps to the interval and the back-off, so it may come up to a minute after the deadline, or twice the
-    /// interval if that is longer.
+    /// the server decides. Because of the interval and the back-off, that poll may be due up to a minute after the deadline, or up to twice
+    /// the interval if that is longer. The [`jitter`](super::Login::jitter) is added to this.
     pub fn no_final_poll(mut self) -> Self {
         self.setup().polls_at_the_end = false;
         self

@@ -4,7 +4,7 @@
 //! 1. An `Ask` borrows the login and takes the answer, so only one request is in flight at a time.
 //! 2. Nothing is sent after the outcome. A login does not start again by itself, because the user may have left.
 //! 3. Tokens are never thrown away, however late they arrive.
-//! 4. The lifetime counts from the moment when the request for codes was handed out, so it never ends later than at the server.
+//! 4. The lifetime counts from the moment when the request for codes was handed out, so it ends here no later than at the server.
 
 use alloc::boxed::Box;
 use alloc::string::String;
@@ -91,7 +91,7 @@ pub(crate) struct Polls {
 impl Login {
     /// Returns what to do at `now`. You may call it too early, and as often as you like.
     ///
-    /// At the deadline or later it hands out one last poll, so that the server decides whether the code has expired.
+    /// At the deadline or later it may hand out one last poll, so that the server decides whether the code has expired.
     /// [`no_final_poll`](DeviceFlow::no_final_poll) turns that off.
     pub fn next(&mut self, now: Duration) -> Next<'_> {
         if self.is_cancelled {
@@ -154,7 +154,7 @@ impl Login {
         self.polls().map(reason)
     }
 
-    /// Returns the interval in force, if the login is polling. After each answer the login waits for at least this long.
+    /// Returns the interval in force, if the login is polling. After each answer to a poll the login waits for at least this long.
     pub fn interval(&self) -> Option<Duration> {
         self.polls().map(|polls| polls.schedule.min_interval)
     }
@@ -312,8 +312,8 @@ pub enum Next<'a> {
 
 /// A request to send. Pass the result to [`answer`](Self::answer).
 ///
-/// If you drop it without an answer, the answer counts as lost. After a poll the login then waits longer, because the poll may have been
-/// sent. It hands out the request for codes again.
+/// If you drop it without an answer, the answer counts as lost. If it was a poll, the login then waits longer, because the poll may have
+/// been sent. If it was the request for codes, the login hands it out again.
 #[must_use = "the answer to the request is fed in here"]
 pub struct Ask<'a>(pub(crate) &'a mut Login);
 

@@ -70,8 +70,8 @@
 //!
 //! # Sending
 //!
-//! Your HTTP client must not follow redirects, must limit the size of the body and the time, and must tell failures that may pass from
-//! those that will not ([`TransportError`]). The following functions do all this. They need the feature `http`.
+//! Your HTTP client must not follow redirects. It must have a timeout and a limit for the size of the body, and it must report whether a
+//! failure may pass ([`TransportError`]). The following functions do all this. They need the feature `http`.
 //!
 //! With `ureq` 3 (features `rustls` and `platform-verifier`), blocking, for [`Login::run_blocking`]:
 //!
@@ -95,7 +95,8 @@
 //! | after the login | [`Refresh`], [`Revocation`] |
 //! | resuming after a restart | [`Snapshot`] |
 //!
-//! Only one request is in flight at a time, and it is answered only once, because an [`Ask`] borrows the login:
+//! Only one request is in flight at a time, because an [`Ask`] borrows the login. It is answered only once, because [`Ask::answer`]
+//! consumes it:
 //!
 //! ```compile_fail,E0382
 //! # use core::time::Duration;

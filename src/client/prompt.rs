@@ -1,6 +1,6 @@
 //! What is shown to the user (RFC 8628, section 3.3).
 //!
-//! Rule: the code and the URIs are visible ASCII, and a browser may open the URIs. A stored prompt is checked for this, too.
+//! Rule: the code and the URIs are visible ASCII, and the URIs are http or https. A stored prompt is checked for this, too.
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -36,7 +36,7 @@ pub struct Prompt {
     pub verification_uri_complete: Option<String>,
     /// For how long the code is valid, from the moment when the request for codes was handed out.
     pub lifetime: Duration,
-    /// What is wrong with the response and does not end the login.
+    /// The faults of the response that do not end the login.
     pub warnings: Vec<Warning>,
     /// The members that the protocol does not define, unchanged: they are not safe to print.
     pub members: Map<String, serde_json::Value>,
@@ -44,7 +44,7 @@ pub struct Prompt {
 
 debug_shows!(Prompt: verification_uri, lifetime, warnings);
 
-/// Something wrong with a response that does not end the login.
+/// A fault of a response that does not end the login.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]

@@ -34,8 +34,8 @@ impl DeviceFlow {
         self.refresh_of(refresh_token, Scope::empty())
     }
 
-    /// Returns a refresh that requests only this part of the granted scope: scope tokens separated by single spaces. The login keeps all of
-    /// it.
+    /// Returns a refresh that requests only this part of the granted scope: scope tokens separated by single spaces. The login keeps all
+    /// that was granted.
     ///
     /// # Errors
     ///

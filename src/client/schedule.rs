@@ -41,7 +41,7 @@ pub(crate) struct Schedule {
 pub(crate) enum LastPoll {
     /// The caller switched it off.
     Off,
-    /// It would come too late to mean anything.
+    /// It would come too late, or the interval is longer than the lifetime.
     TooLate,
     /// It will go out.
     Ahead,

@@ -4,7 +4,7 @@
 //! 1. It holds durations, not times, because a monotonic clock does not survive a restart.
 //! 2. A poll in flight counts as one whose answer was lost.
 //! 3. It holds no endpoint and no client secret: the caller supplies them again. A digest binds it to the endpoints and the client id.
-//! 4. A snapshot that this version cannot have written is refused. So a stored wait is never longer than a login can make it.
+//! 4. A snapshot that this version cannot have written is refused. So a resumed login waits no longer than any other login can.
 
 use alloc::boxed::Box;
 use alloc::string::String;
@@ -170,7 +170,7 @@ impl Ask<'_> {
 
 impl DeviceFlow {
     /// Resumes a login, `elapsed` after the snapshot was taken. If `elapsed` is `None`, the next poll waits for one interval, and the
-    /// snapshot's time left counts from now.
+    /// code has as much time left as when the snapshot was taken.
     ///
     /// # Errors
     ///

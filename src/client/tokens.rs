@@ -126,7 +126,7 @@ impl Tokens {
     }
 
     /// Returns the granted scope, its tokens separated by spaces, if the server announced it. If not, the granted scope is the requested
-    /// one, or after a refresh the one granted before.
+    /// one. After a refresh that requested none, it is the one granted before.
     pub fn scope(&self) -> Option<&str> {
         self.0.scope.as_deref()
     }

@@ -31,7 +31,7 @@ impl<'a> Segments<'a> {
         }
     }
 
-    /// Returns the next segment that is not empty, not divided yet.
+    /// Returns the next segment that is not empty, with its name and value still together.
     #[inline(always)]
     pub(crate) fn next_segment(&mut self) -> Option<&'a [u8]> {
         while !self.rest.is_empty() {

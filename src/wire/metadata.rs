@@ -2,10 +2,10 @@
 //!
 //! Rules:
 //! 1. A document is used only if its issuer is the expected one, code point for code point.
-//! 2. A URL to which codes are sent is https, without user information and without a fragment. It may be http on loopback. In a document
-//!    that is allowed only if the issuer is on loopback, too, so that no other document sends codes to a program on this machine.
+//! 2. A URL to which codes are sent is https, without user information and without a fragment. It may be http on loopback. A document may
+//!    name such a URL only if its issuer is on loopback, too. Otherwise it could send codes to a program on this machine.
 //! 3. A document with a repeated member is refused, because two readers could read two different values.
-//! 4. A client reads and a server makes the same type.
+//! 4. Both halves use one type: the server makes it, and the client reads it.
 //!
 //! [RFC 8414]: https://www.rfc-editor.org/rfc/rfc8414
 
@@ -108,7 +108,7 @@ impl Metadata {
     ///
     /// # Errors
     ///
-    /// [`MetadataError::Url`] if no client should use the issuer or an endpoint.
+    /// [`MetadataError::Url`] if the URL of the issuer or of an endpoint cannot be used.
     pub fn for_server(
         issuer: &str,
         device_authorization_endpoint: &str,
@@ -234,7 +234,7 @@ impl Metadata {
         ))
     }
 
-    /// Returns the URL of an issuer's document, as `OpenID` Connect Discovery 1.0, section 4, appends it to the issuer.
+    /// Returns the URL of an issuer's document by `OpenID` Connect Discovery 1.0, section 4, which appends a path to the issuer.
     ///
     /// # Errors
     ///

@@ -11,7 +11,7 @@ pub(crate) fn are_vschars(text: &[u8]) -> bool {
 
 /// Returns whether the text is `VSCHAR` and needs no escape in a JSON string, because it has no quotes and no backslashes.
 ///
-/// Tokens are long, and for each octet a minimum or maximum takes fewer steps than a comparison.
+/// It uses minimum and maximum, because tokens are long, and a comparison takes more steps for each octet.
 pub(crate) fn stand_for_themselves(text: &[u8]) -> bool {
     let (mut quote, mut backslash, mut most) = (u8::MAX, u8::MAX, 0);
     for octet in text {

@@ -246,7 +246,7 @@ pub(crate) struct Digits {
 }
 
 impl Digits {
-    /// The digits of the largest number.
+    /// How many digits the largest number has.
     const MOST: usize = 10;
 
     pub(crate) fn of(number: u32) -> Self {

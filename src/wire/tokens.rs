@@ -196,7 +196,7 @@ fn stands_for_itself(token: &str) -> Result<bool, TokenError> {
     Ok(plain)
 }
 
-/// The bytes of the names, the punctuation and the number. The body grows beyond them if a token needs escapes.
+/// The room for the names, the punctuation and the number, in bytes. The body grows if it needs more, for example for escapes.
 const FRAME_BYTES: usize = 128;
 
 debug_shows!(Tokens<'_>: token_type, expires_in);

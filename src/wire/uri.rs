@@ -40,7 +40,7 @@ impl<'a> Uri<'a> {
         uri.has_host().then_some(uri)
     }
 
-    /// Returns whether the authority is a host, with or without a port. Different libraries read other authorities differently.
+    /// Returns whether the authority is a host, with or without a port. Others are refused, because libraries read them differently.
     fn has_host(&self) -> bool {
         let host = self.host();
         let bracketed = host

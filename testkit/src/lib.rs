@@ -16,7 +16,7 @@
 //!
 //! A faulty store may pass a race by luck, so each race is repeated [`Check::rounds`] times, with other keys and other moments of starting.
 //! With the default number, a store in memory that reads under one lock and writes under another always fails. A database is slower and its
-//! races are longer, so about twenty rounds are enough there, over several connections.
+//! races are longer, so about twenty rounds are enough there. Use several connections.
 //!
 //! Every round has keys of its own, and so has every [`Check::seed`]. The store need not be emptied before or between runs.
 
@@ -46,7 +46,7 @@ pub struct Check {
 }
 
 impl Default for Check {
-    /// Returns the true time, from which the seed is made, and 300 rounds, with purges.
+    /// Returns a check with the true time, a seed made from it, 300 rounds, and the purges.
     fn default() -> Self {
         let now = OffsetDateTime::now_utc();
         Self {

@@ -73,7 +73,7 @@ impl Answer {
 pub(crate) enum Rule {
     /// Each answer is the expected one at its place.
     Each,
-    /// Every answer is the same one of those expected.
+    /// All answers are the same, and that answer is one of those expected.
     AnyOf,
     /// This many answers are the first expected one. All others are the second.
     Win(usize),
