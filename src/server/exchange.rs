@@ -346,8 +346,10 @@ impl<'r, T: Finish<'r>> Exchange<'r, T> {
         if is_ready {
             self.prepared = self.progress.prepared.take();
         }
-        if let Some(client_id) = &self.progress.client_id {
-            self.fixed.credentials.name(client_id);
+        if self.progress.step == Step::ClientOfGrant
+            && let Some(client_id) = self.progress.client_id.take()
+        {
+            self.fixed.credentials.name(&client_id);
         }
     }
 

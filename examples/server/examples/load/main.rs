@@ -83,10 +83,11 @@ async fn main() {
         let of_first = figures.rate / *first.get_or_insert(figures.rate);
         let part = core.as_secs_f64() / figures.cpu * 100.0;
         let scheme = |pace: String| {
-            pace.split_once(':')
+            pace.split_once(['+', ':'])
                 .map(|(scheme, _)| format!("`{scheme}:`"))
         };
-        let pace = pace.and_then(scheme).unwrap_or_default();
+        let pace = pace.and_then(scheme);
+        let pace = pace.unwrap_or_else(|| "in the store".to_owned());
         println!(
             "| `{name}` | {pace} | {} |",
             figures.row(of_first, &format!("{part:.1} %"))
@@ -94,7 +95,7 @@ async fn main() {
     }
     if let Some(figures) = foreign().await {
         let of_first = figures.rate / first.unwrap_or(figures.rate);
-        println!("| `oidc-provider` | | {} |", figures.row(of_first, ""));
+        println!("| `oidc-provider` | in the store | {} |", figures.row(of_first, ""));
     }
 }
 
