@@ -148,7 +148,8 @@ pub trait Host: Sync {
     fn entropy(&self) -> Result<Entropy, Unavailable>;
 
     /// Mints the tokens of a grant, in memory. **Store and send nothing here**, because another request may still change the session
-    /// first. If the subject or the consent is no longer valid, return [`GrantRefusal::consent_gone`].
+    /// first. If it does, the exchange asks again, for the same request. So check a proof that is good only once, such as one of
+    /// `DPoP`, before you run the exchange. If the subject or the consent is no longer valid, return [`GrantRefusal::consent_gone`].
     fn mint(
         &self,
         grant: Grant<'_>,

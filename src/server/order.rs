@@ -84,7 +84,7 @@ impl Fixed<'_> {
     pub(super) fn authenticated(&self, progress: &mut Progress, client: &Client) -> Step {
         if matches!(self.task, Task::Client) {
             progress.client_id = Some(client.id.clone());
-            return progress.end(Cause::StoreFailed);
+            return progress.end(Cause::StoreFailed); // never seen: this exchange ends in the client
         }
         if !client.device_grant {
             return progress.end(Cause::GrantNotAllowed); // B9
@@ -184,7 +184,8 @@ impl Progress {
         self.end(match quota {
             Quota::LookAtSecrets | Quota::Secret => Cause::SecretQuotaSpent, // B1
             Quota::Refresh => Cause::RefreshQuotaSpent,
-            Quota::Issuing | Quota::GuessByUser | Quota::GuessBySource => Cause::IssuingQuotaSpent, // D2
+            // D2. Of a guess the page is told by the trouble alone.
+            Quota::Issuing | Quota::GuessByUser | Quota::GuessBySource => Cause::IssuingQuotaSpent,
         })
     }
 

@@ -95,7 +95,10 @@ async fn main() {
     }
     if let Some(figures) = foreign().await {
         let of_first = figures.rate / first.unwrap_or(figures.rate);
-        println!("| `oidc-provider` | in the store | {} |", figures.row(of_first, ""));
+        println!(
+            "| `oidc-provider` | in the store | {} |",
+            figures.row(of_first, "")
+        );
     }
 }
 
