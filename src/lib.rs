@@ -5,10 +5,10 @@
 //! random octets, and you provide the store. The crate returns what to send.
 //!
 //! ```
-//! use device_flow::server::{Next, Policy, PolicyOptions, Request, Server, ServerKeys};
+//! use device_flow::server::{Next, Policy, Request, Server, ServerKeys};
 //! use time::macros::datetime;
 //!
-//! let policy = Policy::new("https://login.example.com/device", PolicyOptions::default())?;
+//! let policy = Policy::new("https://login.example.com/device", Default::default())?;
 //! let server = Server::new(policy, ServerKeys::new(b"32 octets or more of a generator")?);
 //!
 //! let request = Request::new("POST", b"grant_type=authorization_code&client_id=client_cli")

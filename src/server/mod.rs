@@ -21,9 +21,9 @@
 //! each application that may sign in:
 //!
 //! ```
-//! use device_flow::server::{Client, ClientAuthMethod, Policy, PolicyOptions, Server, ServerKeys};
+//! use device_flow::server::{Client, ClientAuthMethod, Policy, Server, ServerKeys};
 //!
-//! let policy = Policy::new("https://login.example.com/device", PolicyOptions::default())?;
+//! let policy = Policy::new("https://login.example.com/device", Default::default())?;
 //! let keys = ServerKeys::new(b"32 octets or more of a generator")?; // from your configuration
 //! let server = Server::new(policy, keys);
 //!
