@@ -204,14 +204,15 @@ impl<'d> Host<'d> {
         for _ in 0..MOST_QUESTIONS {
             // A question that is dropped is asked again, the same.
             while self.answers.len() > 0 && self.pick(8) == 7 {
-                match exchange.next() {
-                    Next::Done(end) => return end,
-                    Next::SavePace(..) => {}
-                    question => {
-                        let shown = format!("{question:?}");
-                        let before = dropped.replace(shown);
-                        assert!(before.is_none_or(|before| Some(before) == dropped));
-                    }
+                let question = exchange.next();
+                if let Next::Done(end) = question {
+                    return end;
+                }
+                // A pace needs no answer, so it is not asked again.
+                if !matches!(question, Next::SavePace(..)) {
+                    let shown = format!("{question:?}");
+                    let before = dropped.replace(shown);
+                    assert!(before.is_none_or(|before| Some(before) == dropped));
                 }
             }
             let question = exchange.next();
