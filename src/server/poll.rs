@@ -115,23 +115,31 @@ pub(super) fn grant(fixed: &Fixed<'_>, progress: &mut Progress, found: Found<&Cl
     if client.disabled {
         return progress.end(Cause::ClientDisabled);
     }
-    let Some(mut prepared) = progress.prepared.take() else {
+    let Some(prepared) = &mut progress.prepared else {
         return progress.unavailable();
     };
     let Some(approved) = prepared.session.granted() else {
         return progress.unavailable();
     };
     let Ok(scope) = allowed_now(approved, Some(&client.allowed)) else {
-        return refresh::end_instead(fixed, progress, &prepared, Cause::ConsentGone); // C15
+        return consent_gone(fixed, progress);
     };
     let granted = scope.as_ref().unwrap_or(approved);
     let policy = fixed.policy.options.refresh.as_ref();
     let is_refreshable = policy.is_some_and(|policy| granted.contains(&policy.scope));
     prepared.scope = scope;
-    progress.prepared = Some(prepared);
     if is_refreshable {
         refresh::draw(fixed, progress)
     } else {
         Step::Mint
+    }
+}
+
+/// Ends the login instead of granting nothing ([C15](crate::tables#c15)).
+#[cold]
+fn consent_gone(fixed: &Fixed<'_>, progress: &mut Progress) -> Step {
+    match progress.prepared.take() {
+        Some(prepared) => refresh::end_instead(fixed, progress, &prepared, Cause::ConsentGone),
+        None => progress.unavailable(),
     }
 }
