@@ -75,22 +75,22 @@ macro_rules! operations {
 }
 
 operations! {
-    issue 17_948
-    pending 5_539
-    too_soon 5_586
-    success 23_350
-    refresh 36_505
-    unknown 5_269
-    foreign 5_331
-    malformed 947
-    basic 15_697
-    enter 14_058
-    approve 2_020
-    client_start 16_991
-    client_pending 1_690
-    client_slow_down 2_009
-    client_success 10_428
-    client_success_4k 20_748
+    issue 17_857
+    pending 5_498
+    too_soon 5_548
+    success 23_241
+    refresh 35_054
+    unknown 5_232
+    foreign 5_294
+    malformed 919
+    basic 15_691
+    enter 14_129
+    approve 2_018
+    client_start 17_012
+    client_pending 1_738
+    client_slow_down 2_031
+    client_success 10_721
+    client_success_4k 21_106
 }
 
 library_benchmark_group!(
