@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use device_flow::server::RateLimit;
+use device_flow::server::{PolicyOptions, RateLimit};
 use serde::Deserialize;
 
 use super::ConfigError;
@@ -25,11 +25,12 @@ pub struct PolicyNumbers {
 
 impl Default for PolicyNumbers {
     fn default() -> Self {
+        let options = PolicyOptions::default();
         Self {
-            interval: 5,
-            lifetime: 300,
-            expected_sessions: 10_000,
-            verification_uri_complete: false,
+            interval: options.interval.as_secs(),
+            lifetime: options.lifetime.as_secs(),
+            expected_sessions: options.outstanding,
+            verification_uri_complete: options.verification_uri_complete,
             retry_window: None,
         }
     }
