@@ -58,7 +58,7 @@ pub(crate) fn run(data: &[u8]) {
         }
         2 => {
             let reply = host.run(server.revocation(request, "", now));
-            host.replied(&reply, &[Last::Tokens, Last::Change, Last::Other]);
+            host.replied(&reply, &[Last::Change, Last::Other]);
             assert!(!reply.response().body().contains("token\":"));
         }
         3 => {
@@ -73,21 +73,15 @@ pub(crate) fn run(data: &[u8]) {
             let review = host.run(server.enter(&known.user_code, &user, "a source", now));
             host.decided(review.map(|review| *review.session_key()));
         }
-        6 => {
-            let approved = host.run(server.approve(&known.key, &user, &consent, now));
-            host.decided(approved.map(|session| *session.key()));
-        }
-        7 => {
-            let denied = host.run(server.deny(&known.key, &user, now));
-            host.decided(denied.map(|session| *session.key()));
-        }
-        8 => {
-            let withdrawn = host.run(server.withdraw(&known.key, &user, now));
-            host.decided(withdrawn.map(|session| *session.key()));
-        }
         _ => {
-            let released = host.run(server.release(&known.key, &user, now));
-            host.decided(released.map(|session| *session.key()));
+            let decision = match asked {
+                6 => server.approve(&known.key, &user, &consent, now),
+                7 => server.deny(&known.key, &user, now),
+                8 => server.withdraw(&known.key, &user, now),
+                _ => server.release(&known.key, &user, now),
+            };
+            let decided = host.run(decision);
+            host.decided(decided.map(|session| *session.key()));
         }
     }
 }
