@@ -133,7 +133,8 @@ impl DeviceFlow {
         self
     }
 
-    /// Accepts verification URIs with plain http, for a private network. Endpoints must still be https, or http on loopback.
+    /// Accepts verification URIs with plain http. Call it only if the server is in a private network. Endpoints must still be https, or
+    /// http on loopback.
     pub fn allow_plain_http(mut self) -> Self {
         self.setup().plain = Plain::Allowed;
         self

@@ -323,7 +323,7 @@ impl Ask<'_> {
         &self.0.request
     }
 
-    /// Takes the response that arrived at `now`, or the reason why there is none.
+    /// Takes the response that arrived at `now`, or the reason why no response came.
     pub fn answer<B: AsRef<[u8]>>(
         self,
         answer: Result<Response<B>, TransportError>,

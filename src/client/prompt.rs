@@ -32,7 +32,7 @@ pub struct Prompt {
     pub user_code: String,
     /// Where the user types the code.
     pub verification_uri: String,
-    /// The same URI with the code in it, for a QR code or a browser on the device.
+    /// The same URI with the code in it. Show it as a QR code, or open it in a browser on the device.
     pub verification_uri_complete: Option<String>,
     /// For how long the code is valid, from the moment when the request for codes was handed out.
     pub lifetime: Duration,

@@ -101,7 +101,7 @@ impl Refresh {
         &self.request
     }
 
-    /// Takes the response, or the reason why there is none.
+    /// Takes the response, or the reason why no response came.
     ///
     /// # Errors
     ///

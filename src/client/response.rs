@@ -1,4 +1,4 @@
-//! What came back from the server: a response, or the reason why there is none.
+//! What came back from the server: a response, or the reason why no response came.
 
 use core::fmt;
 use core::time::Duration;

@@ -62,7 +62,7 @@ impl Revocation {
         &self.0
     }
 
-    /// Takes the response, or the reason why there is none.
+    /// Takes the response, or the reason why no response came.
     ///
     /// # Errors
     ///

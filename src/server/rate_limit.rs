@@ -138,7 +138,7 @@ impl Take {
     /// Returns the clock reading in milliseconds since the Unix epoch. A script needs this number and the three below. It does this:
     ///
     /// ```text
-    /// at = stored, or now if there is none
+    /// at = stored, or now if nothing is stored
     /// if at > latest: at = now + room        written by a clock that ran ahead
     /// if at < now:    at = now
     /// if at > now + room: refuse, and write nothing

@@ -148,7 +148,7 @@ pub(crate) struct Event {
     pub(crate) outcome: Outcome,
 }
 
-/// What is stored: the forms of session and pace, null where there is none.
+/// What is stored: the forms of session and pace, null if nothing is stored.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Record {
     pub(crate) session: Value,

@@ -1,4 +1,4 @@
-//! The output, for a user or for a program.
+//! Writes what a user reads, or what a program reads.
 //!
 //! Rules:
 //! 1. The result of a command goes to standard output, everything else to standard error. With `--json` everything goes to standard output,

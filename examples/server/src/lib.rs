@@ -73,7 +73,7 @@ pub(crate) struct App {
     /// The scope tokens that a user cannot untick, by the id of the client.
     required_scopes: HashMap<String, Scope>,
     users: Vec<User>,
-    /// The meaning of scope tokens, for the page.
+    /// What each scope token means. The page shows this to the user.
     scopes: BTreeMap<String, String>,
     /// The metadata document for clients.
     metadata: String,

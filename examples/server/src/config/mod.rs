@@ -77,7 +77,7 @@ pub struct Config {
     pub page: PageNumbers,
     #[serde(default)]
     pub limits: Limits,
-    /// The meaning of scope tokens, for the page.
+    /// What each scope token means. The page shows this to the user.
     #[serde(default)]
     pub scopes: BTreeMap<String, String>,
     #[serde(default)]
@@ -99,7 +99,7 @@ fn default_store() -> Hidden {
 }
 
 impl Config {
-    /// Reads the file, or returns the default if there is none. It warns if the file has secrets and others can read it.
+    /// Reads the file, or returns the default if no file is given. It warns if the file has secrets and others can read it.
     ///
     /// # Errors
     ///

@@ -211,7 +211,7 @@ impl App {
         approve.run(self).await
     }
 
-    /// Redirects to the outcome of a decision, or says why there is none.
+    /// Redirects to the outcome of a decision, or says why nothing was decided.
     async fn decided(
         &self,
         login: &mut Login,

@@ -220,7 +220,7 @@ impl App {
     }
 }
 
-/// The outcome, or the reason why there is none.
+/// The outcome of a decision, or the reason why nothing was decided.
 #[derive(Template)]
 #[template(path = "outcome.html")]
 pub(crate) struct Outcome<'a> {

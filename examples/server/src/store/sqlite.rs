@@ -127,7 +127,7 @@ impl File {
     }
 }
 
-/// Creates the file if there is none, for its owner alone, and refuses a file that others may read.
+/// Creates the file if it does not exist, so that only its owner may read it. Refuses a file that others may read.
 fn own(path: &Path) -> Result<(), OpenError> {
     let mut options = OpenOptions::new();
     let options = options.write(true).create_new(true).mode(OWNER_ONLY);
