@@ -57,6 +57,7 @@
 //! [RFC 8628]: https://www.rfc-editor.org/rfc/rfc8628
 
 #![no_std]
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 extern crate alloc;
 #[cfg(feature = "std")]
