@@ -25,6 +25,9 @@ const REFILL: i64 = 60_000;
 /// For how long a quota is kept after that.
 const KEPT: i64 = 60_000;
 
+/// How far the clocks of servers may be apart.
+const DRIFT: i64 = 60_000;
+
 /// How long the device waits before it refreshes, and before it tries again after a 5xx.
 const PAUSE: i64 = 60_000;
 const RETRY: i64 = 5_000;
@@ -73,8 +76,14 @@ impl Rotation {
 
     /// Takes one from the quota, if there is one left.
     fn take(&mut self, now: i64) -> bool {
-        let stored = self.quota.clamp(now, now + BURST * REFILL);
-        let is_left = stored - now <= (BURST - 1) * REFILL;
+        let room = (BURST - 1) * REFILL;
+        let is_from_a_fast_clock = self.quota > now + BURST * REFILL + DRIFT;
+        let stored = if is_from_a_fast_clock {
+            now + room
+        } else {
+            self.quota.max(now)
+        };
+        let is_left = stored - now <= room;
         if is_left {
             self.quota = stored + REFILL;
         }
