@@ -1,6 +1,6 @@
 // The verification page in a real browser: what people do on it, what they see, and whether all of them can.
 //
-// Run by tests/browser.rs, which starts the servers:
+// Run by tests/server/browser.rs, which starts the servers:
 //   SERVER       a server with the default configuration, links with codes, and generous limits
 //   HASTY        the same, whose codes are good for two seconds, and which gives no links with codes out
 //   CHROMIUM     the browser

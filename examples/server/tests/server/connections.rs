@@ -1,13 +1,9 @@
 //! Connections over loopback: what a peer may take its time with, and what a request must say.
 
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "in tests")]
-
-mod support;
-
 use std::time::Duration;
 
+use crate::support::server::*;
 use reqwest::StatusCode;
-use support::server::*;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;

@@ -1,17 +1,13 @@
 //! Changing the keys of a server that runs: nobody is signed out by it.
 
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "in tests")]
-
-mod support;
-
 use std::collections::BTreeSet;
 
+use crate::support::server::*;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use example_server::config::{Config, Hidden};
 use reqwest::StatusCode;
 use serde_json::Value;
-use support::server::*;
 use tempfile::TempDir;
 
 /// Servers on one store, as one issuer.

@@ -6,19 +6,12 @@
 //! revokes the refresh token, and tries it again. A client in another language prints the user code, and then what came of it. A browser
 //! without a screen decides.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    reason = "in tests"
-)]
-
-mod support;
-
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
+use crate::support::server::{DEVICE_GRANT, EMAIL, Running, client, config, text};
+use crate::support::{missing, node};
 use example_server::config::Quota;
 use oauth2::basic::BasicClient;
 use oauth2::{
@@ -33,8 +26,6 @@ use openidconnect::core::{
 use openidconnect::{IssuerUrl, Nonce};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
-use support::server::{DEVICE_GRANT, EMAIL, Running, client, config, text};
-use support::{missing, node};
 use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 

@@ -1,12 +1,8 @@
 //! The verification page over loopback: who may decide, from where, and what is told to whom.
 
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "in tests")]
-
-mod support;
-
+use crate::support::server::*;
 use device_flow::scope::Scope;
 use reqwest::StatusCode;
-use support::server::*;
 
 /// What stands on the page for every code that does not lead on.
 const WRONG_CODE: &str = "That code is wrong, has expired or was already used.";

@@ -1,9 +1,5 @@
 //! Running the server: what it logs, what operators see, and where requests come from.
 
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "in tests")]
-
-mod support;
-
 use std::fs::Permissions;
 use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::PermissionsExt as _;
@@ -12,13 +8,13 @@ use std::process::{Command, Stdio};
 use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant};
 
+use crate::support::program::Program;
+use crate::support::server::*;
+use crate::support::services::Service;
 use reqwest::StatusCode;
 use serde_json::Value;
 use sqlx::migrate::{Migration, MigrationType, Migrator};
 use sqlx::{Connection as _, SqlSafeStr as _};
-use support::program::Program;
-use support::server::*;
-use support::services::Service;
 
 /// The program on a port of its own, with all of its log as it comes.
 fn logging(store: &str) -> (Program, Receiver<String>) {
@@ -58,7 +54,7 @@ async fn first_edition(path: &Path) -> String {
     std::fs::set_permissions(path, Permissions::from_mode(0o600)).unwrap();
     let path = path.to_str().unwrap();
     let mut connection = sqlx::SqliteConnection::connect(path).await.unwrap();
-    let tables = include_str!("../src/store/migrations/1_sqlite.sql");
+    let tables = include_str!("../../src/store/migrations/1_sqlite.sql");
     let (kind, description) = (MigrationType::Simple, "example-server".into());
     let first = Migration::new(1, description, kind, tables.into_sql_str(), false);
     let migrator = Migrator::with_migrations(vec![first]);

@@ -1,12 +1,8 @@
 //! Bad input over loopback, requests from other pages, and wrong secrets: every row gets its answer.
 
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "in tests")]
-
-mod support;
-
+use crate::support::server::*;
 use reqwest::Method;
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
-use support::server::*;
 
 const FORM: &str = "application/x-www-form-urlencoded";
 const ISSUE: &str = "/oauth2/device_authorization";

@@ -1,11 +1,7 @@
 //! The devices that are signed in, on the page: their user alone sees them, and ends them.
 
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "in tests")]
-
-mod support;
-
+use crate::support::server::*;
 use reqwest::StatusCode;
-use support::server::*;
 
 const LIST: &str = "/device/logins";
 

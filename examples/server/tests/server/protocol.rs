@@ -1,11 +1,8 @@
 //! The endpoints over loopback: the grants go their ways.
 
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "in tests")]
-
-mod support;
-
 use std::collections::BTreeSet;
 
+use crate::support::server::*;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::jwk::JwkSet;
@@ -13,7 +10,6 @@ use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use reqwest::StatusCode;
 use reqwest::header::AUTHORIZATION;
 use serde_json::{Value, json};
-use support::server::*;
 
 const ISSUE: &str = "/oauth2/device_authorization";
 const TOKEN: &str = "/oauth2/token";

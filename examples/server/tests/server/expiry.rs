@@ -1,17 +1,13 @@
 //! What the store in Redis leaves to Redis: that everything expires in its time.
 
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "in tests")]
-
-mod support;
-
 use std::time::Duration;
 
+use crate::support::services::Service;
+use crate::support::site::{Codes, Site};
 use ::redis::aio::MultiplexedConnection;
 use device_flow::digest::QuotaKey;
 use device_flow::server::{Cause, RateLimit, Store as _};
 use example_server::store::Store;
-use support::services::Service;
-use support::site::{Codes, Site};
 use time::OffsetDateTime;
 
 fn now() -> OffsetDateTime {

@@ -1,12 +1,8 @@
 //! Consent over loopback: what a user unticks on the review, the device does not get.
 
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "in tests")]
-
-mod support;
-
+use crate::support::server::*;
 use reqwest::StatusCode;
 use serde_json::Value;
-use support::server::*;
 
 /// Approves with these boxes ticked: the status, the page, and what the device is told.
 async fn approve(

@@ -1,23 +1,14 @@
 //! A database that is lost, or whose connections fall silent: what is asked meanwhile has an end, and then the server is well again
 //! by itself.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    reason = "in tests"
-)]
-
-mod support;
-
 use std::time::{Duration, Instant};
 
+use crate::support::server::{Running, config};
+use crate::support::services::Service;
+use crate::support::site::Site;
 use device_flow::digest::QuotaKey;
 use device_flow::server::{Cause, Next, RateLimit, Store as _, Unavailable};
 use example_server::store::Store;
-use support::server::{Running, config};
-use support::services::Service;
-use support::site::Site;
 use time::OffsetDateTime;
 use tokio::task::JoinSet;
 

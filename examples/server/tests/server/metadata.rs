@@ -1,17 +1,13 @@
 //! What clients read of the server, and what they may take its word for.
 
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "in tests")]
-
-mod support;
-
+use crate::support::server::*;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
-use support::server::*;
 
 /// The document.
 async fn metadata(server: &Running) -> Value {
     let path = "/.well-known/openid-configuration";
-    support::server::json(server.get(path).send().await.unwrap()).await
+    crate::support::server::json(server.get(path).send().await.unwrap()).await
 }
 
 #[tokio::test]
@@ -42,7 +38,7 @@ async fn the_authorization_endpoint_refuses_to_people_and_to_clients_and_leads_n
         let response = ask("application/json").await.unwrap();
         assert_eq!(response.status(), StatusCode::BAD_REQUEST);
         assert_eq!(location(&response), None);
-        let body = support::server::json(response).await;
+        let body = crate::support::server::json(response).await;
         assert_eq!(body["error"], "unsupported_response_type");
     }
     let counted = server.count("authorization", "response_type_unsupported");

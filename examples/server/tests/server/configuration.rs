@@ -1,17 +1,13 @@
 //! The configuration: what the server refuses to start with, and what it says then.
 
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "in tests")]
-
-mod support;
-
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
 
+use crate::support::program;
+use crate::support::server::*;
 use example_server::Server;
 use example_server::config::{Config, DEFAULT};
-use support::program;
-use support::server::*;
 
 /// The program.
 fn command() -> Command {

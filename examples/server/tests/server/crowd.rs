@@ -1,15 +1,11 @@
 //! Many at once: nobody is refused because others ask at the same time, and nobody gets more for it. And peers that do not go on:
 //! they are answered, or given up.
 
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "in tests")]
-
-mod support;
-
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use support::server::{Running, SECRET, config, quota};
-use support::services::Service;
+use crate::support::server::{Running, SECRET, config, quota};
+use crate::support::services::Service;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;

@@ -1,27 +1,18 @@
 //! What every store must do: the contract of the crate, and what the server adds to it.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    reason = "a panic is how a test fails"
-)]
-
-mod support;
-
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use crate::support::home::{Home, on_every_store};
+use crate::support::services::Service;
+use crate::support::site::{Codes, Site, seed};
 use device_flow::digest::QuotaKey;
 use device_flow::server::{Cause, Pace, RateLimit, Status, Store as _};
 use device_flow_testkit::{Check, check_store};
 use example_server::store::{OpenError, Store};
 use sqlx::Connection as _;
-use support::home::{Home, on_every_store};
-use support::services::Service;
-use support::site::{Codes, Site, seed};
 use time::OffsetDateTime;
 
 on_every_store! {
@@ -363,7 +354,7 @@ fn open_at_once(url: &str) {
     let moment = (now() + time::Duration::SECOND).unix_timestamp_nanos();
     let open = |_| {
         let mut command = Command::new(std::env::current_exe().unwrap());
-        command.args(["--exact", "opens_the_store_of_the_environment"]);
+        command.args(["--exact", "stores::opens_the_store_of_the_environment"]);
         command.env(OPEN, url).env(OPEN_AT, moment.to_string());
         command.stdout(Stdio::piped()).spawn().unwrap()
     };

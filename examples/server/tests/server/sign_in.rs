@@ -1,11 +1,7 @@
 //! Signing in to the page and out of it over loopback: the cookie, the code that it keeps, and the limits.
 
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "in tests")]
-
-mod support;
-
+use crate::support::server::*;
 use reqwest::StatusCode;
-use support::server::*;
 
 #[tokio::test]
 async fn signing_in_to_somebody_elses_account_by_a_forged_form_fails() {

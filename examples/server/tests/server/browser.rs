@@ -1,22 +1,13 @@
 //! The verification page in a real browser, by tests/browser/pages.test.mjs: Debian's Chromium, playwright-core, axe-core.
 //!
-//! `SCREENSHOTS=1 cargo test -p example-server --test browser` takes the pictures in `examples/server/screenshots` anew.
-
-#![allow(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    reason = "in tests"
-)]
-
-mod support;
+//! `SCREENSHOTS=1 cargo test -p example-server --test server browser` takes the pictures in `examples/server/screenshots` anew.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::support::server::{Running, config};
+use crate::support::{missing, node};
 use example_server::config::Quota;
-use support::server::{Running, config};
-use support::{missing, node};
 
 /// Where Debian and its kin have the browser.
 const CHROMIUM: [&str; 2] = ["/usr/bin/chromium", "/usr/bin/chromium-browser"];
