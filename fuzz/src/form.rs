@@ -655,7 +655,7 @@ fn refused(reply: &Reply, cause: Cause) {
             400,
             &[],
             INVALID,
-            "the body must be application/x-www-form-urlencoded, said once",
+            "the content type must be application/x-www-form-urlencoded, in one header",
         ),
         Cause::Encoding => (
             400,
@@ -690,7 +690,7 @@ fn refused(reply: &Reply, cause: Cause) {
             400,
             &[],
             INVALID,
-            "client_id or client_secret is not visible ASCII",
+            "client_id or client_secret is not printable ASCII",
         ),
         Cause::DeviceCodeMissing => (400, &[], INVALID, "device_code is missing"),
         Cause::RefreshTokenMissing => (400, &[], INVALID, "refresh_token is missing"),
@@ -721,7 +721,7 @@ fn refused(reply: &Reply, cause: Cause) {
             (400, &[], "invalid_grant", "the device code is not valid")
         }
         Cause::ScopeMalformed => (400, &[], "invalid_scope", "scope is malformed"),
-        Cause::ScopeNotAllowed => (400, &[], "invalid_scope", "nothing of the scope is allowed"),
+        Cause::ScopeNotAllowed => (400, &[], "invalid_scope", "the scope is not allowed"),
         other => panic!("{other} is not for a form to say"),
     };
     let body = support::error_body(error, description);

@@ -141,7 +141,17 @@ impl DeviceFlow {
     }
 
     pub(crate) fn check(&self) -> Result<(), FlowError> {
-        self.0.fault.map_or(Ok(()), Err)
+        let asserts = self
+            .0
+            .extra
+            .iter()
+            .any(|(name, _)| name == "client_assertion");
+        match self.0.fault {
+            Some(fault) => Err(fault),
+            // "The client MUST NOT use more than one authentication method in each request." (RFC 6749, section 2.3)
+            None if asserts && self.0.secret.is_some() => Err(FlowError::Methods),
+            None => Ok(()),
+        }
     }
 
     /// Returns a request with these parameters, except empty ones, and with the extra parameters and the credentials.
@@ -189,7 +199,6 @@ impl DeviceFlow {
         if !is_printable(text) {
             self.note(FlowError::Secret);
         }
-        // "The client MUST NOT use more than one authentication method in each request." (RFC 6749, section 2.3)
         if self.setup().secret.replace(secret).is_some() {
             self.note(FlowError::Repeated);
         }
@@ -237,6 +246,9 @@ pub enum FlowError {
     /// An extra parameter, or a secret, was given twice.
     #[error("an extra parameter or a client secret was given twice; give it once")]
     Repeated,
+    /// There are a secret and the extra parameter `client_assertion`.
+    #[error("a client secret and a client assertion were both given; give one of them")]
+    Methods,
     /// The token to refresh with, or to revoke, is empty.
     #[error("the token is empty; sign in again to get one")]
     Token,

@@ -136,8 +136,9 @@ impl Login {
     pub fn cancel(&mut self) {
         self.is_cancelled = false;
         let late = match core::mem::replace(&mut self.stage, Stage::Over(None)) {
-            Stage::Start(_) | Stage::Poll(_) | Stage::Over(Some(Err(_))) => None,
             Stage::Over(Some(Ok(tokens))) => Some(Box::new(tokens)),
+            Stage::Over(Some(Err(LoginError::Cancelled(late)))) => late,
+            Stage::Start(_) | Stage::Poll(_) | Stage::Over(Some(Err(_))) => None,
             Stage::Over(None) => return,
         };
         self.stage = Stage::Over(Some(Err(LoginError::Cancelled(late))));

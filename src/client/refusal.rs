@@ -60,11 +60,14 @@ impl Refusal {
             Some("invalid_scope") => {
                 "ask for a scope that the server knows and this client may have"
             }
-            Some("unauthorized_client" | "device_flow_disabled" | "access_denied") => {
+            Some("device_flow_disabled") => {
                 "allow the device grant for this client in the server's settings"
             }
+            Some("unauthorized_client" | "access_denied") => {
+                "allow this request for this client in the server's settings"
+            }
             Some("unsupported_grant_type") => {
-                "check the endpoint's URL, and whether the server supports the device grant"
+                "check the endpoint's URL, and whether the server supports this grant"
             }
             Some("unsupported_token_type") => "revoke the refresh token instead",
             Some("invalid_request") => "check which parameters this server requires",

@@ -162,7 +162,7 @@ causes! {
     /// [A1](crate::tables#a1): the method is not POST.
     MethodNotAllowed, "method_not_allowed", refusal!(405, "invalid_request", "only POST is allowed here");
     /// [A2](crate::tables#a2): the media type is absent, repeated, or not that of a form.
-    MediaType, "media_type", invalid!("the body must be application/x-www-form-urlencoded, said once");
+    MediaType, "media_type", invalid!("the content type must be application/x-www-form-urlencoded, in one header");
     /// [A2](crate::tables#a2): the body has a broken percent escape, or is not UTF-8.
     Encoding, "encoding", invalid!("the body has a broken percent escape or is not UTF-8");
     /// [A3](crate::tables#a3): the body is longer than [`PolicyOptions::max_body`](super::PolicyOptions::max_body).
@@ -185,7 +185,7 @@ causes! {
     /// [A14](crate::tables#a14): the request has no client id.
     ClientIdMissing, "client_id_missing", invalid!("client_id is missing");
     /// [A15](crate::tables#a15): the id or the secret has a character outside `%x20-7E`.
-    CredentialCharacters, "credential_characters", invalid!("client_id or client_secret is not visible ASCII");
+    CredentialCharacters, "credential_characters", invalid!("client_id or client_secret is not printable ASCII");
     /// [A16](crate::tables#a16): `device_code` is missing.
     DeviceCodeMissing, "device_code_missing", invalid!("device_code is missing");
     /// [R1](crate::tables#r1): `refresh_token` is missing.
@@ -259,7 +259,7 @@ causes! {
     /// [D4](crate::tables#d4), [R9](crate::tables#r9): `scope` is malformed.
     ScopeMalformed, "scope_malformed", refusal!(400, "invalid_scope", "scope is malformed");
     /// [D4](crate::tables#d4): nothing in `scope` is allowed. [R9](crate::tables#r9): it has more than was granted, or nothing that is still allowed.
-    ScopeNotAllowed, "scope_not_allowed", refusal!(400, "invalid_scope", "nothing of the scope is allowed");
+    ScopeNotAllowed, "scope_not_allowed", refusal!(400, "invalid_scope", "the scope is not allowed");
     /// [D6](crate::tables#d6): the codes are in the response.
     Issued, "issued", DONE;
     /// [D7](crate::tables#d7): every user code that was drawn is taken, because the codes are too short for the number of sessions.

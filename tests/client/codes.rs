@@ -406,7 +406,7 @@ fn an_error_says_what_the_server_said_and_what_to_do() {
         ),
         (
             ok(403, r#"{"error":"access_denied"}"#),
-            "the server issued no codes: access_denied (status 403); allow the device grant for this client in the server's \
+            "the server issued no codes: access_denied (status 403); allow this request for this client in the server's \
              settings",
         ),
         (

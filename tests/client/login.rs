@@ -577,6 +577,19 @@ fn p16_cancelled_after_the_tokens_came_they_are_handed_back_as_late() {
     assert_eq!(granted(&late), bearer_a());
 }
 
+#[test]
+fn p16_cancelled_twice_the_tokens_are_still_handed_back() {
+    let mut login = issued();
+    let mut ask = sends(&mut login, s(5));
+    ask.cancel();
+    ask.answer(ok(200, SUCCESS), s(6));
+    login.cancel();
+    let Err(LoginError::Cancelled(Some(late))) = over(login) else {
+        panic!("they came")
+    };
+    assert_eq!(granted(&late), bearer_a());
+}
+
 /// A question that is dropped without its answer may have been sent.
 #[test]
 fn a_poll_that_is_dropped_without_an_answer_counts_as_lost() {

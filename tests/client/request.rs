@@ -66,6 +66,19 @@ fn t2_a_parameter_with_a_name_of_ours_is_refused() {
 }
 
 #[test]
+fn t2_a_secret_and_a_client_assertion_are_refused_in_either_order() {
+    // "The client MUST NOT use more than one authentication method in each request." (RFC 6749, section 2.3)
+    let asserts = |flow: DeviceFlow| flow.extra("client_assertion", "x");
+    for flow in [
+        asserts(flow().secret_basic("s")),
+        asserts(flow()).secret_post("s"),
+    ] {
+        assert_eq!(flow.login().unwrap_err(), FlowError::Methods);
+    }
+    assert!(asserts(flow()).login().is_ok());
+}
+
+#[test]
 fn t2_a_mistake_in_the_set_up_is_told_before_anything_is_sent() {
     let flow = |id: &str| DeviceFlow::new(endpoints(), id);
     let faults = [

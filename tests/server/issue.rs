@@ -140,7 +140,7 @@ fn d1_the_faults_of_table_a_are_answered_as_there() {
         None,
         r#"{"client_id":"client_cli"}"#,
         Cause::MediaType,
-        "the body must be application/x-www-form-urlencoded, said once",
+        "the content type must be application/x-www-form-urlencoded, in one header",
     );
     refused(
         form,
@@ -182,7 +182,7 @@ fn d1_the_faults_of_table_a_are_answered_as_there() {
         None,
         "client_id=%C3%A9",
         Cause::CredentialCharacters,
-        "client_id or client_secret is not visible ASCII",
+        "client_id or client_secret is not printable ASCII",
     );
     let reply = answered("GET", form, None, "client_id=client_cli", Some(&cli()));
     let body = error_body("invalid_request", "only POST is allowed here");
@@ -503,7 +503,7 @@ fn d4_a_scope_that_is_syntactically_wrong_is_invalid_scope() {
 
 #[test]
 fn d4_a_scope_of_which_nothing_is_allowed_is_invalid_scope() {
-    let description = "nothing of the scope is allowed";
+    let description = "the scope is not allowed";
     for foreign in [
         "scope=admin",
         "scope=admin+root",

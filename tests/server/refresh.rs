@@ -669,13 +669,9 @@ fn r9_a_wider_or_a_malformed_scope_burns_nothing() {
         (
             "openid+email",
             Cause::ScopeNotAllowed,
-            "nothing of the scope is allowed",
+            "the scope is not allowed",
         ),
-        (
-            "admin",
-            Cause::ScopeNotAllowed,
-            "nothing of the scope is allowed",
-        ),
+        ("admin", Cause::ScopeNotAllowed, "the scope is not allowed"),
         (
             "openid++profile",
             Cause::ScopeMalformed,
@@ -776,7 +772,7 @@ fn r10_what_a_client_lost_is_not_refreshed() {
     active.login.client = narrowed;
     active.unchanged(|active| {
         let reply = active.refresh_for(&second, "profile", 2);
-        let description = "nothing of the scope is allowed";
+        let description = "the scope is not allowed";
         assert_refused(&reply, Cause::ScopeNotAllowed, "invalid_scope", description);
     });
     let reply = active.refresh_for(&second, "profile+openid", 2);

@@ -158,7 +158,7 @@ fn both_go_on(parameters: &str, authorization: &[&[u8]]) {
 
 #[track_caller]
 fn is_media_type_refusal(reply: &Reply) {
-    let description = "the body must be application/x-www-form-urlencoded, said once";
+    let description = "the content type must be application/x-www-form-urlencoded, in one header";
     assert_refused(reply, Cause::MediaType, "invalid_request", description);
 }
 
@@ -1328,7 +1328,7 @@ fn a15_an_id_or_a_secret_with_other_characters_is_an_invalid_request_in_the_body
                 &[],
                 Cause::CredentialCharacters,
                 "invalid_request",
-                "client_id or client_secret is not visible ASCII",
+                "client_id or client_secret is not printable ASCII",
             );
         }
         let identified = basic(BACKEND, "");
@@ -1337,7 +1337,7 @@ fn a15_an_id_or_a_secret_with_other_characters_is_an_invalid_request_in_the_body
             &[identified.as_bytes()],
             Cause::CredentialCharacters,
             "invalid_request",
-            "client_id or client_secret is not visible ASCII",
+            "client_id or client_secret is not printable ASCII",
         );
     }
 }
