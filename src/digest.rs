@@ -1,7 +1,7 @@
 //! The digests under which codes and secrets are stored.
 //!
 //! Rules:
-//! 1. A store holds only digests, so nothing that it leaks can be presented to an endpoint.
+//! 1. A store holds codes and secrets only as digests, so a thief of the store has nothing to present to an endpoint.
 //! 2. Each digest has its own type, so one cannot be looked up as another.
 //! 3. The digests of secrets are compared in constant time. The other digests are keys of a map. Even if the time of a look-up reveals
 //!    such a key, no code can be found from it.

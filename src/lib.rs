@@ -36,7 +36,7 @@
 //! | [`server`] | the exchanges, the host and its store, the policy, clients, sessions, quotas |
 //! | [`client`] | the login, what a response means, when to poll, snapshots, refreshing and revoking |
 //! | [`wire`] | what goes over the wire: responses, tokens, metadata |
-//! | [`code`], [`digest`], [`scope`] | what both halves know: codes, the digests under which they are stored, scopes |
+//! | [`code`], [`digest`], [`scope`] | codes, the digests under which they are stored, scopes |
 //! | [`memory`] | the embedded store |
 //! | [`tables`] | every rule of both halves, in rows, and a glossary |
 //!

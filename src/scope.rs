@@ -181,7 +181,9 @@ fn check(text: &str) -> Result<(), ScopeError> {
 #[non_exhaustive]
 pub enum ScopeError {
     /// A character outside `%x21 / %x23-5B / %x5D-7E`.
-    #[error("a scope token may not contain quotes, backslashes, control or non-ASCII characters")]
+    #[error(
+        "a scope token may not contain double quotes, backslashes, control or non-ASCII characters"
+    )]
     Character,
     /// A space at an end, or two in a row.
     #[error("scope tokens are separated by exactly one space, with none at the ends")]

@@ -2,7 +2,7 @@
 //!
 //! Rules:
 //! 1. The server half counts wall-clock milliseconds since the Unix epoch, the client half a monotonic [`Duration`].
-//! 2. Every operation saturates. An overflow means "later" or "expired", never "now".
+//! 2. Every operation saturates. An overflow gives the farthest moment or the longest span, never the current moment.
 //! 3. A clock that went back never yields a negative difference.
 
 use core::time::Duration;
@@ -39,7 +39,7 @@ impl Timestamp {
         Duration::from_millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
     }
 
-    /// The same moment as the type of the public API, or the nearest end of its range.
+    /// The same moment as the type of the public API. Outside its range, the midnight that begins its first or its last day.
     pub(crate) fn to_offset(self) -> OffsetDateTime {
         let rest = u64::try_from(self.0.rem_euclid(1000)).unwrap_or(0);
         let rest = time::Duration::try_from(Duration::from_millis(rest)).unwrap_or_default();

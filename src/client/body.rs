@@ -6,7 +6,7 @@
 //! 2. The members of the protocol are borrowed from the body. Plain strings and whole numbers are read at once, other values only when they
 //!    are needed. Members that the protocol does not define are collected only for the tokens, a prompt or a refusal, which keep them.
 //! 3. `null` counts as absent. A number may be an integer, a float (rounded up) or a string. A scope may be an array.
-//! 4. A value of the wrong type, however deep it is nested, makes only its own member unusable.
+//! 4. A value of the wrong type makes only its own member unusable, even if the value has many levels.
 //! 5. A repeated member of the protocol makes the body invalid, because two readers could read two different values.
 
 use alloc::borrow::Cow;
@@ -47,7 +47,7 @@ pub(crate) enum Format {
 }
 
 impl<'a> Body<'a> {
-    /// Reads the body of a response, unless it is a redirect. It fills `self`, because moving the result would cost more than reading.
+    /// Reads the body of a response, unless it is a redirect. It fills `self`, because a returned body would have to be moved.
     pub(crate) fn read(&mut self, response: &Response<&'a [u8]>) -> Result<(), Malformed> {
         if response.body.len() > MAX_BODY {
             return Err(Malformed::TooLarge);
@@ -283,8 +283,8 @@ impl<'de> Deserialize<'de> for Value<'de> {
     }
 }
 
-/// Reads a string without escapes, or a whole number. Any other value becomes `Odd`, and a number that is not whole is an error. In both
-/// cases the body is read again.
+/// Reads a string without escapes, or a whole number that is not negative. Any other number is an error, and every other value becomes
+/// `Odd`. In both cases the body is read again.
 struct Plain;
 
 impl<'de> Visitor<'de> for Plain {
@@ -346,14 +346,15 @@ pub enum Malformed {
         "the response has neither a token nor an error; check that the endpoint's URL is right"
     )]
     Empty,
-    /// A token has a character outside `%x20-7E`, which would break the header that it is sent in.
+    /// A token, or the token type, has a character outside `%x20-7E`, which would break the header that it is sent in. Or the token type is
+    /// not a string.
     #[error(
         "the response has a token, or a token type, that cannot be sent in a header; report this to whoever runs the server"
     )]
     Token,
     /// The status is below 200 or above 599, so the response is not a final one.
     #[error(
-        "the status is not one of a final HTTP response; check that the HTTP client passes on the final response"
+        "the status does not belong to a final HTTP response; check that the HTTP client waits for the final response"
     )]
     Status,
 }

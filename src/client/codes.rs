@@ -128,15 +128,16 @@ pub enum StartError {
     /// The response could not be used.
     #[error("the server issued no codes: {0}")]
     Malformed(Malformed),
-    /// The server refused. Here `access_denied` means that the grant is switched off, not that a user said no.
+    /// The server refused, or answered with an error code. Here `access_denied` means that the grant is switched off, not that a user said
+    /// no.
     #[error("the server issued no codes: {0}; {advice}", advice = advice(.0))]
     Rejected(Refusal),
-    /// The server has no such endpoint at this URL. Holds the status.
+    /// The server has no device authorization endpoint at this URL. Holds the status.
     #[error(
         "the server has no device authorization endpoint at this URL (status {0}); check the URL; if it is right, the server does not support the device grant"
     )]
     Unsupported(u16),
-    /// The server could not answer.
+    /// The server could not answer, and its response has no error code.
     #[error("the server could not answer (status {status}); try again {}", later(*.retry_after))]
     #[non_exhaustive]
     Unavailable {
@@ -167,8 +168,8 @@ impl StartError {
     pub fn may_be_retried(&self) -> bool {
         match self {
             Self::Unavailable { .. } => true,
-            Self::Failed(failure) => failure.may_pass(),
-            Self::Rejected(refusal) => may_pass(refusal),
+            Self::Failed(failure) => failure.is_temporary(),
+            Self::Rejected(refusal) => is_temporary(refusal),
             Self::Redirected(_)
             | Self::Malformed(_)
             | Self::Unsupported(_)
@@ -190,13 +191,13 @@ impl StartError {
     }
 }
 
-fn may_pass(refusal: &Refusal) -> bool {
+fn is_temporary(refusal: &Refusal) -> bool {
     is_transient(refusal.status) || refusal.code().and_then(Meaning::of) == Some(Meaning::Transient)
 }
 
-/// Returns what to do about a refusal, or when to try again if it may pass.
+/// Returns what to do about a refusal, or when to try again if it is temporary.
 fn advice(refusal: &Refusal) -> Cow<'static, str> {
-    if may_pass(refusal) {
+    if is_temporary(refusal) {
         return format!("try again {}", later(refusal.retry_after)).into();
     }
     refusal.advice().into()

@@ -4,7 +4,8 @@
 //! 1. An `Ask` borrows the login and takes the answer, so only one request is in flight at a time.
 //! 2. Nothing is sent after the outcome. A login does not start again by itself, because the user may have left.
 //! 3. Tokens are never thrown away, however late they arrive.
-//! 4. The lifetime counts from the moment when the request for codes was handed out, so it ends here no later than at the server.
+//! 4. The lifetime counts from the moment when the request for codes was handed out, so the code does not expire later for the client than
+//!    for the server.
 
 use alloc::boxed::Box;
 use alloc::string::String;
@@ -275,7 +276,7 @@ impl Polls {
                     Verdict::Malformed(why) => return Err(LoginError::Malformed(why)),
                 }
             }
-            Err(failure) if failure.may_pass() => schedule.failed(failure),
+            Err(failure) if failure.is_temporary() => schedule.failed(failure),
             Err(failure) => return Err(LoginError::Failed(failure)),
         }
         if schedule.last_poll == LastPoll::Sent {
@@ -362,7 +363,7 @@ pub enum LoginError {
     /// The user denied the request.
     #[error("the sign-in was denied ({0}); start again if that was not intended")]
     Denied(Refusal),
-    /// The server says that the code expired before the user decided.
+    /// The code expired before the user decided. The server says so, or it answered `invalid_grant` after the deadline.
     #[error(
         "the code expired before it was approved ({0}); start again, and approve the new code in time"
     )]

@@ -71,7 +71,7 @@
 //! # Sending
 //!
 //! Your HTTP client must not follow redirects. It must have a timeout and a limit for the size of the body, and it must report whether a
-//! failure may pass ([`TransportError`]). The following functions do all this. They need the feature `http`.
+//! failure is temporary ([`TransportError`]). The following functions do all this. They need the feature `http`.
 //!
 //! With `ureq` 3 (features `rustls` and `platform-verifier`), blocking, for [`Login::run_blocking`]:
 //!

@@ -19,7 +19,7 @@ use crate::wire::metadata::{self, Plain};
 /// Show the code even if the user opens the complete URI, because the user compares it with the one on the other screen.
 ///
 /// It implements `Serialize` and `Deserialize`, so that you can store it beside a [`Snapshot`](super::Snapshot). Deserializing checks it
-/// like a response.
+/// like a response, except that it accepts http.
 ///
 /// # Security
 ///
@@ -102,7 +102,7 @@ pub(crate) const VERSION: u8 = 1;
 impl<'de> Deserialize<'de> for Prompt {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let prompt = Record::deserialize(deserializer)?;
-        // Plain http was allowed or refused when the response was read.
+        // Plain http is not checked here, because it was checked when the response was read.
         let is_shown = |uri: &String| metadata::shown(uri, Plain::Allowed).is_ok();
         let is_right = fault_of_user_code(&prompt.user_code).is_none()
             && is_shown(&prompt.verification_uri)
@@ -115,7 +115,7 @@ impl<'de> Deserialize<'de> for Prompt {
         }
         if !is_right {
             return Err(D::Error::custom(
-                "the stored prompt has a value that is not safe to display; start the login again",
+                "the stored prompt has a value that cannot be shown; start the login again",
             ));
         }
         Ok(prompt)

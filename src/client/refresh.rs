@@ -1,7 +1,7 @@
 //! Refreshing the tokens (RFC 6749, section 6).
 //!
 //! Rules:
-//! 1. A refresh whose answer was lost may be sent again, with the same token. Servers that rotate tokens allow this for a short time.
+//! 1. A refresh whose answer was lost may be sent again, with the same token. Many servers that rotate tokens allow this for a short time.
 //! 2. `invalid_grant` ends the login. After a lost answer, the first request itself may have used the token.
 //! 3. A success without a refresh token keeps the old one.
 
@@ -113,7 +113,7 @@ impl Refresh {
         match answer {
             Ok(response) => self.read(&response.by_ref()),
             Err(failure) => {
-                self.is_lost |= failure.may_pass();
+                self.is_lost |= failure.is_temporary();
                 Err(RefreshError::Failed(failure))
             }
         }
@@ -149,7 +149,8 @@ impl Refresh {
         })
     }
 
-    /// Sends the refresh. If the answer was lost, or the server could not answer, it is sent again up to three times, within seconds.
+    /// Sends the refresh. If the answer was lost, or the server could not answer, it is sent again up to three times, unless the server
+    /// asks for a wait of more than ten seconds.
     ///
     /// `send` and `wait` are as for [`Login::run`](super::Login::run), but `wait` gets only the time. If `wait` returns
     /// [`ControlFlow::Break`], the last error is returned.
@@ -213,7 +214,7 @@ pub enum RefreshError {
     #[error("the tokens were not refreshed: {0}; {advice}", advice = .0.advice())]
     Rejected(Refusal),
     /// The server could not answer. The same refresh may be sent again.
-    #[error("the tokens were not refreshed, because the server could not answer (status {status}); try again {}", later(*.retry_after))]
+    #[error("no new tokens arrived, because the server could not answer (status {status}); try again {}", later(*.retry_after))]
     #[non_exhaustive]
     Unavailable {
         /// The status of the response.
@@ -221,8 +222,8 @@ pub enum RefreshError {
         /// How long to wait, if the server said so.
         retry_after: Option<Duration>,
     },
-    /// There was no response. If the failure may pass, the same refresh may be sent again.
-    #[error("the tokens were not refreshed: {0}")]
+    /// There was no response. If the failure is temporary, the same refresh may be sent again.
+    #[error("no new tokens arrived: {0}")]
     Failed(TransportError),
     /// The server answered with a redirect of this status, which was not followed.
     #[error(
@@ -230,16 +231,16 @@ pub enum RefreshError {
     )]
     Redirected(u16),
     /// The response could not be used.
-    #[error("the tokens were not refreshed: {0}")]
+    #[error("no new tokens arrived: {0}")]
     Malformed(Malformed),
 }
 
 impl RefreshError {
-    /// Returns whether to send the same refresh again. Send it soon, but not before [`Self::retry_after`], because after a lost answer a
-    /// server accepts the token only for a short time.
+    /// Returns whether to send the same refresh again. Wait for [`Self::retry_after`] first. Then send it soon, because after a lost answer
+    /// a server accepts the token only for a short time.
     pub const fn may_be_retried(&self) -> bool {
         matches!(self, Self::Unavailable { .. })
-            || matches!(self, Self::Failed(failure) if failure.may_pass())
+            || matches!(self, Self::Failed(failure) if failure.is_temporary())
     }
 
     /// Returns how long to wait from the response on, if the server said so.

@@ -22,7 +22,7 @@ pub struct Refusal {
     pub status: u16,
     /// The description that the server gave.
     pub description: Option<DisplayText>,
-    /// Whether an earlier response that may have had tokens was lost. Then `invalid_grant` may mean that this device has already used the
+    /// For `invalid_grant`: whether an earlier response that may have had tokens was lost. If so, this device may already have used the
     /// device code or the refresh token.
     pub possibly_redeemed: bool,
     /// How long to wait, if the header `Retry-After` said so.

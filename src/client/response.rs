@@ -78,7 +78,7 @@ pub enum TransportError {
         "the server did not answer in time; check the network connection, then try again later"
     )]
     ConnectionTimeout,
-    /// Another failure that may pass: no network, a name that does not resolve, a connection reset, a body cut short.
+    /// Another temporary failure: no network, a name that does not resolve, a connection reset, a body cut short.
     #[error("the server could not be reached; check the network connection, then try again")]
     Other,
     /// A failure that does not pass by itself, for example a certificate that does not verify.
@@ -90,7 +90,7 @@ pub enum TransportError {
 
 impl TransportError {
     /// Returns whether the same request may succeed later.
-    pub(crate) const fn may_pass(self) -> bool {
+    pub(crate) const fn is_temporary(self) -> bool {
         match self {
             Self::ConnectionTimeout | Self::Other => true,
             Self::Permanent => false,

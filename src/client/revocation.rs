@@ -98,7 +98,8 @@ impl Revocation {
         })
     }
 
-    /// Sends the revocation. If the answer was lost, or the server could not answer, it is sent again up to three times, within seconds.
+    /// Sends the revocation. If the answer was lost, or the server could not answer, it is sent again up to three times, unless the server
+    /// asks for a wait of more than ten seconds.
     ///
     /// `send` and `wait` are as for [`Refresh::run`](super::Refresh::run).
     ///
@@ -154,7 +155,7 @@ pub enum RevokeError {
     #[error("the token was not revoked: {0}; {advice}", advice = .0.advice())]
     Rejected(Refusal),
     /// The server could not answer. The same revocation may be sent again.
-    #[error("the token was not revoked, because the server could not answer (status {status}); try again {}", later(*.retry_after))]
+    #[error("the token might still be valid, because the server could not answer (status {status}); try again {}", later(*.retry_after))]
     #[non_exhaustive]
     Unavailable {
         /// The status of the response.
@@ -162,7 +163,7 @@ pub enum RevokeError {
         /// How long to wait, if the header `Retry-After` said so.
         retry_after: Option<Duration>,
     },
-    /// There was no response. If the failure may pass, the same revocation may be sent again.
+    /// There was no response. If the failure is temporary, the same revocation may be sent again.
     #[error("the token might still be valid: {0}")]
     Failed(TransportError),
     /// The server answered with a redirect of this status, which was not followed.
@@ -179,7 +180,7 @@ impl RevokeError {
     /// Returns whether to send the same revocation again, after [`Self::retry_after`].
     pub const fn may_be_retried(&self) -> bool {
         matches!(self, Self::Unavailable { .. })
-            || matches!(self, Self::Failed(failure) if failure.may_pass())
+            || matches!(self, Self::Failed(failure) if failure.is_temporary())
     }
 
     /// Returns how long to wait from the response on, if the header `Retry-After` said so.

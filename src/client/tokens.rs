@@ -125,8 +125,8 @@ impl Tokens {
         self.0.expires_in.map(Duration::from_secs)
     }
 
-    /// Returns the granted scope, its tokens separated by spaces, if the server announced it. If not, the granted scope is the requested
-    /// one. After a refresh that requested none, it is the one granted before.
+    /// Returns the granted scope, its tokens separated by spaces, if the server announced it. If not, the server granted the requested
+    /// scope. After a refresh that requested no scope, it is the scope that was granted before.
     pub fn scope(&self) -> Option<&str> {
         self.0.scope.as_deref()
     }

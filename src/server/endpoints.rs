@@ -18,8 +18,8 @@ use crate::digest::SessionKey;
 
 /// The server half: a policy and the secret keys. Make it once and share it between all requests.
 ///
-/// Each method makes an [`Exchange`] for one request or for one action of a user. `source` is where a request comes from, for example
-/// an IP address. Quotas are counted by it. `now` is the time on the wall clock.
+/// Each method makes an [`Exchange`] for one request or for one action of a user. `source` is where a request comes from, for example an IP
+/// address. Some quotas are counted per source. `now` is the time on the wall clock.
 #[derive(Debug)]
 pub struct Server {
     policy: Policy,
@@ -137,7 +137,8 @@ impl Server {
     }
 
     /// Withdraws an approval, before or after the device got its tokens, and so ends the login. `session` is the [`Session::key`] of the
-    /// approved session. If the login has ended already, this is a success. This crate cannot list the logins of a user.
+    /// approved session. If the login has ended already, this is a success, until the session is purged. This crate cannot list the logins
+    /// of a user.
     pub fn withdraw<'r>(
         &'r self,
         session: &SessionKey,

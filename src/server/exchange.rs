@@ -27,7 +27,7 @@ use crate::digest::{SessionKey, UserKey};
 use crate::wire::debug_shows;
 use crate::wire::tokens::Tokens;
 
-/// One request or one action of a user. It ends in a `T`: a [`Reply`], a [`Review`] or a decided [`Session`].
+/// One request or one action of a user. It ends in a `T`: a [`Reply`], an [`Authenticated`] client, a [`Review`] or a [`Session`].
 ///
 /// Run it with [`Exchange::run`], or call [`Exchange::next`] until it is done:
 ///
@@ -134,14 +134,14 @@ impl Ask<'_, Client> {
 }
 
 impl Ask<'_, Take> {
-    /// Answers with what [`Take::apply`] returned when the store applied it.
+    /// Answers with the result of the store: `Ok(Ok(()))`, or `Ok(Err(limited))` if [`Take::apply`] refused.
     pub fn answer(self, taken: Result<Result<(), RateLimited>, Unavailable>) {
         let (fixed, progress) = (self.fixed, self.progress);
         let Step::Take(quota) = progress.step else {
             return;
         };
         progress.step = match taken {
-            // The secret is wrong, even if its quota could not be counted.
+            // The client is refused in any case, because its secret is wrong.
             _ if quota == Quota::Secret => Step::Done,
             Err(Unavailable) => progress.unavailable(),
             Ok(Err(limited)) => progress.limited(quota, limited),
@@ -427,7 +427,7 @@ impl<'r> Finish<'r> for Reply {
             GrantType::RefreshToken => INVALID_REFRESH,
         };
         let own = core::mem::take(&mut progress.own);
-        // If it is asked again after its end, it reports a failure: a success is sent once.
+        // If `next` is called again after the end, it reports a failure, because a success must be sent only once.
         let cause = core::mem::replace(&mut progress.cause, Cause::StoreFailed);
         Self::new(cause, progress.number, own, invalid_grant, fixed.policy)
     }

@@ -42,8 +42,8 @@ impl<'x> Grant<'x> {
         &self.approval.subject
     }
 
-    /// Returns the scope that the tokens are for. It may be narrower than what the user approved, because a refresh may
-    /// ask for less, and the client may have lost a part.
+    /// Returns the scope that the tokens are for. It may be narrower than what the user approved, because a refresh may ask for less, and
+    /// because the client may no longer be allowed a part of it.
     pub fn scope(&self) -> &'x Scope {
         self.prepared.scope.as_ref().unwrap_or(&self.approval.scope)
     }
@@ -100,8 +100,9 @@ impl GrantRefusal {
         Self(Kind::Failed)
     }
 
-    /// A check by the host failed, for example of `DPoP` or of `resource`. The client is told this error with status 400, and
-    /// nothing is written ([C14](crate::tables#c14)). Check this first, so that nothing is written for a caller without the proof.
+    /// A check by the host failed, for example of `DPoP` or of `resource`. The client is told this error with status 400, and nothing is
+    /// written ([C14](crate::tables#c14)). Do this check before you return [`GrantRefusal::consent_gone`], because that ends the login, and
+    /// a caller without the proof must not end it.
     ///
     /// # Errors
     ///

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! Rules:
-//! 1. A store holds neither a key nor a secret, so a stolen store reveals no user code and no refresh token.
+//! 1. A store holds no server key and no secret of a refresh token, so a stolen store reveals no user code and no refresh token.
 //! 2. A refresh token whose tag this server did not make is refused without a look-up.
 
 use base64::Engine as _;

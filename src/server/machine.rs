@@ -1,9 +1,10 @@
 //! The parts of an exchange: the request, the progress, and the prepared next state of the session.
 //!
 //! Rules:
-//! 1. The three parts are borrowed separately. A question borrows the fixed and the prepared part, and its answer borrows the progress.
-//! 2. Only `Exchange::next` writes to the fixed part: the request before the first question, and later the id of a client that an
-//!    assertion alone named.
+//! 1. The three parts are borrowed separately. A question borrows the request (`Fixed`) and the prepared state. Its answer borrows the
+//!    progress.
+//! 2. Only `Exchange::next` changes `Fixed`. It writes what it read of the request before the first question, and later the id of a client
+//!    that only an assertion named.
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
@@ -91,7 +92,7 @@ impl Prepared {
 /// How far the exchange is.
 pub(super) struct Progress {
     pub(super) step: Step,
-    /// The cause of the reply, if nothing else happens before the end.
+    /// The cause of the reply, unless a later step replaces it.
     pub(super) cause: Cause,
     /// The number that belongs to the cause: see [`Reply::new`](super::reply::Reply::new).
     pub(super) number: u32,
@@ -163,7 +164,8 @@ pub(super) enum Quota {
 const ATTEMPTS: u8 = 3;
 
 impl Progress {
-    /// Returns the progress at the start. A constant would be copied whole, with the room for the prepared session.
+    /// Returns the progress at the start. It is a function, because a constant would be copied whole, with the room for the prepared
+    /// session.
     #[inline(always)]
     pub(super) const fn start() -> Self {
         Self {

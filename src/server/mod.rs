@@ -39,10 +39,10 @@
 //!
 //! # The page
 //!
-//! A user signs in, types the code, and submits it with a POST. Give it to [`Server::enter`], and show the [`Review`] that comes back:
-//! who asks, for what, when, from where, and the code, so that the user can compare it with the one on the device. The user decides with
+//! A user signs in, types the code, and submits it with a POST. Give it to [`Server::enter`], and show the [`Review`] that comes back: who
+//! asks, for what, when, from where, and the code, so that the user can compare it with the one on the device. The user decides with
 //! another POST. Give the decision to [`Server::approve`] or [`Server::deny`], with [`Review::session_key`]. If an action fails, show the
-//! text of its [`PageError`]. You decode both forms, and both need a CSRF token.
+//! text of its [`PageError`]. The page has two forms, the entry and the decision. You decode them yourself, and each needs a CSRF token.
 //!
 //! **If [`PolicyOptions::verification_uri_complete`] is false, ignore a code in the page's URL.** Attackers phish device logins with
 //! links that carry the code.
@@ -77,8 +77,8 @@
 //!
 //! # What is stored
 //!
-//! A store keeps one [`Session`] per login, from the first code to the last refresh, and finds it by two keys. It
-//! also keeps the [`Pace`] of a session, which may be lost, and one [`RateState`] per quota. [`Store`] says what each operation must do.
+//! A store keeps one [`Session`] per request for codes, until it is purged. It finds the session by two keys. It also keeps the [`Pace`] of
+//! a session, which may be lost, and one [`RateState`] per quota. [`Store`] says what each operation must do.
 //!
 //! ```text
 //! Pending ⇄ Claimed → Approved → Active ⟳ refreshed

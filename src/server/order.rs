@@ -2,7 +2,7 @@
 //!
 //! Rules:
 //! 1. The quotas against guessing come before the look-ups. Minting comes before the guarded write, and the response after it.
-//! 2. A request is read once. If it is invalid in itself, it is refused before anything is asked.
+//! 2. A request is read once. If it breaks one of the rows A1 to A16, it is refused before anything is asked.
 
 use super::client::Client;
 use super::host::{Unavailable, Write};
@@ -184,7 +184,7 @@ impl Progress {
         self.end(match quota {
             Quota::LookAtSecrets | Quota::Secret => Cause::SecretQuotaSpent, // B1
             Quota::Refresh => Cause::RefreshQuotaSpent,
-            // D2. Of a guess the page is told by the trouble alone.
+            // D2. After a guess nobody sees this cause, because the page reads only `trouble`.
             Quota::Issuing | Quota::GuessByUser | Quota::GuessBySource => Cause::IssuingQuotaSpent,
         })
     }

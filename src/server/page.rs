@@ -4,7 +4,7 @@
 //! 1. Every entry of a code takes a guess from a quota before anything is looked up. A right code does not give it back.
 //! 2. If a code has expired, was used or is claimed by another user, the user is told the same as for a wrong code.
 //! 3. Entering claims the session. Only the claimant can decide, and becomes the subject.
-//! 4. A decision first checks that the user is the claimant, so that an error tells a stranger nothing.
+//! 4. A decision first checks that the user is the claimant, so that an error tells a stranger only whether the session exists.
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;

@@ -34,7 +34,7 @@ pub enum PageError {
     #[error("this application can no longer sign in")]
     ClientGone,
     /// [U5](crate::tables#u5): this user has not entered the code of the session.
-    #[error("enter the code that your device shows first")]
+    #[error("first enter the code that your device shows")]
     NotYours,
     /// [U6](crate::tables#u6): the code has expired, or the session was purged.
     #[error("the code has expired; start again on your device")]
@@ -46,7 +46,7 @@ pub enum PageError {
     #[error("you have already decided about this request")]
     Decided,
     /// [U11](crate::tables#u11): there is nothing to withdraw, because nothing was approved yet.
-    #[error("you have not allowed this request yet; you can still deny it")]
+    #[error("you have not allowed this request yet, so there is nothing to take back")]
     Undecided,
     /// The host could not answer, or other requests changed the session first, three times. The user can try again.
     #[error("something went wrong; try again")]

@@ -78,7 +78,7 @@ pub struct PolicyOptions {
     /// For how long the codes can be approved. Whole seconds, at least twice the interval, at most a day, default 300.
     pub lifetime: Duration,
 
-    /// Alphabet and length of the user codes. Default `WDJB-MJHT`, eight of twenty consonants.
+    /// Alphabet and length of the user codes. The default is eight characters from twenty consonants, as in `WDJB-MJHT`.
     pub user_code: UserCodeShape,
 
     /// How many unexpired sessions you expect at once. Default 10,000. A million needs user codes of ten characters.
@@ -103,9 +103,10 @@ pub struct PolicyOptions {
     /// How many wrong secrets one client may present from one source. Default 10 at once, then one a minute.
     pub secret_limit: RateLimit,
 
-    /// For how long after a redemption a second one counts as the same request, sent twice. A later one is a replay and ends the login.
-    /// The window must be shorter than the least gap between two accepted polls. Otherwise, after a thief redeemed the code, the next
-    /// poll of the device might not count as a replay. Default `None`: 2 s, or half a second if the least gap is 2 s or less.
+    /// For how long after a redemption a second one counts as the same request, sent twice. A later one is a replay and ends the login. The
+    /// window must be shorter than the least gap between two accepted polls. Otherwise, after a thief redeemed the code, the next poll of
+    /// the device might not count as a replay. Default `None`: 2 s, or half a second if the least gap is 2 s or less. With an interval of 1
+    /// s the gap is zero, so `Some` must be zero there, and the default is half a second all the same.
     pub retry_window: Option<Duration>,
 
     /// For how long a session is kept after its end, so that late requests still get the right error. Default 5 minutes, at least one.
@@ -350,7 +351,7 @@ pub enum PolicyError {
     )]
     VerificationUri,
     /// [L4](crate::tables#l4): the realm has a character that a quoted header value must not have.
-    #[error("the realm must be printable ascii without quotes and backslashes")]
+    #[error("the realm must be printable ascii without double quotes and backslashes")]
     Realm,
     /// [L6](crate::tables#l6): the user codes are too short for the expected sessions and the guess limit.
     #[error(
@@ -359,7 +360,7 @@ pub enum PolicyError {
     Guessable,
     /// [L7](crate::tables#l7): the retry window is too long.
     #[error(
-        "the retry window must be shorter than the least gap between two polls: the interval minus a second or a quarter of it, whichever is more"
+        "the retry window must be shorter than the least gap between two polls, which is the interval minus a quarter of it, or minus a second if that is longer"
     )]
     RetryWindow,
     /// [L7](crate::tables#l7): the retention is too short.

@@ -135,7 +135,7 @@ pub(super) fn grant(fixed: &Fixed<'_>, progress: &mut Progress, found: Found<&Cl
     }
 }
 
-/// Ends the login instead of granting nothing ([C15](crate::tables#c15)).
+/// Ends the login, because the client may no longer have anything that was granted ([C15](crate::tables#c15)).
 #[cold]
 fn consent_gone(fixed: &Fixed<'_>, progress: &mut Progress) -> Step {
     match progress.prepared.take() {

@@ -117,7 +117,7 @@ impl Take {
     pub fn refused(&self, stored: RateState) -> RateLimited {
         match self.apply(Some(stored)) {
             Err(limited) => limited,
-            // One was given back after the store looked.
+            // The state has changed since the store decided, so it no longer refuses.
             Ok(_) => RateLimited {
                 retry_after: Duration::from_secs(1),
             },
@@ -228,8 +228,8 @@ impl QuotaKey {
         Self(Digest::of_parts(parts.map(str::as_bytes)))
     }
 
-    /// Returns the digest of a letter that says what is counted, the length of `whose`, and both texts. For a key of the host, a zero
-    /// octet comes first instead.
+    /// Returns the digest of a letter that says what is counted, the length of `whose`, and both texts. A key of the host begins with a
+    /// zero octet instead of the letter.
     fn of(letter: u8, whose: &str, source: &str) -> Self {
         let [a, b, c, d] = u32::try_from(whose.len()).unwrap_or(u32::MAX).to_be_bytes();
         let head = [letter, a, b, c, d];

@@ -18,7 +18,7 @@ use crate::scope::Scope;
 use crate::time::Timestamp;
 use crate::wire::octets::are_vschars;
 
-/// The version of the stored form. The first edition wrote 1.
+/// The version of the stored form. An earlier version of this crate, which was not published, wrote 1.
 const VERSION: u8 = 2;
 
 /// The stored form of a session.

@@ -29,7 +29,8 @@ pub(super) fn decide(fixed: &Fixed<'_>, progress: &mut Progress, stored: Option<
         return progress.end(Cause::Ended); // R4
     };
     let now = Timestamp::from(fixed.now);
-    // The later of now and the last rotation, because the clock may have gone back. The policy may have shortened the absolute end.
+    // The later of now and the last rotation, because the clock may have gone back. It is computed again, because the policy may have been
+    // shortened since.
     if now.max(refresh.rotated_at) >= refresh.until.min(absolute_end(fixed, login)) {
         return end_login(fixed, progress, session, login, Cause::LoginExpired); // R5
     }
@@ -58,7 +59,7 @@ pub(super) fn decide(fixed: &Fixed<'_>, progress: &mut Progress, stored: Option<
     prepared.scope = scope;
     progress.prepared = Some(prepared);
     if progress.secret.is_some() {
-        draw(fixed, progress) // again after a conflict: the quota was taken from before
+        draw(fixed, progress) // a repetition after a conflict, which has already taken one from the quota
     } else {
         Step::Take(Quota::Refresh)
     }
@@ -85,7 +86,8 @@ fn rotate(fixed: &Fixed<'_>, refresh: &Rotation, now: Timestamp) -> Option<Rotat
     let is_previous = refresh
         .previous
         .is_some_and(|previous| presented.ct_eq(&previous));
-    // R7. The grace starts at the first use. Otherwise the same token could be used for ever.
+    // R7. `rotated_at` stays, because the grace counts from the moment when this token was first replaced. Otherwise the same token could
+    // be used for ever.
     (is_previous && now.since(refresh.rotated_at) < grace).then_some(*refresh)
 }
 

@@ -131,7 +131,7 @@ macro_rules! invalid {
 /// Declares the causes: each with its row in the tables, its name in a log, and its response.
 macro_rules! causes {
     ($($(#[$doc:meta])* $name:ident, $text:literal, $response:expr;)+) => {
-        /// Why a request got its reply. Each cause links to its row in the tables.
+        /// Why a request got its reply. Each cause links to its rows in the tables, if it has any.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         #[non_exhaustive]
         #[repr(u32)]

@@ -2,7 +2,7 @@
 //!
 //! Rules:
 //! 1. Nothing is copied: a form stores the places of the values in the body.
-//! 2. The rows are checked in the order of the table, but the size of the body before its encoding.
+//! 2. The rows are checked in the order of the table, with one exception: the size of the body (A3) is checked before its encoding (A2).
 
 use alloc::borrow::Cow;
 use core::mem;

@@ -1,4 +1,4 @@
-//! The session: what a store keeps of one login, its states, and the guarded change from one to the next.
+//! The session: what a store keeps of one request for codes, its states, and the guarded change from one to the next.
 //!
 //! Rules:
 //! 1. Only a [`Change`] changes a session, and it is written only if the stored version is still the one that was read.
@@ -32,7 +32,7 @@ pub struct Stored {
     pub session: Session,
 }
 
-/// One login, from its first code to its last refresh.
+/// One request for codes and what came of it, from the issuing of the codes to the purge.
 ///
 /// It holds digests of codes and refresh tokens, never a code or a token. Its serde form has a version tag. A record with an unknown
 /// version or member is refused.
@@ -94,7 +94,7 @@ pub(super) struct Rotation {
     pub(super) current: Digest,
     /// The token before it.
     pub(super) previous: Option<Digest>,
-    /// When the token before was replaced, or the first was issued.
+    /// When the previous token was replaced, or when the first one was issued.
     pub(super) rotated_at: Timestamp,
     /// The idle or the absolute end, whichever comes first.
     pub(super) until: Timestamp,

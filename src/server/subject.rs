@@ -114,7 +114,7 @@ pub enum InvalidText {
     HostValue,
     /// An error code or description that [`GrantRefusal::error`](super::GrantRefusal::error) refuses.
     #[error(
-        "an error code must not be empty; code and description must be printable ascii without quotes and backslashes"
+        "an error code must not be empty; code and description must be printable ascii without double quotes and backslashes"
     )]
     ErrorText,
     /// A key that [`ServerKeys::new`](super::ServerKeys::new) refuses.

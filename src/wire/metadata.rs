@@ -3,7 +3,7 @@
 //! Rules:
 //! 1. A document is used only if its issuer is the expected one, code point for code point.
 //! 2. A URL to which codes are sent is https, without user information and without a fragment. It may be http on loopback. A document may
-//!    name such a URL only if its issuer is on loopback, too. Otherwise it could send codes to a program on this machine.
+//!    name an http URL only if its issuer is on loopback, too. Otherwise it could send codes to a program on this machine.
 //! 3. A document with a repeated member is refused, because two readers could read two different values.
 //! 4. Both halves use one type: the server makes it, and the client reads it.
 //!
@@ -340,7 +340,7 @@ pub enum UrlError {
     TooLong,
     /// The URL is not absolute, is neither http nor https, has user information, or has a character that a URL may not contain.
     #[error(
-        "the URL must be absolute, have a host and no `user:password@` part, and be printable ASCII without spaces"
+        "the URL must be absolute, be http or https, have a host and no `user:password@` part, and have only characters that a URL may contain"
     )]
     Malformed,
     /// The URL is plain http to another machine.

@@ -47,7 +47,7 @@ fn encoded_in_form(octet: u8) -> u8 {
     beyond_vschar(octet) | mask(octet == b'%') | mask(octet == b'+')
 }
 
-/// Returns all ones if `is_odd`, as a comparison of vectors does.
+/// Returns 0xFF if `is_odd`, else 0, like a vector comparison of the processor.
 #[inline(always)]
 fn mask(is_odd: bool) -> u8 {
     u8::from(is_odd).wrapping_neg()

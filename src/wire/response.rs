@@ -158,7 +158,7 @@ impl Response {
             Own::Challenge(challenge) => Some(("www-authenticate", challenge)),
             Own::Body(_) => None,
         };
-        // The array is used by reference, because moving it first would stall the loop that reads it.
+        // The array is used by reference. If it were moved first, the loop would wait for the moved copy.
         ALWAYS.iter().copied().chain(own)
     }
 

@@ -185,8 +185,7 @@ impl<'a> Tokens<'a> {
     }
 }
 
-/// Checks every character of a token once, and returns whether the token needs no escape in JSON: "access-token = 1*VSCHAR" (RFC 6749,
-/// appendix A.12).
+/// Returns whether the token needs no escape in JSON, or an error if it is not `1*VSCHAR` (RFC 6749, appendix A.12).
 #[inline]
 fn stands_for_itself(token: &str) -> Result<bool, TokenError> {
     let plain = stand_for_themselves(token.as_bytes());

@@ -17,7 +17,8 @@ pub(crate) struct Uri<'a> {
 impl<'a> Uri<'a> {
     /// Returns the parts of `text`, or `None` if it is not such a URI.
     pub(crate) fn read(text: &'a str) -> Option<Self> {
-        // The grammar of RFC 3986 does not have quotes, backslashes, angle brackets and the like. They would also need an escape in JSON.
+        // The grammar of RFC 3986 does not have double quotes, backslashes, angle brackets and the like. The first two would also need an
+        // escape in JSON.
         let legal = |b: u8| b.is_ascii_graphic() && !br#""\<>^`{|}"#.contains(&b);
         if !text.bytes().all(legal) {
             return None;

@@ -12,7 +12,7 @@ pub(crate) struct Case {
     pub(crate) steps: fn(&Set) -> Vec<Step>,
     /// Whether the case is repeated, because a faulty store may pass it by luck.
     pub(crate) races: bool,
-    /// Whether the case purges at an invented time.
+    /// Whether the case purges.
     pub(crate) purges: bool,
 }
 
@@ -223,7 +223,7 @@ const CASES: &[Case] = &[
         },
     ),
     race(
-        "if takes race, a quota gives no more than its burst",
+        "if several requests take from one quota at once, it gives no more than its burst",
         |set| {
             let many = usize::try_from(BURST).unwrap_or_default();
             vec![Step {

@@ -15,8 +15,8 @@
 //! go on. [`check_store_on_threads`] checks a store that blocks. It runs racing operations on threads of their own.
 //!
 //! A faulty store may pass a race by luck, so each race is repeated [`Check::rounds`] times, with other keys and other moments of starting.
-//! With the default number, a store in memory that reads under one lock and writes under another always fails. A database is slower and its
-//! races are longer, so about twenty rounds are enough there. Use several connections.
+//! With the default number, a store in memory that releases its lock between the read and the write always fails. A database is slower and
+//! its races are longer, so about twenty rounds are enough there. Use several connections.
 //!
 //! Every round has keys of its own, and so has every [`Check::seed`]. The store need not be emptied before or between runs.
 
@@ -40,8 +40,8 @@ pub struct Check {
     pub now: OffsetDateTime,
     /// How many times each race is run.
     pub rounds: u32,
-    /// Whether to leave out the cases that purge at an invented time. A store that expires records itself, such as Redis, must leave them
-    /// out, and needs the true time as [`Check::now`].
+    /// Whether to leave out the cases that purge. Most of them purge at a time in the future, so a store that expires records itself, such
+    /// as Redis, cannot pass them. The check of such a store also needs the true time as [`Check::now`].
     pub without_purges: bool,
 }
 
@@ -104,8 +104,8 @@ pub struct Violation {
 ///
 /// # Errors
 ///
-/// The first [`Violation`]. It is also one if the store answers [`Unavailable`](device_flow::server::Unavailable), because then nothing can
-/// be checked.
+/// The first [`Violation`]. The answer [`Unavailable`](device_flow::server::Unavailable) counts as one, because then nothing can be
+/// checked.
 pub async fn check_store<S: Store>(store: &S, check: &Check) -> Result<(), Violation> {
     run(store, check, &Asynchronous).await
 }

@@ -24,7 +24,7 @@ impl Runner for Asynchronous {
             .iter()
             .map(|operation| Running::Waiting(Box::pin(operation.run(store))))
             .collect();
-        // In each round another operation begins.
+        // In each round another operation is polled first.
         let first = usize::try_from(round).unwrap_or_default() % running.len().max(1);
         std::future::poll_fn(|context| {
             let mut is_done = true;

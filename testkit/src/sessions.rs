@@ -277,7 +277,7 @@ impl Scratch {
         }
     }
 
-    /// Answers a question that needs no store, or returns the change to write.
+    /// Answers the question, or returns the change to write.
     fn answer<'x, T>(&mut self, next: Next<'x, T>) -> Asked<'x, T> {
         let stored = self.stored.as_ref();
         match next {

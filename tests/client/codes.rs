@@ -87,7 +87,7 @@ fn s3_an_endpoint_that_is_not_there_is_unsupported() {
 }
 
 #[test]
-fn s4_a_failure_that_may_pass_may_be_tried_again_by_the_caller() {
+fn s4_a_temporary_failure_may_be_tried_again_by_the_caller() {
     for status in [408, 429, 500, 502, 503, 599] {
         let error = refusal(ok(status, "busy"));
         assert!(error.may_be_retried());

@@ -464,7 +464,7 @@ fn p12_the_back_off_never_overflows() {
 }
 
 #[test]
-fn p13_another_failure_that_may_pass_backs_off_in_the_same_way() {
+fn p13_another_temporary_failure_backs_off_in_the_same_way() {
     let login = poll(issued(), 5, Err(TransportError::Other));
     let login = poll(login, 15, ok(503, ""));
     let login = poll(login, 35, TIMEOUT);

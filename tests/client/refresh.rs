@@ -174,7 +174,7 @@ fn a_refresh_error_says_what_happened_and_what_to_do() {
     assert!(ended.contains("an earlier answer was lost"), "{ended}");
     assert_eq!(
         said(Ok(Response::new(503, "").retry_after("9"))),
-        "the tokens were not refreshed, because the server could not answer (status 503); try again after 9 seconds"
+        "no new tokens arrived, because the server could not answer (status 503); try again after 9 seconds"
     );
     assert_eq!(
         said(ok(401, r#"{"error":"invalid_client"}"#)),
@@ -183,7 +183,7 @@ fn a_refresh_error_says_what_happened_and_what_to_do() {
     );
     assert_eq!(
         said(TIMEOUT),
-        "the tokens were not refreshed: the server did not answer in time; check the network connection, then try again later"
+        "no new tokens arrived: the server did not answer in time; check the network connection, then try again later"
     );
 }
 

@@ -103,7 +103,7 @@ fn finish(response: Result<::http::Response<Body>, Error>) -> Result<Answer, Tra
 
 #[expect(
     clippy::wildcard_enum_match_arm,
-    reason = "whatever else there is or will be, it may pass"
+    reason = "whatever else there is or will be, it is temporary"
 )]
 fn failure(error: &Error) -> TransportError {
     match error {

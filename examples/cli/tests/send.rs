@@ -110,7 +110,7 @@ fn a_body_without_an_end_is_read_to_the_limit() {
 }
 
 #[test]
-fn a_failure_that_may_pass_is_told_from_one_that_does_not() {
+fn a_temporary_failure_is_told_from_one_that_does_not() {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let silent = server(|_, _| ());
     let cut_short = server(|_, stream| {
