@@ -12,7 +12,9 @@ use device_flow::server::{
 use device_flow::wire::tokens::Tokens;
 use time::OffsetDateTime;
 
-use super::{Codes, SOURCE, entropy, poll_body, refresh_body, revocation_body, sent_by, tokens};
+use super::{
+    Codes, SOURCE, entropy, nth_entropy, poll_body, refresh_body, revocation_body, sent_by, tokens,
+};
 
 /// A question of an exchange, by name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -50,7 +52,7 @@ pub(crate) struct Host {
     pub(crate) found: Option<Found<Client>>,
     /// The entropy of the next draws; then that of [`entropy`] for 100, 101 and so on.
     pub(crate) entropy: VecDeque<Entropy>,
-    pub(crate) drawn: u8,
+    pub(crate) drawn: u16,
     /// What is minted.
     pub(crate) tokens: Tokens<'static>,
     /// Why nothing is minted.
@@ -162,7 +164,7 @@ impl Host {
     fn draw(&mut self) -> Entropy {
         self.entropy.pop_front().unwrap_or_else(|| {
             self.drawn += 1;
-            entropy(99 + self.drawn)
+            nth_entropy(99 + self.drawn)
         })
     }
 

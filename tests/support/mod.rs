@@ -156,6 +156,16 @@ pub(crate) fn entropy(seed: u8) -> Entropy {
     Entropy::from(octets(seed))
 }
 
+/// The entropy of a draw by its number. For the first 256 it is that of [`entropy`].
+pub(crate) fn nth_entropy(number: u16) -> Entropy {
+    let [low, high] = number.to_le_bytes();
+    let mut octets = octets(low);
+    for part in [0, 32] {
+        octets[part] = octets[part].wrapping_add(high);
+    }
+    Entropy::from(octets)
+}
+
 /// Entropy with one device code per first and one user code per second argument.
 pub(crate) fn entropy_of(device: u8, user: u8) -> Entropy {
     let mut octets = octets(device);
