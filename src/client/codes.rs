@@ -81,7 +81,7 @@ fn issued(body: &Body<'_>, setup: &Setup) -> Result<Codes, StartError> {
     };
     let lifetime = lifetime.filter(positive);
     let lifetime = lifetime.ok_or_else(|| {
-        let why = "is missing or not a positive number; for a server that sends none, set `DeviceFlow::default_lifetime`";
+        let why = "is missing or not a positive number; if this server never sends it, set `DeviceFlow::default_lifetime`";
         field("expires_in", why)
     })?;
     let interval = members.interval.seconds().filter(positive);

@@ -28,7 +28,7 @@ pub(crate) struct Common {
     #[arg(env = ISSUER_VARIABLE, hide_env_values = true, value_parser = issuer)]
     pub(crate) issuer: String,
 
-    /// The name under which this tool is registered there
+    /// The client id under which this tool is registered at the server
     #[arg(long, global = true, value_name = "ID", default_value = CLIENT_ID)]
     #[arg(env = CLIENT_ID_VARIABLE, hide_env_values = true)]
     pub(crate) client_id: String,
@@ -44,7 +44,7 @@ pub(crate) struct Common {
 
 #[derive(Subcommand)]
 pub(crate) enum Command {
-    /// Sign in; goes on with a login that was interrupted
+    /// Sign in, or go on with a login that was interrupted
     Login(Login),
     /// Say who is signed in
     Whoami,
@@ -120,8 +120,8 @@ fn timeout(text: &str) -> Result<Duration, String> {
 const EXIT_CODES: &str = "\
 Exit codes:
     0  done
-    1  this machine failed: a file could not be read or written, or the result
-       not be written
+    1  this machine failed: it could not read or write a file, or could not
+       write the result
     2  the command line is wrong
     3  the user said no
     4  the code expired before the user decided

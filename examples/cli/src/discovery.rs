@@ -36,7 +36,7 @@ pub(crate) fn discover(context: &Context, wanted: Wanted<'_>) -> Result<Server, 
             300..=399 => {
                 return Err(Ending::new(
                     Exit::Untrusted,
-                    "The server redirects its metadata elsewhere, which is not followed: name the issuer itself.",
+                    "The server redirects the request for its metadata. Redirects are not followed: give the issuer's own address with --issuer.",
                 ));
             }
             _ => continue,
@@ -138,7 +138,7 @@ fn of_another_issuer(body: &[u8]) -> Ending {
         named.filter(|named| named.len() <= MAX_SHOWN && Metadata::well_known(named).is_ok());
     let named = named.map_or_else(String::new, |named| format!(", {named}"));
     let sentence = format!(
-        "The server's metadata are not used: they are of another issuer{named} (mind a slash at the end)."
+        "The server's metadata are not used, because they are of another issuer{named}. Also check whether the address must end with a slash."
     );
     Ending::new(Exit::Untrusted, sentence)
 }

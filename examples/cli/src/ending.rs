@@ -98,7 +98,7 @@ impl Exit {
         }
     }
 
-    /// Returns the name that JSON output has.
+    /// Returns the name of this exit in the JSON output.
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Failed => "failed",

@@ -35,7 +35,7 @@ pub(crate) struct Http {
 
 impl Http {
     pub(crate) fn new(timeout: Duration) -> Self {
-        // Trusts the certificates that the machine trusts. The same library also checks the ID token.
+        // The client trusts the certificates that the machine trusts. It uses `aws-lc-rs`, which also checks the ID token.
         let tls = TlsConfig::builder()
             .root_certs(RootCerts::PlatformVerifier)
             .unversioned_rustls_crypto_provider(Arc::new(aws_lc_rs::default_provider()))

@@ -31,7 +31,7 @@ pub(crate) struct Identity {
     pub(crate) email: Option<String>,
 }
 
-/// The claims that this file checks. The library checks `iss`, `exp` and `nbf`.
+/// The claims that this file reads. The library checks `iss`, `aud`, `exp` and `nbf`.
 #[derive(Deserialize)]
 struct Claims {
     aud: Audience,

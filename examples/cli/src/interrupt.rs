@@ -52,7 +52,7 @@ impl Interrupt {
             told();
             return;
         }
-        // The lock is held until the process ends, so nobody can now begin what must be finished.
+        // The lock is held until the process ends, so no other thread can now begin work that must be finished.
         screen.ending(&Ending::cancelled());
         exit()
     }

@@ -35,7 +35,8 @@ const LOCK: &str = "login.lock";
 /// How long Ctrl-C waits for the answer to a poll in flight. Tokens that arrive later are lost, and stay valid until they expire.
 const GRACE: Duration = Duration::from_secs(2);
 
-/// The seconds to wait before the server's keys are requested again. Together they are long enough for a restart behind a load balancer.
+/// The seconds to wait before the server's keys are requested again. Together they are long enough for a server to restart behind a load
+/// balancer.
 const PAUSES: [u64; 3] = [1, 2, 4];
 
 pub(crate) fn login(context: &Context, options: &args::Login) -> Result<Report, Ending> {
@@ -371,7 +372,7 @@ impl Events {
     }
 }
 
-/// Tells the user what the login waits for, if that has changed. It does not say that the user has not decided yet.
+/// Tells the user what the login waits for, if that has changed. It says nothing while the login waits only for the user.
 fn tell(shown: &mut Shown, login: &Login) {
     let waiting_for = login.waiting_for().unwrap_or(WaitingFor::User);
     if waiting_for != shown.waiting_for && waiting_for != WaitingFor::User {
@@ -413,6 +414,9 @@ pub(crate) fn since_epoch() -> Duration {
 /// Returns the ending for an error of a login.
 fn ending_of(error: &LoginError) -> Ending {
     let (exit, refusal) = match error {
+        LoginError::Start(start @ StartError::Rejected(refusal)) if start.may_be_retried() => {
+            (Exit::Unreachable, Some(refusal))
+        }
         LoginError::Start(StartError::Failed(_) | StartError::Unavailable { .. })
         | LoginError::Failed(_) => (Exit::Unreachable, None),
         LoginError::Start(StartError::Rejected(refusal)) | LoginError::Rejected(refusal) => {

@@ -56,7 +56,7 @@ impl Context {
         let screen = self.screen;
         self.interrupt.hold_off(move || {
             first();
-            screen.note("Bringing to an end what has begun. Ctrl-C again does not wait for it.");
+            screen.note("Finishing first. Press Ctrl-C again to stop at once.");
         });
     }
 }

@@ -92,7 +92,7 @@ impl Screen {
                 say(&format!("and enter the code: {}", shown.user_code));
                 if let Some(complete) = shown.verification_uri_complete {
                     say(&format!(
-                        "or open this, where the code is in it: {complete}"
+                        "or open this address, which contains the code: {complete}"
                     ));
                 }
                 say(&format!("Waiting for your approval, {left} left."));
@@ -105,7 +105,7 @@ impl Screen {
             }
         }
         if self != Self::Json && shown.offers_browser {
-            say("Enter opens it here, Ctrl-C cancels.");
+            say("Press Enter to open the page here, or Ctrl-C to cancel.");
         }
     }
 
@@ -138,7 +138,7 @@ impl Screen {
         })
     }
 
-    /// Begins a new line after the `^C` that a terminal shows.
+    /// Clears the `^C` that a terminal shows, or begins a new line after it.
     pub(crate) fn pass_echo(self) {
         match self {
             Self::Terminal => {
@@ -294,7 +294,7 @@ fn lay_out(shown: Shown<'_>, columns: usize, rows: usize) -> Vec<String> {
             blank(),
         ]
         .concat();
-        // This fits on a terminal of 80 columns and 24 rows.
+        // With the text beside the QR code, the prompt fits on 80 columns and 24 rows.
         let width = qr.first().map_or(0, |line| measure_text_width(line));
         let room = room.saturating_sub(width + 2 * INDENT.len());
         let scan = vec!["Scan this, or".to_owned()];

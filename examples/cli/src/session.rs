@@ -2,7 +2,8 @@
 //!
 //! Rules:
 //! 1. A process that changes the tokens holds the lock, and reads them again once it has the lock.
-//! 2. An issued token is stored or revoked. Only a token of an earlier login of the same user may be left to expire.
+//! 2. An issued token is stored or revoked. Only tokens of an earlier login are left to expire, and only if they are not known to be of
+//!    another user.
 
 use core::fmt::Write as _;
 use core::ops::ControlFlow;
@@ -76,8 +77,9 @@ impl Session {
         })
     }
 
-    /// Replaces the session on disk. Tokens of another user that were there are revoked if the server can do that. Tokens of the same user
-    /// are left to expire, because some servers end a whole grant with one of its tokens, and the new tokens may belong to the same grant.
+    /// Replaces the session on disk. Tokens that were there are revoked if they are known to be of another user and the server can do that.
+    /// Other tokens are left to expire, because some servers revoke all tokens of a grant together, and the new tokens may belong to the
+    /// same grant.
     pub(crate) fn keep(&self, context: &Context, server: &Server) -> Result<(), Ending> {
         let before = {
             let _lock = context.store.lock(LOCK)?;
@@ -190,7 +192,7 @@ impl Session {
         context.must_finish(|| ());
         let send =
             |request| -> Result<Response<Vec<u8>>, TransportError> { context.http.send(request) };
-        // If the answer was lost, the same request is sent again, because servers accept the same token for a short time.
+        // If the answer was lost, the same request is sent again, because many servers accept the same token for a short time.
         let renewed = refresh.run_blocking(send, |span| {
             context
                 .screen
@@ -209,10 +211,10 @@ impl Session {
                 context.store.write(FILE, &spent)?;
                 let login_again = if refusal.possibly_redeemed {
                     format!(
-                        "The login is not good any more, and an answer was lost before: run `{login}`."
+                        "The login is no longer valid, perhaps because an earlier answer of the server was lost: run `{login}`."
                     )
                 } else {
-                    format!("The login is not good any more: run `{login}`.")
+                    format!("The login is no longer valid: run `{login}`.")
                 };
                 return Err(Ending::refused(Exit::SignedOut, login_again, &refusal));
             }

@@ -5,7 +5,7 @@
 //!    creates nothing.
 //! 2. A file is written beside its place, with mode 0600, and then moved there, so a reader sees the old or the new one. The writer holds a
 //!    lock, so one temporary name is enough. If a crash leaves a temporary file, the next writer removes it.
-//! 3. The operating system holds a lock, so it ends with the process, however that ends.
+//! 3. The operating system holds each lock, and ends it with its process, even if the process crashes.
 
 use core::fmt::Write as _;
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
@@ -77,7 +77,7 @@ impl Store {
         }
     }
 
-    /// Returns the ending for a file that this tool did not write.
+    /// Returns the ending for a file that this tool cannot understand.
     pub(crate) fn not_understood(&self, name: &str) -> Ending {
         let path = self.0.join(name);
         let path = path.display();

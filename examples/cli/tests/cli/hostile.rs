@@ -37,7 +37,7 @@ fn metadata_of_another_issuer_are_not_used() {
     });
     let ended = ended.with(9);
     assert!(
-        ended.err.contains("another issuer, http://127.0.0.1:1 "),
+        ended.err.contains("another issuer, http://127.0.0.1:1. "),
         "{ended:?}"
     );
     assert_eq!(server.requests("/.well-known/openid-configuration"), 0);
@@ -51,7 +51,7 @@ fn an_issuer_that_could_steer_a_terminal_is_not_shown() {
         respond(stream, 200, "", &body.to_string());
     });
     let ended = ended.with(9);
-    assert!(ended.err.contains("another issuer ("), "{ended:?}");
+    assert!(ended.err.contains("another issuer. "), "{ended:?}");
     assert!(!ended.err.contains("evil"), "{ended:?}");
 
     let (_, ended) = login_where("/.well-known/oauth-authorization-server", |stream| {
@@ -200,6 +200,15 @@ fn a_refusal_is_told_in_the_words_of_the_server_without_what_steers_a_terminal()
     let ended = ended.with(5);
     assert!(ended.err.contains("[2Jno"), "{ended:?}");
     assert!(!ended.err.contains(['\u{1b}', '\u{202e}']), "{ended:?}");
+}
+
+#[test]
+fn a_refusal_for_now_says_that_the_server_could_not_answer() {
+    let (_, ended) = login_where("/device_authorization", |stream| {
+        respond(stream, 503, "", r#"{"error":"temporarily_unavailable"}"#);
+    });
+    let ended = ended.with(6);
+    assert!(ended.err.contains("try again"), "{ended:?}");
 }
 
 #[test]

@@ -112,7 +112,7 @@ fn tokens_that_are_not_verified_yet_are_revoked_at_ctrl_c() {
     let server = &holding.server;
     let home = Home::new(&server.issuer);
     let login = holding.interrupt(&home, &["login"]);
-    login.says("Ctrl-C again does not wait");
+    login.says("Press Ctrl-C again to stop at once");
     holding.release();
     let ended = login.end().with(130).without(&server.secrets());
     assert!(ended.err.ends_with("\nCancelled.\n"), "{ended:?}");
@@ -124,7 +124,7 @@ fn tokens_that_are_not_verified_yet_are_revoked_at_ctrl_c() {
 fn ctrl_c_again_does_not_wait_and_leaves_nothing_to_go_on_with() {
     for (path, said) in [
         ("/token", "Cancelling."),
-        ("/jwks", "Ctrl-C again does not wait"),
+        ("/jwks", "Press Ctrl-C again to stop at once"),
     ] {
         let holding = Holding::at(path);
         let home = Home::new(&holding.server.issuer);
@@ -150,7 +150,7 @@ fn renewed_tokens_are_kept_before_ctrl_c_ends_the_command() {
         before["expires_at"] = 1_700_000_000.into();
         home.write("tokens.json", &before);
         let tool = holding.interrupt(&home, &[command, "--json"]);
-        tool.says("Ctrl-C again does not wait");
+        tool.says("Press Ctrl-C again to stop at once");
         holding.release();
         let ended = tool.end().with(130).without(&holding.server.secrets());
         assert_eq!(ended.events().last().unwrap()["outcome"], "cancelled");
@@ -166,7 +166,7 @@ fn a_logout_that_has_begun_is_brought_to_its_end() {
     let holding = Holding::at("/revoke");
     let home = signed_in(&holding.server);
     let logout = holding.interrupt(&home, &["logout"]);
-    logout.says("Ctrl-C again does not wait");
+    logout.says("Press Ctrl-C again to stop at once");
     holding.release();
     logout.end().with(0);
     assert_eq!(holding.server.revoked().len(), 2);
