@@ -18,7 +18,7 @@ use crate::server::{Change, Inserted, Pace, RateLimited, RateState, Session, Sto
 pub struct Memory {
     /// By session key. Its first eight octets are the hash, because nobody can choose the digest of a random code.
     sessions: HashTable<Stored>,
-    /// Maps the first eight octets of a user key to those of the session key.
+    /// Maps the first eight octets of a user key to those of the session key. The entry of a decided session stays until the next purge.
     users: HashTable<User>,
     /// By quota key. The hash is seeded, because peers can choose what such a key is made of.
     quotas: HashMap<QuotaKey, RateState>,
@@ -92,20 +92,8 @@ impl Memory {
         if !change.applies_to(&stored.session) {
             return Write::Conflict;
         }
-        let user_key = stored.session.user_key().copied();
         stored.session.become_like(change.session());
-        if let Some(user_key) = user_key.filter(|_| change.session().user_key().is_none()) {
-            self.forget_user(&user_key, change.key());
-        }
         Write::Committed
-    }
-
-    fn forget_user(&mut self, user_key: &UserKey, key: &SessionKey) {
-        let session = key.0.prefix();
-        let is_its = |user: &User| user.session == session;
-        if let Ok(entry) = self.users.find_entry(user_key.0.prefix(), is_its) {
-            entry.remove();
-        }
     }
 
     /// Saves a pace if the session exists.

@@ -410,6 +410,21 @@ fn a_blocking_run_does_not_wait() {
     assert!(issuing.run_blocking(&Waiting(Shared::new())).is_none());
 }
 
+#[test]
+fn a_mutex_of_a_memory_does_as_a_store_what_the_memory_does() {
+    fn done<T>(future: impl Future<Output = T>) -> T {
+        poll_once(core::pin::pin!(future)).expect("it does not wait")
+    }
+    let session = session(1);
+    let store = Mutex::new(store_with(&session));
+    let pace = support::login::pace_of(3, 5, false);
+    done(store.save_pace(session.key(), pace));
+    let stored = done(store.load(session.key())).unwrap().unwrap();
+    assert_eq!(stored.pace, Some(pace));
+    assert_eq!(done(store.purge(session.purge_at())), Ok(1));
+    assert!(done(store.load(session.key())).unwrap().is_none());
+}
+
 fn poll_once<T>(future: core::pin::Pin<&mut impl Future<Output = T>>) -> Option<T> {
     let mut context = core::task::Context::from_waker(core::task::Waker::noop());
     match future.poll(&mut context) {
