@@ -1,6 +1,6 @@
 //! The stored form of what is shown to the user.
 
-use device_flow::client::Prompt;
+use device_flow::client::{Prompt, Warning};
 use serde_json::json;
 
 use crate::support::{ISSUED, flow, ok, start};
@@ -34,5 +34,26 @@ fn a_prompt_is_kept_and_read_back_and_checked_like_a_response() {
         changed[name] = bad;
         let read = serde_json::from_value::<Prompt>(changed.clone());
         assert!(read.is_err(), "{changed}");
+    }
+}
+
+#[test]
+fn a_warning_says_what_was_wrong_and_what_is_done_instead() {
+    for (warning, [wrong, instead]) in [
+        (
+            Warning::Interval,
+            ["no usable interval", "polls every 5 seconds"],
+        ),
+        (
+            Warning::LongInterval,
+            ["longer than the lifetime", "uses it"],
+        ),
+        (
+            Warning::VerificationUriComplete,
+            ["cannot be used", "show the code"],
+        ),
+    ] {
+        let text = warning.to_string();
+        assert!(text.contains(wrong) && text.contains(instead), "{text}");
     }
 }
