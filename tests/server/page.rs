@@ -658,6 +658,7 @@ fn u4_entering_again_writes_nothing_but_the_guess() {
 fn u4_the_review_shows_client_scopes_age_source_and_the_code_to_compare() {
     let server = server();
     let client = cli().named("Example CLI");
+    assert_eq!(client.name(), Some("Example CLI"));
     let mut host = Host::new([client]);
     let request = support::post("client_id=client_cli&scope=profile+admin+openid");
     let reply = host.run(server.device_authorization(request, "", None, NOW));
