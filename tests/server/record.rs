@@ -343,6 +343,25 @@ fn an_approval_at_or_after_expiry_is_refused() {
     assert_corrupt(&form);
 }
 
+/// R5: a refresh token is good for a while after each rotation, and its session is kept past that.
+#[test]
+fn a_refresh_token_that_ends_at_its_rotation_or_at_the_purge_is_refused() {
+    let mut login = Login::approved_at(2000);
+    assert_granted(&login.poll(3000).reply, "openid profile");
+    let mut form = login.form();
+    let until = stored_at(LIFETIME + 3000);
+    form["state"]["active"]["refresh"] = json!({
+        "current": form["key"], "previous": null, "rotated_at": stored_at(3000), "until": until,
+    });
+    form["purge_at"] = json!(until + 1);
+    assert!(read(&form).is_ok());
+    let mut kept_too_short = form.clone();
+    kept_too_short["purge_at"] = json!(until);
+    assert_corrupt(&kept_too_short);
+    form["state"]["active"]["refresh"]["until"] = json!(stored_at(3000));
+    assert_corrupt(&form);
+}
+
 /// A purge at the moment of expiry would leave nothing to answer with.
 #[test]
 fn a_session_is_kept_past_its_expiry() {
