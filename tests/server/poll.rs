@@ -9,7 +9,7 @@ use device_flow::server::{
     Cause, Consent, GrantRefusal, HostValue, Policy, PolicyOptions, Reply, Status,
 };
 use device_flow::wire::tokens::Tokens;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::support::login::{
     self, Answer, LIFETIME, Login, REDEEM_TIME, RETENTION, Wrote, assert_denied, assert_expired,
@@ -825,6 +825,26 @@ fn c17_a_success_carries_every_token_and_the_scope() {
         r#""expires_in":300,"organization_id":"org_01"}"#
     );
     assert_reply(&login.poll(1).reply, Cause::Granted, 200, &[], body);
+}
+
+/// RFC 6749, appendix A.12: `access-token = 1*VSCHAR`, which has the double quote and the backslash.
+#[test]
+fn c17_a_token_with_a_quote_or_a_backslash_is_escaped() {
+    for odd in ["a\"b", "a\\b"] {
+        for place in ["access_token", "token_type", "refresh_token", "id_token"] {
+            let text = |name| if name == place { odd } else { "plain" };
+            let mut login = Login::approved_at(0);
+            login.host.tokens = Tokens::of_type(text("token_type"), text("access_token"))
+                .and_then(|tokens| tokens.refresh_token(text("refresh_token")))
+                .and_then(|tokens| tokens.id_token(text("id_token")))
+                .unwrap();
+            let reply = login.poll(1).reply;
+            let body: Value = serde_json::from_str(reply.response().body()).unwrap();
+            for name in ["access_token", "token_type", "refresh_token", "id_token"] {
+                assert_eq!(body[name], text(name), "{place}");
+            }
+        }
+    }
 }
 
 #[test]
