@@ -14,6 +14,8 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use core::fmt;
 
+use super::debug_shows;
+
 /// A response, ready to send.
 ///
 /// With the feature `http` it converts into an [`http::Response`] with any body that can be made from a `Cow<'static, [u8]>`.
@@ -199,11 +201,7 @@ impl SlowDown {
     }
 }
 
-impl fmt::Debug for SlowDown {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.body)
-    }
-}
+debug_shows!(SlowDown: interval);
 
 impl fmt::Debug for Response {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
