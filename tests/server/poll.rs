@@ -8,7 +8,7 @@ use device_flow::scope::Scope;
 use device_flow::server::{
     Cause, Consent, GrantRefusal, HostValue, Policy, PolicyOptions, Reply, Status,
 };
-use device_flow::wire::tokens::Tokens;
+use device_flow::wire::tokens::{TokenError, Tokens};
 use serde_json::{Value, json};
 
 use crate::support::login::{
@@ -825,6 +825,28 @@ fn c17_a_success_carries_every_token_and_the_scope() {
         r#""expires_in":300,"organization_id":"org_01"}"#
     );
     assert_reply(&login.poll(1).reply, Cause::Granted, 200, &[], body);
+}
+
+/// "Request and response parameters MUST NOT be included more than once." (RFC 6749, section 3.2)
+#[test]
+fn c17_no_member_of_a_success_is_written_twice() {
+    let tokens = Tokens::bearer("a").unwrap();
+    let one = tokens.member("organization_id", json!("org_01")).unwrap();
+    let two = one.clone().member("sub", json!("alice"));
+    assert!(two.is_ok());
+    let protocols = [
+        "access_token",
+        "token_type",
+        "expires_in",
+        "refresh_token",
+        "id_token",
+        "scope",
+        "error",
+    ];
+    for name in protocols.into_iter().chain(["organization_id"]) {
+        let refused = one.clone().member(name, json!("x"));
+        assert_eq!(refused.err(), Some(TokenError::Reserved), "{name}");
+    }
 }
 
 /// RFC 6749, appendix A.12: `access-token = 1*VSCHAR`, which has the double quote and the backslash.
