@@ -849,6 +849,17 @@ fn c17_no_member_of_a_success_is_written_twice() {
     }
 }
 
+/// RFC 6749, appendix A.12: `access-token = 1*VSCHAR`.
+#[test]
+fn c17_a_token_is_not_empty_and_has_only_visible_ascii_and_spaces() {
+    for character in '\0'..='\u{200}' {
+        let made = Tokens::bearer(format!("a{character}b"));
+        let expected = (!(' '..='~').contains(&character)).then_some(TokenError::Character);
+        assert_eq!(made.err(), expected, "{character:?}");
+    }
+    assert_eq!(Tokens::bearer("").err(), Some(TokenError::Character));
+}
+
 /// RFC 6749, appendix A.12: `access-token = 1*VSCHAR`, which has the double quote and the backslash.
 #[test]
 fn c17_a_token_with_a_quote_or_a_backslash_is_escaped() {
