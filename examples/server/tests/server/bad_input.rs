@@ -386,7 +386,7 @@ async fn a2_a_body_of_another_media_type_is_told_what_came_and_what_is_wanted() 
         (ISSUE, Some("text/plain;charset=UTF-8"), "plain text"),
         (&by_query, None, "the parameters are in the URL"),
         (TOKEN, None, "no Content-Type"),
-        (TOKEN, Some("image/png"), "the body must be"),
+        (TOKEN, Some("image/png"), "the content type must be"),
     ] {
         let said = said(path, media_type).await;
         assert!(said.contains(came), "{media_type:?}: {said}");
