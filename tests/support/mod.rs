@@ -153,7 +153,7 @@ pub(crate) fn key(seed: u8) -> [u8; 32] {
 
 /// The entropy of one issuance: other codes for each seed.
 pub(crate) fn entropy(seed: u8) -> Entropy {
-    Entropy::from(octets(seed))
+    nth_entropy(seed.into())
 }
 
 /// The entropy of a draw by its number. For the first 256 it is that of [`entropy`].
