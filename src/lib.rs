@@ -35,7 +35,7 @@
 //! |---|---|
 //! | [`server`] | the exchanges, the host and its store, the policy, clients, sessions, quotas |
 //! | [`client`] | the login, what a response means, when to poll, snapshots, refreshing and revoking |
-//! | [`wire`] | what goes over the wire: responses, tokens, metadata |
+//! | [`wire`] | the metadata of a server, which one half makes and the other reads |
 //! | [`code`], [`digest`], [`scope`] | codes, the digests under which they are stored, scopes |
 //! | [`memory`] | the embedded store |
 //! | [`tables`] | every rule of both halves, in rows, and a glossary |
@@ -72,7 +72,6 @@ pub mod server;
 mod sha256;
 #[doc = include_str!("../docs/tables.md")]
 pub mod tables {}
-mod time;
 pub mod wire;
 
 /// The code of the README, run as a doctest.

@@ -18,12 +18,12 @@ use core::time::Duration;
 
 use allocation_counter::measure;
 use device_flow::digest::SecretDigest;
+use device_flow::server::Tokens;
 use device_flow::server::{
     Cause, Client, ClientAuthMethod, Exchange, Finish, GrantRefusal, Inserted, Next, PageError,
     PolicyOptions, RateLimit, RateLimited, RateState, Reply, Request, Server, Stored, Take,
     Unavailable, Write,
 };
-use device_flow::wire::tokens::Tokens;
 use support::login::{LIFETIME, Login, at, bob, pace_of, stored_at};
 use support::{
     BACKEND, CLI, FORM, GRANT, NO_CODE, NOW, SECRET, alice, backend, cli, encoded, policy,

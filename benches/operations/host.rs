@@ -13,7 +13,7 @@ use device_flow::server::{
     PolicyOptions, RateLimit, RateLimited, Reply, Request as Incoming, Server, ServerKeys, Session,
     Stored, Subject, Take, Write,
 };
-use device_flow::wire::tokens::{TokenError, Tokens};
+use device_flow::server::{TokenError, Tokens};
 use time::OffsetDateTime;
 
 use super::{Moment, Out, Random};

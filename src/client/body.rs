@@ -20,7 +20,6 @@ use serde_json::Map;
 use serde_json::value::RawValue;
 
 use super::response::{MAX_BODY, Response};
-use crate::time;
 use crate::wire::form::{Raw, Segments};
 use crate::wire::json::{Name, read_object};
 
@@ -268,13 +267,24 @@ impl<'a> Value<'a> {
     fn number(self) -> Option<u64> {
         let whole = |text: &str| text.parse().ok();
         if let Some(text) = self.string() {
-            return whole(&text).or_else(|| time::whole_seconds(text.parse().ok()?));
+            return whole(&text).or_else(|| whole_seconds(text.parse().ok()?));
         }
         let Self::Json(number) = self else {
             return None;
         };
-        whole(number).or_else(|| time::whole_seconds(serde_json::from_str(number).ok()?))
+        whole(number).or_else(|| whole_seconds(serde_json::from_str(number).ok()?))
     }
+}
+
+/// Returns a number of seconds, rounded up to whole seconds. Returns `None` if it is negative or not a number.
+fn whole_seconds(number: f64) -> Option<u64> {
+    let Ok(span) = Duration::try_from_secs_f64(number) else {
+        return (number > 0.0).then_some(u64::MAX);
+    };
+    let part = u64::from(span.subsec_nanos() > 0);
+    let seconds = span.as_secs().saturating_add(part);
+    // A number under half a nanosecond becomes the span zero.
+    Some(seconds.max(u64::from(number > 0.0)))
 }
 
 impl<'de> Deserialize<'de> for Value<'de> {

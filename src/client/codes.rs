@@ -12,9 +12,9 @@ use super::flow::Setup;
 use super::prompt::{Prompt, VERSION, Warning, fault_of_user_code};
 use super::refusal::Refusal;
 use super::response::{Response, TransportError};
+use super::schedule::{DEFAULT_INTERVAL, MAX_ANNOUNCED};
 use super::verdict::{Meaning, code, is_transient};
-use crate::time::{DEFAULT_INTERVAL, MAX_ANNOUNCED};
-use crate::wire::metadata;
+use crate::wire::uri;
 
 pub(crate) struct Codes {
     pub(crate) device_code: String,
@@ -60,15 +60,13 @@ fn issued(body: &Body<'_>, setup: &Setup) -> Result<Codes, StartError> {
         return Err(field("user_code", fault));
     }
     // Google and others used `verification_url` before the RFC chose another name, and still do.
-    let uri = members.verification_uri.text();
-    let uri = text(
-        "verification_uri",
-        uri.or_else(|| members.verification_url.text()),
-    )?;
-    metadata::shown(&uri, setup.plain)
+    let shown = members.verification_uri.text();
+    let shown = shown.or_else(|| members.verification_url.text());
+    let shown = text("verification_uri", shown)?;
+    uri::shown(&shown, setup.plain)
         .map_err(|why| field("verification_uri", &format!("cannot be used: {why}")))?;
     let complete = members.verification_uri_complete;
-    let is_shown = |uri: &Cow<'_, str>| metadata::shown(uri, setup.plain).is_ok();
+    let is_shown = |link: &Cow<'_, str>| uri::shown(link, setup.plain).is_ok();
     let usable = complete.text().filter(is_shown);
     if usable.is_none() && complete.is_given() {
         warnings.push(Warning::VerificationUriComplete);
@@ -99,7 +97,7 @@ fn issued(body: &Body<'_>, setup: &Setup) -> Result<Codes, StartError> {
         prompt: Prompt {
             v: VERSION,
             user_code: user_code.into_owned(),
-            verification_uri: uri.into_owned(),
+            verification_uri: shown.into_owned(),
             verification_uri_complete: usable.map(Cow::into_owned),
             lifetime,
             warnings,

@@ -2,7 +2,8 @@
 
 use alloc::string::String;
 
-use crate::wire::metadata::{self, DEVICE_AUTHORIZATION, Metadata, MetadataError, TOKEN, UrlError};
+use crate::wire::metadata::{DEVICE_AUTHORIZATION, Metadata, MetadataError, TOKEN};
+use crate::wire::uri::{self, UrlError};
 
 /// The endpoints of an authorization server that a device talks to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,7 +72,7 @@ const REVOCATION: &str = "revocation_endpoint";
 
 fn checked(endpoint: &'static str, url: impl Into<String>) -> Result<String, EndpointError> {
     let url = url.into();
-    match metadata::endpoint(&url) {
+    match uri::endpoint(&url) {
         Ok(_) => Ok(url),
         Err(why) => Err(EndpointError::Url { endpoint, why }),
     }

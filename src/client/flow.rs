@@ -16,8 +16,8 @@ use crate::scope::{Scope, ScopeError};
 use crate::wire::credentials;
 use crate::wire::debug_shows;
 use crate::wire::form;
-use crate::wire::metadata::Plain;
 use crate::wire::octets::are_vschars;
+use crate::wire::uri::Plain;
 
 /// A client of the device grant. Each call of [`login`](Self::login) returns a new login.
 ///

@@ -12,7 +12,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Map;
 
 use crate::wire::debug_shows;
-use crate::wire::metadata::{self, Plain};
+use crate::wire::uri::{self, Plain};
 
 /// What is shown to the user ([RFC 8628, section 3.3](https://www.rfc-editor.org/rfc/rfc8628#section-3.3)).
 ///
@@ -103,7 +103,7 @@ impl<'de> Deserialize<'de> for Prompt {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let prompt = Record::deserialize(deserializer)?;
         // Plain http is not checked here, because it was checked when the response was read.
-        let is_shown = |uri: &String| metadata::shown(uri, Plain::Allowed).is_ok();
+        let is_shown = |link: &String| uri::shown(link, Plain::Allowed).is_ok();
         let is_right = fault_of_user_code(&prompt.user_code).is_none()
             && is_shown(&prompt.verification_uri)
             && prompt.verification_uri_complete.iter().all(is_shown)

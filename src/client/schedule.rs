@@ -5,6 +5,7 @@
 //! 2. Between an answer and the next poll at least the interval in force passes. It only rises.
 //! 3. The server decides whether a code has expired, so one last poll goes out at the deadline or later. It is left out if it would come
 //!    too late, or if the interval is longer than the lifetime. A device that slept through the deadline still sends it.
+//! 4. Every operation on times saturates. An overflow gives the farthest moment or the longest span.
 
 use core::fmt;
 use core::time::Duration;
@@ -12,7 +13,6 @@ use core::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::response::TransportError;
-use crate::time;
 
 /// The schedule of the polls. All times are readings of the caller's clock.
 #[derive(Clone, Copy)]
@@ -133,16 +133,22 @@ impl Schedule {
     /// Notes that the code is still pending; the body may have named an interval.
     pub(crate) fn pending(&mut self, announced: Option<Duration>) {
         self.failures = 0;
-        self.min_interval = time::raised(self.min_interval, announced);
+        self.raise(announced);
         self.reason = Some(WaitingFor::User);
     }
 
     /// Notes that the server wants fewer polls.
     pub(crate) fn slow_down(&mut self, announced: Option<Duration>) {
-        // "the interval MUST be increased by 5 seconds for this and all subsequent requests" (RFC 8628, section 3.5)
         self.failures = 0;
-        self.min_interval = time::slowed(self.min_interval, announced);
+        self.min_interval = self.min_interval.saturating_add(SLOW_DOWN_STEP);
+        self.raise(announced);
         self.reason = Some(WaitingFor::SlowDown);
+    }
+
+    /// Takes over an interval that a response announces. The interval in force only rises.
+    fn raise(&mut self, announced: Option<Duration>) {
+        let announced = announced.unwrap_or_default().min(MAX_ANNOUNCED);
+        self.min_interval = self.min_interval.max(announced);
     }
 
     /// Notes that the server could not answer, and whether it may have issued tokens nevertheless.
@@ -174,12 +180,10 @@ impl Schedule {
         // any increase in the polling interval required by the "slow_down" error." (RFC 8628, section 3.5)
         let left = self.deadline.saturating_sub(self.clock);
         let pause = pause.unwrap_or_default().min(left);
-        let gap = time::back_off(self.min_interval, self.failures);
-        self.earliest = self.clock.saturating_add(gap.max(pause));
+        self.earliest = self.clock.saturating_add(self.back_off().max(pause));
         self.jitter = Duration::ZERO;
         if matches!(self.last_poll, LastPoll::Ahead | LastPoll::TooLate) {
-            let ceiling = time::ceiling(self.min_interval);
-            let latest = self.deadline.saturating_add(ceiling);
+            let latest = self.deadline.saturating_add(ceiling(self.min_interval));
             let makes_sense =
                 self.earliest.max(self.deadline) <= latest && self.min_interval <= self.lifetime;
             self.last_poll = if makes_sense {
@@ -190,6 +194,17 @@ impl Schedule {
         }
     }
 
+    /// Returns how long to wait after an answer. It doubles with each failure in a row, up to the ceiling, and is never under the interval
+    /// in force.
+    fn back_off(&self) -> Duration {
+        if self.failures == 0 {
+            return self.min_interval;
+        }
+        let factor = 1_u32.checked_shl(self.failures).unwrap_or(u32::MAX);
+        let doubled = self.min_interval.saturating_mul(factor);
+        doubled.min(ceiling(self.min_interval))
+    }
+
     /// Returns when the next poll goes out.
     pub(crate) const fn due(&self) -> Duration {
         self.earliest.saturating_add(self.jitter)
@@ -198,4 +213,25 @@ impl Schedule {
     pub(crate) fn is_past_deadline(&self) -> bool {
         self.clock >= self.deadline
     }
+}
+
+/// "If no value is provided, clients MUST use 5 as the default." ([RFC 8628, section 3.2])
+///
+/// [RFC 8628, section 3.2]: https://www.rfc-editor.org/rfc/rfc8628#section-3.2
+pub(crate) const DEFAULT_INTERVAL: Duration = Duration::from_secs(5);
+
+/// "the interval MUST be increased by 5 seconds for this and all subsequent requests" ([RFC 8628, section 3.5])
+///
+/// [RFC 8628, section 3.5]: https://www.rfc-editor.org/rfc/rfc8628#section-3.5
+const SLOW_DOWN_STEP: Duration = Duration::from_secs(5);
+
+/// A longer interval in a response to a poll is cut to this, because it is a mistake or an attack.
+pub(crate) const MAX_ANNOUNCED: Duration = Duration::from_hours(1);
+
+/// However short the interval is, a back-off can grow to this. It is long enough to relieve a server, and short enough to wait for.
+const MIN_CEILING: Duration = Duration::from_mins(1);
+
+/// Returns the longest back-off. The last poll may be planned for up to this long after the deadline.
+pub(crate) fn ceiling(min_interval: Duration) -> Duration {
+    min_interval.saturating_add(min_interval).max(MIN_CEILING)
 }

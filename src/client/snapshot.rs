@@ -15,9 +15,8 @@ use serde::{Deserialize, Serialize};
 
 use super::flow::{DeviceFlow, FlowError};
 use super::login::{Ask, Login, Polls, Stage};
-use super::schedule::{LastPoll, Schedule, WaitingFor};
+use super::schedule::{LastPoll, Schedule, WaitingFor, ceiling};
 use crate::digest::Digest;
-use crate::time;
 
 /// A saved login. It implements `Serialize` and `Deserialize`.
 ///
@@ -101,7 +100,7 @@ impl TryFrom<Record> for Snapshot {
         if record.v != VERSION {
             return Err("the snapshot is of an unknown version; start the login again");
         }
-        let ceiling = time::ceiling(record.min_interval);
+        let ceiling = ceiling(record.min_interval);
         // `Retry-After` reaches at most to the deadline, and the jitter adds at most one interval.
         let longest = ceiling
             .max(record.lifetime)

@@ -6,7 +6,7 @@ use super::authenticate::{Authenticated, Credentials};
 use super::consent::{Consent, Deed};
 use super::exchange::Exchange;
 use super::keys::ServerKeys;
-use super::machine::{Fixed, Task};
+use super::machine::{Input, Task};
 use super::page::Review;
 use super::page_error::PageError;
 use super::policy::Policy;
@@ -178,7 +178,7 @@ impl Server {
         key: Option<SessionKey>,
         now: OffsetDateTime,
     ) -> Exchange<'r, T> {
-        let fixed = Fixed {
+        let input = Input {
             policy: &self.policy,
             keys: &self.keys,
             now,
@@ -191,6 +191,6 @@ impl Server {
             typed: None,
             grant_type: GrantType::DeviceCode,
         };
-        Exchange::new(fixed)
+        Exchange::new(input)
     }
 }

@@ -13,7 +13,7 @@ use super::client::Client;
 use super::grant::{Grant, GrantRefusal};
 use super::host::{Host, Inserted, Store, Unavailable, Write};
 use super::keys::RefreshSecret;
-use super::machine::{Fixed, Prepared, Progress, Quota, Step, Task};
+use super::machine::{Input, Prepared, Progress, Quota, Step, Task};
 use super::pace::Pace;
 use super::page::{self, Review};
 use super::page_error::PageError;
@@ -21,11 +21,11 @@ use super::rate_limit::{RateLimited, Take};
 use super::reply::{Cause, INVALID_GRANT, INVALID_REFRESH, Reply};
 use super::request::GrantType;
 use super::session::{Change, Session, Stored};
+use super::tokens::Tokens;
 use super::{issue, poll, refresh};
 use crate::code::Entropy;
 use crate::digest::{SessionKey, UserKey};
 use crate::wire::debug_shows;
-use crate::wire::tokens::Tokens;
 
 /// One request or one action of a user. It ends in a `T`: a [`Reply`], an [`Authenticated`] client, a [`Review`] or a [`Session`].
 ///
@@ -34,8 +34,7 @@ use crate::wire::tokens::Tokens;
 /// ```
 /// use device_flow::code::Entropy;
 /// use device_flow::memory::Memory;
-/// use device_flow::server::{Client, Exchange, Finish, Grant, Next};
-/// use device_flow::wire::tokens::Tokens;
+/// use device_flow::server::{Client, Exchange, Finish, Grant, Next, Tokens};
 ///
 /// fn run<'r, T: Finish<'r>>(
 ///     mut exchange: Exchange<'r, T>,
@@ -68,7 +67,7 @@ use crate::wire::tokens::Tokens;
 /// ```
 #[must_use = "the peer or the user is waiting for the answer"]
 pub struct Exchange<'r, T> {
-    fixed: Fixed<'r>,
+    input: Input<'r>,
     prepared: Option<Prepared>,
     progress: Progress,
     ends_in: PhantomData<fn() -> T>,
@@ -107,7 +106,7 @@ pub enum Next<'x, T> {
 /// Takes the answer to one question of [`Next`].
 #[must_use = "the question is asked again if it is not answered"]
 pub struct Ask<'x, A> {
-    fixed: &'x Fixed<'x>,
+    input: &'x Input<'x>,
     prepared: Option<&'x Prepared>,
     progress: &'x mut Progress,
     answer: PhantomData<fn(A)>,
@@ -118,16 +117,16 @@ impl Ask<'_, Client> {
     /// the client by itself answers with a [`Found`].
     #[inline(always)]
     pub fn answer<'c>(self, found: Result<impl Into<Found<&'c Client>>, Unavailable>) {
-        let (fixed, progress) = (self.fixed, self.progress);
+        let (input, progress) = (self.input, self.progress);
         progress.step = match (found, self.prepared) {
             (Err(Unavailable), _) => progress.unavailable(), // B8
-            (Ok(found), Some(prepared)) => page::client(fixed, progress, prepared, found.into()),
+            (Ok(found), Some(prepared)) => page::client(input, progress, prepared, found.into()),
             (Ok(found), None) if progress.step == Step::ClientOfGrant => {
-                poll::grant(fixed, progress, found.into())
+                poll::grant(input, progress, found.into())
             }
-            (Ok(found), None) => match fixed.credentials.check(&fixed.form, found.into()) {
-                Ok(client) => fixed.authenticated(progress, client),
-                Err(cause) => fixed.refuse_client(progress, cause),
+            (Ok(found), None) => match input.credentials.check(&input.form, found.into()) {
+                Ok(client) => input.authenticated(progress, client),
+                Err(cause) => input.refuse_client(progress, cause),
             },
         };
     }
@@ -136,7 +135,7 @@ impl Ask<'_, Client> {
 impl Ask<'_, Take> {
     /// Answers with the result of the store: `Ok(Ok(()))`, or `Ok(Err(limited))` if [`Take::apply`] refused.
     pub fn answer(self, taken: Result<Result<(), RateLimited>, Unavailable>) {
-        let (fixed, progress) = (self.fixed, self.progress);
+        let (input, progress) = (self.input, self.progress);
         let Step::Take(quota) = progress.step else {
             return;
         };
@@ -145,7 +144,7 @@ impl Ask<'_, Take> {
             _ if quota == Quota::Secret => Step::Done,
             Err(Unavailable) => progress.unavailable(),
             Ok(Err(limited)) => progress.limited(quota, limited),
-            Ok(Ok(())) => fixed.taken(progress, quota),
+            Ok(Ok(())) => input.taken(progress, quota),
         };
     }
 }
@@ -154,9 +153,9 @@ impl Ask<'_, Stored> {
     /// Answers with the session that the store has, or with `Ok(None)` if it has none. **A store that failed is not `Ok(None)`.**
     #[inline(always)]
     pub fn answer(self, stored: Result<Option<&Stored>, Unavailable>) {
-        let (fixed, progress) = (self.fixed, self.progress);
-        let is_another = |stored: &Stored| fixed.key.as_ref() != Some(stored.session.key());
-        progress.step = match (stored, fixed.task) {
+        let (input, progress) = (self.input, self.progress);
+        let is_another = |stored: &Stored| input.key.as_ref() != Some(stored.session.key());
+        progress.step = match (stored, input.task) {
             // C1
             (Err(Unavailable), _) | (Ok(_), Task::DeviceAuthorization(_) | Task::Client) => {
                 progress.unavailable()
@@ -167,14 +166,14 @@ impl Ask<'_, Stored> {
             {
                 progress.unavailable()
             }
-            (Ok(stored), Task::Token) => match fixed.grant_type {
-                GrantType::DeviceCode => poll::decide(fixed, progress, stored),
-                GrantType::RefreshToken => refresh::decide(fixed, progress, stored),
+            (Ok(stored), Task::Token) => match input.grant_type {
+                GrantType::DeviceCode => poll::decide(input, progress, stored),
+                GrantType::RefreshToken => refresh::decide(input, progress, stored),
             },
-            (Ok(stored), Task::Revocation) => refresh::revoke(fixed, progress, stored),
-            (Ok(stored), Task::Enter { .. }) => page::found(fixed, progress, stored),
+            (Ok(stored), Task::Revocation) => refresh::revoke(input, progress, stored),
+            (Ok(stored), Task::Enter { .. }) => page::found(input, progress, stored),
             (Ok(stored), Task::Decide { user, deed }) => {
-                page::decide(fixed, progress, stored, user, deed)
+                page::decide(input, progress, stored, user, deed)
             }
         };
     }
@@ -183,20 +182,20 @@ impl Ask<'_, Stored> {
 impl Ask<'_, Entropy> {
     /// Answers with fresh octets. Octets that were never filled are refused ([D8](crate::tables#d8)).
     pub fn answer(self, entropy: Result<Entropy, Unavailable>) {
-        let (fixed, progress) = (self.fixed, self.progress);
+        let (input, progress) = (self.input, self.progress);
         progress.step = match entropy {
             Err(Unavailable) => progress.unavailable(),
             Ok(entropy) if entropy.is_blank() => progress.end(Cause::EntropyBroken),
-            Ok(entropy) => match fixed.task {
+            Ok(entropy) => match input.task {
                 Task::Token => {
                     progress.secret = Some(RefreshSecret(entropy.secret()));
-                    refresh::draw(fixed, progress)
+                    refresh::draw(input, progress)
                 }
                 Task::DeviceAuthorization(_)
                 | Task::Revocation
                 | Task::Client
                 | Task::Enter { .. }
-                | Task::Decide { .. } => issue::draw(fixed, progress, entropy),
+                | Task::Decide { .. } => issue::draw(input, progress, entropy),
             },
         };
     }
@@ -205,10 +204,10 @@ impl Ask<'_, Entropy> {
 impl Ask<'_, Inserted> {
     /// Answers with the result of the store.
     pub fn answer(self, inserted: Result<Inserted, Unavailable>) {
-        let (fixed, progress) = (self.fixed, self.progress);
+        let (input, progress) = (self.input, self.progress);
         progress.step = match inserted {
             Err(Unavailable) => progress.unavailable(),
-            Ok(inserted) => issue::inserted(fixed, progress, self.prepared, inserted),
+            Ok(inserted) => issue::inserted(input, progress, self.prepared, inserted),
         };
     }
 }
@@ -216,8 +215,8 @@ impl Ask<'_, Inserted> {
 impl Ask<'_, Write> {
     /// Answers with the result of the store.
     pub fn answer(self, written: Result<Write, Unavailable>) {
-        let (fixed, progress) = (self.fixed, self.progress);
-        progress.step = progress.written(&fixed.task, written);
+        let (input, progress) = (self.input, self.progress);
+        progress.step = progress.written(&input.task, written);
     }
 }
 
@@ -225,21 +224,21 @@ impl Ask<'_, Tokens<'_>> {
     /// Answers with the result of the store, and with the tokens, which are sent only if the change was committed.
     #[inline(always)]
     pub fn answer(self, written: Result<Write, Unavailable>, tokens: &Tokens<'_>) {
-        let (fixed, progress) = (self.fixed, self.progress);
-        progress.step = progress.written(&fixed.task, written);
+        let (input, progress) = (self.input, self.progress);
+        progress.step = progress.written(&input.task, written);
         if written == Ok(Write::Committed) {
-            progress.own = refresh::tokens(fixed, self.prepared, progress.secret.as_ref(), tokens);
+            progress.made = refresh::tokens(input, self.prepared, progress.secret.as_ref(), tokens);
         }
     }
 
     /// Answers that no tokens were minted, and that nothing was written.
     pub fn refuse(self, refusal: GrantRefusal) {
-        let (fixed, progress) = (self.fixed, self.progress);
-        let (cause, own) = refusal.told();
-        progress.own = own;
+        let (input, progress) = (self.input, self.progress);
+        let (cause, made) = refusal.outcome();
+        progress.made = made;
         progress.step = match self.prepared {
             Some(prepared) if cause == Cause::ConsentGone => {
-                refresh::end_instead(fixed, progress, prepared, cause)
+                refresh::end_instead(input, progress, prepared, cause)
             }
             Some(_) | None => progress.end(cause),
         };
@@ -248,9 +247,9 @@ impl Ask<'_, Tokens<'_>> {
 
 impl<'r, T> Exchange<'r, T> {
     #[inline(always)]
-    pub(super) const fn new(fixed: Fixed<'r>) -> Self {
+    pub(super) const fn new(input: Input<'r>) -> Self {
         Self {
-            fixed,
+            input,
             prepared: None,
             progress: Progress::start(),
             ends_in: PhantomData,
@@ -267,59 +266,59 @@ impl<'r, T: Finish<'r>> Exchange<'r, T> {
     #[inline(always)]
     pub fn next(&mut self) -> Next<'_, T> {
         if self.progress.step == Step::Begin {
-            self.progress.step = self.fixed.begin(&mut self.progress);
+            self.progress.step = self.input.begin(&mut self.progress);
         }
         if self.progress.prepared.is_some() {
             self.hold();
         }
         let Self {
-            fixed,
+            input,
             prepared,
             progress,
             ..
         } = self;
-        match (progress.step, &fixed.key, prepared.as_ref()) {
+        match (progress.step, &input.key, prepared.as_ref()) {
             (Step::Client, _, _) => {
-                let claim = Claim::of_request(&fixed.credentials, &fixed.form);
-                Next::Client(claim, Ask::new(fixed, None, progress))
+                let claim = Claim::of_request(&input.credentials, &input.form);
+                Next::Client(claim, Ask::new(input, None, progress))
             }
             (Step::ClientOfGrant, _, _) => {
-                let client_id = fixed.credentials.client_id(&fixed.form);
+                let client_id = input.credentials.client_id(&input.form);
                 let claim = Claim::of_session(client_id.unwrap_or_default());
-                Next::Client(claim, Ask::new(fixed, None, progress))
+                Next::Client(claim, Ask::new(input, None, progress))
             }
-            (Step::Load, Some(key), _) => Next::Load(key, Ask::new(fixed, None, progress)),
+            (Step::Load, Some(key), _) => Next::Load(key, Ask::new(input, None, progress)),
             (Step::SavePace, Some(key), _) => {
                 progress.step = Step::Done;
                 match progress.pace {
                     Some(pace) => Next::SavePace(key, pace),
-                    None => Next::Done(T::finish(fixed, None, progress)),
+                    None => Next::Done(T::finish(input, None, progress)),
                 }
             }
             (Step::Mint, _, Some(own)) => match Grant::new(own) {
                 Some(grant) => {
-                    Next::Mint(grant, own.change(), Ask::new(fixed, Some(own), progress))
+                    Next::Mint(grant, own.change(), Ask::new(input, Some(own), progress))
                 }
-                None => Next::Done(T::finish(fixed, None, progress)),
+                None => Next::Done(T::finish(input, None, progress)),
             },
             (Step::Change, _, Some(own)) => {
-                Next::Change(own.change(), Ask::new(fixed, Some(own), progress))
+                Next::Change(own.change(), Ask::new(input, Some(own), progress))
             }
             (Step::Insert, _, Some(own)) => {
-                Next::Insert(&own.session, Ask::new(fixed, Some(own), progress))
+                Next::Insert(&own.session, Ask::new(input, Some(own), progress))
             }
             (Step::ClientOfSession, _, Some(own)) => {
                 let claim = Claim::of_session(own.session.client_id());
-                Next::Client(claim, Ask::new(fixed, Some(own), progress))
+                Next::Client(claim, Ask::new(input, Some(own), progress))
             }
-            (Step::Draw, _, _) => Next::Draw(Ask::new(fixed, None, progress)),
-            (Step::LoadCurrent | Step::LoadPrevious, _, _) => match fixed.user_key(progress.step) {
-                Some(key) => Next::LoadByUserKey(key, Ask::new(fixed, None, progress)),
-                None => Next::Done(T::finish(fixed, None, progress)),
+            (Step::Draw, _, _) => Next::Draw(Ask::new(input, None, progress)),
+            (Step::LoadCurrent | Step::LoadPrevious, _, _) => match input.user_key(progress.step) {
+                Some(key) => Next::LoadByUserKey(key, Ask::new(input, None, progress)),
+                None => Next::Done(T::finish(input, None, progress)),
             },
-            (Step::Take(quota), _, _) => match fixed.quota(progress, quota) {
-                Some(take) => Next::Take(take, Ask::new(fixed, None, progress)),
-                None => Next::Done(T::finish(fixed, None, progress)),
+            (Step::Take(quota), _, _) => match input.quota(progress, quota) {
+                Some(take) => Next::Take(take, Ask::new(input, None, progress)),
+                None => Next::Done(T::finish(input, None, progress)),
             },
             (
                 Step::Done
@@ -332,7 +331,7 @@ impl<'r, T: Finish<'r>> Exchange<'r, T> {
                 | Step::ClientOfSession,
                 _,
                 own,
-            ) => Next::Done(T::finish(fixed, own, progress)),
+            ) => Next::Done(T::finish(input, own, progress)),
         }
     }
 
@@ -349,7 +348,7 @@ impl<'r, T: Finish<'r>> Exchange<'r, T> {
         if self.progress.step == Step::ClientOfGrant
             && let Some(client_id) = self.progress.client_id.take()
         {
-            self.fixed.credentials.name(&client_id);
+            self.input.credentials.name(&client_id);
         }
     }
 
@@ -398,12 +397,12 @@ impl<'r, T: Finish<'r>> Exchange<'r, T> {
 impl<'x, A> Ask<'x, A> {
     #[inline(always)]
     const fn new(
-        fixed: &'x Fixed<'x>,
+        input: &'x Input<'x>,
         prepared: Option<&'x Prepared>,
         progress: &'x mut Progress,
     ) -> Self {
         Self {
-            fixed,
+            input,
             prepared,
             progress,
             answer: PhantomData,
@@ -415,47 +414,47 @@ impl<'x, A> Ask<'x, A> {
 pub trait Finish<'r>: Sized + core::fmt::Debug {
     #[doc(hidden)]
     #[expect(private_interfaces, reason = "only this crate calls it")]
-    fn finish(fixed: &Fixed<'r>, prepared: Option<&Prepared>, progress: &mut Progress) -> Self;
+    fn finish(input: &Input<'r>, prepared: Option<&Prepared>, progress: &mut Progress) -> Self;
 }
 
 impl<'r> Finish<'r> for Reply {
     #[inline(always)]
     #[expect(private_interfaces, reason = "only this crate calls it")]
-    fn finish(fixed: &Fixed<'r>, _: Option<&Prepared>, progress: &mut Progress) -> Self {
-        let invalid_grant = match fixed.grant_type {
+    fn finish(input: &Input<'r>, _: Option<&Prepared>, progress: &mut Progress) -> Self {
+        let invalid_grant = match input.grant_type {
             GrantType::DeviceCode => INVALID_GRANT,
             GrantType::RefreshToken => INVALID_REFRESH,
         };
-        let own = core::mem::take(&mut progress.own);
+        let made = progress.made.take();
         // If `next` is called again after the end, it reports a failure, because a success must be sent only once.
         let cause = core::mem::replace(&mut progress.cause, Cause::StoreFailed);
-        Self::new(cause, progress.number, own, invalid_grant, fixed.policy)
+        Self::new(cause, progress.number, made, invalid_grant, input.policy)
     }
 }
 
 impl<'r> Finish<'r> for Result<Authenticated<'r>, Reply> {
     #[expect(private_interfaces, reason = "only this crate calls it")]
-    fn finish(fixed: &Fixed<'r>, prepared: Option<&Prepared>, progress: &mut Progress) -> Self {
+    fn finish(input: &Input<'r>, prepared: Option<&Prepared>, progress: &mut Progress) -> Self {
         match &progress.client_id {
             Some(client_id) => Ok(Authenticated {
-                form: fixed.form,
+                form: input.form,
                 client_id: (**client_id).into(),
             }),
-            None => Err(Reply::finish(fixed, prepared, progress)),
+            None => Err(Reply::finish(input, prepared, progress)),
         }
     }
 }
 
 impl<'r> Finish<'r> for Result<Review, PageError> {
     #[expect(private_interfaces, reason = "only this crate calls it")]
-    fn finish(fixed: &Fixed<'r>, prepared: Option<&Prepared>, progress: &mut Progress) -> Self {
-        page::review(fixed, prepared, progress)
+    fn finish(input: &Input<'r>, prepared: Option<&Prepared>, progress: &mut Progress) -> Self {
+        page::review(input, prepared, progress)
     }
 }
 
 impl<'r> Finish<'r> for Result<Session, PageError> {
     #[expect(private_interfaces, reason = "only this crate calls it")]
-    fn finish(_: &Fixed<'r>, prepared: Option<&Prepared>, progress: &mut Progress) -> Self {
+    fn finish(_: &Input<'r>, prepared: Option<&Prepared>, progress: &mut Progress) -> Self {
         page::decided(prepared, progress)
     }
 }

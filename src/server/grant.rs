@@ -1,12 +1,13 @@
 //! What tokens are minted for, and how a host refuses to mint them.
 
-use alloc::string::String;
+use alloc::format;
 
 use time::OffsetDateTime;
 
 use super::machine::Prepared;
-use super::reply::{Cause, Own};
-use super::session::Approval;
+use super::reply::Cause;
+use super::response::Response;
+use super::session::{Approval, Status};
 use super::subject::{HostValue, InvalidText, Subject};
 use crate::digest::SessionKey;
 use crate::scope::Scope;
@@ -65,7 +66,7 @@ impl<'x> Grant<'x> {
 
     /// Returns whether this is a refresh of a login whose device has had tokens before.
     pub const fn is_refresh(&self) -> bool {
-        matches!(self.prepared.from, super::session::Status::Active)
+        matches!(self.prepared.from, Status::Active)
     }
 }
 
@@ -139,18 +140,17 @@ impl GrantRefusal {
     }
 
     /// Returns the cause, and the response if it differs from the usual one for this cause.
-    pub(super) fn told(self) -> (Cause, Own) {
+    pub(super) fn outcome(self) -> (Cause, Option<Response>) {
         match self.0 {
-            Kind::ConsentGone => (Cause::ConsentGone, Own::Nothing),
-            Kind::Failed => (Cause::MintingFailed, Own::Nothing),
+            Kind::ConsentGone => (Cause::ConsentGone, None),
+            Kind::Failed => (Cause::MintingFailed, None),
             Kind::Error {
                 status,
                 error,
                 description,
             } => {
-                let body: String =
-                    alloc::format!(r#"{{"error":"{error}","error_description":"{description}"}}"#);
-                (Cause::HostCheck, Own::Refusal { status, body })
+                let body = format!(r#"{{"error":"{error}","error_description":"{description}"}}"#);
+                (Cause::HostCheck, Some(Response::refused(status, body)))
             }
         }
     }

@@ -12,9 +12,9 @@ use super::grant::{Grant, GrantRefusal};
 use super::pace::Pace;
 use super::rate_limit::{RateLimited, Take};
 use super::session::{Change, Session, Stored};
+use super::tokens::Tokens;
 use crate::code::Entropy;
 use crate::digest::{SessionKey, UserKey};
-use crate::wire::tokens::Tokens;
 
 /// A store, a registry or a generator could not answer. The peer is told to try again later: 503.
 ///

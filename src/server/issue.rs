@@ -10,15 +10,16 @@ use alloc::sync::Arc;
 
 use super::client::Client;
 use super::host::Inserted;
-use super::machine::{Fixed, Prepared, Progress, Quota, Step, Task};
+use super::machine::{Input, Prepared, Progress, Quota, Step, Task};
 use super::policy::Policy;
-use super::reply::{Cause, Own};
+use super::reply::Cause;
+use super::response::Response;
 use super::session::{Session, State, Status};
 use super::subject::RequestSource;
+use super::timestamp::Timestamp;
 use crate::code::{DeviceCode, Entropy, UserCode};
 use crate::digest::{Digest, SessionKey};
 use crate::scope::{MAX_BYTES, Scope};
-use crate::time::Timestamp;
 
 /// Room in a response for two copies of a user code with dashes.
 const USER_CODES: usize = 48;
@@ -27,8 +28,8 @@ const USER_CODES: usize = 48;
 const REDRAWS: u8 = 3;
 
 /// Decides which scope an authenticated client asks for. A request that is refused for its scope takes nothing from the quota.
-pub(super) fn ask(fixed: &Fixed<'_>, progress: &mut Progress, client: &Client) -> Step {
-    match scope(fixed, client) {
+pub(super) fn ask(input: &Input<'_>, progress: &mut Progress, client: &Client) -> Step {
+    match scope(input, client) {
         Ok(scope) => {
             progress.scope = Some(scope);
             progress.client_id = Some(client.id.clone());
@@ -44,8 +45,8 @@ pub(super) fn ask(fixed: &Fixed<'_>, progress: &mut Progress, client: &Client) -
 /// > If the client omits the scope parameter when requesting authorization, the authorization server MUST either process
 /// > the request using a pre-defined default value or fail the request indicating an invalid scope.
 /// > ([RFC 6749, section 3.3](https://www.rfc-editor.org/rfc/rfc6749#section-3.3))
-fn scope(fixed: &Fixed<'_>, client: &Client) -> Result<Scope, Cause> {
-    let Some(requested) = fixed.form.scope() else {
+fn scope(input: &Input<'_>, client: &Client) -> Result<Scope, Cause> {
+    let Some(requested) = input.form.scope() else {
         let default = client.default.as_ref().ok_or(Cause::ScopeMissing)?;
         if default.is_within(&client.allowed) {
             return Ok(default.clone());
@@ -66,13 +67,13 @@ fn scope(fixed: &Fixed<'_>, client: &Client) -> Result<Scope, Cause> {
 }
 
 /// Draws the codes and makes the session.
-pub(super) fn draw(fixed: &Fixed<'_>, progress: &mut Progress, entropy: Entropy) -> Step {
+pub(super) fn draw(input: &Input<'_>, progress: &mut Progress, entropy: Entropy) -> Step {
     let (Some(scope), Some(client_id)) = (progress.scope.take(), progress.client_id.take()) else {
         return progress.unavailable();
     };
-    let policy = fixed.policy;
+    let policy = input.policy;
     let (device_code, user_code) = entropy.codes(&policy.options.user_code);
-    let source = match fixed.task {
+    let source = match input.task {
         Task::DeviceAuthorization(source) => {
             source.map(|shown| Arc::new(RequestSource::new(shown)))
         }
@@ -82,7 +83,7 @@ pub(super) fn draw(fixed: &Fixed<'_>, progress: &mut Progress, entropy: Entropy)
         | Task::Enter { .. }
         | Task::Decide { .. } => None,
     };
-    let expires_at = Timestamp::from(fixed.now).after(policy.options.lifetime);
+    let expires_at = Timestamp::from(input.now).after(policy.options.lifetime);
     let lifetime = policy.options.lifetime.as_millis();
     let session = Session {
         key: SessionKey(Digest::of(device_code.octets())),
@@ -92,7 +93,7 @@ pub(super) fn draw(fixed: &Fixed<'_>, progress: &mut Progress, entropy: Entropy)
         version: 1,
         lifetime: u32::try_from(lifetime).unwrap_or(u32::MAX),
         purge_at: expires_at.after(policy.options.retention),
-        user_key: fixed.keys.user_key(&user_code),
+        user_key: input.keys.user_key(&user_code),
         scope,
         source,
     };
@@ -104,7 +105,7 @@ pub(super) fn draw(fixed: &Fixed<'_>, progress: &mut Progress, entropy: Entropy)
 
 /// Decides by the result of the insert (D6 to D8).
 pub(super) fn inserted(
-    fixed: &Fixed<'_>,
+    input: &Input<'_>,
     progress: &mut Progress,
     prepared: Option<&Prepared>,
     inserted: Inserted,
@@ -112,7 +113,8 @@ pub(super) fn inserted(
     match inserted {
         Inserted::New => {
             if let Some((device_code, user_code)) = prepared.and_then(|own| own.codes.as_ref()) {
-                progress.own = Own::Body(body(fixed.policy, device_code, user_code));
+                let body = body(input.policy, device_code, user_code);
+                progress.made = Some(Response::made(body));
             }
             progress.end(Cause::Issued)
         }

@@ -1,9 +1,9 @@
 //! The parts of an exchange: the request, the progress, and the prepared next state of the session.
 //!
 //! Rules:
-//! 1. The three parts are borrowed separately. A question borrows the request (`Fixed`) and the prepared state. Its answer borrows the
+//! 1. The three parts are borrowed separately. A question borrows the request (`Input`) and the prepared state. Its answer borrows the
 //!    progress.
-//! 2. Only `Exchange::next` changes `Fixed`. It writes what it read of the request before the first question, and later the id of a client
+//! 2. Only `Exchange::next` changes `Input`. It writes what it read of the request before the first question, and later the id of a client
 //!    that only an assertion named.
 
 use alloc::boxed::Box;
@@ -17,8 +17,9 @@ use super::keys::{RefreshSecret, ServerKeys};
 use super::pace::Pace;
 use super::page_error::PageError;
 use super::policy::Policy;
-use super::reply::{Cause, Own};
+use super::reply::Cause;
 use super::request::{Form, GrantType};
+use super::response::Response;
 use super::session::{Change, Session, Status};
 use super::subject::Subject;
 use crate::code::{DeviceCode, UserCode};
@@ -38,7 +39,7 @@ pub(super) enum Task<'r> {
 }
 
 /// The request, and what was read from it. Answers do not change it.
-pub(super) struct Fixed<'r> {
+pub(super) struct Input<'r> {
     pub(super) policy: &'r Policy,
     pub(super) keys: &'r ServerKeys,
     pub(super) now: OffsetDateTime,
@@ -101,7 +102,8 @@ pub(super) struct Progress {
     /// How often codes were drawn again.
     pub(super) redraws: u8,
     pub(super) pace: Option<Pace>,
-    pub(super) own: Own,
+    /// The response, if its body was made for this request.
+    pub(super) made: Option<Response>,
     /// For new codes, the scope that the client asks for. For a refresh, the scope that it may ask for. A poll does not set it, because
     /// that would make every pending poll a tenth slower.
     pub(super) scope: Option<Scope>,
@@ -175,7 +177,7 @@ impl Progress {
             losses: 0,
             redraws: 0,
             pace: None,
-            own: Own::Nothing,
+            made: None,
             scope: None,
             client_id: None,
             is_by_source: false,
@@ -231,7 +233,7 @@ impl Progress {
     }
 }
 
-impl Fixed<'_> {
+impl Input<'_> {
     /// Whether the session belongs to the client that asks.
     #[inline(always)]
     pub(super) fn owns(&self, session: &Session, progress: &Progress) -> bool {

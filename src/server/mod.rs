@@ -113,8 +113,11 @@ mod record;
 mod refresh;
 mod reply;
 mod request;
+mod response;
 mod session;
 mod subject;
+mod timestamp;
+mod tokens;
 
 pub use authenticate::{Authenticated, Claim, Found};
 pub use client::{Client, ClientAuthMethod};
@@ -131,8 +134,10 @@ pub use policy::{Policy, PolicyError, PolicyOptions, RefreshOptions};
 pub use rate_limit::{RateLimit, RateLimited, RateState, Take};
 pub use reply::{Cause, Reply};
 pub use request::Request;
+pub use response::Response;
 pub use session::{Change, Session, Status, Stored};
 pub use subject::{HostValue, InvalidText, Subject};
+pub use tokens::{TokenError, Tokens};
 
 /// What must not compile, run as doctests.
 #[cfg(doctest)]

@@ -6,7 +6,7 @@
 
 use super::client::Client;
 use super::host::{Unavailable, Write};
-use super::machine::{Fixed, Progress, Quota, Step, Task};
+use super::machine::{Input, Progress, Quota, Step, Task};
 use super::page;
 use super::page_error::PageError;
 use super::rate_limit::{RateLimited, Take};
@@ -17,7 +17,7 @@ use crate::code::DeviceCode;
 use crate::digest::{Digest, QuotaKey, SessionKey, UserKey};
 use crate::wire::form::Raw;
 
-impl Fixed<'_> {
+impl Input<'_> {
     /// Reads the request and returns the first step.
     #[inline(always)]
     pub(super) fn begin(&mut self, progress: &mut Progress) -> Step {

@@ -12,7 +12,7 @@ use core::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::time::Timestamp;
+use super::timestamp::Timestamp;
 
 /// When a device last polled, and the interval at which it may poll.
 ///

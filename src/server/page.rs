@@ -13,14 +13,14 @@ use core::time::Duration;
 use super::authenticate::Found;
 use super::client::Client;
 use super::consent::{Consent, Deed};
-use super::machine::{Fixed, Prepared, Progress, Quota, Shown, Step, Task, Typed};
+use super::machine::{Input, Prepared, Progress, Quota, Shown, Step, Task, Typed};
 use super::page_error::PageError;
 use super::session::{Approval, Session, State, Status, Stored};
 use super::subject::Subject;
+use super::timestamp::Timestamp;
 use crate::code::UserCode;
 use crate::digest::SessionKey;
 use crate::scope::Scope;
-use crate::time::Timestamp;
 use crate::wire::debug_shows;
 
 /// What the user is shown before deciding ([RFC 8628, section 3.3]).
@@ -93,9 +93,9 @@ impl Review {
 debug_shows!(Review: session);
 
 /// Reads what a user typed, whatever its case, dashes, spaces and full-width forms. Returns `None` if it is no code of the policy.
-pub(super) fn read(fixed: &Fixed<'_>, typed: &str) -> Option<Box<Typed>> {
-    let code = fixed.policy.options.user_code.read(typed)?;
-    let (current, previous) = fixed.keys.user_keys(&code);
+pub(super) fn read(input: &Input<'_>, typed: &str) -> Option<Box<Typed>> {
+    let code = input.policy.options.user_code.read(typed)?;
+    let (current, previous) = input.keys.user_keys(&code);
     Some(Box::new(Typed {
         code,
         current,
@@ -104,25 +104,25 @@ pub(super) fn read(fixed: &Fixed<'_>, typed: &str) -> Option<Box<Typed>> {
 }
 
 /// Returns the step after a guess was taken: the quota of the source, or the look-up.
-pub(super) fn guessed(fixed: &Fixed<'_>, progress: &mut Progress) -> Step {
-    if progress.step == Step::Take(Quota::GuessByUser) && !fixed.source.is_empty() {
+pub(super) fn guessed(input: &Input<'_>, progress: &mut Progress) -> Step {
+    if progress.step == Step::Take(Quota::GuessByUser) && !input.source.is_empty() {
         return Step::Take(Quota::GuessBySource);
     }
-    if fixed.typed.is_none() {
+    if input.typed.is_none() {
         return progress.refuse(PageError::MalformedCode); // U2
     }
     Step::LoadCurrent
 }
 
 /// Decides by what the store has for the user code under the current or the previous server key.
-pub(super) fn found(fixed: &Fixed<'_>, progress: &mut Progress, stored: Option<&Stored>) -> Step {
-    let Some(typed) = &fixed.typed else {
+pub(super) fn found(input: &Input<'_>, progress: &mut Progress, stored: Option<&Stored>) -> Step {
+    let Some(typed) = &input.typed else {
         return progress.unavailable();
     };
     // An index may still name a session whose code was redeemed.
     let session = stored.map(|stored| &stored.session);
     let session = session.filter(|session| session.user_key().is_some());
-    let asked = fixed.user_key(progress.step);
+    let asked = input.user_key(progress.step);
     if session.is_some_and(|session| session.user_key() != asked) {
         return progress.unavailable(); // another session than the one asked for
     }
@@ -132,19 +132,19 @@ pub(super) fn found(fixed: &Fixed<'_>, progress: &mut Progress, stored: Option<&
     }
     match (progress.prepared.take(), session) {
         (Some(_), Some(_)) => progress.refuse(PageError::AmbiguousCode), // U13
-        (Some(found), None) => enter(fixed, progress, &found.session),
-        (None, Some(session)) => enter(fixed, progress, session),
+        (Some(found), None) => enter(input, progress, &found.session),
+        (None, Some(session)) => enter(input, progress, session),
         (None, None) => progress.refuse(PageError::UnknownCode), // U2
     }
 }
 
 /// Enters the code of a session ([U3](crate::tables#u3), [U4](crate::tables#u4)). The client is looked up before anything is shown or
 /// written.
-fn enter(fixed: &Fixed<'_>, progress: &mut Progress, session: &Session) -> Step {
-    let Task::Enter { user, .. } = fixed.task else {
+fn enter(input: &Input<'_>, progress: &mut Progress, session: &Session) -> Step {
+    let Task::Enter { user, .. } = input.task else {
         return progress.unavailable();
     };
-    let now = Timestamp::from(fixed.now);
+    let now = Timestamp::from(input.now);
     let next = match &session.state {
         State::Approved(_) | State::Denied(_) | State::Active(_) | State::Ended(_) => {
             return progress.refuse(PageError::UsedCode);
@@ -164,7 +164,7 @@ fn enter(fixed: &Fixed<'_>, progress: &mut Progress, session: &Session) -> Step 
 
 /// Goes on only if the client of the session may still use the device grant ([U14](crate::tables#u14)).
 pub(super) fn client(
-    fixed: &Fixed<'_>,
+    input: &Input<'_>,
     progress: &mut Progress,
     prepared: &Prepared,
     found: Found<&Client>,
@@ -182,7 +182,7 @@ pub(super) fn client(
         is_public: client.is_public(),
     }));
     // A session that this user claimed before is shown again, without a change.
-    let is_entry = matches!(fixed.task, Task::Enter { .. });
+    let is_entry = matches!(input.task, Task::Enter { .. });
     if is_entry && prepared.from == Status::Claimed {
         return Step::Done;
     }
@@ -191,7 +191,7 @@ pub(super) fn client(
 
 /// Carries out what a user does with a session ([U5](crate::tables#u5) to [U12](crate::tables#u12)).
 pub(super) fn decide(
-    fixed: &Fixed<'_>,
+    input: &Input<'_>,
     progress: &mut Progress,
     stored: Option<&Stored>,
     user: &Subject,
@@ -204,11 +204,11 @@ pub(super) fn decide(
     if session.claimant() != Some(user) {
         return progress.refuse(PageError::NotYours);
     }
-    let now = Timestamp::from(fixed.now);
+    let now = Timestamp::from(input.now);
     let decided = match deed {
-        Deed::Approve(consent) => approve(fixed, session, consent, now),
+        Deed::Approve(consent) => approve(input, session, consent, now),
         Deed::Deny => deny(session, now),
-        Deed::Withdraw => withdraw(fixed, session, now),
+        Deed::Withdraw => withdraw(input, session, now),
         Deed::Release => release(session),
     };
     let (next, step) = match decided {
@@ -225,7 +225,7 @@ pub(super) fn decide(
 type Decided = Result<Option<Session>, PageError>;
 
 /// Approves: [U6](crate::tables#u6), [U7](crate::tables#u7), [U8](crate::tables#u8), [U10](crate::tables#u10).
-fn approve(fixed: &Fixed<'_>, session: &Session, consent: &Consent, now: Timestamp) -> Decided {
+fn approve(input: &Input<'_>, session: &Session, consent: &Consent, now: Timestamp) -> Decided {
     let scope = consent.scope.as_ref().unwrap_or(&session.scope);
     match &session.state {
         State::Pending => Err(PageError::NotYours),
@@ -234,7 +234,7 @@ fn approve(fixed: &Fixed<'_>, session: &Session, consent: &Consent, now: Timesta
             if !scope.is_granted_of(&session.scope) {
                 return Err(PageError::Scope);
             }
-            let policy = fixed.policy;
+            let policy = input.policy;
             let redeemable_until = session.expires_at.max(now.after(policy.redeem_time()));
             let approval = Approval {
                 subject: (**subject).clone(),
@@ -279,11 +279,11 @@ fn deny(session: &Session, now: Timestamp) -> Decided {
 
 /// Withdraws an approval, or the login that came of it ([U11](crate::tables#u11)). If a redemption comes at the same time, one of
 /// the two changes is in conflict.
-fn withdraw(fixed: &Fixed<'_>, session: &Session, now: Timestamp) -> Decided {
+fn withdraw(input: &Input<'_>, session: &Session, now: Timestamp) -> Decided {
     match &session.state {
         State::Approved(_) | State::Active(_) => {
             let approval = session.approval();
-            let retention = fixed.policy.options.retention;
+            let retention = input.policy.options.retention;
             Ok(approval.map(|approval| session.ended(approval, now, retention)))
         }
         State::Ended(_) => Ok(None),
@@ -304,14 +304,14 @@ fn release(session: &Session) -> Decided {
 }
 
 pub(super) fn review(
-    fixed: &Fixed<'_>,
+    input: &Input<'_>,
     prepared: Option<&Prepared>,
     progress: &mut Progress,
 ) -> Result<Review, PageError> {
     if let Some(trouble) = progress.trouble {
         return Err(trouble);
     }
-    let (Some(prepared), Some(typed)) = (prepared, &fixed.typed) else {
+    let (Some(prepared), Some(typed)) = (prepared, &input.typed) else {
         return Err(PageError::Unavailable);
     };
     let shown = progress.shown.take().ok_or(PageError::Unavailable)?;
@@ -320,7 +320,7 @@ pub(super) fn review(
         code: typed.code,
         client_name: shown.name,
         is_public: shown.is_public,
-        now: Timestamp::from(fixed.now),
+        now: Timestamp::from(input.now),
     })
 }
 

@@ -11,9 +11,9 @@ use core::time::Duration;
 
 use super::pace::{STEP, least_gap};
 use super::rate_limit::RateLimit;
+use super::response::SlowDown;
 use crate::code::UserCodeShape;
 use crate::scope::Scope;
-use crate::wire::response::SlowDown;
 use crate::wire::uri::Uri;
 
 /// The policy of a server: intervals, lifetimes, limits and texts, checked.
@@ -117,7 +117,7 @@ pub struct PolicyOptions {
     pub max_body: usize,
 
     /// How the core issues refresh tokens. `None` switches them off, for a host that mints its own
-    /// ([`Tokens::refresh_token`](crate::wire::tokens::Tokens::refresh_token)). A refresh is then answered with
+    /// ([`Tokens::refresh_token`](super::tokens::Tokens::refresh_token)). A refresh is then answered with
     /// `unsupported_grant_type`.
     pub refresh: Option<RefreshOptions>,
 }

@@ -10,12 +10,12 @@ use alloc::sync::Arc;
 use super::authenticate::Found;
 use super::client::Client;
 use super::grant::allowed_now;
-use super::machine::{Fixed, Prepared, Progress, Step};
+use super::machine::{Input, Prepared, Progress, Step};
 use super::pace::Pace;
 use super::refresh;
 use super::reply::Cause;
 use super::session::{Approval, Login, Session, State, Status, Stored};
-use crate::time::Timestamp;
+use super::timestamp::Timestamp;
 
 /// Decides by what the store has for the device code.
 ///
@@ -23,16 +23,16 @@ use crate::time::Timestamp;
 /// > \[RFC6749\]; otherwise, it responds with an error, as defined in Section 5.2 of \[RFC6749\].
 /// > ([RFC 8628, section 3.5](https://www.rfc-editor.org/rfc/rfc8628#section-3.5))
 #[inline(always)]
-pub(super) fn decide(fixed: &Fixed<'_>, progress: &mut Progress, stored: Option<&Stored>) -> Step {
+pub(super) fn decide(input: &Input<'_>, progress: &mut Progress, stored: Option<&Stored>) -> Step {
     let Some(Stored { pace, session }) = stored else {
         return progress.end(Cause::UnknownCode); // C2
     };
-    if !fixed.owns(session, progress) {
+    if !input.owns(session, progress) {
         return progress.end(Cause::ForeignClient); // C3
     }
-    let now = Timestamp::from(fixed.now);
+    let now = Timestamp::from(input.now);
     match &session.state {
-        State::Active(login) => used(fixed, progress, session, login, now), // C4
+        State::Active(login) => used(input, progress, session, login, now), // C4
         State::Ended(_) => progress.end(Cause::Ended),                      // C5
         State::Denied(_) => progress.end(Cause::Denied),                    // C6
         State::Pending | State::Claimed(_) if now >= session.expires_at => {
@@ -41,7 +41,7 @@ pub(super) fn decide(fixed: &Fixed<'_>, progress: &mut Progress, stored: Option<
         State::Approved(approval) if now >= approval.redeemable_until => {
             progress.end(Cause::ApprovalExpired) // C8
         }
-        State::Pending | State::Claimed(_) => wait(fixed, progress, pace.as_ref(), now), // C9 to C13, C20
+        State::Pending | State::Claimed(_) => wait(input, progress, pace.as_ref(), now), // C9 to C13, C20
         State::Approved(approval) => redeem(progress, session, approval, now), // C14 to C17
     }
 }
@@ -49,7 +49,7 @@ pub(super) fn decide(fixed: &Fixed<'_>, progress: &mut Progress, stored: Option<
 /// Decides about a code that was redeemed before (C4).
 #[cold]
 fn used(
-    fixed: &Fixed<'_>,
+    input: &Input<'_>,
     progress: &mut Progress,
     session: &Session,
     login: &Login,
@@ -60,16 +60,16 @@ fn used(
     }
     let since = now.since(login.redeemed_at);
     progress.number = u32::try_from(since.as_millis()).unwrap_or(u32::MAX);
-    if since < fixed.policy.retry_window {
+    if since < input.policy.retry_window {
         return progress.end(Cause::Duplicate);
     }
-    refresh::end_login(fixed, progress, session, login, Cause::Replay)
+    refresh::end_login(input, progress, session, login, Cause::Replay)
 }
 
 /// Decides about a poll while the user has not decided (C9 to C13, C20).
 #[inline(always)]
-fn wait(fixed: &Fixed<'_>, progress: &mut Progress, pace: Option<&Pace>, now: Timestamp) -> Step {
-    let policy = fixed.policy;
+fn wait(input: &Input<'_>, progress: &mut Progress, pace: Option<&Pace>, now: Timestamp) -> Step {
+    let policy = input.policy;
     let (cause, next) = match pace {
         None => (Cause::Pending, Pace::accepted(now, policy.interval)), // C10
         Some(pace) if !pace.is_early(now) => (Cause::Pending, Pace::accepted(now, pace.interval)), // C9, C11
@@ -107,8 +107,8 @@ fn redeem(
 }
 
 /// Grants the part of the approved scope that the client may still ask for.
-pub(super) fn grant(fixed: &Fixed<'_>, progress: &mut Progress, found: Found<&Client>) -> Step {
-    let is_named = |client: &&Client| fixed.credentials.names(&fixed.form, &client.id);
+pub(super) fn grant(input: &Input<'_>, progress: &mut Progress, found: Found<&Client>) -> Step {
+    let is_named = |client: &&Client| input.credentials.names(&input.form, &client.id);
     let Some(client) = found.registration().filter(is_named) else {
         return progress.end(Cause::UnknownClient);
     };
@@ -122,14 +122,14 @@ pub(super) fn grant(fixed: &Fixed<'_>, progress: &mut Progress, found: Found<&Cl
         return progress.unavailable();
     };
     let Ok(scope) = allowed_now(approved, Some(&client.allowed)) else {
-        return consent_gone(fixed, progress);
+        return consent_gone(input, progress);
     };
     let granted = scope.as_ref().unwrap_or(approved);
-    let policy = fixed.policy.options.refresh.as_ref();
+    let policy = input.policy.options.refresh.as_ref();
     let is_refreshable = policy.is_some_and(|policy| granted.contains(&policy.scope));
     prepared.scope = scope;
     if is_refreshable {
-        refresh::draw(fixed, progress)
+        refresh::draw(input, progress)
     } else {
         Step::Mint
     }
@@ -137,9 +137,9 @@ pub(super) fn grant(fixed: &Fixed<'_>, progress: &mut Progress, found: Found<&Cl
 
 /// Ends the login, because the client may no longer have anything that was granted ([C15](crate::tables#c15)).
 #[cold]
-fn consent_gone(fixed: &Fixed<'_>, progress: &mut Progress) -> Step {
+fn consent_gone(input: &Input<'_>, progress: &mut Progress) -> Step {
     match progress.prepared.take() {
-        Some(prepared) => refresh::end_instead(fixed, progress, &prepared, Cause::ConsentGone),
+        Some(prepared) => refresh::end_instead(input, progress, &prepared, Cause::ConsentGone),
         None => progress.unavailable(),
     }
 }

@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
 use super::subject::{InvalidText, Subject};
+use super::timestamp::Timestamp;
 use crate::digest::{Digest, QuotaKey, SessionKey};
-use crate::time::Timestamp;
 
 /// A limit: a number of times at once (the burst), then once per period.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -13,9 +13,9 @@ use serde::{Deserialize, Serialize};
 use super::pace::Pace;
 use super::session::{Session, State};
 use super::subject::RequestSource;
+use super::timestamp::Timestamp;
 use crate::digest::{SessionKey, UserKey};
 use crate::scope::Scope;
-use crate::time::Timestamp;
 use crate::wire::octets::are_vschars;
 
 /// The version of the stored form. An earlier version of this crate, which was not published, wrote 1.

@@ -10,41 +10,42 @@ use core::time::Duration;
 
 use super::grant::{Grant, allowed_now};
 use super::keys::{RefreshSecret, RefreshToken};
-use super::machine::{Fixed, Prepared, Progress, Quota, Step};
-use super::reply::{Cause, Own};
+use super::machine::{Input, Prepared, Progress, Quota, Step};
+use super::reply::Cause;
+use super::response::Response;
 use super::session::{Login, Rotation, Session, State, Status, Stored};
+use super::timestamp::Timestamp;
+use super::tokens::Tokens;
 use crate::scope::Scope;
-use crate::time::Timestamp;
-use crate::wire::tokens::Tokens;
 
 /// Decides by what the store has for the refresh token (R2 to R11).
-pub(super) fn decide(fixed: &Fixed<'_>, progress: &mut Progress, stored: Option<&Stored>) -> Step {
+pub(super) fn decide(input: &Input<'_>, progress: &mut Progress, stored: Option<&Stored>) -> Step {
     let Some(Stored { session, .. }) = stored else {
         return progress.end(Cause::UnknownRefreshToken); // R2
     };
-    if !fixed.owns(session, progress) {
+    if !input.owns(session, progress) {
         return progress.end(Cause::ForeignClient); // R3
     }
     let Some((login, refresh)) = active(session) else {
         return progress.end(Cause::Ended); // R4
     };
-    let now = Timestamp::from(fixed.now);
+    let now = Timestamp::from(input.now);
     // The later of now and the last rotation, because the clock may have gone back. It is computed again, because the policy may have been
     // shortened since.
-    if now.max(refresh.rotated_at) >= refresh.until.min(absolute_end(fixed, login)) {
-        return end_login(fixed, progress, session, login, Cause::LoginExpired); // R5
+    if now.max(refresh.rotated_at) >= refresh.until.min(absolute_end(input, login)) {
+        return end_login(input, progress, session, login, Cause::LoginExpired); // R5
     }
-    let Some(rotated) = rotate(fixed, refresh, now) else {
+    let Some(rotated) = rotate(input, refresh, now) else {
         if progress.losses > 0 && progress.cause != Cause::Reuse {
             return progress.end(Cause::Contended); // R13: a conflict is no reuse
         }
-        return end_login(fixed, progress, session, login, Cause::Reuse); // R6, R8
+        return end_login(input, progress, session, login, Cause::Reuse); // R6, R8
     };
-    let scope = match scope(fixed, &login.approval.scope, progress.scope.as_ref()) {
+    let scope = match scope(input, &login.approval.scope, progress.scope.as_ref()) {
         Ok(scope) => scope,
         // R11
         Err(Cause::ConsentGone) => {
-            return end_login(fixed, progress, session, login, Cause::ConsentGone);
+            return end_login(input, progress, session, login, Cause::ConsentGone);
         }
         Err(cause) => return progress.end(cause), // R9
     };
@@ -59,7 +60,7 @@ pub(super) fn decide(fixed: &Fixed<'_>, progress: &mut Progress, stored: Option<
     prepared.scope = scope;
     progress.prepared = Some(prepared);
     if progress.secret.is_some() {
-        draw(fixed, progress) // a repetition after a conflict, which has already taken one from the quota
+        draw(input, progress) // a repetition after a conflict, which has already taken one from the quota
     } else {
         Step::Take(Quota::Refresh)
     }
@@ -71,8 +72,8 @@ fn active(session: &Session) -> Option<(&Login, &Rotation)> {
 }
 
 /// Returns the next rotation, still without its new secret. Returns `None` if the presented secret must not be used.
-fn rotate(fixed: &Fixed<'_>, refresh: &Rotation, now: Timestamp) -> Option<Rotation> {
-    let presented = fixed.presented?.digest();
+fn rotate(input: &Input<'_>, refresh: &Rotation, now: Timestamp) -> Option<Rotation> {
+    let presented = input.presented?.digest();
     if presented.ct_eq(&refresh.current) {
         // R10
         return Some(Rotation {
@@ -82,7 +83,7 @@ fn rotate(fixed: &Fixed<'_>, refresh: &Rotation, now: Timestamp) -> Option<Rotat
             ..*refresh
         });
     }
-    let grace = fixed.policy.options.refresh.as_ref()?.grace;
+    let grace = input.policy.options.refresh.as_ref()?.grace;
     let is_previous = refresh
         .previous
         .is_some_and(|previous| presented.ct_eq(&previous));
@@ -93,11 +94,11 @@ fn rotate(fixed: &Fixed<'_>, refresh: &Rotation, now: Timestamp) -> Option<Rotat
 
 /// Returns the scope of the new access token, or `None` if it is all that was granted (R9 to R11).
 fn scope(
-    fixed: &Fixed<'_>,
+    input: &Input<'_>,
     granted: &Scope,
     allowed: Option<&Scope>,
 ) -> Result<Option<Scope>, Cause> {
-    let requested: Option<Scope> = match fixed.form.scope() {
+    let requested: Option<Scope> = match input.form.scope() {
         None => None,
         Some(requested) => {
             let requested = requested.text().ok_or(Cause::ScopeMalformed)?;
@@ -122,7 +123,7 @@ fn scope(
 
 /// Draws the secret of the next refresh token, unless one was drawn before a conflict. Then puts its digest and its end into the
 /// prepared session.
-pub(super) fn draw(fixed: &Fixed<'_>, progress: &mut Progress) -> Step {
+pub(super) fn draw(input: &Input<'_>, progress: &mut Progress) -> Step {
     let Some(secret) = &progress.secret else {
         return Step::Draw;
     };
@@ -130,11 +131,11 @@ pub(super) fn draw(fixed: &Fixed<'_>, progress: &mut Progress) -> Step {
     let Some(Prepared { session, .. }) = &mut progress.prepared else {
         return progress.unavailable();
     };
-    let options = &fixed.policy.options;
+    let options = &input.policy.options;
     let (State::Active(login), Some(refresh)) = (&mut session.state, &options.refresh) else {
         return progress.unavailable();
     };
-    let now = Timestamp::from(fixed.now);
+    let now = Timestamp::from(input.now);
     let login = Arc::make_mut(login);
     let rotated = login.refresh.unwrap_or(Rotation {
         current,
@@ -143,7 +144,7 @@ pub(super) fn draw(fixed: &Fixed<'_>, progress: &mut Progress) -> Step {
         until: now,
     });
     let idle_end = rotated.rotated_at.max(now).after(refresh.idle);
-    let until = idle_end.min(absolute_end(fixed, login));
+    let until = idle_end.min(absolute_end(input, login));
     login.refresh = Some(Rotation {
         current,
         until,
@@ -153,40 +154,39 @@ pub(super) fn draw(fixed: &Fixed<'_>, progress: &mut Progress) -> Step {
     Step::Mint
 }
 
-/// Returns the body of a redemption or a refresh whose change was committed. "scope OPTIONAL, if identical to the scope requested by
+/// Returns the response to a redemption or a refresh whose change was committed. "scope OPTIONAL, if identical to the scope requested by
 /// the client; otherwise, REQUIRED." (RFC 6749, section 5.1)
 #[inline]
 pub(super) fn tokens(
-    fixed: &Fixed<'_>,
+    input: &Input<'_>,
     prepared: Option<&Prepared>,
     secret: Option<&RefreshSecret>,
     tokens: &Tokens<'_>,
-) -> Own {
-    let grant = prepared.and_then(|prepared| Some((prepared, Grant::new(prepared)?)));
-    let Some((prepared, grant)) = grant else {
-        return Own::Nothing;
-    };
-    let refresh = secret.map(|secret| secret.token(prepared.session.key(), fixed.keys));
+) -> Option<Response> {
+    let prepared = prepared?;
+    let grant = Grant::new(prepared)?;
+    let refresh = secret.map(|secret| secret.token(prepared.session.key(), input.keys));
     let refresh = refresh.as_ref().map(RefreshToken::as_str);
-    Own::Body(tokens.body(grant.scope().as_str(), refresh))
+    let body = tokens.body(grant.scope().as_str(), refresh);
+    Some(Response::made(body))
 }
 
 /// Ends a login, for this cause.
 pub(super) fn end_login(
-    fixed: &Fixed<'_>,
+    input: &Input<'_>,
     progress: &mut Progress,
     session: &Session,
     login: &Login,
     cause: Cause,
 ) -> Step {
-    let now = Timestamp::from(fixed.now);
-    let ended = session.ended(&login.approval, now, fixed.policy.options.retention);
+    let now = Timestamp::from(input.now);
+    let ended = session.ended(&login.approval, now, input.policy.options.retention);
     progress.change(session, ended, cause)
 }
 
 /// Ends the login instead of granting it, because its subject or its consent is no longer valid (C15, R11).
 pub(super) fn end_instead(
-    fixed: &Fixed<'_>,
+    input: &Input<'_>,
     progress: &mut Progress,
     prepared: &Prepared,
     cause: Cause,
@@ -194,10 +194,10 @@ pub(super) fn end_instead(
     let Some(approval) = prepared.session.approval() else {
         return progress.unavailable();
     };
-    let now = Timestamp::from(fixed.now);
+    let now = Timestamp::from(input.now);
     let mut ended = prepared
         .session
-        .ended(approval, now, fixed.policy.options.retention);
+        .ended(approval, now, input.policy.options.retention);
     // The prepared session was not stored, so the ended one takes its version.
     ended.version = prepared.session.version;
     progress.cause = cause;
@@ -206,27 +206,27 @@ pub(super) fn end_instead(
 }
 
 /// Returns when the login ends even if it is refreshed. Without a limit in the policy it never does.
-fn absolute_end(fixed: &Fixed<'_>, login: &Login) -> Timestamp {
-    let refresh = fixed.policy.options.refresh.as_ref();
+fn absolute_end(input: &Input<'_>, login: &Login) -> Timestamp {
+    let refresh = input.policy.options.refresh.as_ref();
     let absolute = refresh.and_then(|refresh| refresh.absolute);
     login.redeemed_at.after(absolute.unwrap_or(Duration::MAX))
 }
 
 /// Decides by what the store has for a token that is to be revoked (R16, R17).
-pub(super) fn revoke(fixed: &Fixed<'_>, progress: &mut Progress, stored: Option<&Stored>) -> Step {
+pub(super) fn revoke(input: &Input<'_>, progress: &mut Progress, stored: Option<&Stored>) -> Step {
     let Some(Stored { session, .. }) = stored else {
         return progress.end(Cause::NothingToRevoke);
     };
-    if !fixed.owns(session, progress) {
+    if !input.owns(session, progress) {
         return progress.end(Cause::NothingToRevoke);
     }
     match active(session) {
-        Some((login, _)) => end_login(fixed, progress, session, login, Cause::Revoked),
+        Some((login, _)) => end_login(input, progress, session, login, Cause::Revoked),
         None => progress.end(Cause::NothingToRevoke),
     }
 }
 
-impl Fixed<'_> {
+impl Input<'_> {
     /// Parses a refresh token (R1, R2, R15). If this server did not make it, there is no key to load.
     pub(super) fn read_token(&mut self, token: &str) {
         if self.policy.options.refresh.is_some()

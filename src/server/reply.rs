@@ -5,11 +5,10 @@
 //! 2. The cause is for the host's log and metrics. It is never sent, and it holds no bytes of the peer.
 //! 3. Causes that the peer must not tell apart share one constant: every refused client, every `invalid_grant` of a poll.
 
-use alloc::string::String;
 use core::time::Duration;
 
 use super::policy::Policy;
-use crate::wire::response::{Fixed, OK, Response, fixed};
+use super::response::{Fixed, OK, Response, fixed};
 
 /// A response to send, and its cause.
 #[derive(Clone, Debug)]
@@ -46,25 +45,24 @@ impl Reply {
     }
 
     /// Maps a cause to its response. `number` belongs to the cause: the interval in force or the time to wait, in seconds, or the time
-    /// since the redemption, in milliseconds. `invalid_grant` is the response of this name for the grant type of the request.
+    /// since the redemption, in milliseconds. `made` is the response if its body was made for this request. `invalid_grant` is the response of this name for the grant type of the request.
     #[inline(always)]
     pub(super) fn new(
         cause: Cause,
         number: u32,
-        own: Own,
+        made: Option<Response>,
         invalid_grant: &'static Fixed,
         policy: &Policy,
     ) -> Self {
-        let response = match (own, cause.wire()) {
-            (Own::Nothing, Wire::Fixed(fixed)) => Response::fixed(fixed),
-            (Own::Nothing, Wire::InvalidGrant) => Response::fixed(invalid_grant),
-            (Own::Nothing, Wire::SlowDown) => Response::slow_down(policy.slow_down(number)),
-            (Own::Nothing, Wire::TooMany) => Response::too_many(number),
+        let response = match (made, cause.wire()) {
+            (Some(made), _) => made,
+            (None, Wire::Fixed(fixed)) => Response::fixed(fixed),
+            (None, Wire::InvalidGrant) => Response::fixed(invalid_grant),
+            (None, Wire::SlowDown) => Response::slow_down(policy.slow_down(number)),
+            (None, Wire::TooMany) => Response::too_many(number),
             // "the authorization server MUST respond with an HTTP 401 (Unauthorized) status code and include the
             // "WWW-Authenticate" response header field" (RFC 6749, section 5.2)
-            (Own::Nothing, Wire::InvalidClient) => Response::unauthorized(policy.challenge.clone()),
-            (Own::Body(body), _) => Response::made(body),
-            (Own::Refusal { status, body }, _) => Response::refused(status, body),
+            (None, Wire::InvalidClient) => Response::unauthorized(policy.challenge.clone()),
         };
         Self {
             response,
@@ -72,17 +70,6 @@ impl Reply {
             cause,
         }
     }
-}
-
-/// A body that was made for one request.
-#[derive(Default)]
-pub(super) enum Own {
-    #[default]
-    Nothing,
-    /// The body of a success.
-    Body(String),
-    /// The response of a refusal by the host.
-    Refusal { status: u16, body: String },
 }
 
 #[cfg(feature = "http")]

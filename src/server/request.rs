@@ -12,13 +12,9 @@ use super::policy::Policy;
 use super::reply::Cause;
 use crate::wire::debug_shows;
 use crate::wire::form::{Raw, Segments, divide};
+use crate::wire::metadata::DEVICE_CODE_GRANT;
 
-/// The grant type of the device grant ([RFC 8628, section 3.4]).
-///
-/// [RFC 8628, section 3.4]: https://www.rfc-editor.org/rfc/rfc8628#section-3.4
-const DEVICE_GRANT: &str = "urn:ietf:params:oauth:grant-type:device_code";
-
-/// The same grant type, encoded as most clients do.
+/// The device grant, encoded as most clients do.
 const DEVICE_GRANT_ENCODED: &str = "urn%3Aietf%3Aparams%3Aoauth%3Agrant-type%3Adevice_code";
 
 /// The most parameters that a form may have (A3).
@@ -351,7 +347,7 @@ impl<'a> Form<'a> {
     pub(super) fn grant_type(&self) -> Result<GrantType, Cause> {
         let grant_type = self.value(self.places.grant_type);
         let grant_type = grant_type.ok_or(Cause::GrantTypeMissing)?;
-        if self.places.usual_grants > 0 || grant_type.is(DEVICE_GRANT) {
+        if self.places.usual_grants > 0 || grant_type.is(DEVICE_CODE_GRANT) {
             Ok(GrantType::DeviceCode)
         } else if grant_type.is(REFRESH_GRANT) {
             Ok(GrantType::RefreshToken)

@@ -14,9 +14,9 @@ use time::OffsetDateTime;
 
 use super::pace::Pace;
 use super::subject::{HostValue, RequestSource, Subject};
+use super::timestamp::Timestamp;
 use crate::digest::{Digest, SessionKey, UserKey};
 use crate::scope::Scope;
-use crate::time::Timestamp;
 use crate::wire::debug_shows;
 
 /// What a store returns for a key: the session, and its pace if there is one.

@@ -1,9 +1,8 @@
-//! The metadata of an authorization server ([RFC 8414], `OpenID` Connect Discovery 1.0) and the URLs in it.
+//! The metadata of an authorization server ([RFC 8414], `OpenID` Connect Discovery 1.0).
 //!
 //! Rules:
 //! 1. A document is used only if its issuer is the expected one, code point for code point.
-//! 2. A URL to which codes are sent is https, without user information and without a fragment. It may be http on loopback. A document may
-//!    name an http URL only if its issuer is on loopback, too. Otherwise it could send codes to a program on this machine.
+//! 2. A document may name an http URL only if its issuer is on loopback, too. Otherwise it could send codes to a program on this machine.
 //! 3. A document with a repeated member is refused, because two readers could read two different values.
 //! 4. Both halves use one type: the server makes it, and the client reads it.
 //!
@@ -15,13 +14,11 @@ use alloc::string::{String, ToString as _};
 use serde_json::{Map, Value};
 
 use super::json::read_object;
-use super::uri::Uri;
+pub use super::uri::{MAX_URL, UrlError};
+use super::uri::{checked_issuer, endpoint_of};
 
 /// The largest document that is read, in bytes. Real documents have a few kilobytes.
 pub const MAX_DOCUMENT: usize = 1024 * 1024;
-
-/// The longest URL, in bytes. Browsers and proxies accept URLs of this length.
-pub const MAX_URL: usize = 2048;
 
 /// The grant type of the device authorization grant ([RFC 8628, section 3.4](https://www.rfc-editor.org/rfc/rfc8628#section-3.4)).
 pub const DEVICE_CODE_GRANT: &str = "urn:ietf:params:oauth:grant-type:device_code";
@@ -281,78 +278,4 @@ impl From<UrlError> for MetadataError {
     fn from(why: UrlError) -> Self {
         Self::Url(why)
     }
-}
-
-/// Checks a URL to which codes are sent.
-pub(crate) fn endpoint(url: &str) -> Result<Uri<'_>, UrlError> {
-    let uri = shown(url, Plain::Refused)?;
-    // "The endpoint URI MUST NOT include a fragment component." (RFC 6749, section 3.2)
-    if uri.rest.contains('#') {
-        return Err(UrlError::Fragment);
-    }
-    Ok(uri)
-}
-
-/// Checks the URL of an endpoint of this issuer.
-fn endpoint_of<'a>(issuer: &str, url: &'a str) -> Result<Uri<'a>, UrlError> {
-    let uri = endpoint(url)?;
-    if !uri.is_https && !Uri::read(issuer).is_some_and(|issuer| issuer.is_loopback()) {
-        return Err(UrlError::Loopback);
-    }
-    Ok(uri)
-}
-
-/// Checks an issuer: an endpoint without a query.
-fn checked_issuer(issuer: &str) -> Result<Uri<'_>, UrlError> {
-    let uri = endpoint(issuer)?;
-    // "a URL that uses the "https" scheme and has no query or fragment components" (RFC 8414, section 2)
-    if !uri.rest.is_empty() {
-        return Err(UrlError::Query);
-    }
-    Ok(uri)
-}
-
-/// Checks a URL that is shown to people.
-pub(crate) fn shown(url: &str, plain: Plain) -> Result<Uri<'_>, UrlError> {
-    if url.len() > MAX_URL {
-        return Err(UrlError::TooLong);
-    }
-    let uri = Uri::read(url).ok_or(UrlError::Malformed)?;
-    match plain {
-        Plain::Refused if !uri.is_private() => Err(UrlError::Plain),
-        Plain::Refused | Plain::Allowed => Ok(uri),
-    }
-}
-
-/// Whether plain http to another machine is allowed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Plain {
-    Refused,
-    Allowed,
-}
-
-/// Why a URL cannot be used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum UrlError {
-    /// The URL has more than [`MAX_URL`] bytes.
-    #[error("the URL must have at most {MAX_URL} bytes")]
-    TooLong,
-    /// The URL is not absolute, is neither http nor https, has user information, or has a character that a URL may not contain.
-    #[error(
-        "the URL must be absolute, be http or https, have a host and no `user:password@` part, and have only characters that a URL may contain"
-    )]
-    Malformed,
-    /// The URL is plain http to another machine.
-    #[error("the URL must be https, or http on loopback")]
-    Plain,
-    /// The URL is plain http on loopback, but the issuer is not on loopback.
-    #[error("the URL must be https, because the server's issuer is not on loopback")]
-    Loopback,
-    /// The URL of an endpoint has a fragment.
-    #[error("the URL must not have a fragment")]
-    Fragment,
-    /// The URL of an issuer has a query.
-    #[error("the URL of an issuer must not have a query")]
-    Query,
 }

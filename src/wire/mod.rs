@@ -1,12 +1,10 @@
-//! What goes over the wire: the responses and tokens of the server half, and the metadata that both halves use.
+//! What both halves read or write: forms, credentials, JSON, URLs, and the metadata of a server.
 
 pub(crate) mod credentials;
 pub(crate) mod form;
 pub(crate) mod json;
 pub mod metadata;
 pub(crate) mod octets;
-pub mod response;
-pub mod tokens;
 pub(crate) mod uri;
 
 /// Implements `Debug` for a type that has something to hide. It shows only the named fields and methods.

@@ -1,6 +1,13 @@
-//! An absolute URI, divided into its parts as far as both halves need them (RFC 3986).
+//! The rules of URLs, and an absolute URI divided into its parts as far as both halves need them (RFC 3986).
+//!
+//! Rules:
+//! 1. A URL is http or https, without user information.
+//! 2. A URL to which codes are sent has no fragment, and is https, or http on loopback.
 
 use core::net::{Ipv4Addr, Ipv6Addr};
+
+/// The longest URL, in bytes. Browsers and proxies accept URLs of this length.
+pub const MAX_URL: usize = 2048;
 
 /// The parts of an absolute `http` or `https` URI without userinfo, all of visible ASCII.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,4 +88,78 @@ impl<'a> Uri<'a> {
     pub(crate) fn is_private(&self) -> bool {
         self.is_https || self.is_loopback()
     }
+}
+
+/// Checks a URL to which codes are sent.
+pub(crate) fn endpoint(url: &str) -> Result<Uri<'_>, UrlError> {
+    let uri = shown(url, Plain::Refused)?;
+    // "The endpoint URI MUST NOT include a fragment component." (RFC 6749, section 3.2)
+    if uri.rest.contains('#') {
+        return Err(UrlError::Fragment);
+    }
+    Ok(uri)
+}
+
+/// Checks the URL of an endpoint of this issuer.
+pub(super) fn endpoint_of<'a>(issuer: &str, url: &'a str) -> Result<Uri<'a>, UrlError> {
+    let uri = endpoint(url)?;
+    if !uri.is_https && !Uri::read(issuer).is_some_and(|issuer| issuer.is_loopback()) {
+        return Err(UrlError::Loopback);
+    }
+    Ok(uri)
+}
+
+/// Checks an issuer: an endpoint without a query.
+pub(super) fn checked_issuer(issuer: &str) -> Result<Uri<'_>, UrlError> {
+    let uri = endpoint(issuer)?;
+    // "a URL that uses the "https" scheme and has no query or fragment components" (RFC 8414, section 2)
+    if !uri.rest.is_empty() {
+        return Err(UrlError::Query);
+    }
+    Ok(uri)
+}
+
+/// Checks a URL that is shown to people.
+pub(crate) fn shown(url: &str, plain: Plain) -> Result<Uri<'_>, UrlError> {
+    if url.len() > MAX_URL {
+        return Err(UrlError::TooLong);
+    }
+    let uri = Uri::read(url).ok_or(UrlError::Malformed)?;
+    match plain {
+        Plain::Refused if !uri.is_private() => Err(UrlError::Plain),
+        Plain::Refused | Plain::Allowed => Ok(uri),
+    }
+}
+
+/// Whether plain http to another machine is allowed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Plain {
+    Refused,
+    Allowed,
+}
+
+/// Why a URL cannot be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum UrlError {
+    /// The URL has more than [`MAX_URL`] bytes.
+    #[error("the URL must have at most {MAX_URL} bytes")]
+    TooLong,
+    /// The URL is not absolute, is neither http nor https, has user information, or has a character that a URL may not contain.
+    #[error(
+        "the URL must be absolute, be http or https, have a host and no `user:password@` part, and have only characters that a URL may contain"
+    )]
+    Malformed,
+    /// The URL is plain http to another machine.
+    #[error("the URL must be https, or http on loopback")]
+    Plain,
+    /// The URL is plain http on loopback, but the issuer is not on loopback.
+    #[error("the URL must be https, because the server's issuer is not on loopback")]
+    Loopback,
+    /// The URL of an endpoint has a fragment.
+    #[error("the URL must not have a fragment")]
+    Fragment,
+    /// The URL of an issuer has a query.
+    #[error("the URL of an issuer must not have a query")]
+    Query,
 }

@@ -28,11 +28,11 @@ mod elsewhere {
 
     use device_flow::code::Entropy;
     use device_flow::digest::{SessionKey, UserKey};
+    use device_flow::server::Tokens;
     use device_flow::server::{
         Change, Claim, Client, ClientAuthMethod, Found, Grant, GrantRefusal, Host, Inserted, Pace,
         RateLimited, Session, Store, Stored, Take, Unavailable, Write,
     };
-    use device_flow::wire::tokens::Tokens;
     use time::OffsetDateTime;
 
     pub(crate) struct Empty;

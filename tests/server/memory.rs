@@ -8,11 +8,11 @@ use std::thread;
 use device_flow::code::Entropy;
 use device_flow::digest::{QuotaKey, SessionKey, UserKey};
 use device_flow::memory::Memory;
+use device_flow::server::Tokens;
 use device_flow::server::{
     Cause, Claim, Client, Found, Grant, GrantRefusal, Inserted, PageError, RateLimit, Session,
     Status, Store as _, Unavailable,
 };
-use device_flow::wire::tokens::Tokens;
 use proptest::prelude::*;
 use time::OffsetDateTime;
 

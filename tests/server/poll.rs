@@ -8,7 +8,7 @@ use device_flow::scope::Scope;
 use device_flow::server::{
     Cause, Consent, GrantRefusal, HostValue, Policy, PolicyOptions, Reply, Status,
 };
-use device_flow::wire::tokens::{TokenError, Tokens};
+use device_flow::server::{TokenError, Tokens};
 use serde_json::{Value, json};
 
 use crate::support::login::{

@@ -42,12 +42,12 @@ use base64::engine::general_purpose::STANDARD;
 use device_flow::code::Entropy;
 use device_flow::digest::{SecretDigest, SessionKey};
 use device_flow::scope::Scope;
+use device_flow::server::Response;
+use device_flow::server::Tokens;
 use device_flow::server::{
     Cause, Client, ClientAuthMethod, Policy, PolicyOptions, RefreshOptions, Reply, Request, Server,
     ServerKeys, Subject,
 };
-use device_flow::wire::response::Response;
-use device_flow::wire::tokens::Tokens;
 use time::OffsetDateTime;
 use time::macros::datetime;
 

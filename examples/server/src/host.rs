@@ -4,10 +4,10 @@ use std::error::Error;
 use std::sync::Arc;
 
 use device_flow::code::Entropy;
+use device_flow::server::Tokens;
 use device_flow::server::{
     Claim, Client, Found, Grant, GrantRefusal, Host, HostValue, Unavailable,
 };
-use device_flow::wire::tokens::Tokens;
 use serde::{Deserialize, Serialize};
 
 use crate::config::User;

@@ -10,7 +10,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use device_flow::scope::Scope;
 use device_flow::server::Grant;
-use device_flow::wire::tokens::Tokens;
+use device_flow::server::Tokens;
 use jsonwebtoken::{Algorithm, Header, Validation};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;

@@ -10,12 +10,12 @@ use std::time::Duration;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
 use device_flow::code::Entropy;
 use device_flow::memory::Memory;
+use device_flow::server::Tokens;
 use device_flow::server::{
     self, Claim, Client, ClientAuthMethod, Consent, Found, Grant, GrantRefusal, Policy,
     PolicyOptions, Reply, Request, Review, ServerKeys, Subject, Unavailable,
 };
 use device_flow::wire::metadata::Metadata;
-use device_flow::wire::tokens::Tokens;
 use jsonwebtoken::jwk::Jwk;
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use serde_json::{Value, json};

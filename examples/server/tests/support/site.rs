@@ -5,11 +5,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use device_flow::code::Entropy;
 use device_flow::digest::SessionKey;
+use device_flow::server::Tokens;
 use device_flow::server::{
     Cause, Claim, Client, ClientAuthMethod, Consent, Found, Grant, GrantRefusal, Host, Policy,
     PolicyOptions, RefreshOptions, Reply, Request, Server, ServerKeys, Subject, Unavailable,
 };
-use device_flow::wire::tokens::Tokens;
 use example_server::store::Store;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};

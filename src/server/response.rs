@@ -14,7 +14,7 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use core::fmt;
 
-use super::debug_shows;
+use crate::wire::debug_shows;
 
 /// A response, ready to send.
 ///
@@ -53,7 +53,7 @@ pub(crate) struct Fixed {
 /// A refusal's constant part: its status, error code and description.
 macro_rules! fixed {
     ($status:literal, $error:literal, $description:literal) => {{
-        const FIXED: &$crate::wire::response::Fixed = &$crate::wire::response::Fixed::new(
+        const FIXED: &$crate::server::response::Fixed = &$crate::server::response::Fixed::new(
             $status,
             concat!(
                 r#"{"error":""#,

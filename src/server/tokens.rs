@@ -6,21 +6,21 @@ use alloc::vec::Vec;
 use core::fmt::Write as _;
 use core::time::Duration;
 
-use super::debug_shows;
-use super::octets::{are_vschars, stand_for_themselves};
 use super::response::Digits;
+use crate::wire::debug_shows;
+use crate::wire::octets::{are_vschars, stand_for_themselves};
 
-/// The tokens that the host minted for a [`Grant`](crate::server::Grant). The crate adds the granted scope and its own refresh token. It
+/// The tokens that the host minted for a [`Grant`](super::Grant). The crate adds the granted scope and its own refresh token. It
 /// returns the response only after the store has written the change.
 ///
 /// ```
 /// use core::time::Duration;
-/// use device_flow::wire::tokens::Tokens;
+/// use device_flow::server::Tokens;
 ///
 /// let tokens = Tokens::bearer("eyJhbGciOiJSUzI1NiJ9.e30.c2ln")?
 ///     .expires_in(Duration::from_secs(300))
 ///     .id_token("eyJhbGciOiJSUzI1NiJ9.e30.c2ln")?;
-/// # Ok::<(), device_flow::wire::tokens::TokenError>(())
+/// # Ok::<(), device_flow::server::TokenError>(())
 /// ```
 #[derive(Clone)]
 pub struct Tokens<'a> {
@@ -78,7 +78,7 @@ impl<'a> Tokens<'a> {
     }
 
     /// Sets a refresh token that the host made. **The crate's own refresh token replaces it**, so call this only if
-    /// [`PolicyOptions::refresh`](crate::server::PolicyOptions::refresh) is `None`.
+    /// [`PolicyOptions::refresh`](super::PolicyOptions::refresh) is `None`.
     ///
     /// # Errors
     ///
