@@ -234,8 +234,8 @@ impl UserCodeShape {
         code
     }
 
-    /// Reads what a person typed. Ignores ASCII case, takes full-width forms as ASCII, and drops all other characters. Returns `None` if
-    /// the length is not exact.
+    /// Reads what a person typed. Ignores ASCII case, takes full-width forms as ASCII, and drops every character that is not in the
+    /// alphabet. Returns `None` if the length is not exact.
     ///
     /// Only ASCII case is ignored. By the case rules of Unicode, the Kelvin sign (U+212A) would count as a `k`.
     pub(crate) fn read(&self, entry: &str) -> Option<UserCode> {

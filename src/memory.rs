@@ -18,7 +18,8 @@ use crate::server::{Change, Inserted, Pace, RateLimited, RateState, Session, Sto
 pub struct Memory {
     /// By session key. Its first eight octets are the hash, because nobody can choose the digest of a random code.
     sessions: HashTable<Stored>,
-    /// Maps the first eight octets of a user key to those of the session key. The entry of a decided session stays until the next purge.
+    /// Maps the first eight octets of a user key to those of the session key. The entry of a session whose code was redeemed, or that has
+    /// ended, stays until the next purge.
     users: HashTable<User>,
     /// By quota key. The hash is seeded, because peers can choose what such a key is made of.
     quotas: HashMap<QuotaKey, RateState>,

@@ -19,8 +19,8 @@ pub const MAX_BYTES: usize = 2048;
 ///
 /// > `scope = scope-token *( SP scope-token )`, `scope-token = 1*( %x21 / %x23-5B / %x5D-7E )`
 ///
-/// Tokens are case-sensitive. A repeated token counts once. Two scopes are equal if they have the same tokens in the same order.
-/// Cloning is cheap, because it shares the text.
+/// Tokens are case-sensitive. A repeated token is kept once, but each repetition counts towards [`MAX_TOKENS`]. Two scopes are equal if
+/// they have the same tokens in the same order. Cloning is cheap, because it shares the text.
 ///
 /// # Security
 ///

@@ -1,8 +1,8 @@
 //! SHA-256 and HMAC-SHA-256 of a message that is one slice.
 //!
-//! Codes, secrets and the keys of quotas are one or two blocks long. The general interface of `sha2` copies such a message into a buffer of
-//! its own. For each HMAC under the same key, it also copies that buffer and the state. This file copies only the last block,
-//! because the padding has to follow it:
+//! Codes, secrets and the texts from which the keys of quotas are made usually fit one or two blocks. The general interface of `sha2`
+//! copies such a message into a buffer of its own. For each HMAC under the same key, it also copies that buffer and the state. This file
+//! copies only the last block, because the padding has to follow it:
 //!
 //! ```text
 //! message:   |<--- 64 octets --->|<--- 64 octets --->|<- rest ->|
@@ -16,7 +16,7 @@ use sha2::block_api::compress256;
 
 const BLOCK: usize = 64;
 
-/// The octets of the length that ends a message ([FIPS 180-4], section 5.1.1).
+/// How many octets hold the length at the end of a padded message ([FIPS 180-4], section 5.1.1).
 ///
 /// [FIPS 180-4]: https://csrc.nist.gov/pubs/fips/180-4/upd1/final
 const LENGTH: usize = 8;

@@ -354,7 +354,7 @@ impl fmt::Debug for Ask<'_> {
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[expect(
     clippy::exhaustive_enums,
-    reason = "each ending is another message to the user"
+    reason = "each ending needs its own message to the user"
 )]
 pub enum LoginError {
     /// The server issued no codes.
@@ -363,7 +363,8 @@ pub enum LoginError {
     /// The user denied the request.
     #[error("the sign-in was denied ({0}); start again if that was not intended")]
     Denied(Refusal),
-    /// The code expired before the user decided. The server says so, or it answered `invalid_grant` after the deadline.
+    /// The code expired before the user decided. The server says so, or it answered `invalid_grant` after the deadline and no earlier
+    /// answer was lost.
     #[error(
         "the code expired before it was approved ({0}); start again, and approve the new code in time"
     )]

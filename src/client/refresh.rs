@@ -2,7 +2,7 @@
 //!
 //! Rules:
 //! 1. A refresh whose answer was lost may be sent again, with the same token. Many servers that rotate tokens allow this for a short time.
-//! 2. `invalid_grant` ends the login. After a lost answer, the first request itself may have used the token.
+//! 2. After `invalid_grant` the user must sign in again. If an earlier answer was lost, this device itself may have used the token.
 //! 3. A success without a refresh token keeps the old one.
 
 use alloc::boxed::Box;

@@ -58,7 +58,7 @@ impl Refusal {
                 "check the client id, the secret, and whether the server wants the secret in the header or in the body"
             }
             Some("invalid_scope") => {
-                "ask for a scope that the server knows and this client may have"
+                "ask for a scope that the server knows and that this client is allowed to request"
             }
             Some("device_flow_disabled") => {
                 "allow the device grant for this client in the server's settings"

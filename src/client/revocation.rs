@@ -16,7 +16,8 @@ use super::run::{block, repeat};
 use super::verdict::{Verdict, verdict};
 
 impl DeviceFlow {
-    /// Returns a revocation of this refresh token. It ends the login, and most servers revoke the access token with it.
+    /// Returns a revocation of this refresh token. It ends the login. Some servers revoke the access token with it; with others the access
+    /// token stays valid until it expires.
     ///
     /// # Errors
     ///

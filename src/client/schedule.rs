@@ -2,7 +2,8 @@
 //!
 //! Rules:
 //! 1. The caller reads a monotonic clock. A reading that is earlier than the last one counts as the last one.
-//! 2. Between an answer and the next poll at least the interval in force passes. It only rises.
+//! 2. Between an answer and the next poll at least the interval in force passes, unless `first_poll_at_once` skips the first wait. The
+//!    interval only rises.
 //! 3. The server decides whether a code has expired, so one last poll goes out at the deadline or later. It is left out if it would come
 //!    too late, or if the interval is longer than the lifetime. A device that slept through the deadline still sends it.
 //! 4. Every operation on times saturates. An overflow gives the farthest moment or the longest span.

@@ -168,8 +168,8 @@ impl Ask<'_> {
 }
 
 impl DeviceFlow {
-    /// Resumes a login, `elapsed` after the snapshot was taken. If `elapsed` is `None`, the next poll waits for one interval, and the
-    /// code has as much time left as when the snapshot was taken.
+    /// Resumes a login. `elapsed` is the time since the snapshot was taken. If `elapsed` is `None`, the next poll waits for one interval,
+    /// and the code has as much time left as when the snapshot was taken.
     ///
     /// # Errors
     ///

@@ -125,14 +125,14 @@ impl Tokens {
         self.0.expires_in.map(Duration::from_secs)
     }
 
-    /// Returns the granted scope, its tokens separated by spaces, if the server announced it. If not, the server granted the requested
-    /// scope. After a refresh that requested no scope, it is the scope that was granted before.
+    /// Returns the granted scope, its tokens separated by spaces, if the server announced it. `None` means that the server granted the
+    /// requested scope, or, after a refresh that requested no scope, the scope that was granted before.
     pub fn scope(&self) -> Option<&str> {
         self.0.scope.as_deref()
     }
 
-    /// Returns the tokens of the requested scope that were not granted. After [`verdict`](super::verdict) it is empty, because that
-    /// function does not know what was requested.
+    /// Returns the scope tokens that were requested and not granted. After [`verdict`](super::verdict) it is empty, because that function
+    /// does not know what was requested.
     pub fn withheld(&self) -> &[String] {
         &self.0.withheld
     }

@@ -2,7 +2,8 @@
 //!
 //! Rules:
 //! 1. The meaning depends only on the response. What the login does next also depends on its state.
-//! 2. The error code decides, whatever the status, because providers send the same code with 200, 400, 401, 403, 428 and 429.
+//! 2. A known error code decides, whatever the status, because providers send the same code with 200, 400, 401, 403, 428 and 429. Only the
+//!    body of a redirect is not read.
 //! 3. Nothing but a 2xx with an access token is a success.
 //! 4. An unknown error code ends the polling, unless the status is 408, 429 or 5xx.
 

@@ -89,9 +89,9 @@ impl<C> From<Option<C>> for Found<C> {
 
 /// What a client claims: its id, and what it presented as proof.
 ///
-/// An exchange shows a proof to the host only once, so a host can refuse an assertion that it has seen before. Two kinds of claim have an
-/// id but no proof. With one, the page looks up the client of a session. With the other, a redemption looks up again what the client may
-/// ask for.
+/// An exchange shows a proof to the host only once, so a host can refuse an assertion that it has seen before. Two kinds of claim are not
+/// from the credentials of a request: the page looks up the client of a session, and a redemption looks up again what the client may ask
+/// for. Such a claim has an id but no proof.
 ///
 /// A host that verifies a client itself answers [`Found::Verified`] or [`Found::Refused`] if it has a proof to look at: a secret, an
 /// assertion, or the certificate of the connection. Otherwise it answers [`Found::Registered`].

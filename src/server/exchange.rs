@@ -97,7 +97,8 @@ pub enum Next<'x, T> {
     Mint(Grant<'x>, Change<'x>, Ask<'x, Tokens<'x>>),
     /// Write a change: [`Store::change`].
     Change(Change<'x>, Ask<'x, Write>),
-    /// Save the pace of a session: [`Store::save_pace`]. It needs no answer, because it may fail.
+    /// Save the pace of a session: [`Store::save_pace`]. It needs no answer, because the exchange goes on in the same way if the pace could
+    /// not be saved.
     SavePace(&'x SessionKey, Pace),
     /// The exchange has ended, with this result. Do not call [`Exchange::next`] again.
     Done(T),
@@ -335,7 +336,8 @@ impl<'r, T: Finish<'r>> Exchange<'r, T> {
         }
     }
 
-    /// Moves the prepared session to where a question can borrow it. Also stores the id of a client that an assertion alone named.
+    /// Moves the prepared session to where a question can borrow it. If only an assertion named the client, also stores the id that the
+    /// host found by it.
     #[inline(never)]
     fn hold(&mut self) {
         let is_ready = matches!(

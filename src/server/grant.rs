@@ -13,7 +13,7 @@ use crate::digest::SessionKey;
 use crate::scope::Scope;
 use crate::wire::debug_shows;
 
-/// An approved login for which tokens are to be minted: at the redemption of the device code, and at each refresh.
+/// An approved session for which tokens are to be minted: at the redemption of the device code, and at each refresh of the login.
 ///
 /// Only this crate makes one, so a grant always comes from an approval.
 #[derive(Clone, Copy)]

@@ -18,8 +18,8 @@ use crate::digest::{SessionKey, UserKey};
 
 /// A store, a registry or a generator could not answer. The peer is told to try again later: 503.
 ///
-/// Every error converts into it, so that `?` works in the methods of [`Store`] and [`Host`]. The error itself is dropped: **log it
-/// where it happens.** Return it also if a stored record cannot be read.
+/// Every error converts into it, so that `?` works in the methods of [`Store`] and [`Host`]. The error itself is dropped: **log it where it
+/// happens.** Return `Unavailable` also if a stored record cannot be read.
 ///
 /// ```
 /// use device_flow::server::{Session, Unavailable};

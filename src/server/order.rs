@@ -154,7 +154,7 @@ impl Input<'_> {
         })
     }
 
-    /// Returns the step after a quota that is not spent.
+    /// Returns the next step if the quota is not spent.
     pub(super) fn taken(&self, progress: &mut Progress, quota: Quota) -> Step {
         match quota {
             Quota::LookAtSecrets => Step::Client,

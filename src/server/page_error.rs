@@ -1,8 +1,8 @@
-//! Why an action of a user did nothing.
+//! Why an action of a user failed.
 
 use super::rate_limit::RateLimited;
 
-/// Why an action of a user did nothing. `Display` is a sentence for the user. The variant says more, for the host only.
+/// Why an action of a user failed. `Display` is a sentence for the user. The variant says more, for the host only.
 ///
 /// Suitable HTTP statuses are 429 for [`RateLimited`](Self::RateLimited), 503 for [`Unavailable`](Self::Unavailable), 409 for
 /// [`Decided`](Self::Decided) and [`Undecided`](Self::Undecided), and 400 for the others.
@@ -48,7 +48,8 @@ pub enum PageError {
     /// [U11](crate::tables#u11): there is nothing to withdraw, because nothing was approved yet.
     #[error("you have not allowed this request yet, so there is nothing to take back")]
     Undecided,
-    /// The host could not answer, or other requests changed the session first, three times. The user can try again.
+    /// The host could not answer, or does not know whether the change was written, or other requests changed the session first, three
+    /// times. The user can try again.
     #[error("something went wrong; try again")]
     Unavailable,
 }

@@ -68,7 +68,7 @@ pub struct PolicyOptions {
     /// The realm in the `WWW-Authenticate` header for a client that failed to authenticate. Default `oauth`.
     pub realm: String,
 
-    /// The interval between polls that a device is told at first. Whole seconds from 1 to 60, default 5. An interval of 1 s is never
+    /// The interval that a new device is told to keep between its polls. Whole seconds from 1 to 60, default 5. An interval of 1 s is never
     /// enforced, because the tolerance is as long.
     pub interval: Duration,
 
@@ -106,7 +106,7 @@ pub struct PolicyOptions {
     /// For how long after a redemption a second one counts as the same request, sent twice. A later one is a replay and ends the login. The
     /// window must be shorter than the least gap between two accepted polls. Otherwise, after a thief redeemed the code, the next poll of
     /// the device might not count as a replay. Default `None`: 2 s, or half a second if the least gap is 2 s or less. With an interval of 1
-    /// s the gap is zero, so `Some` must be zero there, and the default is half a second all the same.
+    /// s the least gap is zero. Then only `None`, which means half a second, and `Some(Duration::ZERO)` are accepted.
     pub retry_window: Option<Duration>,
 
     /// For how long a session is kept after its end, so that late requests still get the right error. Default 5 minutes, at least one.

@@ -113,7 +113,8 @@ impl Take {
         Ok((self.count > 0).then(|| RateState(at.after(taken))))
     }
 
-    /// Returns the refusal if the store decided by a statement or a script of its own. `stored` is the state that it found.
+    /// Returns the refusal to report, for a store that decides by a statement or a script of its own and not by [`Take::apply`]. `stored`
+    /// is the state that it found.
     pub fn refused(&self, stored: RateState) -> RateLimited {
         match self.apply(Some(stored)) {
             Err(limited) => limited,
@@ -228,8 +229,8 @@ impl QuotaKey {
         Self(Digest::of_parts(parts.map(str::as_bytes)))
     }
 
-    /// Returns the digest of a letter that says what is counted, the length of `whose`, and both texts. A key of the host begins with a
-    /// zero octet instead of the letter.
+    /// Returns the digest of a letter that says what is counted, the length of `whose`, and both texts. What is digested for a key of the
+    /// host begins with a zero octet instead of the letter.
     fn of(letter: u8, whose: &str, source: &str) -> Self {
         let [a, b, c, d] = u32::try_from(whose.len()).unwrap_or(u32::MAX).to_be_bytes();
         let head = [letter, a, b, c, d];

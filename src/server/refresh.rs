@@ -30,8 +30,8 @@ pub(super) fn decide(input: &Input<'_>, progress: &mut Progress, stored: Option<
         return progress.end(Cause::Ended); // R4
     };
     let now = Timestamp::from(input.now);
-    // The later of now and the last rotation, because the clock may have gone back. It is computed again, because the policy may have been
-    // shortened since.
+    // The later of now and the last rotation, because the clock may have gone back. The absolute end is computed again, because the policy
+    // may have a shorter limit by now.
     if now.max(refresh.rotated_at) >= refresh.until.min(absolute_end(input, login)) {
         return end_login(input, progress, session, login, Cause::LoginExpired); // R5
     }

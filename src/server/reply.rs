@@ -199,7 +199,7 @@ causes! {
     StoreFailed, "store_failed", UNAVAILABLE;
     /// [B9](crate::tables#b9): the client may not use the device grant.
     GrantNotAllowed, "grant_not_allowed", refusal!(400, "unauthorized_client", "the client may not use this grant");
-    /// [C2](crate::tables#c2): no session has this code.
+    /// [C2](crate::tables#c2): no session has this device code.
     UnknownCode, "unknown_code", Wire::InvalidGrant;
     /// [A17](crate::tables#a17): the device code has the wrong length.
     MalformedCode, "malformed_code", Wire::InvalidGrant;

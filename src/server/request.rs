@@ -99,8 +99,8 @@ pub(super) struct Form<'a> {
     places: Places,
 }
 
-/// The places in the body of the values that the core reads. They are numbers instead of slices, so that they fit one cache line
-/// and can be passed on without stalls.
+/// Where in the body the values stand that the core reads. They are numbers instead of slices, so that they fit one cache line and can be
+/// passed on without stalls.
 #[derive(Clone, Copy)]
 struct Places {
     grant_type: Place,

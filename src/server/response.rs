@@ -160,11 +160,12 @@ impl Response {
             Own::Challenge(challenge) => Some(("www-authenticate", challenge)),
             Own::Body(_) => None,
         };
-        // The array is used by reference. If it were moved first, the loop would wait for the moved copy.
+        // The array is used by reference. If it were moved into the iterator, the processor would have to finish the copy before it could
+        // read it.
         ALWAYS.iter().copied().chain(own)
     }
 
-    /// Returns the value of the header with this name, which is in lower case.
+    /// Returns the value of the header with this name. Pass the name in lower case.
     pub fn header(&self, name: &str) -> Option<&str> {
         let mut headers = self.headers();
         headers.find_map(|(own, value)| (own == name).then_some(value))

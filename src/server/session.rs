@@ -104,7 +104,7 @@ pub(super) struct Rotation {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[expect(clippy::exhaustive_enums, reason = "a host must look at every state")]
 pub enum Status {
-    /// Nobody entered the code, or the user who did released it.
+    /// Nobody has entered the code, or a user entered it and then released the session.
     Pending,
     /// A user entered the code and has not decided.
     Claimed,
@@ -298,8 +298,9 @@ impl<'x> Change<'x> {
         self.session
     }
 
-    /// Returns whether `stored` has the key, the version and the state from which the change was made. A store that reads before it
-    /// writes checks this instead of the version alone. It then also notices if a restored backup led to this version in another state.
+    /// Returns whether `stored` has the key, the version and the state from which the change was made. A store that reads before it writes
+    /// checks this instead of the version alone. After a backup was restored, a session can reach the same version in another state. This
+    /// check notices that, too.
     pub fn applies_to(&self, stored: &Session) -> bool {
         stored.key == self.session.key
             && stored.version() == self.expected_version()

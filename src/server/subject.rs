@@ -52,7 +52,7 @@ impl From<Subject> for String {
     }
 }
 
-/// A value of the host, at most 1 KiB, which is kept with the approval and returned with each grant. It can hold an organization, a
+/// A value of the host, at most 1 KiB, which is kept with the approval and returned with each grant. It can hold an organization, a web
 /// session or a time of authentication, for example.
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "Vec<u8>", into = "Vec<u8>")]

@@ -38,7 +38,8 @@ impl Timestamp {
         Duration::from_millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
     }
 
-    /// The same moment as the type of the public API. Outside its range, the midnight that begins its first or its last day.
+    /// Converts to the type of the public API. A moment outside the range of that type becomes midnight at the start of the first or the
+    /// last day that it can hold.
     pub(super) fn to_offset(self) -> OffsetDateTime {
         let rest = u64::try_from(self.0.rem_euclid(1000)).unwrap_or(0);
         let rest = time::Duration::try_from(Duration::from_millis(rest)).unwrap_or_default();

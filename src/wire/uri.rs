@@ -109,7 +109,7 @@ pub(super) fn endpoint_of<'a>(issuer: &str, url: &'a str) -> Result<Uri<'a>, Url
     Ok(uri)
 }
 
-/// Checks an issuer: an endpoint without a query.
+/// Checks the URL of an issuer like that of an endpoint. It must also have no query.
 pub(super) fn checked_issuer(issuer: &str) -> Result<Uri<'_>, UrlError> {
     let uri = endpoint(issuer)?;
     // "a URL that uses the "https" scheme and has no query or fragment components" (RFC 8414, section 2)

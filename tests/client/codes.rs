@@ -397,7 +397,7 @@ fn an_error_says_what_the_server_said_and_what_to_do() {
         (
             ok(400, scope),
             "the server issued no codes: invalid_scope: No \u{fffd}[1madmin. (status 400); ask for a scope that the server \
-             knows and this client may have",
+             knows and that this client is allowed to request",
         ),
         (
             ok(401, r#"{"error":"invalid_client"}"#),

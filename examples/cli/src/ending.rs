@@ -74,7 +74,7 @@ pub(crate) enum Exit {
     Unreachable,
     /// Nobody is signed in.
     SignedOut,
-    /// Another login is under way.
+    /// Another sign-in is under way.
     Busy,
     /// The server's answer cannot be trusted.
     Untrusted,

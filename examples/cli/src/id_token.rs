@@ -156,7 +156,7 @@ enum Fault {
 impl Fault {
     #[expect(
         clippy::wildcard_enum_match_arm,
-        reason = "the rest is about what cannot be read"
+        reason = "every other error means that the token cannot be read"
     )]
     fn of(error: &jsonwebtoken::errors::Error) -> Self {
         use jsonwebtoken::errors::ErrorKind;

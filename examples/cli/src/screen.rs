@@ -2,7 +2,7 @@
 //!
 //! Rules:
 //! 1. The result of a command goes to standard output, everything else to standard error. With `--json` everything goes to standard output,
-//!    one object per line.
+//!    one object per line, except mistakes in the arguments.
 //! 2. Only the command `token` shows a token. Text from a server is shown only if it cannot control a terminal.
 //! 3. Colour, large type and the spinner are only for terminals. Otherwise, or with `NO_COLOR`, the same text is written as plain lines.
 

@@ -2,8 +2,8 @@
 //!
 //! Rules:
 //! 1. A process that changes the tokens holds the lock, and reads them again once it has the lock.
-//! 2. An issued token is stored or revoked. Only tokens of an earlier login are left to expire, and only if they are not known to be of
-//!    another user.
+//! 2. A token that arrives is stored or, if the server can do that, revoked. Only tokens of an earlier login are left to expire, and only
+//!    if they are not known to be of another user.
 
 use core::fmt::Write as _;
 use core::ops::ControlFlow;
@@ -196,7 +196,7 @@ impl Session {
         let renewed = refresh.run_blocking(send, |span| {
             context
                 .screen
-                .note("The server did not answer the renewal: trying again.");
+                .note("The tokens could not be renewed yet: trying again.");
             std::thread::sleep(span);
             ControlFlow::Continue(())
         });

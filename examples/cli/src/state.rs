@@ -1,8 +1,8 @@
 //! The files of this tool.
 //!
 //! Rules:
-//! 1. Each server and client has a directory, which only this user can enter. The first lock creates it, so a command that only reads
-//!    creates nothing.
+//! 1. There is one directory for each pair of a server and a client. Only this user can enter it. The first lock creates it, so a command
+//!    that only reads creates nothing.
 //! 2. A file is written beside its place, with mode 0600, and then moved there, so a reader sees the old or the new one. The writer holds a
 //!    lock, so one temporary name is enough. If a crash leaves a temporary file, the next writer removes it.
 //! 3. The operating system holds each lock, and ends it with its process, even if the process crashes.

@@ -41,8 +41,9 @@ pub(super) fn client(entry: &ClientEntry) -> Result<Client, ConfigError> {
         [one, two] => ClientAuthMethod::Secret([Some(one), Some(two)]),
         _ => return Err(wrong("at most two secrets may be active")),
     };
-    let client = Client::new(entry.id.as_str(), method)
-        .map_err(|_| wrong("its id must be visible ASCII"))?;
+    let client = Client::new(entry.id.as_str(), method).map_err(|_| {
+        wrong("its id must not be empty, and must have only visible ASCII and spaces")
+    })?;
     let mut client = client
         .named(entry.name.as_str())
         .allow_scope(entry.scope.clone());

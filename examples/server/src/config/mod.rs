@@ -357,7 +357,7 @@ pub enum ConfigError {
     Issuer,
     /// The issuer is https, but no proxy that speaks TLS is configured.
     #[error(
-        "the issuer is https, so that a proxy stands before this server: set trusted_proxies to the addresses from which the \
+        "the issuer is https, so a proxy must stand before this server: set trusted_proxies to the addresses from which the \
          proxy connects. Without them every request would seem to come from the proxy, and all would share one quota"
     )]
     Proxies,
@@ -367,7 +367,7 @@ pub enum ConfigError {
     )]
     ServerKey,
     /// There is a previous key, but no current key.
-    #[error("previous_server_key needs a server_key beside it, which is now the current one")]
+    #[error("previous_server_key is set without server_key; set server_key to the new key")]
     PreviousKey,
     /// A client is wrong.
     #[error("client {0:?}: {1}")]
@@ -380,8 +380,8 @@ pub enum ConfigError {
     Number(&'static str, u64, u64),
     /// Public credentials would be used by a server that other machines can reach.
     #[error(
-        "{0} is the one for development, which everybody can read: with it the server listens on loopback alone, as an issuer \
-         on this machine. Configure another with --config"
+        "{0} is the one for development, which everybody can read; with it, listen and issuer must be on this machine. \
+         Configure another with --config"
     )]
     Development(&'static str),
 }

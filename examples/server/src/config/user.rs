@@ -38,7 +38,7 @@ impl User {
             ));
         }
         let subject = Subject::new(entry.sub.as_str())
-            .map_err(|_| wrong("its sub must have 1 to 255 bytes"))?;
+            .map_err(|_| wrong("its sub must have 1 to 255 bytes and no control character"))?;
         Ok(Self {
             subject,
             entry: entry.clone(),

@@ -19,7 +19,8 @@ pub(crate) type Ticked = BTreeMap<String, String>;
 pub(crate) const BOX: &str = "scope:";
 
 impl App {
-    /// Returns the consent of a user who ticked these boxes. The crate checks whether it is possible.
+    /// Returns the consent of a user who ticked these boxes. The crate refuses a scope that is wider than the requested one. It also
+    /// refuses an empty scope, unless the requested scope is empty.
     pub(crate) async fn consent(
         &self,
         session: &SessionKey,

@@ -1,7 +1,7 @@
 //! Who is signed in to the page. An encrypted cookie holds it, so every server with the same store knows it.
 //!
 //! Rules:
-//! 1. A sign-in makes a new cookie with a new token for its forms, so the old ones become useless.
+//! 1. A sign-in makes a new cookie with a new token for its forms, so a cookie that was planted before does not become signed in.
 //! 2. `SameSite=Lax`: a link or a QR code opens the page signed in, but a form of another site does not send the cookie.
 //! 3. The cookie holds when its user signed in, and the server checks whether the sign-in has expired. A sign-out is noted in the store, so
 //!    that a copy of the cookie becomes useless, too.
@@ -63,7 +63,7 @@ impl Login {
         }
     }
 
-    /// Returns the login of a user who has just signed in. This one was the login before.
+    /// Returns the login of a user who has just signed in. `self` is the login before that.
     pub(crate) fn of(&self, user: &User, now: OffsetDateTime) -> Self {
         Self {
             user: Some(SignedIn {

@@ -3,7 +3,7 @@
 //! Rules:
 //! 1. A GET only shows a page, and only a POST changes something. A code in a link only fills in the form, and only if the policy has such
 //!    links on. A code is looked up only by a POST of a signed-in user.
-//! 2. A POST is accepted only with the token of its form's page, and only from that page.
+//! 2. A POST is accepted only with the token that the page put into its form, and only if no other site sent it.
 //! 3. A wrong, an expired and a used code get the same sentence. The user who claimed a request is told its outcome.
 //! 4. After an action the page redirects to a GET, so that "back" and a reload send no form again.
 //! 5. The page works without scripts, and no script can run on it.

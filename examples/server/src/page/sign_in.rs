@@ -89,7 +89,8 @@ impl App {
 }
 
 impl App {
-    /// Returns another user in the place of an unknown address: always the same one for one address, as for an account.
+    /// Returns a user whose hash is checked if the address is unknown. One address always gets the same user, so it takes the same time as
+    /// the address of an account.
     fn stand_in(&self, email: &str) -> Option<&User> {
         let sum = email.bytes().map(usize::from).sum::<usize>();
         self.users.get(sum.checked_rem(self.users.len())?)

@@ -208,7 +208,7 @@ impl App {
             "openid" => Some("Know who you are"),
             "profile" => Some("Read your name"),
             "email" => Some("Read your e-mail address"),
-            "offline_access" => Some("Stay signed in until you sign out there"),
+            "offline_access" => Some("Stay signed in until you sign the device out"),
             _ => self.scopes.get(token).map(String::as_str),
         };
         Asked {
@@ -238,7 +238,7 @@ impl<'a> Outcome<'a> {
             frame,
             kind: "good",
             title: "Access allowed",
-            text: "Your device is being signed in. You can close this page and go back to it.",
+            text: "Your device can sign in now. You can close this page and go back to it.",
             goes_on: false,
         }
     }
@@ -282,7 +282,7 @@ impl<'a> Outcome<'a> {
                 "You allowed this request before, and the login has ended. To sign the device in, start again there."
             }
             Status::Pending | Status::Claimed => {
-                "The request cannot be answered like this. Enter the code again."
+                "Your decision could not be accepted. Enter the code again."
             }
         };
         Self::bad(frame, "Already answered", text)

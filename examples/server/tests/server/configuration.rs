@@ -98,7 +98,7 @@ const WRONG: &[(&str, &str)] = &[
     ("server_key = \"c2hvcnQ=\"", "must be 32 octets or more"),
     (
         "previous_server_key = \"c2hvcnQ=\"",
-        "needs a server_key beside it",
+        "set without server_key",
     ),
     (
         "[[clients]]\nid = \"x\"\nname = \"x\"\nscope = \"a\"\nsecret_sha256 = [\"beef\"]",

@@ -305,7 +305,7 @@ async fn a_request_comes_from_where_a_trusted_proxy_says() {
         let request = browser.http.get(&review).header("x-forwarded-for", source);
         let html = request.send().await.unwrap().text().await.unwrap();
         assert!(html.contains("203.0.113.9") && !html.contains("192.0.2.1"));
-        let is_said = html.contains("This is not your network address now.");
+        let is_said = html.contains("Your browser is in a different network.");
         assert_eq!(is_said, differs, "{source}");
     }
 }
