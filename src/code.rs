@@ -93,12 +93,11 @@ pub const MAX_USER_CODE_ENTRY: usize = 64;
 
 /// A user code in its one canonical form: characters of the policy's alphabet, without dashes.
 ///
-/// > Further stripping of all characters outside the chosen character set is recommended to reduce instances where an errantly
-/// > typed character (like a space character) invalidates otherwise valid input. ([RFC 8628, section 6.1])
+/// > Further stripping of all characters outside the chosen character set is recommended to reduce instances where an errantly typed
+/// > character (like a space character) invalidates otherwise valid input.
+/// > ([RFC 8628, section 6.1](https://www.rfc-editor.org/rfc/rfc8628#section-6.1))
 ///
 /// `Debug` does not show it. Show it to the user with [`UserCode::display`].
-///
-/// [RFC 8628, section 6.1]: https://www.rfc-editor.org/rfc/rfc8628#section-6.1
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct UserCode {
     characters: [u8; MAX_USER_CODE],
@@ -274,9 +273,8 @@ impl Default for UserCodeShape {
     }
 }
 
-/// The fewest characters that an alphabet may have. The smallest alphabet in [RFC 8628, section 6.1] is the ten digits.
-///
-/// [RFC 8628, section 6.1]: https://www.rfc-editor.org/rfc/rfc8628#section-6.1
+/// The fewest characters that an alphabet may have. The smallest alphabet in
+/// [RFC 8628, section 6.1](https://www.rfc-editor.org/rfc/rfc8628#section-6.1) is the ten digits.
 const MIN_ALPHABET: usize = 10;
 
 /// Returns `typed` as ASCII if it is ASCII or a full-width form of it (U+FF01 to U+FF5E).

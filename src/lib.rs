@@ -1,4 +1,5 @@
-//! The OAuth 2.0 Device Authorization Grant ([RFC 8628]): the server half and the client half, without I/O.
+//! The OAuth 2.0 Device Authorization Grant ([RFC 8628](https://www.rfc-editor.org/rfc/rfc8628)): the server half and the client half,
+//! without I/O.
 //!
 //! A device shows a short code. Its user enters the code on a phone. The device polls until the user has decided, and then gets its tokens.
 //! This crate decides how a server responds to each request, and when a client polls. You pass in the bytes that arrived, the time and
@@ -53,8 +54,6 @@
 //!
 //! - `std`, on by default: `Mutex<Memory>` implements [`server::Store`]. Without this feature the crate needs only `alloc`.
 //! - `http`: conversions from and to the types of the `http` crate.
-//!
-//! [RFC 8628]: https://www.rfc-editor.org/rfc/rfc8628
 
 #![no_std]
 #![cfg_attr(docsrs, feature(doc_cfg))]

@@ -1,6 +1,4 @@
-//! Scope tokens and sets of them ([RFC 6749, section 3.3]).
-//!
-//! [RFC 6749, section 3.3]: https://www.rfc-editor.org/rfc/rfc6749#section-3.3
+//! Scope tokens and sets of them ([RFC 6749, section 3.3](https://www.rfc-editor.org/rfc/rfc6749#section-3.3)).
 
 use alloc::borrow::Cow;
 use alloc::string::String;

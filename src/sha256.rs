@@ -16,9 +16,8 @@ use sha2::block_api::compress256;
 
 const BLOCK: usize = 64;
 
-/// How many octets hold the length at the end of a padded message ([FIPS 180-4], section 5.1.1).
-///
-/// [FIPS 180-4]: https://csrc.nist.gov/pubs/fips/180-4/upd1/final
+/// How many octets hold the length at the end of a padded message ([FIPS 180-4](https://csrc.nist.gov/pubs/fips/180-4/upd1/final), section
+/// 5.1.1).
 const LENGTH: usize = 8;
 
 /// The initial state (FIPS 180-4, section 5.3.3).
@@ -72,9 +71,7 @@ fn finish(mut state: [u32; 8], before: usize, message: &[u8]) -> [u8; 32] {
     digest
 }
 
-/// A key for HMAC-SHA-256 ([RFC 2104]), kept as the two states that result from hashing it.
-///
-/// [RFC 2104]: https://www.rfc-editor.org/rfc/rfc2104
+/// A key for HMAC-SHA-256 ([RFC 2104](https://www.rfc-editor.org/rfc/rfc2104)), kept as the two states that result from hashing it.
 #[derive(Clone)]
 pub(crate) struct MacKey {
     inner: [u32; 8],

@@ -98,9 +98,8 @@ impl DeviceFlow {
         self
     }
 
-    /// Sends this client secret in the `Basic` header, which every server that issues secrets must support ([RFC 6749, section 2.3.1]).
-    ///
-    /// [RFC 6749, section 2.3.1]: https://www.rfc-editor.org/rfc/rfc6749#section-2.3.1
+    /// Sends this client secret in the `Basic` header, which every server that issues secrets must support
+    /// ([RFC 6749, section 2.3.1](https://www.rfc-editor.org/rfc/rfc6749#section-2.3.1)).
     pub fn secret_basic(self, secret: impl Into<String>) -> Self {
         self.secret(Secret::Basic(secret.into()))
     }
@@ -110,10 +109,8 @@ impl DeviceFlow {
         self.secret(Secret::Post(secret.into()))
     }
 
-    /// Sets the lifetime of the codes for a server that does not announce it, such as Salesforce. [RFC 8628, section 3.2] requires servers
-    /// to announce it.
-    ///
-    /// [RFC 8628, section 3.2]: https://www.rfc-editor.org/rfc/rfc8628#section-3.2
+    /// Sets the lifetime of the codes for a server that does not announce it, such as Salesforce.
+    /// [RFC 8628, section 3.2](https://www.rfc-editor.org/rfc/rfc8628#section-3.2) requires servers to announce it.
     pub fn default_lifetime(mut self, lifetime: Duration) -> Self {
         self.setup().default_lifetime = Some(lifetime);
         self

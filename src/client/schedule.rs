@@ -216,14 +216,12 @@ impl Schedule {
     }
 }
 
-/// "If no value is provided, clients MUST use 5 as the default." ([RFC 8628, section 3.2])
-///
-/// [RFC 8628, section 3.2]: https://www.rfc-editor.org/rfc/rfc8628#section-3.2
+/// "If no value is provided, clients MUST use 5 as the default."
+/// ([RFC 8628, section 3.2](https://www.rfc-editor.org/rfc/rfc8628#section-3.2))
 pub(crate) const DEFAULT_INTERVAL: Duration = Duration::from_secs(5);
 
-/// "the interval MUST be increased by 5 seconds for this and all subsequent requests" ([RFC 8628, section 3.5])
-///
-/// [RFC 8628, section 3.5]: https://www.rfc-editor.org/rfc/rfc8628#section-3.5
+/// "the interval MUST be increased by 5 seconds for this and all subsequent requests"
+/// ([RFC 8628, section 3.5](https://www.rfc-editor.org/rfc/rfc8628#section-3.5))
 const SLOW_DOWN_STEP: Duration = Duration::from_secs(5);
 
 /// A longer interval in a response to a poll is cut to this, because it is a mistake or an attack.

@@ -91,9 +91,8 @@ impl Tokens {
 
     /// Returns the access token if it is a bearer token. A token without a type counts as a bearer token.
     ///
-    /// "The client MUST NOT use an access token if it does not understand the token type." ([RFC 6749, section 7.1])
-    ///
-    /// [RFC 6749, section 7.1]: https://www.rfc-editor.org/rfc/rfc6749#section-7.1
+    /// "The client MUST NOT use an access token if it does not understand the token type."
+    /// ([RFC 6749, section 7.1](https://www.rfc-editor.org/rfc/rfc6749#section-7.1))
     pub fn bearer(&self) -> Option<&str> {
         self.token_type()
             .eq_ignore_ascii_case(BEARER)

@@ -1,6 +1,4 @@
-//! The registration of a client ([RFC 6749, section 2]).
-//!
-//! [RFC 6749, section 2]: https://www.rfc-editor.org/rfc/rfc6749#section-2
+//! The registration of a client ([RFC 6749, section 2](https://www.rfc-editor.org/rfc/rfc6749#section-2)).
 
 use alloc::sync::Arc;
 
@@ -44,9 +42,8 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// [`InvalidText::ClientId`] if the id is empty, or has a character other than visible ASCII and space ([RFC 6749, appendix A.1]).
-    ///
-    /// [RFC 6749, appendix A.1]: https://www.rfc-editor.org/rfc/rfc6749#appendix-A.1
+    /// [`InvalidText::ClientId`] if the id is empty, or has a character other than visible ASCII and space
+    /// ([RFC 6749, appendix A.1](https://www.rfc-editor.org/rfc/rfc6749#appendix-A.1)).
     pub fn new(id: impl Into<Arc<str>>, method: ClientAuthMethod) -> Result<Self, InvalidText> {
         let id = id.into();
         if id.is_empty() || !are_vschars(id.as_bytes()) {
@@ -63,9 +60,8 @@ impl Client {
         })
     }
 
-    /// Sets the name that the page shows to users: `client_name` of [RFC 7591, section 2].
-    ///
-    /// [RFC 7591, section 2]: https://www.rfc-editor.org/rfc/rfc7591#section-2
+    /// Sets the name that the page shows to users: `client_name` of
+    /// [RFC 7591, section 2](https://www.rfc-editor.org/rfc/rfc7591#section-2).
     #[must_use]
     pub fn named(mut self, name: impl Into<Arc<str>>) -> Self {
         self.name = Some(name.into());
@@ -129,13 +125,11 @@ impl Client {
     }
 }
 
-/// How a client authenticates: `token_endpoint_auth_method` of [RFC 7591, section 2].
+/// How a client authenticates: `token_endpoint_auth_method` of [RFC 7591, section 2](https://www.rfc-editor.org/rfc/rfc7591#section-2).
 ///
-/// A client with a secret may always use HTTP Basic: "The authorization server MUST support the HTTP Basic authentication
-/// scheme for authenticating clients that were issued a client password." ([RFC 6749, section 2.3.1])
-///
-/// [RFC 7591, section 2]: https://www.rfc-editor.org/rfc/rfc7591#section-2
-/// [RFC 6749, section 2.3.1]: https://www.rfc-editor.org/rfc/rfc6749#section-2.3.1
+/// A client with a secret may always use HTTP Basic: "The authorization server MUST support the HTTP Basic authentication scheme for
+/// authenticating clients that were issued a client password."
+/// ([RFC 6749, section 2.3.1](https://www.rfc-editor.org/rfc/rfc6749#section-2.3.1))
 #[derive(Clone, Debug)]
 #[expect(
     clippy::exhaustive_enums,

@@ -37,14 +37,13 @@ impl Server {
         &self.policy
     }
 
-    /// Serves the token endpoint: polls with a device code ([RFC 8628, section 3.4]) and refreshes ([RFC 6749, section 6]).
+    /// Serves the token endpoint: polls with a device code ([RFC 8628, section 3.4](https://www.rfc-editor.org/rfc/rfc8628#section-3.4))
+    /// and refreshes ([RFC 6749, section 6](https://www.rfc-editor.org/rfc/rfc6749#section-6)).
     ///
     /// Any other grant is refused with [`Cause::GrantTypeUnsupported`]. If you serve that grant, look for this cause, and answer the
     /// request yourself with [`Server::client`].
     ///
     /// [`Cause::GrantTypeUnsupported`]: super::Cause::GrantTypeUnsupported
-    /// [RFC 8628, section 3.4]: https://www.rfc-editor.org/rfc/rfc8628#section-3.4
-    /// [RFC 6749, section 6]: https://www.rfc-editor.org/rfc/rfc6749#section-6
     #[inline(always)]
     pub fn token<'r>(
         &'r self,
@@ -55,13 +54,11 @@ impl Server {
         self.exchange(Task::Token, request, source, None, now)
     }
 
-    /// Serves the device authorization endpoint ([RFC 8628, section 3.1]).
+    /// Serves the device authorization endpoint ([RFC 8628, section 3.1](https://www.rfc-editor.org/rfc/rfc8628#section-3.1)).
     ///
     /// `source` is used only for quotas. `shown` is stored for the user who decides. It says where the request came from, for example by an
     /// address, a place or a user agent. Not `source` but `shown` comes back as [`Review::source`]. It is cut at 256 bytes. Its control and
     /// format characters are replaced, because some of them change the order in which a text is shown.
-    ///
-    /// [RFC 8628, section 3.1]: https://www.rfc-editor.org/rfc/rfc8628#section-3.1
     #[inline(always)]
     pub fn device_authorization<'r>(
         &'r self,
@@ -73,10 +70,8 @@ impl Server {
         self.exchange(Task::DeviceAuthorization(shown), request, source, None, now)
     }
 
-    /// Serves the revocation endpoint ([RFC 7009, section 2]). Revoking a refresh token ends its login. The answer
-    /// is also 200 if the token is not known.
-    ///
-    /// [RFC 7009, section 2]: https://www.rfc-editor.org/rfc/rfc7009#section-2
+    /// Serves the revocation endpoint ([RFC 7009, section 2](https://www.rfc-editor.org/rfc/rfc7009#section-2)). Revoking a refresh token
+    /// ends its login. The answer is also 200 if the token is not known.
     pub fn revocation<'r>(
         &'r self,
         request: Request<'r>,

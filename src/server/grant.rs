@@ -107,10 +107,9 @@ impl GrantRefusal {
     ///
     /// # Errors
     ///
-    /// [`InvalidText::ErrorText`] if the code is empty, or a character is not one that [RFC 6749, section 5.2] allows: "Values for the
-    /// "error" parameter MUST NOT include characters outside the set %x20-21 / %x23-5B / %x5D-7E."
-    ///
-    /// [RFC 6749, section 5.2]: https://www.rfc-editor.org/rfc/rfc6749#section-5.2
+    /// [`InvalidText::ErrorText`] if the code is empty, or a character is not one that
+    /// [RFC 6749, section 5.2](https://www.rfc-editor.org/rfc/rfc6749#section-5.2) allows: "Values for the "error" parameter MUST NOT
+    /// include characters outside the set %x20-21 / %x23-5B / %x5D-7E."
     pub fn error(error: &'static str, description: &'static str) -> Result<Self, InvalidText> {
         let legal = |b: u8| matches!(b, 0x20..=0x21 | 0x23..=0x5B | 0x5D..=0x7E);
         if error.is_empty() || !error.bytes().chain(description.bytes()).all(legal) {

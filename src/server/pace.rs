@@ -71,10 +71,9 @@ impl Pace {
     }
 }
 
-/// "the interval MUST be increased by 5 seconds for this and all subsequent requests" ([RFC 8628, section 3.5]). Clients
-/// also add 5 s. If the server added more, correct clients would poll early.
-///
-/// [RFC 8628, section 3.5]: https://www.rfc-editor.org/rfc/rfc8628#section-3.5
+/// "the interval MUST be increased by 5 seconds for this and all subsequent requests"
+/// ([RFC 8628, section 3.5](https://www.rfc-editor.org/rfc/rfc8628#section-3.5)). Clients also add 5 s. If the server added more, correct
+/// clients would poll early.
 pub(super) const STEP: u32 = 5;
 
 /// A poll this soon after an accepted one is the same poll, sent twice by a proxy or by a client that tries two ways of

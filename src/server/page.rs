@@ -23,16 +23,14 @@ use crate::digest::SessionKey;
 use crate::scope::Scope;
 use crate::wire::debug_shows;
 
-/// What the user is shown before deciding ([RFC 8628, section 3.3]).
+/// What the user is shown before deciding ([RFC 8628, section 3.3](https://www.rfc-editor.org/rfc/rfc8628#section-3.3)).
 ///
 /// # Security
 ///
-/// All of it is untrusted text: escape it. Show the code and ask whether the device shows the same. Warn that somebody else may
-/// have sent the user here ([RFC 8628, section 5.4]). Enter and decide only on a POST **with a CSRF token**: an attacker who asked for
-/// the codes knows the user code and the session key, and could otherwise make the user's browser send both forms.
-///
-/// [RFC 8628, section 3.3]: https://www.rfc-editor.org/rfc/rfc8628#section-3.3
-/// [RFC 8628, section 5.4]: https://www.rfc-editor.org/rfc/rfc8628#section-5.4
+/// All of it is untrusted text: escape it. Show the code and ask whether the device shows the same. Warn that somebody else may have sent
+/// the user here ([RFC 8628, section 5.4](https://www.rfc-editor.org/rfc/rfc8628#section-5.4)). Enter and decide only on a POST **with a
+/// CSRF token**: an attacker who asked for the codes knows the user code and the session key, and could otherwise make the user's browser
+/// send both forms.
 pub struct Review {
     session: Session,
     code: UserCode,

@@ -58,11 +58,9 @@ pub struct PolicyOptions {
     ///
     /// # Security
     ///
-    /// Attackers phish device logins with this link ([RFC 8628, section 5.4]): they start a login and send its link to the victim, who
-    /// then has nothing left to type. Turn it on only if the page makes the user compare the code with the one on the device, and
-    /// then decide with a button.
-    ///
-    /// [RFC 8628, section 5.4]: https://www.rfc-editor.org/rfc/rfc8628#section-5.4
+    /// Attackers phish device logins with this link ([RFC 8628, section 5.4](https://www.rfc-editor.org/rfc/rfc8628#section-5.4)): they
+    /// start a login and send its link to the victim, who then has nothing left to type. Turn it on only if the page makes the user compare
+    /// the code with the one on the device, and then decide with a button.
     pub verification_uri_complete: bool,
 
     /// The realm in the `WWW-Authenticate` header for a client that failed to authenticate. Default `oauth`.

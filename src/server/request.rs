@@ -25,9 +25,8 @@ const MAX_PARAMETERS: usize = 64;
 /// With the feature `http`, `Request::from(&request)` makes it from an `http::Request`. Collect the body first, up to one byte more than
 /// [`PolicyOptions::max_body`](super::PolicyOptions::max_body). Route every method here, not only POST: the core answers others with 405.
 ///
-/// The query of the URL is not part of it, because parameters are never read from there ([RFC 6749, section 2.3.1]).
-///
-/// [RFC 6749, section 2.3.1]: https://www.rfc-editor.org/rfc/rfc6749#section-2.3.1
+/// The query of the URL is not part of it, because parameters are never read from there
+/// ([RFC 6749, section 2.3.1](https://www.rfc-editor.org/rfc/rfc6749#section-2.3.1)).
 #[derive(Clone, Copy)]
 #[must_use]
 pub struct Request<'a> {

@@ -1,13 +1,11 @@
 //! A finished response: its status, headers and body.
 //!
 //! Rules:
-//! 1. A response is JSON, or empty after a revocation. Caches must not store it ([RFC 6749, section 5.1] and 5.2).
+//! 1. A response is JSON, or empty after a revocation. Caches must not store it
+//!    ([RFC 6749, section 5.1](https://www.rfc-editor.org/rfc/rfc6749#section-5.1) and 5.2).
 //! 2. Most refusals are references to static bytes. A success, `slow_down` and a refusal by the host have a body of their own.
-//! 3. The 401 to a refused client has a challenge ([RFC 9110, section 15.5.2]), a 405 says which method is allowed, a 429 and a 503 say
-//!    when to try again.
-//!
-//! [RFC 6749, section 5.1]: https://www.rfc-editor.org/rfc/rfc6749#section-5.1
-//! [RFC 9110, section 15.5.2]: https://www.rfc-editor.org/rfc/rfc9110#section-15.5.2
+//! 3. The 401 to a refused client has a challenge ([RFC 9110, section 15.5.2](https://www.rfc-editor.org/rfc/rfc9110#section-15.5.2)), a
+//!    405 says which method is allowed, a 429 and a 503 say when to try again.
 
 use alloc::format;
 use alloc::string::String;
@@ -79,9 +77,8 @@ const UNAUTHORIZED: &Fixed = &Fixed::new(401, "");
 /// The refusal of a client that sends too many requests, at any endpoint.
 const TOO_MANY: &Fixed = fixed!(429, "temporarily_unavailable", "too many requests");
 
-/// When to try again after a 503, in seconds: the default interval of a poll ([RFC 8628, section 3.2]).
-///
-/// [RFC 8628, section 3.2]: https://www.rfc-editor.org/rfc/rfc8628#section-3.2
+/// When to try again after a 503, in seconds: the default interval of a poll
+/// ([RFC 8628, section 3.2](https://www.rfc-editor.org/rfc/rfc8628#section-3.2)).
 const RETRY_AFTER: &str = "5";
 
 impl Fixed {

@@ -11,9 +11,9 @@ use serde::{Deserialize, Serialize};
 use crate::wire::debug_shows;
 use crate::wire::octets::is_hidden;
 
-/// The `sub` that the host gives a signed-in user ([OpenID Connect Core, section 2]): 1 to 255 bytes without control characters.
-///
-/// [OpenID Connect Core, section 2]: https://openid.net/specs/openid-connect-core-1_0.html#IDToken
+/// The `sub` that the host gives a signed-in user
+/// ([OpenID Connect Core, section 2](https://openid.net/specs/openid-connect-core-1_0.html#IDToken)): 1 to 255 bytes without control
+/// characters.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Subject(Box<str>);

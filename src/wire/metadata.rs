@@ -1,12 +1,10 @@
-//! The metadata of an authorization server ([RFC 8414], `OpenID` Connect Discovery 1.0).
+//! The metadata of an authorization server ([RFC 8414](https://www.rfc-editor.org/rfc/rfc8414), `OpenID` Connect Discovery 1.0).
 //!
 //! Rules:
 //! 1. A document is used only if its issuer is the expected one, code point for code point.
 //! 2. A document may name an http URL only if its issuer is on loopback, too. Otherwise it could send codes to a program on this machine.
 //! 3. A document with a repeated member is refused, because two readers could read two different values.
 //! 4. Both halves use one type: the server makes it, and the client reads it.
-//!
-//! [RFC 8414]: https://www.rfc-editor.org/rfc/rfc8414
 
 use alloc::format;
 use alloc::string::{String, ToString as _};
@@ -73,10 +71,9 @@ impl Metadata {
     ///
     /// # Security
     ///
-    /// "The `issuer` value returned MUST be identical to the authorization server's issuer identifier value into which the
-    /// well-known URI string was inserted to create the URL used to retrieve the metadata." ([RFC 8414, section 3.3])
-    ///
-    /// [RFC 8414, section 3.3]: https://www.rfc-editor.org/rfc/rfc8414#section-3.3
+    /// "The `issuer` value returned MUST be identical to the authorization server's issuer identifier value into which the well-known URI
+    /// string was inserted to create the URL used to retrieve the metadata."
+    /// ([RFC 8414, section 3.3](https://www.rfc-editor.org/rfc/rfc8414#section-3.3))
     pub fn read(body: &[u8], issuer: &str) -> Result<Self, MetadataError> {
         if body.len() > MAX_DOCUMENT {
             return Err(MetadataError::TooLarge);
@@ -174,9 +171,8 @@ impl Metadata {
         self.text(ISSUER).unwrap_or_default()
     }
 
-    /// Returns the URL of the device authorization endpoint. It is `None` if the server does not support the grant ([RFC 8628, section 4]).
-    ///
-    /// [RFC 8628, section 4]: https://www.rfc-editor.org/rfc/rfc8628#section-4
+    /// Returns the URL of the device authorization endpoint. It is `None` if the server does not support the grant
+    /// ([RFC 8628, section 4](https://www.rfc-editor.org/rfc/rfc8628#section-4)).
     pub fn device_authorization_endpoint(&self) -> Option<&str> {
         self.text(DEVICE_AUTHORIZATION)
     }

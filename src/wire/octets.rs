@@ -2,9 +2,8 @@
 //!
 //! Rule: no early exit. Without branches the compiler checks sixteen or more octets at once.
 
-/// Returns whether every octet is a `VSCHAR = %x20-7E`. Ids, secrets and tokens consist of them ([RFC 6749, appendix A]).
-///
-/// [RFC 6749, appendix A]: https://www.rfc-editor.org/rfc/rfc6749#appendix-A
+/// Returns whether every octet is a `VSCHAR = %x20-7E`. Ids, secrets and tokens consist of them
+/// ([RFC 6749, appendix A](https://www.rfc-editor.org/rfc/rfc6749#appendix-A)).
 pub(crate) fn are_vschars(text: &[u8]) -> bool {
     !any(text, beyond_vschar)
 }
