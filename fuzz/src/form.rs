@@ -727,7 +727,7 @@ fn refused(reply: &Reply, cause: Cause) {
     let body = support::error_body(error, description);
     support::assert_reply(reply, cause, status, headers, &body);
     let shown = format!("{:?}", reply.response());
-    assert_eq!(shown, format!("Response({status}, redacted)"));
+    assert_eq!(shown, format!("Response {{ status: {status}, .. }}"));
 }
 
 const INVALID: &str = "invalid_request";

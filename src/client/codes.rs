@@ -9,12 +9,13 @@ use core::time::Duration;
 
 use super::body::{Body, Format, Malformed};
 use super::flow::Setup;
-use super::prompt::{Prompt, VERSION, Warning, fault_of_user_code};
+use super::prompt::{Prompt, Warning, fault_of_user_code};
 use super::refusal::Refusal;
 use super::response::{Response, TransportError};
 use super::schedule::{DEFAULT_INTERVAL, MAX_ANNOUNCED};
 use super::verdict::{Meaning, code, is_transient};
 use crate::wire::uri;
+use crate::wire::version::Version;
 
 pub(crate) struct Codes {
     pub(crate) device_code: String,
@@ -95,7 +96,7 @@ fn issued(body: &Body<'_>, setup: &Setup) -> Result<Codes, StartError> {
         device_code: device_code.into_owned(),
         interval,
         prompt: Prompt {
-            v: VERSION,
+            v: Version,
             user_code: user_code.into_owned(),
             verification_uri: shown.into_owned(),
             verification_uri_complete: usable.map(Cow::into_owned),
@@ -164,28 +165,19 @@ impl StartError {
     /// Returns whether a new login may succeed, after [`Self::retry_after`]. The crate does not try again by itself, because each request
     /// makes new codes.
     pub fn may_be_retried(&self) -> bool {
-        match self {
-            Self::Unavailable { .. } => true,
-            Self::Failed(failure) => failure.is_temporary(),
-            Self::Rejected(refusal) => is_temporary(refusal),
-            Self::Redirected(_)
-            | Self::Malformed(_)
-            | Self::Unsupported(_)
-            | Self::Field { .. } => false,
-        }
+        matches!(self, Self::Unavailable { .. })
+            || matches!(self, Self::Failed(failure) if failure.is_temporary())
+            || matches!(self, Self::Rejected(refusal) if is_temporary(refusal))
     }
 
     /// Returns how long to wait from the response on, if the header `Retry-After` said so.
     pub const fn retry_after(&self) -> Option<Duration> {
-        match self {
-            Self::Unavailable { retry_after, .. } => *retry_after,
-            Self::Rejected(refusal) => refusal.retry_after,
-            Self::Failed(_)
-            | Self::Redirected(_)
-            | Self::Malformed(_)
-            | Self::Unsupported(_)
-            | Self::Field { .. } => None,
+        if let Self::Unavailable { retry_after, .. } | Self::Rejected(Refusal { retry_after, .. }) =
+            self
+        {
+            return *retry_after;
         }
+        None
     }
 }
 

@@ -9,7 +9,6 @@
 
 use alloc::boxed::Box;
 use alloc::string::String;
-use core::fmt;
 use core::time::Duration;
 
 use super::body::Malformed;
@@ -22,6 +21,7 @@ use super::response::{Response, TransportError};
 use super::schedule::{LastPoll, Schedule, Turn, WaitingFor};
 use super::tokens::Tokens;
 use super::verdict::{Verdict, may_hide_success, verdict};
+use crate::wire::debug_shows;
 use crate::wire::metadata::DEVICE_CODE_GRANT;
 
 impl DeviceFlow {
@@ -287,15 +287,7 @@ impl Polls {
     }
 }
 
-impl fmt::Debug for Login {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let due = self.polls().map(|polls| polls.schedule.due());
-        f.debug_struct("Login")
-            .field("due", &due)
-            .field("waiting_for", &self.waiting_for())
-            .finish_non_exhaustive()
-    }
-}
+debug_shows!(Login: waiting_for(), deadline());
 
 /// What to do next.
 #[derive(Debug)]
@@ -344,18 +336,11 @@ impl Ask<'_> {
     }
 }
 
-impl fmt::Debug for Ask<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Ask({:?})", self.0.request)
-    }
-}
+debug_shows!(Ask<'_>: request());
 
 /// Why a login ended without tokens. `Display` says to the user what happened and what to do.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
-#[expect(
-    clippy::exhaustive_enums,
-    reason = "each ending needs its own message to the user"
-)]
+#[expect(clippy::exhaustive_enums, reason = "each needs its own message")]
 pub enum LoginError {
     /// The server issued no codes.
     #[error("{0}")]

@@ -96,24 +96,7 @@
 //! | resuming after a restart | [`Snapshot`] |
 //!
 //! Only one request is in flight at a time, because an [`Ask`] borrows the login. It is answered only once, because [`Ask::answer`]
-//! consumes it:
-//!
-//! ```compile_fail,E0382
-//! # use core::time::Duration;
-//! # use device_flow::client::{Ask, TransportError};
-//! fn answered_twice(ask: Ask<'_>) {
-//!     ask.answer::<&[u8]>(Err(TransportError::Other), Duration::ZERO);
-//!     ask.answer::<&[u8]>(Err(TransportError::Other), Duration::ZERO);
-//! }
-//! ```
-//!
-//! ```compile_fail,E0499
-//! # use core::time::Duration;
-//! # use device_flow::client::Login;
-//! fn two_in_flight(login: &mut Login) {
-//!     let _ = (login.next(Duration::ZERO), login.next(Duration::ZERO));
-//! }
-//! ```
+//! consumes it.
 //!
 //! These servers are not supported, because their protocols differ from RFC 8628: AWS SSO OIDC (JSON in camel case), Trakt (statuses
 //! without bodies), Facebook (errors of its Graph API), Baidu (GET), and Amazon (polls carry the user code, too).
@@ -152,3 +135,8 @@ pub use schedule::WaitingFor;
 pub use snapshot::{ResumeError, Snapshot};
 pub use tokens::Tokens;
 pub use verdict::{Verdict, verdict};
+
+/// What must not compile, run as doctests.
+#[cfg(doctest)]
+#[doc = include_str!("../../tests/client/misuse.md")]
+struct Misuse;

@@ -13,6 +13,7 @@ use serde_json::Map;
 
 use crate::wire::debug_shows;
 use crate::wire::uri::{self, Plain};
+use crate::wire::version::Version;
 
 /// What is shown to the user ([RFC 8628, section 3.3](https://www.rfc-editor.org/rfc/rfc8628#section-3.3)).
 ///
@@ -27,7 +28,7 @@ use crate::wire::uri::{self, Plain};
 #[derive(Clone, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Prompt {
-    pub(crate) v: u8,
+    pub(crate) v: Version<1>,
     /// The code that the user types.
     pub user_code: String,
     /// Where the user types the code.
@@ -88,7 +89,7 @@ pub(crate) fn fault_of_user_code(code: &str) -> Option<&'static str> {
 #[derive(Deserialize)]
 #[serde(remote = "Prompt", deny_unknown_fields)]
 struct Record {
-    v: u8,
+    v: Version<1>,
     user_code: String,
     verification_uri: String,
     verification_uri_complete: Option<String>,
@@ -96,8 +97,6 @@ struct Record {
     warnings: Vec<Warning>,
     members: Map<String, serde_json::Value>,
 }
-
-pub(crate) const VERSION: u8 = 1;
 
 impl<'de> Deserialize<'de> for Prompt {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -108,11 +107,6 @@ impl<'de> Deserialize<'de> for Prompt {
             && is_shown(&prompt.verification_uri)
             && prompt.verification_uri_complete.iter().all(is_shown)
             && !prompt.lifetime.is_zero();
-        if prompt.v != VERSION {
-            return Err(D::Error::custom(
-                "the stored prompt is of an unknown version; start the login again",
-            ));
-        }
         if !is_right {
             return Err(D::Error::custom(
                 "the stored prompt has a value that cannot be shown; start the login again",

@@ -201,10 +201,7 @@ debug_shows!(Refresh: request, is_lost);
 
 /// Why there are no new tokens. `Display` says what happened and what to do.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
-#[expect(
-    clippy::exhaustive_enums,
-    reason = "after each of these a program goes on in another way"
-)]
+#[expect(clippy::exhaustive_enums, reason = "each has another consequence")]
 pub enum RefreshError {
     /// The server no longer accepts the refresh token, so the user must sign in again. [`Refusal::possibly_redeemed`] says whether this
     /// device may have used the token itself, because an earlier answer was lost.

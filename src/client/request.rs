@@ -6,7 +6,8 @@
 
 use alloc::string::String;
 use alloc::sync::Arc;
-use core::fmt;
+
+use crate::wire::debug_shows;
 
 /// A request, to send unchanged. **Do not follow redirects**, because they would take the codes elsewhere.
 ///
@@ -62,11 +63,7 @@ impl Request {
     }
 }
 
-impl fmt::Debug for Request {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Request(POST {}, redacted)", self.0.url)
-    }
-}
+debug_shows!(Request: url());
 
 #[cfg(feature = "http")]
 impl<B: From<String>> From<Request> for http::Request<B> {

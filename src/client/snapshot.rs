@@ -8,7 +8,6 @@
 
 use alloc::boxed::Box;
 use alloc::string::String;
-use core::fmt;
 use core::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -17,6 +16,8 @@ use super::flow::{DeviceFlow, FlowError};
 use super::login::{Ask, Login, Polls, Stage};
 use super::schedule::{LastPoll, Schedule, WaitingFor, ceiling};
 use crate::digest::Digest;
+use crate::wire::debug_shows;
+use crate::wire::version::Version;
 
 /// A saved login. It implements `Serialize` and `Deserialize`.
 ///
@@ -58,7 +59,7 @@ pub struct Snapshot(Record);
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Record {
-    v: u8,
+    v: Version<2>,
     device_code: String,
     client: Digest,
     lifetime: Duration,
@@ -73,8 +74,6 @@ struct Record {
     waiting_for: Option<WaitingFor>,
     taken_at: Option<Duration>,
 }
-
-const VERSION: u8 = 2;
 
 /// The shortest interval that a server can announce, because intervals are whole seconds.
 const MIN_INTERVAL: Duration = Duration::from_secs(1);
@@ -97,9 +96,6 @@ impl TryFrom<Record> for Snapshot {
     type Error = &'static str;
 
     fn try_from(record: Record) -> Result<Self, Self::Error> {
-        if record.v != VERSION {
-            return Err("the snapshot is of an unknown version; start the login again");
-        }
         let ceiling = ceiling(record.min_interval);
         // `Retry-After` reaches at most to the deadline, and the jitter adds at most one interval.
         let longest = ceiling
@@ -128,11 +124,7 @@ impl TryFrom<Record> for Snapshot {
     }
 }
 
-impl fmt::Debug for Snapshot {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Snapshot(redacted)")
-    }
-}
+debug_shows!(Snapshot);
 
 impl Login {
     /// Returns a snapshot, if the login is polling and has returned its prompt. A poll that was handed out and not answered counts as lost.
@@ -144,7 +136,7 @@ impl Login {
             schedule.lose();
         }
         Some(Snapshot(Record {
-            v: VERSION,
+            v: Version,
             device_code: polls.device_code.clone(),
             client: self.flow.digest(),
             lifetime: schedule.lifetime,

@@ -4,7 +4,6 @@ use alloc::borrow::ToOwned;
 use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
-use core::fmt;
 use core::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -12,7 +11,9 @@ use serde_json::Map;
 
 use super::body::{Body, Malformed, Value};
 use crate::scope::Scope;
+use crate::wire::debug_shows;
 use crate::wire::octets::are_vschars;
+use crate::wire::version::Version;
 
 /// The tokens that a server granted.
 ///
@@ -28,7 +29,7 @@ pub struct Tokens(Record);
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Record {
-    v: u8,
+    v: Version<1>,
     access_token: Box<str>,
     token_type: Option<Box<str>>,
     refresh_token: Option<Box<str>>,
@@ -40,8 +41,6 @@ struct Record {
     members: Map<String, serde_json::Value>,
 }
 
-const VERSION: u8 = 1;
-
 impl Tokens {
     pub(crate) fn read(body: &Body<'_>) -> Result<Self, Malformed> {
         let members = &body.members;
@@ -52,7 +51,7 @@ impl Tokens {
             return Err(Malformed::Token);
         }
         let record = Record {
-            v: VERSION,
+            v: Version,
             access_token: text(members.access_token).ok_or(Malformed::Empty)?,
             token_type: token_type.map(Into::into),
             refresh_token: text(members.refresh_token),
@@ -165,9 +164,6 @@ impl TryFrom<Record> for Tokens {
     type Error = &'static str;
 
     fn try_from(record: Record) -> Result<Self, Self::Error> {
-        if record.v != VERSION {
-            return Err("the stored tokens are of an unknown version; sign in again");
-        }
         if !record.is_safe() {
             return Err("the stored tokens have a value that no token can have; sign in again");
         }
@@ -175,10 +171,4 @@ impl TryFrom<Record> for Tokens {
     }
 }
 
-impl fmt::Debug for Tokens {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Tokens")
-            .field("expires_in", &self.0.expires_in)
-            .finish_non_exhaustive()
-    }
-}
+debug_shows!(Tokens: expires_in());

@@ -17,10 +17,7 @@ use super::tokens::Tokens;
 
 /// What a response of the token endpoint means.
 #[derive(Clone, Debug, PartialEq)]
-#[expect(
-    clippy::exhaustive_enums,
-    reason = "whoever reads an answer must know every meaning"
-)]
+#[expect(clippy::exhaustive_enums, reason = "each has another consequence")]
 pub enum Verdict {
     /// `authorization_pending`, with the `interval` of the body if it has one.
     Pending(Option<Duration>),

@@ -27,6 +27,7 @@ use crate::wire::octets::are_vschars;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Debug)]
+#[must_use]
 pub struct Client {
     pub(super) id: Arc<str>,
     pub(super) method: ClientAuthMethod,
@@ -62,21 +63,18 @@ impl Client {
 
     /// Sets the name that the page shows to users: `client_name` of
     /// [RFC 7591, section 2](https://www.rfc-editor.org/rfc/rfc7591#section-2).
-    #[must_use]
     pub fn named(mut self, name: impl Into<Arc<str>>) -> Self {
         self.name = Some(name.into());
         self
     }
 
     /// Allows the device grant, and the refresh of the logins that come of it.
-    #[must_use]
     pub const fn allow_device_grant(mut self) -> Self {
         self.device_grant = true;
         self
     }
 
     /// Sets the scope tokens that the client may ask for, in place of those that were set before.
-    #[must_use]
     pub fn allow_scope(mut self, allowed: Scope) -> Self {
         self.allowed = allowed;
         self
@@ -84,14 +82,12 @@ impl Client {
 
     /// Sets the scope of a request that names none. Without a default, such a request is refused with `invalid_scope`. With
     /// [`Scope::empty`], it asks for nothing.
-    #[must_use]
     pub fn default_scope(mut self, default: Scope) -> Self {
         self.default = Some(default);
         self
     }
 
     /// Disables the client: every request of it is refused, whatever the state of its sessions.
-    #[must_use]
     pub const fn disabled(mut self) -> Self {
         self.disabled = true;
         self
@@ -114,7 +110,6 @@ impl Client {
 
     /// Returns whether the client has no credential, so that anybody can claim to be it. Tell the user so on the page
     /// ([RFC 8628, section 5.6](https://www.rfc-editor.org/rfc/rfc8628#section-5.6)).
-    #[must_use]
     pub const fn is_public(&self) -> bool {
         matches!(self.method, ClientAuthMethod::None)
     }
@@ -131,10 +126,7 @@ impl Client {
 /// authenticating clients that were issued a client password."
 /// ([RFC 6749, section 2.3.1](https://www.rfc-editor.org/rfc/rfc6749#section-2.3.1))
 #[derive(Clone, Debug)]
-#[expect(
-    clippy::exhaustive_enums,
-    reason = "a host maps its own registry to these"
-)]
+#[expect(clippy::exhaustive_enums, reason = "a host says one of these")]
 pub enum ClientAuthMethod {
     /// `none`: the client has no secret, so anybody can claim its id.
     None,

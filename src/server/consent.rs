@@ -6,6 +6,7 @@ use crate::scope::Scope;
 /// What a user approves: all or a part of the requested scope. The host can add a value, which comes back with each
 /// [`Grant`](super::Grant).
 #[derive(Clone, Debug, Default)]
+#[must_use]
 pub struct Consent {
     pub(super) scope: Option<Scope>,
     pub(super) value: HostValue,
@@ -13,14 +14,12 @@ pub struct Consent {
 
 impl Consent {
     /// Consents to all that was asked for.
-    #[must_use]
     pub fn to_all() -> Self {
         Self::default()
     }
 
     /// Consents to this part of what was asked for. A wider scope is refused. So is an empty one, unless the
     /// requested scope is empty.
-    #[must_use]
     pub fn to(scope: Scope) -> Self {
         Self {
             scope: Some(scope),
@@ -29,7 +28,6 @@ impl Consent {
     }
 
     /// Keeps a value of the host with the approval.
-    #[must_use]
     pub fn with_value(mut self, value: HostValue) -> Self {
         self.value = value;
         self

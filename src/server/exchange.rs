@@ -187,17 +187,13 @@ impl Ask<'_, Entropy> {
         progress.step = match entropy {
             Err(Unavailable) => progress.unavailable(),
             Ok(entropy) if entropy.is_blank() => progress.end(Cause::EntropyBroken),
-            Ok(entropy) => match input.task {
-                Task::Token => {
-                    progress.secret = Some(RefreshSecret(entropy.secret()));
-                    refresh::draw(input, progress)
-                }
-                Task::DeviceAuthorization(_)
-                | Task::Revocation
-                | Task::Client
-                | Task::Enter { .. }
-                | Task::Decide { .. } => issue::draw(input, progress, entropy),
-            },
+            Ok(entropy) if matches!(input.task, Task::DeviceAuthorization(_)) => {
+                issue::draw(input, progress, entropy)
+            }
+            Ok(entropy) => {
+                progress.secret = Some(RefreshSecret(entropy.secret()));
+                refresh::draw(input, progress)
+            }
         };
     }
 }
@@ -260,10 +256,7 @@ impl<'r, T> Exchange<'r, T> {
 
 impl<'r, T: Finish<'r>> Exchange<'r, T> {
     /// Returns what the exchange needs next.
-    #[expect(
-        clippy::should_implement_trait,
-        reason = "what it returns borrows the exchange"
-    )]
+    #[expect(clippy::should_implement_trait, reason = "it lends a part of itself")]
     #[inline(always)]
     pub fn next(&mut self) -> Next<'_, T> {
         if self.progress.step == Step::Begin {

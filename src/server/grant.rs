@@ -125,17 +125,11 @@ impl GrantRefusal {
     /// Changes the status of an error to 401, which some extensions require. **Add the `WWW-Authenticate` header to the
     /// response.**
     #[must_use]
-    pub const fn unauthorized(self) -> Self {
-        match self.0 {
-            Kind::ConsentGone | Kind::Failed => self,
-            Kind::Error {
-                error, description, ..
-            } => Self(Kind::Error {
-                status: 401,
-                error,
-                description,
-            }),
+    pub const fn unauthorized(mut self) -> Self {
+        if let Kind::Error { status, .. } = &mut self.0 {
+            *status = 401;
         }
+        self
     }
 
     /// Returns the cause, and the response if it differs from the usual one for this cause.

@@ -73,15 +73,10 @@ pub(super) fn draw(input: &Input<'_>, progress: &mut Progress, entropy: Entropy)
     };
     let policy = input.policy;
     let (device_code, user_code) = entropy.codes(&policy.options.user_code);
-    let source = match input.task {
-        Task::DeviceAuthorization(source) => {
-            source.map(|shown| Arc::new(RequestSource::new(shown)))
-        }
-        Task::Token
-        | Task::Revocation
-        | Task::Client
-        | Task::Enter { .. }
-        | Task::Decide { .. } => None,
+    let shown = if let Task::DeviceAuthorization(shown) = input.task {
+        shown
+    } else {
+        None
     };
     let expires_at = Timestamp::from(input.now).after(policy.options.lifetime);
     let lifetime = policy.options.lifetime.as_millis();
@@ -95,7 +90,7 @@ pub(super) fn draw(input: &Input<'_>, progress: &mut Progress, entropy: Entropy)
         purge_at: expires_at.after(policy.options.retention),
         user_key: input.keys.user_key(&user_code),
         scope,
-        source,
+        source: shown.map(|shown| Arc::new(RequestSource::new(shown))),
     };
     let mut prepared = Prepared::new(Status::Pending, session);
     prepared.codes = Some((device_code, user_code));

@@ -215,14 +215,10 @@ impl Progress {
             self.trouble = Some(PageError::Unavailable);
             return self.end(Cause::Contended);
         }
-        match task {
-            Task::Enter { .. } => Step::LoadCurrent,
-            Task::Token
-            | Task::DeviceAuthorization(_)
-            | Task::Revocation
-            | Task::Client
-            | Task::Decide { .. } => Step::Load,
+        if matches!(task, Task::Enter { .. }) {
+            return Step::LoadCurrent;
         }
+        Step::Load
     }
 
     /// Writes the next state of the session, and then ends with this cause.

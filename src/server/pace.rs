@@ -10,23 +10,24 @@
 
 use core::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::timestamp::Timestamp;
+use crate::wire::version::Version;
 
 /// When a device last polled, and the interval at which it may poll.
 ///
 /// It is saved under the session's key, but not as a part of the session: in another column, another table or process memory. Saving
 /// it may fail, and must never insert a session, touch its version or extend its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(
-    try_from = "super::record::PaceRecord",
-    into = "super::record::PaceRecord"
-)]
+#[serde(deny_unknown_fields)]
 pub struct Pace {
+    v: Version<2>,
     /// The last accepted poll.
     pub(super) last: Timestamp,
     /// The interval in force, in seconds.
+    #[serde(deserialize_with = "positive")]
     pub(super) interval: u32,
     /// Whether the interval was widened since the last accepted poll.
     pub(super) widened: bool,
@@ -42,6 +43,7 @@ impl Pace {
     #[inline(always)]
     pub(super) const fn accepted(now: Timestamp, interval: u32) -> Self {
         Self {
+            v: Version,
             last: now,
             interval,
             widened: false,
@@ -66,8 +68,15 @@ impl Pace {
         (!self.widened && self.interval < cap).then(|| Self {
             interval: self.interval.saturating_add(STEP).min(cap),
             widened: true,
-            last: self.last,
+            ..*self
         })
+    }
+}
+
+fn positive<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
+    match u32::deserialize(deserializer)? {
+        0 => Err(D::Error::custom("the interval of a pace must not be zero")),
+        interval => Ok(interval),
     }
 }
 

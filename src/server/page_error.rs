@@ -58,21 +58,14 @@ impl PageError {
     /// Returns whether `Display` says that the code is wrong. It says so for six variants, so that nobody learns which codes exist.
     #[must_use]
     pub const fn is_wrong_code(&self) -> bool {
-        match self {
+        matches!(
+            self,
             Self::MalformedCode
-            | Self::UnknownCode
-            | Self::ExpiredCode
-            | Self::UsedCode
-            | Self::ClaimedByAnother
-            | Self::AmbiguousCode => true,
-            Self::RateLimited(_)
-            | Self::ClientGone
-            | Self::NotYours
-            | Self::Expired
-            | Self::Scope
-            | Self::Decided
-            | Self::Undecided
-            | Self::Unavailable => false,
-        }
+                | Self::UnknownCode
+                | Self::ExpiredCode
+                | Self::UsedCode
+                | Self::ClaimedByAnother
+                | Self::AmbiguousCode
+        )
     }
 }

@@ -10,7 +10,6 @@
 use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
-use core::fmt;
 
 use crate::wire::debug_shows;
 
@@ -201,11 +200,7 @@ impl SlowDown {
 
 debug_shows!(SlowDown: interval);
 
-impl fmt::Debug for Response {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Response({}, redacted)", self.status())
-    }
-}
+debug_shows!(Response: status());
 
 #[cfg(feature = "http")]
 impl<B: From<alloc::borrow::Cow<'static, [u8]>>> From<Response> for http::Response<B> {

@@ -127,12 +127,10 @@ impl Session {
     /// Returns the second key, by which the session is found when a user enters the code. Returns `None` once the code was redeemed or
     /// the session has ended. The store then removes the key from its index, so that the same user code can be issued again.
     pub const fn user_key(&self) -> Option<&UserKey> {
-        match &self.state {
-            State::Pending | State::Claimed(_) | State::Approved(_) | State::Denied(_) => {
-                Some(&self.user_key)
-            }
-            State::Active(_) | State::Ended(_) => None,
+        if matches!(self.state, State::Active(_) | State::Ended(_)) {
+            return None;
         }
+        Some(&self.user_key)
     }
 
     /// Returns the version, which grows by one with every [`Change`].
@@ -211,14 +209,10 @@ impl Session {
     }
 
     pub(super) fn login(&self) -> Option<&Login> {
-        match &self.state {
-            State::Active(login) => Some(login),
-            State::Pending
-            | State::Claimed(_)
-            | State::Approved(_)
-            | State::Denied(_)
-            | State::Ended(_) => None,
+        if let State::Active(login) = &self.state {
+            return Some(login);
         }
+        None
     }
 
     pub(super) fn approval(&self) -> Option<&Arc<Approval>> {

@@ -8,7 +8,7 @@
 
 use alloc::borrow::Cow;
 use alloc::string::String;
-use alloc::vec::Vec;
+use alloc::vec;
 
 use super::octets::are_plain;
 
@@ -176,14 +176,10 @@ impl<'a> Raw<'a> {
         if self.is_plain() {
             return core::str::from_utf8(self.0).ok().map(Cow::Borrowed);
         }
-        let mut octets = Vec::with_capacity(self.0.len());
-        for octet in self.octets() {
-            match octet {
-                Octet::Is(byte) => octets.push(byte),
-                Octet::Broken => return None,
-            }
-        }
-        String::from_utf8(octets).ok().map(Cow::Owned)
+        let mut room = vec![0; self.0.len()];
+        let length = self.text_in(&mut room)?.len();
+        room.truncate(length);
+        String::from_utf8(room).ok().map(Cow::Owned)
     }
 }
 

@@ -6,6 +6,7 @@ pub(crate) mod json;
 pub mod metadata;
 pub(crate) mod octets;
 pub(crate) mod uri;
+pub(crate) mod version;
 
 /// Implements `Debug` for a type that has something to hide. It shows only the named fields and methods.
 macro_rules! debug_shows {

@@ -763,7 +763,7 @@ fn an_ending_says_to_the_user_what_happened_and_what_to_do() {
     }
 }
 
-/// The two `compile_fail` examples in `src/client/mod.rs` prove that a question takes one answer, and that there is one at a time.
+/// `misuse.md` proves that a request takes one answer, and that there is one request at a time.
 #[test]
 fn p19_after_its_outcome_nothing_is_sent_and_the_outcome_is_handed_out_once() {
     for answer in [ok(200, SUCCESS), ok(400, INVALID_GRANT), ok(302, "")] {
