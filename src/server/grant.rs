@@ -7,7 +7,7 @@ use time::OffsetDateTime;
 use super::machine::Prepared;
 use super::reply::Cause;
 use super::response::Response;
-use super::session::{Approval, Status};
+use super::session::{Login, Status};
 use super::subject::{HostValue, InvalidText, Subject};
 use crate::digest::SessionKey;
 use crate::scope::Scope;
@@ -19,13 +19,13 @@ use crate::wire::debug_shows;
 #[derive(Clone, Copy)]
 pub struct Grant<'x> {
     prepared: &'x Prepared,
-    approval: &'x Approval,
+    login: &'x Login,
 }
 
 impl<'x> Grant<'x> {
     pub(super) fn new(prepared: &'x Prepared) -> Option<Self> {
-        let approval = prepared.session.approval()?;
-        Some(Self { prepared, approval })
+        let login = prepared.session.login()?;
+        Some(Self { prepared, login })
     }
 
     /// Returns the key of the session. It is the id of the login, and stays the same over all refreshes.
@@ -39,29 +39,32 @@ impl<'x> Grant<'x> {
     }
 
     /// Returns the user who approved.
-    pub const fn subject(&self) -> &'x Subject {
-        &self.approval.subject
+    pub fn subject(&self) -> &'x Subject {
+        &self.login.approval.subject
     }
 
     /// Returns the scope that the tokens are for. It may be narrower than what the user approved, because a refresh may ask for less, and
     /// because the client may no longer be allowed a part of it.
     pub fn scope(&self) -> &'x Scope {
-        self.prepared.scope.as_ref().unwrap_or(&self.approval.scope)
+        self.prepared
+            .scope
+            .as_ref()
+            .unwrap_or(&self.login.approval.scope)
     }
 
     /// Returns the value that the host gave with [`Consent::with_value`](super::Consent::with_value).
-    pub const fn host_value(&self) -> &'x HostValue {
-        &self.approval.value
+    pub fn host_value(&self) -> &'x HostValue {
+        &self.login.approval.value
     }
 
     /// Returns when the user approved.
     pub fn approved_at(&self) -> OffsetDateTime {
-        self.approval.approved_at.to_offset()
+        self.login.approval.approved_at.to_offset()
     }
 
     /// Returns when the device code was redeemed. Unless this is a refresh, that is now.
-    pub fn redeemed_at(&self) -> Option<OffsetDateTime> {
-        self.prepared.session.redeemed_at()
+    pub fn redeemed_at(&self) -> OffsetDateTime {
+        self.login.redeemed_at.to_offset()
     }
 
     /// Returns whether this is a refresh of a login whose device has had tokens before.

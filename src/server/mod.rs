@@ -106,6 +106,7 @@ mod order;
 mod pace;
 mod page;
 mod page_error;
+mod places;
 mod policy;
 mod poll;
 mod rate_limit;

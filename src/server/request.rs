@@ -1,24 +1,17 @@
 //! A request, from its bytes to a form (table A).
 //!
 //! Rules:
-//! 1. Nothing is copied: a form stores the places of the values in the body.
+//! 1. Nothing is copied: a form stores where the values are in the body ([`places`](super::places)).
 //! 2. The rows are checked in the order of the table, with one exception: the size of the body (A3) is checked before its encoding (A2).
 
 use alloc::borrow::Cow;
-use core::mem;
-use core::ops::Range;
 
+use super::places::{Place, Places};
 use super::policy::Policy;
 use super::reply::Cause;
 use crate::wire::debug_shows;
-use crate::wire::form::{Raw, Segments, divide};
+use crate::wire::form::{Raw, Segments};
 use crate::wire::metadata::DEVICE_CODE_GRANT;
-
-/// The device grant, encoded as most clients do.
-const DEVICE_GRANT_ENCODED: &str = "urn%3Aietf%3Aparams%3Aoauth%3Agrant-type%3Adevice_code";
-
-/// The most parameters that a form may have (A3).
-const MAX_PARAMETERS: usize = 64;
 
 /// A request as it came in: the method, two headers, the body.
 ///
@@ -96,181 +89,6 @@ debug_shows!(Request<'_>);
 pub(super) struct Form<'a> {
     request: Request<'a>,
     places: Places,
-}
-
-/// Where in the body the values stand that the core reads. They are numbers instead of slices, so that they fit one cache line and can be
-/// passed on without stalls.
-#[derive(Clone, Copy)]
-struct Places {
-    grant_type: Place,
-    device_code: Place,
-    client_id: Place,
-    client_secret: Place,
-    client_assertion: Place,
-    refresh_token: Place,
-    scope: Place,
-    /// 1 if the grant type is the device grant, encoded as most clients do; otherwise 0.
-    usual_grants: u32,
-    /// How many of the other values are not plain ([`Raw::is_plain`]).
-    escaped: u32,
-}
-
-/// The start and the end of a value, two octets each, in one word.
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct Place(u32);
-
-impl Place {
-    /// The place of an absent parameter.
-    const NOWHERE: Self = Self(u32::MAX);
-
-    /// The place of a value that ends at `end`. The policy bounds bodies to what two octets can count.
-    #[inline(always)]
-    fn of(value: &[u8], end: usize) -> Self {
-        let [from, to] = [end.wrapping_sub(value.len()), end].map(usize::to_le_bytes);
-        Self(u32::from_le_bytes([from[0], from[1], to[0], to[1]]))
-    }
-
-    #[inline(always)]
-    fn range(self) -> Range<usize> {
-        let [from, from_high, to, to_high] = self.0.to_le_bytes();
-        let number = |octets| u16::from_le_bytes(octets).into();
-        number([from, from_high])..number([to, to_high])
-    }
-}
-
-/// A parameter that the core reads.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Name {
-    GrantType,
-    DeviceCode,
-    ClientId,
-    ClientSecret,
-    ClientAssertion,
-    RefreshToken,
-    Scope,
-}
-
-impl Name {
-    /// The parameter of a segment and its value, if the name has no escapes.
-    #[inline(always)]
-    fn of(segment: &[u8]) -> Option<(Self, &[u8])> {
-        let named = |own, name: &[u8]| segment.strip_prefix(name).map(|value| (own, value));
-        match segment.first()? {
-            b'g' => named(Self::GrantType, b"grant_type="),
-            b'd' => named(Self::DeviceCode, b"device_code="),
-            b'r' => named(Self::RefreshToken, b"refresh_token="),
-            b's' => named(Self::Scope, b"scope="),
-            b'c' => named(Self::ClientId, b"client_id=")
-                .or_else(|| named(Self::ClientSecret, b"client_secret="))
-                .or_else(|| named(Self::ClientAssertion, b"client_assertion=")),
-            _ => None,
-        }
-    }
-
-    /// The parameter that has this name, which may have escapes.
-    fn spelled(name: Raw<'_>) -> Option<Self> {
-        let ours = [
-            (Self::GrantType, "grant_type"),
-            (Self::DeviceCode, "device_code"),
-            (Self::ClientId, "client_id"),
-            (Self::ClientSecret, "client_secret"),
-            (Self::ClientAssertion, "client_assertion"),
-            (Self::RefreshToken, "refresh_token"),
-            (Self::Scope, "scope"),
-        ];
-        let found = ours.into_iter().find(|(_, text)| name.is(text));
-        found.map(|(own, _)| own)
-    }
-}
-
-/// A segment that [`Name::of`] does not recognize.
-enum Unusual<'a> {
-    /// The core reads this parameter. Its name has escapes, or no `=` after it.
-    Ours(Name, &'a [u8]),
-    /// The core does not read this parameter.
-    Other { is_repeated: bool },
-}
-
-impl Places {
-    /// The places before the body was read.
-    const NOWHERE: Self = Self {
-        grant_type: Place::NOWHERE,
-        device_code: Place::NOWHERE,
-        client_id: Place::NOWHERE,
-        client_secret: Place::NOWHERE,
-        client_assertion: Place::NOWHERE,
-        refresh_token: Place::NOWHERE,
-        scope: Place::NOWHERE,
-        usual_grants: 0,
-        escaped: 0,
-    };
-
-    #[inline(always)]
-    fn read(body: &[u8]) -> Result<Self, Cause> {
-        let mut places = Self::NOWHERE;
-        let mut segments = Segments::of(body);
-        let mut count = 0_usize;
-        let mut repeated = false;
-        while let Some(segment) = segments.next_segment() {
-            if count == MAX_PARAMETERS {
-                return Err(Cause::TooManyParameters);
-            }
-            count = count.saturating_add(1);
-            let (name, value) = match Name::of(segment) {
-                Some(known) => known,
-                None => match unusual(body, segment, count)? {
-                    Unusual::Ours(name, value) => (name, value),
-                    Unusual::Other { is_repeated } => {
-                        repeated |= is_repeated;
-                        continue;
-                    }
-                },
-            };
-            let place = Place::of(value, segments.end());
-            let before = match name {
-                Name::GrantType => mem::replace(&mut places.grant_type, place),
-                Name::DeviceCode => mem::replace(&mut places.device_code, place),
-                Name::ClientId => mem::replace(&mut places.client_id, place),
-                Name::ClientSecret => mem::replace(&mut places.client_secret, place),
-                Name::ClientAssertion => mem::replace(&mut places.client_assertion, place),
-                Name::RefreshToken => mem::replace(&mut places.refresh_token, place),
-                Name::Scope => mem::replace(&mut places.scope, place),
-            };
-            // "Request and response parameters MUST NOT be included more than once." (RFC 6749, section 3.2)
-            repeated |= before != Place::NOWHERE;
-            if name == Name::GrantType && value == DEVICE_GRANT_ENCODED.as_bytes() {
-                places.usual_grants = 1;
-            } else if !Raw(value).is_plain() {
-                places.escaped = places.escaped.saturating_add(1);
-                if !Raw(value).is_sound() {
-                    return Err(Cause::Encoding);
-                }
-            }
-        }
-        if repeated {
-            return Err(Cause::RepeatedParameter);
-        }
-        Ok(places)
-    }
-}
-
-/// Examines the segment of this number, which [`Name::of`] does not recognize.
-#[cold]
-#[inline(never)]
-fn unusual<'a>(body: &[u8], segment: &'a [u8], number: usize) -> Result<Unusual<'a>, Cause> {
-    // These may repeat: RFC 8707, section 2, and RFC 8693, section 2.1.
-    const REPEATABLE: [&str; 2] = ["resource", "audience"];
-    let (name, value) = divide(segment);
-    if !name.is_sound() || !value.is_sound() {
-        return Err(Cause::Encoding);
-    }
-    if let Some(ours) = Name::spelled(name) {
-        return Ok(Unusual::Ours(ours, value.0));
-    }
-    let may_repeat = REPEATABLE.into_iter().any(|own| name.is(own));
-    let mut before = Segments::of(body).take(number.saturating_sub(1));
-    let is_repeated = !may_repeat && before.any(|(earlier, _)| earlier.same(name));
-    Ok(Unusual::Other { is_repeated })
 }
 
 impl<'a> Form<'a> {
