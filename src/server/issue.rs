@@ -31,7 +31,7 @@ const REDRAWS: u8 = 3;
 pub(super) fn ask(input: &Input<'_>, progress: &mut Progress, client: &Client) -> Step {
     match scope(input, client) {
         Ok(scope) => {
-            progress.scope = Some(scope);
+            progress.requested = Some(scope);
             progress.client_id = Some(client.id.clone());
             progress.is_by_source = client.is_public();
             Step::Take(Quota::Issuing)
@@ -68,7 +68,8 @@ fn scope(input: &Input<'_>, client: &Client) -> Result<Scope, Cause> {
 
 /// Draws the codes and makes the session.
 pub(super) fn draw(input: &Input<'_>, progress: &mut Progress, entropy: Entropy) -> Step {
-    let (Some(scope), Some(client_id)) = (progress.scope.take(), progress.client_id.take()) else {
+    let (Some(scope), Some(client_id)) = (progress.requested.take(), progress.client_id.take())
+    else {
         return progress.unavailable();
     };
     let policy = input.policy;
@@ -118,7 +119,7 @@ pub(super) fn inserted(
         }
         Inserted::UserCodeTaken => {
             let session = prepared.map(|own| &own.session);
-            progress.scope = session.map(|session| session.scope.clone());
+            progress.requested = session.map(|session| session.scope.clone());
             progress.client_id = session.map(|session| session.client_id.clone());
             progress.redraws = progress.redraws.saturating_add(1);
             Step::Draw

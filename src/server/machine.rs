@@ -104,9 +104,11 @@ pub(super) struct Progress {
     pub(super) pace: Option<Pace>,
     /// The response, if its body was made for this request.
     pub(super) made: Option<Response>,
-    /// For new codes, the scope that the client asks for. For a refresh, the scope that it may ask for. A poll does not set it, because
-    /// that would make every pending poll a tenth slower.
-    pub(super) scope: Option<Scope>,
+    /// The scope that the client asks for, for new codes.
+    pub(super) requested: Option<Scope>,
+    /// The scope that the client may ask for, for a refresh. A poll does not set it, because that would make every pending poll a tenth
+    /// slower.
+    pub(super) allowed: Option<Scope>,
     /// The id of the authenticated client, if a later step needs it.
     pub(super) client_id: Option<Arc<str>>,
     /// Whether a request for codes is counted together with its source.
@@ -178,7 +180,8 @@ impl Progress {
             redraws: 0,
             pace: None,
             made: None,
-            scope: None,
+            requested: None,
+            allowed: None,
             client_id: None,
             is_by_source: false,
             prepared: None,

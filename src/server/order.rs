@@ -96,7 +96,7 @@ impl Input<'_> {
             progress.client_id = Some(client.id.clone());
         }
         if self.grant_type == GrantType::RefreshToken {
-            progress.scope = Some(client.allowed.clone());
+            progress.allowed = Some(client.allowed.clone());
         }
         match (&self.key, self.task, self.grant_type) {
             (Some(_), _, _) => Step::Load,

@@ -41,7 +41,7 @@ pub(super) fn decide(input: &Input<'_>, progress: &mut Progress, stored: Option<
         }
         return end_login(input, progress, session, login, Cause::Reuse); // R6, R8
     };
-    let scope = match scope(input, &login.approval.scope, progress.scope.as_ref()) {
+    let scope = match scope(input, &login.approval.scope, progress.allowed.as_ref()) {
         Ok(scope) => scope,
         // R11
         Err(Cause::ConsentGone) => {
