@@ -42,7 +42,7 @@ pub enum PageError {
     /// [U8](crate::tables#u8): the scope is wider than what was asked for, or empty though something was asked for.
     #[error("what you allow must be some or all of what the device asks for")]
     Scope,
-    /// [U10](crate::tables#u10): another decision was made before.
+    /// [U10](crate::tables#u10) to [U12](crate::tables#u12): another decision was made before.
     #[error("you have already decided about this request")]
     Decided,
     /// [U11](crate::tables#u11): there is nothing to withdraw, because nothing was approved yet.
