@@ -18,10 +18,9 @@ use core::time::Duration;
 
 use allocation_counter::measure;
 use device_flow::digest::SecretDigest;
-use device_flow::server::Tokens;
 use device_flow::server::{
     Cause, Client, ClientAuthMethod, Exchange, Finish, GrantRefusal, Inserted, Next, PageError,
-    PolicyOptions, RateLimit, RateLimited, RateState, Reply, Request, Server, Stored, Take,
+    PolicyOptions, RateLimit, RateLimited, RateState, Reply, Request, Server, Stored, Take, Tokens,
     Unavailable, Write,
 };
 use support::login::{LIFETIME, Login, at, bob, pace_of, stored_at};

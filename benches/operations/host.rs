@@ -11,9 +11,8 @@ use device_flow::scope::Scope;
 use device_flow::server::{
     Change, Client, ClientAuthMethod, Consent, Exchange, Finish, Inserted, Next, Pace, Policy,
     PolicyOptions, RateLimit, RateLimited, Reply, Request as Incoming, Server, ServerKeys, Session,
-    Stored, Subject, Take, Write,
+    Stored, Subject, Take, TokenError, Tokens, Write,
 };
-use device_flow::server::{TokenError, Tokens};
 use time::OffsetDateTime;
 
 use super::{Moment, Out, Random};

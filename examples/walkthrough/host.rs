@@ -10,8 +10,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use device_flow::code::Entropy;
 use device_flow::memory::Memory;
-use device_flow::server::Tokens;
-use device_flow::server::{Claim, Client, Found, Grant, GrantRefusal, Host, Subject, Unavailable};
+use device_flow::server::{
+    Claim, Client, Found, Grant, GrantRefusal, Host, Subject, Tokens, Unavailable,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};

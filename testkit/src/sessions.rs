@@ -5,11 +5,10 @@ use std::sync::OnceLock;
 use device_flow::code::Entropy;
 use device_flow::digest::{QuotaKey, SessionKey};
 use device_flow::memory::Memory;
-use device_flow::server::Tokens;
 use device_flow::server::{
     Change, Client, ClientAuthMethod, Consent, Exchange, Finish, Found, Next, Pace, Policy,
     PolicyOptions, RateLimit, RateLimited, RateState, Request, Server, ServerKeys, Session, Store,
-    Stored, Subject, Take, Unavailable, Write,
+    Stored, Subject, Take, Tokens, Unavailable, Write,
 };
 use sha2::{Digest as _, Sha256};
 use time::{Duration, OffsetDateTime};

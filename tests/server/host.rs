@@ -5,6 +5,8 @@ use device_flow::server::{
 };
 use time::OffsetDateTime;
 
+use crate::support;
+
 /// Handlers as a framework wants them: generic over the host, with futures that may move between threads.
 async fn token(server: &Server, host: &impl Host, body: Vec<u8>, now: OffsetDateTime) -> Reply {
     let types = Some("application/x-www-form-urlencoded");
@@ -101,14 +103,6 @@ fn a_handler_runs_an_exchange_and_its_future_is_send() {
     fn is_send<F: Future + Send>(future: F) -> F {
         future
     }
-    /// Nothing in it ever waits, so one turn is enough.
-    fn once<T>(future: impl Future<Output = T>) -> T {
-        let mut context = core::task::Context::from_waker(core::task::Waker::noop());
-        match Box::pin(future).as_mut().poll(&mut context) {
-            core::task::Poll::Ready(end) => end,
-            core::task::Poll::Pending => panic!("an empty store does not wait"),
-        }
-    }
     let policy = Policy::new("https://login.example.com/device", PolicyOptions::default());
     let keys = ServerKeys::new(b"32 octets or more of a generator");
     let server = Server::new(policy.expect("a policy"), keys.expect("a key"));
@@ -116,16 +110,13 @@ fn a_handler_runs_an_exchange_and_its_future_is_send() {
     let grant = "urn%3Aietf%3Aparams%3Aoauth%3Agrant-type%3Adevice_code";
     let body = format!("grant_type={grant}&device_code={code}&client_id=client_cli");
     let now = OffsetDateTime::UNIX_EPOCH;
-    let reply = once(is_send(token(
-        &server,
-        &elsewhere::Empty,
-        body.into_bytes(),
-        now,
-    )));
+    let polled = token(&server, &elsewhere::Empty, body.into_bytes(), now);
+    let reply = support::poll_once(is_send(polled)).expect("an empty store does not wait");
     assert_eq!(reply.cause(), Cause::UnknownCode);
     let user = Subject::new("alice").expect("a name");
     let typed = "WDJB-MJHT".to_owned();
-    let entered = once(is_send(enter(&server, &elsewhere::Empty, typed, user, now)));
+    let entered = enter(&server, &elsewhere::Empty, typed, user, now);
+    let entered = support::poll_once(is_send(entered)).expect("an empty store does not wait");
     assert_eq!(
         entered.expect_err("nothing is stored"),
         PageError::UnknownCode

@@ -8,10 +8,9 @@ use std::thread;
 use device_flow::code::Entropy;
 use device_flow::digest::{QuotaKey, SessionKey, UserKey};
 use device_flow::memory::Memory;
-use device_flow::server::Tokens;
 use device_flow::server::{
     Cause, Claim, Client, Found, Grant, GrantRefusal, Inserted, PageError, RateLimit, Session,
-    Status, Store as _, Unavailable,
+    Status, Store as _, Tokens, Unavailable,
 };
 use proptest::prelude::*;
 use time::OffsetDateTime;
@@ -377,7 +376,7 @@ fn a_lock_that_was_poisoned_still_serves() {
         Cause::Issued
     );
     let purged = core::pin::pin!(shared.store.purge(NOW));
-    assert!(matches!(poll_once(purged), Some(Ok(0))));
+    assert!(matches!(support::poll_once(purged), Some(Ok(0))));
 }
 
 /// A host whose method waits for something is told so, instead of being waited for without an end.
@@ -413,7 +412,7 @@ fn a_blocking_run_does_not_wait() {
 #[test]
 fn a_mutex_of_a_memory_does_as_a_store_what_the_memory_does() {
     fn done<T>(future: impl Future<Output = T>) -> T {
-        poll_once(core::pin::pin!(future)).expect("it does not wait")
+        support::poll_once(future).expect("it does not wait")
     }
     let session = session(1);
     let store = Mutex::new(store_with(&session));
@@ -423,14 +422,6 @@ fn a_mutex_of_a_memory_does_as_a_store_what_the_memory_does() {
     assert_eq!(stored.pace, Some(pace));
     assert_eq!(done(store.purge(session.purge_at())), Ok(1));
     assert!(done(store.load(session.key())).unwrap().is_none());
-}
-
-fn poll_once<T>(future: core::pin::Pin<&mut impl Future<Output = T>>) -> Option<T> {
-    let mut context = core::task::Context::from_waker(core::task::Waker::noop());
-    match future.poll(&mut context) {
-        core::task::Poll::Ready(answer) => Some(answer),
-        core::task::Poll::Pending => None,
-    }
 }
 
 /// One operation on a few sessions and at a few moments.

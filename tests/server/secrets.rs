@@ -14,11 +14,10 @@ use device_flow::code::{Entropy, UserCodeShape};
 use device_flow::digest::{QuotaKey, SecretDigest, SessionKey, UserKey};
 use device_flow::memory::Memory;
 use device_flow::scope::Scope;
-use device_flow::server::Tokens;
 use device_flow::server::{
     Cause, Client, ClientAuthMethod, Consent, Exchange, Finish, Found, GrantRefusal, HostValue,
     Next, PageError, Policy, PolicyOptions, RateLimit, RefreshOptions, Reply, Request, Server,
-    ServerKeys, Session, Subject, Unavailable,
+    ServerKeys, Session, Subject, Tokens, Unavailable,
 };
 use device_flow::wire::metadata::{Metadata, MetadataError};
 use serde_json::json;

@@ -5,10 +5,9 @@ use std::collections::VecDeque;
 use device_flow::code::Entropy;
 use device_flow::digest::{SessionKey, UserKey};
 use device_flow::memory::Memory;
-use device_flow::server::Tokens;
 use device_flow::server::{
     Cause, Change, Client, Consent, Exchange, Finish, Found, GrantRefusal, Inserted, Next,
-    PageError, Reply, Review, Server, Session, Subject, Take, Unavailable, Write,
+    PageError, Reply, Review, Server, Session, Subject, Take, Tokens, Unavailable, Write,
 };
 use time::OffsetDateTime;
 

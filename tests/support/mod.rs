@@ -36,17 +36,17 @@ pub(crate) mod world;
 pub(crate) use host::{Host, Question, Says};
 
 use core::fmt::Write as _;
+use core::pin::pin;
+use core::task::{Context, Poll, Waker};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use device_flow::code::Entropy;
 use device_flow::digest::{SecretDigest, SessionKey};
 use device_flow::scope::Scope;
-use device_flow::server::Response;
-use device_flow::server::Tokens;
 use device_flow::server::{
-    Cause, Client, ClientAuthMethod, Policy, PolicyOptions, RefreshOptions, Reply, Request, Server,
-    ServerKeys, Subject,
+    Cause, Client, ClientAuthMethod, Policy, PolicyOptions, RefreshOptions, Reply, Request,
+    Response, Server, ServerKeys, Subject, Tokens,
 };
 use time::OffsetDateTime;
 use time::macros::datetime;
@@ -171,6 +171,15 @@ pub(crate) fn entropy_of(device: u8, user: u8) -> Entropy {
     let mut octets = octets(device);
     octets[32..].copy_from_slice(&self::octets(user)[32..]);
     Entropy::from(octets)
+}
+
+/// Polls a future once. Returns its result, or `None` if it has to wait.
+pub(crate) fn poll_once<T>(future: impl Future<Output = T>) -> Option<T> {
+    let mut context = Context::from_waker(Waker::noop());
+    match pin!(future).poll(&mut context) {
+        Poll::Ready(end) => Some(end),
+        Poll::Pending => None,
+    }
 }
 
 fn octets(seed: u8) -> [u8; Entropy::OCTETS] {

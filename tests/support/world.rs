@@ -225,12 +225,7 @@ pub(crate) fn subject(user: User) -> Subject {
 
 /// What is drawn in an operation, by its number.
 fn drawn(operation: usize) -> [u8; Entropy::OCTETS] {
-    let seed = u8::try_from(operation % 251).unwrap() + 1;
-    let mut octets = [seed; Entropy::OCTETS];
-    for (place, octet) in (0_u8..).zip(&mut octets) {
-        *octet = octet.wrapping_mul(29).wrapping_add(place);
-    }
-    octets
+    super::octets(u8::try_from(operation % 251).unwrap() + 1)
 }
 
 /// The digest of the secret that was drawn in an operation, as a record keeps it.

@@ -4,9 +4,8 @@ use std::error::Error;
 use std::sync::Arc;
 
 use device_flow::code::Entropy;
-use device_flow::server::Tokens;
 use device_flow::server::{
-    Claim, Client, Found, Grant, GrantRefusal, Host, HostValue, Unavailable,
+    Claim, Client, Found, Grant, GrantRefusal, Host, HostValue, Tokens, Unavailable,
 };
 use serde::{Deserialize, Serialize};
 

@@ -7,10 +7,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use device_flow::code::Entropy;
 use device_flow::memory::Memory;
-use device_flow::server::Tokens;
 use device_flow::server::{
     Cause, Change, Client, Exchange, Finish, Found, GrantRefusal, Inserted, Next, Reply, Request,
-    Session, Unavailable, Write,
+    Session, Tokens, Unavailable, Write,
 };
 use serde_json::{Map, Value, json};
 use time::OffsetDateTime;

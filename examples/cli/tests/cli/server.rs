@@ -10,10 +10,9 @@ use std::time::Duration;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
 use device_flow::code::Entropy;
 use device_flow::memory::Memory;
-use device_flow::server::Tokens;
 use device_flow::server::{
     self, Claim, Client, ClientAuthMethod, Consent, Found, Grant, GrantRefusal, Policy,
-    PolicyOptions, Reply, Request, Review, ServerKeys, Subject, Unavailable,
+    PolicyOptions, Reply, Request, Review, ServerKeys, Subject, Tokens, Unavailable,
 };
 use device_flow::wire::metadata::Metadata;
 use jsonwebtoken::jwk::Jwk;

@@ -5,10 +5,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use device_flow::code::Entropy;
 use device_flow::digest::SessionKey;
-use device_flow::server::Tokens;
 use device_flow::server::{
     Cause, Claim, Client, ClientAuthMethod, Consent, Found, Grant, GrantRefusal, Host, Policy,
-    PolicyOptions, RefreshOptions, Reply, Request, Server, ServerKeys, Subject, Unavailable,
+    PolicyOptions, RefreshOptions, Reply, Request, Server, ServerKeys, Subject, Tokens,
+    Unavailable,
 };
 use example_server::store::Store;
 use serde_json::Value;
