@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use device_flow::client::{
-    DeviceFlow, Endpoints, LoginError, Refresh, RefreshError, Tokens, Verdict,
+    DeviceFlow, Endpoints, LoginError, Refresh, RequestError, Tokens, Verdict,
 };
 use device_flow::digest::{SecretDigest, SessionKey};
 use device_flow::memory::Memory;
@@ -428,7 +428,7 @@ fn signed_in(stage: &mut Stage<'_>) -> Result<(Tokens, SessionKey)> {
 }
 
 /// The result of a refresh.
-type Refreshed = core::result::Result<Tokens, RefreshError>;
+type Refreshed = core::result::Result<Tokens, RequestError>;
 
 fn tokens(stage: &Stage<'_>, refreshed: Refreshed) -> Result<Tokens> {
     refreshed.map_err(|error| stage.mismatch("tokens", error))
@@ -437,7 +437,7 @@ fn tokens(stage: &Stage<'_>, refreshed: Refreshed) -> Result<Tokens> {
 /// Checks that the device learns that its login is over.
 fn is_over(stage: &Stage<'_>, refreshed: Refreshed) -> Result<()> {
     match refreshed {
-        Err(RefreshError::Ended(_)) => Ok(()),
+        Err(RequestError::Ended(_)) => Ok(()),
         other => Err(stage.mismatch("the end of the login", format_args!("{other:?}"))),
     }
 }

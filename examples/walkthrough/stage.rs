@@ -4,7 +4,7 @@ use core::fmt;
 use core::time::Duration;
 
 use device_flow::client::{
-    self, DeviceFlow, Login, LoginError, Next, Prompt, Refresh, RefreshError, Response, Revocation,
+    self, DeviceFlow, Login, LoginError, Next, Prompt, Refresh, RequestError, Response, Revocation,
     Tokens, TransportError, Verdict,
 };
 use device_flow::digest::SessionKey;
@@ -148,7 +148,7 @@ impl<'t> Stage<'t> {
         who: Party,
         refresh: &mut Refresh,
         expected: &Expected,
-    ) -> Result<core::result::Result<Tokens, RefreshError>> {
+    ) -> Result<core::result::Result<Tokens, RequestError>> {
         let request = refresh.request().clone();
         let answer = self.carry(who, &request, expected, Network::Delivers)?;
         Ok(refresh.answer(Ok(answer)))

@@ -92,7 +92,7 @@
 //! | the set-up and the requests | [`DeviceFlow`], [`Endpoints`], [`Request`] |
 //! | a login | [`Login`], [`Next`], [`Ask`], [`Prompt`], [`WaitingFor`], [`LoginError`] |
 //! | what a response means | [`Response`], [`verdict`], [`Tokens`], [`Refusal`] |
-//! | after the login | [`Refresh`], [`Revocation`] |
+//! | after the login | [`Refresh`], [`Revocation`], [`RequestError`] |
 //! | resuming after a restart | [`Snapshot`] |
 //!
 //! Only one request is in flight at a time, because an [`Ask`] borrows the login. It is answered only once, because [`Ask::answer`]
@@ -110,6 +110,7 @@ mod login;
 mod prompt;
 mod refresh;
 mod refusal;
+mod repeat;
 mod request;
 mod response;
 mod revocation;
@@ -126,11 +127,12 @@ pub use endpoints::{EndpointError, Endpoints};
 pub use flow::{DeviceFlow, FlowError};
 pub use login::{Ask, Login, LoginError, Next};
 pub use prompt::{Prompt, Warning};
-pub use refresh::{Refresh, RefreshError};
+pub use refresh::Refresh;
 pub use refusal::Refusal;
+pub use repeat::RequestError;
 pub use request::Request;
 pub use response::{MAX_BODY, Response, TransportError};
-pub use revocation::{Revocation, RevokeError};
+pub use revocation::Revocation;
 pub use schedule::WaitingFor;
 pub use snapshot::{ResumeError, Snapshot};
 pub use tokens::Tokens;

@@ -1,4 +1,4 @@
-//! The loops that run a login, or send one request until it is answered.
+//! The loop that runs a login.
 //!
 //! Rule: the caller supplies everything that sends, waits, shows or reads the clock.
 
@@ -95,47 +95,6 @@ pub(crate) fn block<T>(future: impl Future<Output = T>) -> T {
     loop {
         if let Poll::Ready(end) = future.as_mut().poll(&mut context) {
             return end;
-        }
-    }
-}
-
-/// The pauses before the second, third and fourth request. They are short, because a server accepts a used refresh token only for a short
-/// time. This crate's server half does so for 30 s by default.
-const PAUSES: [Duration; 3] = [
-    Duration::from_secs(1),
-    Duration::from_secs(2),
-    Duration::from_secs(4),
-];
-
-/// The longest `Retry-After` that is waited for here. If it is longer, the caller decides.
-const MAX_PAUSE: Duration = Duration::from_secs(10);
-
-/// Sends a request until `answer` returns `Ok`, or until it must not be sent again. `retry` returns the least time to wait after an error,
-/// or `None` if the request must not be sent again. If `wait` returns [`ControlFlow::Break`], the last error is returned.
-pub(crate) async fn repeat<Q, R, B, S, W, T, E>(
-    request: &Request,
-    mut send: impl FnMut(Q) -> S,
-    mut wait: impl FnMut(Duration) -> W,
-    mut answer: impl FnMut(Result<Response<B>, TransportError>) -> Result<T, E>,
-    retry: impl Fn(&E) -> Option<Duration>,
-) -> Result<T, E>
-where
-    S: Future<Output = Result<R, TransportError>>,
-    W: Future<Output = ControlFlow<()>>,
-    Q: From<Request>,
-    R: Into<Response<B>>,
-{
-    let mut pauses = PAUSES.into_iter();
-    loop {
-        let error = match answer(send(request.clone().into()).await.map(Into::into)) {
-            Ok(done) => return Ok(done),
-            Err(error) => error,
-        };
-        let pause = pauses.next().zip(retry(&error));
-        let pause = pause.map(|(least, announced)| least.max(announced));
-        match pause.filter(|pause| *pause <= MAX_PAUSE) {
-            Some(pause) if wait(pause).await.is_continue() => {}
-            Some(_) | None => return Err(error),
         }
     }
 }

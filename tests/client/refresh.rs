@@ -4,7 +4,7 @@ use core::ops::ControlFlow;
 use core::time::Duration;
 
 use device_flow::client::{
-    DeviceFlow, FlowError, Malformed, Refresh, RefreshError, Request, Response, TransportError,
+    DeviceFlow, FlowError, Malformed, Refresh, Request, RequestError, Response, TransportError,
 };
 use serde_json::json;
 
@@ -77,12 +77,12 @@ fn r19_a_success_without_a_refresh_token_keeps_the_old_one() {
 
 #[test]
 fn r19_an_answer_is_read_by_table_v() {
-    fn ended(answer: Answer<'_>) -> RefreshError {
+    fn ended(answer: Answer<'_>) -> RequestError {
         refresh().answer(answer).unwrap_err()
     }
     let coded = |status, code| ended(ok(status, &json!({"error": code}).to_string()));
     for code in ["invalid_grant", "expired_token", "access_denied"] {
-        let RefreshError::Ended(refusal) = coded(400, code) else {
+        let RequestError::Ended(refusal) = coded(400, code) else {
             panic!("{code}")
         };
         assert_eq!(refusal.code(), Some(code));
@@ -95,14 +95,14 @@ fn r19_an_answer_is_read_by_table_v() {
         "x",
     ] {
         assert!(
-            matches!(coded(400, code), RefreshError::Rejected(_)),
+            matches!(coded(400, code), RequestError::Rejected(_)),
             "{code}"
         );
     }
-    assert_eq!(ended(ok(302, SUCCESS)), RefreshError::Redirected(302));
+    assert_eq!(ended(ok(302, SUCCESS)), RequestError::Redirected(302));
     assert_eq!(
         ended(ok(200, "{}")),
-        RefreshError::Malformed(Malformed::Empty)
+        RequestError::Malformed(Malformed::Empty)
     );
     for error in [
         coded(400, "temporarily_unavailable"),
@@ -110,7 +110,7 @@ fn r19_an_answer_is_read_by_table_v() {
         ended(ok(429, "")),
         ended(ok(200, "<html>")),
     ] {
-        assert!(matches!(error, RefreshError::Unavailable { .. }), "{error}");
+        assert!(matches!(error, RequestError::Unavailable { .. }), "{error}");
         assert!(error.may_be_retried());
     }
     let interval = ok(400, r#"{"error":"slow_down","interval":7}"#);
@@ -145,7 +145,7 @@ fn r20_invalid_grant_after_a_lost_answer_is_possibly_reused() {
         let mut refresh = refresh();
         assert!(refresh.answer(first).is_err());
         match refresh.answer(ok(400, INVALID_GRANT)) {
-            Err(RefreshError::Ended(refusal)) => refusal.possibly_redeemed,
+            Err(RequestError::Ended(refusal)) => refusal.possibly_redeemed,
             other => panic!("{other:?}"),
         }
     };
@@ -158,7 +158,7 @@ fn r20_invalid_grant_after_a_lost_answer_is_possibly_reused() {
     // Another process may have sent it.
     let mut again = refresh().sent_before();
     let ended = again.answer(ok(400, INVALID_GRANT)).unwrap_err();
-    assert!(matches!(ended, RefreshError::Ended(refusal) if refusal.possibly_redeemed));
+    assert!(matches!(ended, RequestError::Ended(refusal) if refusal.possibly_redeemed));
 }
 
 #[test]
@@ -174,21 +174,21 @@ fn a_refresh_error_says_what_happened_and_what_to_do() {
     assert!(ended.contains("an earlier answer was lost"), "{ended}");
     assert_eq!(
         said(Ok(Response::new(503, "").retry_after("9"))),
-        "no new tokens arrived, because the server could not answer (status 503); try again after 9 seconds"
+        "the server could not answer (status 503); try again after 9 seconds"
     );
     assert_eq!(
         said(ok(401, r#"{"error":"invalid_client"}"#)),
-        "the tokens were not refreshed: invalid_client (status 401); check the client id, the secret, and whether the server \
+        "the server refused the request: invalid_client (status 401); check the client id, the secret, and whether the server \
          wants the secret in the header or in the body"
     );
     assert_eq!(
         said(TIMEOUT),
-        "no new tokens arrived: the server did not answer in time; check the network connection, then try again later"
+        "the server did not answer in time; check the network connection, then try again later"
     );
 }
 
 /// Runs a refresh against these answers: what it came to, and the pauses.
-fn run(answers: &[Answer<'static>]) -> (Result<Option<String>, RefreshError>, Vec<u64>) {
+fn run(answers: &[Answer<'static>]) -> (Result<Option<String>, RequestError>, Vec<u64>) {
     let (mut pauses, mut answers) = (Vec::new(), answers.iter().cloned());
     let send = |request: Request| {
         assert_eq!(request.url(), TOKEN);
@@ -214,21 +214,21 @@ fn r20_the_loop_sends_a_refresh_again_within_the_grace_of_a_server() {
     assert_eq!(run(&[busy(), ok(200, SUCCESS)]), (token, vec![9]));
     // No more than four times, and not where that would take too long, or be of no use.
     let (failed, pauses) = run(&[TIMEOUT, TIMEOUT, TIMEOUT, TIMEOUT]);
-    let timeout = RefreshError::Failed(TransportError::ConnectionTimeout);
+    let timeout = RequestError::Failed(TransportError::ConnectionTimeout);
     assert_eq!((failed, pauses), (Err(timeout), vec![1, 2, 4]));
     let long = Ok(Response::new(429, "").retry_after("11"));
     let (failed, pauses) = run(&[long]);
     assert_eq!(failed.unwrap_err().retry_after(), Some(s(11)));
     assert!(pauses.is_empty());
     let (failed, pauses) = run(&[ok(400, INVALID_GRANT)]);
-    assert!(matches!(failed, Err(RefreshError::Ended(_))) && pauses.is_empty());
+    assert!(matches!(failed, Err(RequestError::Ended(_))) && pauses.is_empty());
 }
 
 #[test]
 fn r20_a_refresh_that_is_given_up_returns_the_last_error() {
     let send = |_: Request| TIMEOUT;
     let refreshed = refresh().run_blocking(send, |_| ControlFlow::Break(()));
-    let timeout = RefreshError::Failed(TransportError::ConnectionTimeout);
+    let timeout = RequestError::Failed(TransportError::ConnectionTimeout);
     assert_eq!(refreshed.map(|_| ()), Err(timeout));
 }
 

@@ -2,7 +2,7 @@
 
 use core::ops::ControlFlow;
 
-use device_flow::client::{DeviceFlow, FlowError, Request, Response, RevokeError};
+use device_flow::client::{DeviceFlow, FlowError, Request, RequestError, Response};
 
 use crate::support::{self, TIMEOUT, endpoints, ok, posted, s, whole};
 
@@ -50,18 +50,18 @@ fn r21_503_may_be_tried_again_and_an_unsupported_token_type_is_reported() {
     assert!(!unsupported.may_be_retried());
     assert_eq!(
         unsupported.to_string(),
-        "the server does not revoke this kind of token (unsupported_token_type (status 400)); revoke the refresh token instead"
+        "the server refused the request: unsupported_token_type (status 400); revoke the refresh token instead"
     );
     assert!(matches!(
         failed(ok(401, r#"{"error":"invalid_client"}"#)),
-        RevokeError::Rejected(_)
+        RequestError::Rejected(_)
     ));
-    assert_eq!(failed(ok(302, "")), RevokeError::Redirected(302));
+    assert_eq!(failed(ok(302, "")), RequestError::Redirected(302));
 }
 
 #[test]
 fn r21_the_loop_sends_a_revocation_again() {
-    let revocation = revocable().revoke_refresh_token("r").unwrap();
+    let mut revocation = revocable().revoke_refresh_token("r").unwrap();
     let mut answers = [ok(503, ""), TIMEOUT, ok(200, "")].into_iter();
     let mut pauses = Vec::new();
     let send = |_: Request| answers.next().unwrap();

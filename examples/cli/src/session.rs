@@ -10,7 +10,7 @@ use core::ops::ControlFlow;
 use core::time::Duration;
 
 use device_flow::client::{
-    DeviceFlow, DisplayText, FlowError, RefreshError, Response, Revocation, Tokens, TransportError,
+    DeviceFlow, DisplayText, FlowError, RequestError, Response, Revocation, Tokens, TransportError,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -202,7 +202,7 @@ impl Session {
         });
         let tokens = match renewed {
             Ok(tokens) => tokens,
-            Err(RefreshError::Ended(refusal)) => {
+            Err(RequestError::Ended(refusal)) => {
                 // The refresh token stays invalid, but the access token may still be valid.
                 let spent = Self {
                     refresh_token: None,
@@ -220,9 +220,9 @@ impl Session {
             }
             Err(error) => {
                 let exit = match &error {
-                    RefreshError::Unavailable { .. } | RefreshError::Failed(_) => Exit::Unreachable,
-                    RefreshError::Ended(_) | RefreshError::Rejected(_) => Exit::Refused,
-                    RefreshError::Redirected(_) | RefreshError::Malformed(_) => Exit::Untrusted,
+                    RequestError::Unavailable { .. } | RequestError::Failed(_) => Exit::Unreachable,
+                    RequestError::Ended(_) | RequestError::Rejected(_) => Exit::Refused,
+                    RequestError::Redirected(_) | RequestError::Malformed(_) => Exit::Untrusted,
                 };
                 return Err(Ending::new(exit, sentence(&error)));
             }

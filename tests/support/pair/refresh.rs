@@ -5,7 +5,7 @@
 
 use core::time::Duration;
 
-use device_flow::client::{Refresh, RefreshError, Request, Response, Tokens, TransportError};
+use device_flow::client::{Refresh, Request, RequestError, Response, Tokens, TransportError};
 use device_flow::server::{Cause, Reply, Status};
 
 use super::server::Server;
@@ -177,7 +177,7 @@ impl Pair<'_> {
                     | None,
                     Err(error),
                 ) => assert!(error.may_be_retried(), "{error}"),
-                (Some(ended), Err(RefreshError::Ended(refusal))) => {
+                (Some(ended), Err(RequestError::Ended(refusal))) => {
                     assert_eq!(refusal.code(), Some("invalid_grant"));
                     assert_eq!(refusal.possibly_redeemed, device.is_lost);
                     assert_ne!(self.server.status(), Some(Status::Active));
@@ -197,7 +197,7 @@ impl Pair<'_> {
         &mut self,
         device: &mut Device,
         pause: &mut i64,
-    ) -> (Option<Reply>, Result<Tokens, RefreshError>) {
+    ) -> (Option<Reply>, Result<Tokens, RequestError>) {
         let weather = core::mem::replace(&mut self.weather, FAIR);
         let (request, token) = (device.refresh.request().clone(), device.token.clone());
         if let Some(turns) = weather.late_copy {
@@ -225,7 +225,7 @@ impl Pair<'_> {
             if weather.dies {
                 // Another process knows that there was one before.
                 device.refresh = self.flow.refresh(&token).unwrap().sent_before();
-                return (None, Err(RefreshError::Failed(TransportError::Other)));
+                return (None, Err(RequestError::Failed(TransportError::Other)));
             }
             let lost = Err(TransportError::ConnectionTimeout);
             return (None, device.refresh.answer::<&str>(lost));

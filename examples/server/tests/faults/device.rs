@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use device_flow::client::{
-    DeviceFlow, Endpoints, LoginError, Next, RefreshError, Response, Tokens, TransportError,
+    DeviceFlow, Endpoints, LoginError, Next, RequestError, Response, Tokens, TransportError,
 };
 use device_flow::digest::SessionKey;
 use fastrand::Rng;
@@ -176,7 +176,7 @@ impl Refreshes {
                     self.successes += 1;
                     return;
                 }
-                Err(RefreshError::Ended(_)) => {
+                Err(RequestError::Ended(_)) => {
                     self.has_ended = true;
                     return;
                 }
