@@ -110,7 +110,6 @@ mod places;
 mod policy;
 mod poll;
 mod rate_limit;
-mod record;
 mod refresh;
 mod reply;
 mod request;

@@ -5,6 +5,8 @@
 //! 2. Only state, version and purge time change after issuance. The [`Pace`] is stored apart, so that a poll cannot change a decision,
 //!    and a decision cannot change the pace.
 //! 3. Expiry is not a state: it follows from the clock reading. [`server`](super) has a diagram of the states.
+//! 4. The stored form is refused if its version or a member is unknown, or if its parts contradict each other. Otherwise a device could get
+//!    a wrong answer.
 
 use alloc::sync::Arc;
 use core::time::Duration;
@@ -18,6 +20,8 @@ use super::timestamp::Timestamp;
 use crate::digest::{Digest, SessionKey, UserKey};
 use crate::scope::Scope;
 use crate::wire::debug_shows;
+use crate::wire::octets::are_vschars;
+use crate::wire::version::Version;
 
 /// What a store returns for a key: the session, and its pace if there is one.
 ///
@@ -37,7 +41,7 @@ pub struct Stored {
 /// It holds digests of codes and refresh tokens, never a code or a token. Its serde form has a version tag. A record with an unknown
 /// version or member is refused.
 #[derive(Clone, Serialize, Deserialize)]
-#[serde(try_from = "super::record::Record", into = "super::record::Record")]
+#[serde(try_from = "Record", into = "Record")]
 #[repr(C)] // what a pending poll reads comes first, within two cache lines
 pub struct Session {
     pub(super) key: SessionKey,
@@ -300,4 +304,94 @@ impl<'x> Change<'x> {
             && stored.version() == self.expected_version()
             && stored.status() == self.from
     }
+}
+
+/// The stored form of a session. A test checks the form of every state. If you rename a member, here or in a state, give the form a new
+/// version.
+#[derive(Serialize, Deserialize)]
+#[serde(rename = "Session", deny_unknown_fields)]
+struct Record {
+    v: Version<2>, // an earlier version of this crate, which was not published, wrote 1
+    key: SessionKey,
+    user_key: Option<UserKey>,
+    version: u32,
+    client_id: Arc<str>,
+    scope: Scope,
+    issued_at: Timestamp,
+    expires_at: Timestamp,
+    purge_at: Timestamp,
+    source: Option<Arc<RequestSource>>,
+    state: State,
+}
+
+impl From<Session> for Record {
+    fn from(session: Session) -> Self {
+        Self {
+            v: Version,
+            key: session.key,
+            user_key: session.user_key().copied(),
+            version: session.version,
+            issued_at: session.issued(),
+            client_id: session.client_id,
+            scope: session.scope,
+            expires_at: session.expires_at,
+            purge_at: session.purge_at,
+            source: session.source,
+            state: session.state,
+        }
+    }
+}
+
+impl TryFrom<Record> for Session {
+    type Error = &'static str;
+
+    fn try_from(record: Record) -> Result<Self, Self::Error> {
+        let lifetime = record.expires_at.since(record.issued_at).as_millis();
+        let session = Self {
+            key: record.key,
+            state: record.state,
+            expires_at: record.expires_at,
+            client_id: record.client_id,
+            version: record.version,
+            lifetime: u32::try_from(lifetime).map_err(|_| CORRUPT)?,
+            purge_at: record.purge_at,
+            user_key: record.user_key.unwrap_or(UserKey::from_bytes([0; 32])),
+            scope: record.scope,
+            source: record.source,
+        };
+        let is_indexed = session.user_key().is_some();
+        if is_indexed != record.user_key.is_some()
+            || record.issued_at >= record.expires_at
+            || !is_consistent(&session)
+        {
+            return Err(CORRUPT);
+        }
+        Ok(session)
+    }
+}
+
+const CORRUPT: &str = "the stored form is corrupt: its parts contradict each other";
+
+/// Whether the parts of a session agree with each other.
+fn is_consistent(session: &Session) -> bool {
+    let approval = session.approval().is_none_or(|approval| {
+        approval.scope.is_granted_of(&session.scope)
+            && approval.approved_at < session.expires_at
+            && session.expires_at <= approval.redeemable_until
+            && approval.redeemable_until < session.purge_at
+    });
+    let login = session.login().is_none_or(|login| {
+        login.refresh.is_none_or(|refresh| {
+            refresh.rotated_at >= login.redeemed_at
+                && refresh.until > refresh.rotated_at
+                && session.purge_at > refresh.until
+                && refresh.previous != Some(refresh.current)
+        })
+    });
+    approval
+        && login
+        && session.expires_at < session.purge_at
+        && !session.client_id.is_empty()
+        && are_vschars(session.client_id.as_bytes())
+        && session.version > 0
 }

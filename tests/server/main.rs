@@ -26,10 +26,10 @@ mod page;
 mod policy;
 mod poll;
 mod rate_limit;
-mod record;
 mod refresh;
 mod request;
 mod scope;
 mod secrets;
+mod session;
 #[path = "../support/mod.rs"]
 mod support;
