@@ -94,12 +94,14 @@ enum Kind {
 }
 
 impl GrantRefusal {
-    /// The subject or the consent is no longer valid. The login ends for good, and the client is told `invalid_grant` ([C15](crate::tables#c15), [R11](crate::tables#r11)).
+    /// The subject or the consent is no longer valid. The login ends for good, and the client is told `invalid_grant`
+    /// ([C15](crate::tables#c15), [R11](crate::tables#r11)).
     pub const fn consent_gone() -> Self {
         Self(Kind::ConsentGone)
     }
 
-    /// Minting failed. The client is told 503 and can try again, because nothing is written ([C16](crate::tables#c16), [R12](crate::tables#r12)).
+    /// Minting failed. The client is told 503 and can try again, because nothing is written ([C16](crate::tables#c16),
+    /// [R12](crate::tables#r12)).
     pub const fn failed() -> Self {
         Self(Kind::Failed)
     }

@@ -93,8 +93,8 @@ pub trait Store: Sync {
         key: &SessionKey,
     ) -> impl Future<Output = Result<Option<Stored>, Unavailable>> + Send;
 
-    /// Returns the session with this user key, by the rules of [`Store::load`]. A session whose code was redeemed has no user key any more, and is
-    /// not found.
+    /// Returns the session with this user key, by the rules of [`Store::load`]. A session whose code was redeemed has no user key any more,
+    /// and is not found.
     fn load_by_user_key(
         &self,
         key: &UserKey,

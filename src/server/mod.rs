@@ -49,7 +49,8 @@
 //!
 //! # Another grant, another endpoint
 //!
-//! A reply with [`Cause::GrantTypeUnsupported`] says that this crate does not serve the grant. If you serve it, answer the request yourself:
+//! A reply with [`Cause::GrantTypeUnsupported`] says that this crate does not serve the grant. If you serve it, answer the request
+//! yourself:
 //!
 //! ```
 //! use device_flow::server::{Authenticated, Cause, Host, Reply, Request, Server};

@@ -9,7 +9,8 @@ use super::rate_limit::RateLimited;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 #[non_exhaustive]
 pub enum PageError {
-    /// [U1](crate::tables#u1): too many codes were entered by this user or from this source. [`RateLimited::seconds`] is the value of `Retry-After`.
+    /// [U1](crate::tables#u1): too many codes were entered by this user or from this source. [`RateLimited::seconds`] is the value of
+    /// `Retry-After`.
     #[error(transparent)]
     RateLimited(#[from] RateLimited),
     /// [U2](crate::tables#u2): what was typed does not have the form of a code.
@@ -27,7 +28,8 @@ pub enum PageError {
     /// [U3](crate::tables#u3): the code was right, but another user entered it first.
     #[error("the code is wrong, has expired or was already used")]
     ClaimedByAnother,
-    /// [U13](crate::tables#u13): two sessions have this code, under two keys of the server. Neither is opened, because it could be the wrong one.
+    /// [U13](crate::tables#u13): two sessions have this code, under two keys of the server. Neither is opened, because it could be the
+    /// wrong one.
     #[error("the code is wrong, has expired or was already used")]
     AmbiguousCode,
     /// [U14](crate::tables#u14): the client was removed or disabled, or may no longer use the device grant.

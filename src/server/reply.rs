@@ -45,7 +45,8 @@ impl Reply {
     }
 
     /// Maps a cause to its response. `number` belongs to the cause: the interval in force or the time to wait, in seconds, or the time
-    /// since the redemption, in milliseconds. `made` is the response if its body was made for this request. `invalid_grant` is the response of this name for the grant type of the request.
+    /// since the redemption, in milliseconds. `made` is the response if its body was made for this request. `invalid_grant` is the response
+    /// of this name for the grant type of the request.
     #[inline(always)]
     pub(super) fn new(
         cause: Cause,
@@ -195,7 +196,8 @@ causes! {
     ClientDisabled, "client_disabled", Wire::InvalidClient;
     /// [B2](crate::tables#b2): the host's own verification refused the client, or verified another one.
     HostRefused, "host_refused", Wire::InvalidClient;
-    /// [B8](crate::tables#b8), [C1](crate::tables#c1), [R14](crate::tables#r14): the host could not answer, or answered something else than it was asked for.
+    /// [B8](crate::tables#b8), [C1](crate::tables#c1), [R14](crate::tables#r14): the host could not answer, or answered something else than
+    /// it was asked for.
     StoreFailed, "store_failed", UNAVAILABLE;
     /// [B9](crate::tables#b9): the client may not use the device grant.
     GrantNotAllowed, "grant_not_allowed", refusal!(400, "unauthorized_client", "the client may not use this grant");
@@ -205,10 +207,11 @@ causes! {
     MalformedCode, "malformed_code", Wire::InvalidGrant;
     /// [C3](crate::tables#c3), [R3](crate::tables#r3): the code or the token was issued to another client. Worth an alarm.
     ForeignClient, "foreign_client", Wire::InvalidGrant;
-    /// [C4](crate::tables#c4): the code was redeemed before, [`Reply::since_redemption`] ago. The login has been ended, because two parties have
-    /// the code. Worth an alarm. If you mint refresh tokens of your own, revoke those of the session.
+    /// [C4](crate::tables#c4): the code was redeemed before, [`Reply::since_redemption`] ago. The login has been ended, because two parties
+    /// have the code. Worth an alarm. If you mint refresh tokens of your own, revoke those of the session.
     Replay, "replay", Wire::InvalidGrant;
-    /// [C4](crate::tables#c4): the code was redeemed only a moment before, so this counts as the same request, sent twice. You need not do anything.
+    /// [C4](crate::tables#c4): the code was redeemed only a moment before, so this counts as the same request, sent twice. You need not do
+    /// anything.
     Duplicate, "duplicate", Wire::InvalidGrant;
     /// [C5](crate::tables#c5), [R4](crate::tables#r4): the login was ended, or it never became active.
     Ended, "ended", Wire::InvalidGrant;
@@ -226,8 +229,8 @@ causes! {
     TooFast, "too_fast", Wire::SlowDown;
     /// [C14](crate::tables#c14): a check by the host failed ([`GrantRefusal::error`](super::GrantRefusal::error)).
     HostCheck, "host_check", SERVER_ERROR;
-    /// [C15](crate::tables#c15), [R11](crate::tables#r11): the subject or the consent is no longer valid, or the client may no longer ask for anything that was granted.
-    /// The login has been ended.
+    /// [C15](crate::tables#c15), [R11](crate::tables#r11): the subject or the consent is no longer valid, or the client may no longer ask
+    /// for anything that was granted. The login has been ended.
     ConsentGone, "consent_gone", Wire::InvalidGrant;
     /// [C16](crate::tables#c16), [R12](crate::tables#r12): the host could not mint.
     MintingFailed, "minting_failed", UNAVAILABLE;
@@ -235,9 +238,11 @@ causes! {
     Granted, "granted", DONE;
     /// [C18](crate::tables#c18): another request redeemed the code at the same moment. The tokens of this request were never sent.
     LostRace, "lost_race", Wire::InvalidGrant;
-    /// [C18](crate::tables#c18), [R13](crate::tables#r13), [R18](crate::tables#r18): other requests changed the session first. No tokens were sent.
+    /// [C18](crate::tables#c18), [R13](crate::tables#r13), [R18](crate::tables#r18): other requests changed the session first. No tokens
+    /// were sent.
     Contended, "contended", UNAVAILABLE;
-    /// [C19](crate::tables#c19), [R14](crate::tables#r14), [R18](crate::tables#r18): it is unknown whether the write was committed. The tokens of this request were never sent.
+    /// [C19](crate::tables#c19), [R14](crate::tables#r14), [R18](crate::tables#r18): it is unknown whether the write was committed. The
+    /// tokens of this request were never sent.
     OutcomeUnknown, "outcome_unknown", UNAVAILABLE;
     /// [D2](crate::tables#d2): the client asked for codes too often.
     IssuingQuotaSpent, "issuing_quota_spent", Wire::TooMany;
@@ -245,13 +250,15 @@ causes! {
     ScopeMissing, "scope_missing", refusal!(400, "invalid_scope", "scope is missing");
     /// [D4](crate::tables#d4), [R9](crate::tables#r9): `scope` is malformed.
     ScopeMalformed, "scope_malformed", refusal!(400, "invalid_scope", "scope is malformed");
-    /// [D4](crate::tables#d4): nothing in `scope` is allowed. [R9](crate::tables#r9): it has more than was granted, or nothing that is still allowed.
+    /// [D4](crate::tables#d4): nothing in `scope` is allowed. [R9](crate::tables#r9): it has more than was granted, or nothing that is
+    /// still allowed.
     ScopeNotAllowed, "scope_not_allowed", refusal!(400, "invalid_scope", "the scope is not allowed");
     /// [D6](crate::tables#d6): the codes are in the response.
     Issued, "issued", DONE;
     /// [D7](crate::tables#d7): every user code that was drawn is taken, because the codes are too short for the number of sessions.
     UserCodesTaken, "user_codes_taken", UNAVAILABLE;
-    /// [D8](crate::tables#d8): a device code was drawn twice, or a part of the entropy was never filled. **Stop issuing: the generator is broken.**
+    /// [D8](crate::tables#d8): a device code was drawn twice, or a part of the entropy was never filled. **Stop issuing: the generator is
+    /// broken.**
     EntropyBroken, "entropy_broken", SERVER_ERROR;
     /// [R2](crate::tables#r2): this server did not make the refresh token.
     MalformedRefreshToken, "malformed_refresh_token", Wire::InvalidGrant;
@@ -259,8 +266,8 @@ causes! {
     UnknownRefreshToken, "unknown_refresh_token", Wire::InvalidGrant;
     /// [R5](crate::tables#r5): the login was not refreshed for too long, or has reached its absolute end. It has been ended.
     LoginExpired, "login_expired", Wire::InvalidGrant;
-    /// [R6](crate::tables#r6), [R8](crate::tables#r8): the refresh token was replaced before. The login has been ended, because two parties have its tokens. Worth an
-    /// alarm.
+    /// [R6](crate::tables#r6), [R8](crate::tables#r8): the refresh token was replaced before. The login has been ended, because two parties
+    /// have its tokens. Worth an alarm.
     Reuse, "reuse", Wire::InvalidGrant;
     /// [R10](crate::tables#r10): the tokens are in the response.
     Refreshed, "refreshed", DONE;
