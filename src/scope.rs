@@ -82,8 +82,8 @@ impl Scope {
         self.is_within(requested) && (requested.is_empty() || !self.is_empty())
     }
 
-    /// Returns the tokens of `requested` that are also in this scope, in their order, or `None` if there are none. It is an error if
-    /// `requested` is not a scope.
+    /// Returns the tokens of `requested` that are also in this scope, in their order, or `None` if no token is. It is an error if `requested`
+    /// is not a scope.
     pub(crate) fn allow(&self, requested: &str) -> Result<Option<Self>, ScopeError> {
         check(requested)?;
         Ok(pick(requested, |token| self.contains(token)))

@@ -380,7 +380,7 @@ fn a_thief_and_the_owner_who_both_refresh_end_the_login() {
     assert!(count.ended.contains_key("reuse") && count.ended.contains_key("ended"));
 }
 
-// A server that is none.
+// A server that does not keep to the RFC.
 
 /// An answer, and how it ends the login; nothing where it does not.
 type Answer = (u16, &'static str, Option<&'static str>);

@@ -373,7 +373,7 @@ impl<'s> One<'s> {
             if place != "neither" {
                 form["state"]["active"]["refresh"][place] = json!(digest);
             }
-            // A session whose two digests are the same is none.
+            // A session whose two digests are the same is invalid.
             let Ok(session) = decode::<Session>(&form) else {
                 let rotation = &form["state"]["active"]["refresh"];
                 assert_eq!(rotation["current"], rotation["previous"]);

@@ -75,7 +75,7 @@ pub(crate) fn run(data: &[u8]) {
     }
 }
 
-/// Why a shape is none.
+/// Returns why a shape is invalid.
 fn fault(alphabet: &str, length: u8) -> Option<ShapeError> {
     if !alphabet.chars().all(|c| c.is_ascii_alphanumeric()) {
         return Some(ShapeError::Character);

@@ -621,7 +621,7 @@ fn b5_a_public_client_without_a_secret_goes_on() {
         &presenting(Way::Nothing, CLI, ""),
         Host::Found(Some(&client)),
     );
-    // A13: an empty secret is none.
+    // A13: an empty secret counts as absent.
     for way in [Way::Basic, Way::Body] {
         both_go_on(&presenting(way, CLI, ""), Host::Found(Some(&client)));
     }

@@ -156,7 +156,7 @@ fn case_is_folded_within_ascii_only() {
     assert_eq!(read(&server, &beside), code);
 }
 
-/// The neighbours of the full-width forms are none of them.
+/// The characters before and after the full-width forms are not folded.
 #[test]
 fn only_full_width_forms_are_folded() {
     let server = with_shape("0123456789", 9);

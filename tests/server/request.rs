@@ -923,7 +923,7 @@ fn a10_one_way_alone_goes_on() {
         "client_id=client_backend&client_assertion=eyJ.e30.c2ln",
         &[],
     );
-    // The type of an assertion is none by itself.
+    // The type of an assertion, without an assertion, is no second way to authenticate.
     let typed = "client_assertion_type=urn%3Ax&client_id=client_backend&client_secret=s";
     both_go_on(typed, &[]);
 }

@@ -509,8 +509,8 @@ impl Oracle {
 
     // Table R.
 
-    /// Which secret is presented, or why there is none to compare: the row of what is refused without a look-up, or nothing of
-    /// a login that is not stored.
+    /// Returns which secret is presented, or why there is no secret to compare: the row of what is refused without a look-up, or nothing
+    /// for a login that is not stored.
     fn presented(&self, token: Token) -> Result<Option<Secret>, ()> {
         match token {
             Token::Sent(ago) => {
