@@ -509,8 +509,8 @@ impl Oracle {
 
     // Table R.
 
-    /// Returns which secret is presented, or why there is no secret to compare: the row of what is refused without a look-up, or nothing
-    /// for a login that is not stored.
+    /// Returns the secret of a token that this login was sent, `None` for a token of another login, and an error for a token that the
+    /// server did not make.
     fn presented(&self, token: Token) -> Result<Option<Secret>, ()> {
         match token {
             Token::Sent(ago) => {
