@@ -30,35 +30,37 @@ impl Input<'_> {
     #[inline(always)]
     fn read(&mut self) -> Result<Step, Cause> {
         match self.task {
-            Task::Token => {
-                self.form.read(self.policy)?;
-                self.grant_type = self.form.grant_type()?;
-                match self.grant_type {
-                    GrantType::DeviceCode => {
-                        self.credentials.read(&self.form)?;
-                        let code = self.form.device_code();
-                        let code = code.ok_or(Cause::DeviceCodeMissing)?;
-                        // The digest comes before the look-up of the client, because a processor can then do both at once.
-                        self.key = session_key(code, self.form.is_plain());
-                    }
-                    GrantType::RefreshToken => self.read_refresh()?,
-                }
-            }
-            Task::DeviceAuthorization(_) | Task::Client => {
-                self.form.read(self.policy)?;
-                self.credentials.read(&self.form)?;
-            }
-            Task::Revocation => {
-                self.form.read(self.policy)?;
-                self.credentials.read(&self.form)?;
-                let token = self.form.parameter("token");
-                self.read_token(&token.ok_or(Cause::TokenMissing)?);
-            }
             Task::Enter { typed, .. } => {
                 self.typed = page::read(self, typed);
                 return Ok(Step::Take(Quota::GuessByUser));
             }
             Task::Decide { .. } => return Ok(Step::Load),
+            Task::Token | Task::DeviceAuthorization(_) | Task::Revocation | Task::Client => {}
+        }
+        self.form.read(self.policy)?;
+        if matches!(self.task, Task::Token) {
+            self.grant_type = self.form.grant_type()?;
+            if self.grant_type == GrantType::RefreshToken && self.policy.options.refresh.is_none() {
+                return Err(Cause::GrantTypeUnsupported);
+            }
+        }
+        self.credentials.read(&self.form)?;
+        match (self.task, self.grant_type) {
+            (Task::Token, GrantType::DeviceCode) => {
+                let code = self.form.device_code();
+                let code = code.ok_or(Cause::DeviceCodeMissing)?;
+                // The digest comes before the look-up of the client, because a processor can then do both at once.
+                self.key = session_key(code, self.form.is_plain());
+            }
+            (Task::Token, GrantType::RefreshToken) => {
+                let token = self.form.refresh_token();
+                self.read_token(&token.ok_or(Cause::RefreshTokenMissing)?);
+            }
+            (Task::Revocation, _) => {
+                let token = self.form.parameter("token");
+                self.read_token(&token.ok_or(Cause::TokenMissing)?);
+            }
+            _ => {}
         }
         if self.credentials.has_secret() {
             Ok(Step::Take(Quota::LookAtSecrets))
@@ -67,24 +69,12 @@ impl Input<'_> {
         }
     }
 
-    #[cold]
-    #[inline(never)]
-    fn read_refresh(&mut self) -> Result<(), Cause> {
-        if self.policy.options.refresh.is_none() {
-            return Err(Cause::GrantTypeUnsupported);
-        }
-        self.credentials.read(&self.form)?;
-        let token = self.form.refresh_token();
-        self.read_token(&token.ok_or(Cause::RefreshTokenMissing)?);
-        Ok(())
-    }
-
     /// Returns the step after the client is authenticated.
     #[inline(always)]
     pub(super) fn authenticated(&self, progress: &mut Progress, client: &Client) -> Step {
         if matches!(self.task, Task::Client) {
             progress.client_id = Some(client.id.clone());
-            return progress.end(Cause::StoreFailed); // never seen: this exchange ends in the client
+            return Step::Done; // this exchange ends in the client, so it has no cause
         }
         if !client.device_grant {
             return progress.end(Cause::GrantNotAllowed); // B9

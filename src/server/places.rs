@@ -27,22 +27,6 @@ const DEVICE_GRANT_ENCODED: &str = "urn%3Aietf%3Aparams%3Aoauth%3Agrant-type%3Ad
 /// The most parameters that a form may have (A3).
 const MAX_PARAMETERS: usize = 64;
 
-/// The places of the values that the core reads.
-#[derive(Clone, Copy)]
-pub(super) struct Places {
-    pub(super) grant_type: Place,
-    pub(super) device_code: Place,
-    pub(super) client_id: Place,
-    pub(super) client_secret: Place,
-    pub(super) client_assertion: Place,
-    pub(super) refresh_token: Place,
-    pub(super) scope: Place,
-    /// 1 if the grant type is the device grant, encoded as most clients do; otherwise 0.
-    pub(super) usual_grants: u32,
-    /// How many of the other values are not plain ([`Raw::is_plain`]).
-    pub(super) escaped: u32,
-}
-
 /// The start and the end of a value, two octets each, in one word.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Place(u32);
@@ -66,20 +50,67 @@ impl Place {
     }
 }
 
-/// A parameter that the core reads.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Name {
-    GrantType,
-    DeviceCode,
-    ClientId,
-    ClientSecret,
-    ClientAssertion,
-    RefreshToken,
-    Scope,
+/// Declares the parameters that the core reads: each with its name in a form.
+macro_rules! parameters {
+    ($($parameter:ident $name:ident),+) => {
+        /// A parameter that the core reads.
+        #[derive(Clone, Copy, PartialEq, Eq)]
+        enum Name {
+            $($name,)+
+        }
+
+        impl Name {
+            /// Returns the parameter that has this name, which may have escapes.
+            fn spelled(name: Raw<'_>) -> Option<Self> {
+                let named = |text| name.is(text);
+                $(if named(stringify!($parameter)) {
+                    return Some(Self::$name);
+                })+
+                None
+            }
+        }
+
+        /// The places of the values that the core reads.
+        #[derive(Clone, Copy)]
+        pub(super) struct Places {
+            $(pub(super) $parameter: Place,)+
+            /// 1 if the grant type is the device grant, encoded as most clients do; otherwise 0.
+            pub(super) has_usual_grant: u32,
+            /// How many of the other values are not plain ([`Raw::is_plain`]).
+            pub(super) escaped: u32,
+        }
+
+        impl Places {
+            /// The places before the body was read.
+            pub(super) const NOWHERE: Self = Self {
+                $($parameter: Place::NOWHERE,)+
+                has_usual_grant: 0,
+                escaped: 0,
+            };
+
+            /// Sets the place of a parameter, and returns the one that it had before.
+            #[inline(always)]
+            fn put(&mut self, name: Name, place: Place) -> Place {
+                match name {
+                    $(Name::$name => mem::replace(&mut self.$parameter, place),)+
+                }
+            }
+        }
+    };
+}
+
+parameters! {
+    grant_type GrantType,
+    device_code DeviceCode,
+    client_id ClientId,
+    client_secret ClientSecret,
+    client_assertion ClientAssertion,
+    refresh_token RefreshToken,
+    scope Scope
 }
 
 impl Name {
-    /// The parameter of a segment and its value, if the name has no escapes.
+    /// Returns the parameter of a segment and its value, if the name has no escapes.
     #[inline(always)]
     fn of(segment: &[u8]) -> Option<(Self, &[u8])> {
         let named = |own, name: &[u8]| segment.strip_prefix(name).map(|value| (own, value));
@@ -94,21 +125,6 @@ impl Name {
             _ => None,
         }
     }
-
-    /// The parameter that has this name, which may have escapes.
-    fn spelled(name: Raw<'_>) -> Option<Self> {
-        let ours = [
-            (Self::GrantType, "grant_type"),
-            (Self::DeviceCode, "device_code"),
-            (Self::ClientId, "client_id"),
-            (Self::ClientSecret, "client_secret"),
-            (Self::ClientAssertion, "client_assertion"),
-            (Self::RefreshToken, "refresh_token"),
-            (Self::Scope, "scope"),
-        ];
-        let found = ours.into_iter().find(|(_, text)| name.is(text));
-        found.map(|(own, _)| own)
-    }
 }
 
 /// A segment that [`Name::of`] does not recognize.
@@ -120,19 +136,6 @@ enum Unusual<'a> {
 }
 
 impl Places {
-    /// The places before the body was read.
-    pub(super) const NOWHERE: Self = Self {
-        grant_type: Place::NOWHERE,
-        device_code: Place::NOWHERE,
-        client_id: Place::NOWHERE,
-        client_secret: Place::NOWHERE,
-        client_assertion: Place::NOWHERE,
-        refresh_token: Place::NOWHERE,
-        scope: Place::NOWHERE,
-        usual_grants: 0,
-        escaped: 0,
-    };
-
     /// Reads a body (A2 to A5).
     #[inline(always)]
     pub(super) fn read(body: &[u8]) -> Result<Self, Cause> {
@@ -156,19 +159,11 @@ impl Places {
                 },
             };
             let place = Place::of(value, segments.end());
-            let before = match name {
-                Name::GrantType => mem::replace(&mut places.grant_type, place),
-                Name::DeviceCode => mem::replace(&mut places.device_code, place),
-                Name::ClientId => mem::replace(&mut places.client_id, place),
-                Name::ClientSecret => mem::replace(&mut places.client_secret, place),
-                Name::ClientAssertion => mem::replace(&mut places.client_assertion, place),
-                Name::RefreshToken => mem::replace(&mut places.refresh_token, place),
-                Name::Scope => mem::replace(&mut places.scope, place),
-            };
+            let before = places.put(name, place);
             // "Request and response parameters MUST NOT be included more than once." (RFC 6749, section 3.2)
             repeated |= before != Place::NOWHERE;
             if name == Name::GrantType && value == DEVICE_GRANT_ENCODED.as_bytes() {
-                places.usual_grants = 1;
+                places.has_usual_grant = 1;
             } else if !Raw(value).is_plain() {
                 places.escaped = places.escaped.saturating_add(1);
                 if !Raw(value).is_sound() {

@@ -228,6 +228,8 @@ pub(super) fn revoke(input: &Input<'_>, progress: &mut Progress, stored: Option<
 
 impl Input<'_> {
     /// Parses a refresh token (R1, R2, R15). If this server did not make it, there is no key to load.
+    #[cold]
+    #[inline(never)]
     pub(super) fn read_token(&mut self, token: &str) {
         if self.policy.options.refresh.is_some()
             && let Some((login, secret)) = RefreshToken::parse(token, self.keys)

@@ -164,7 +164,7 @@ impl<'a> Form<'a> {
     pub(super) fn grant_type(&self) -> Result<GrantType, Cause> {
         let grant_type = self.value(self.places.grant_type);
         let grant_type = grant_type.ok_or(Cause::GrantTypeMissing)?;
-        if self.places.usual_grants > 0 || grant_type.is(DEVICE_CODE_GRANT) {
+        if self.places.has_usual_grant > 0 || grant_type.is(DEVICE_CODE_GRANT) {
             Ok(GrantType::DeviceCode)
         } else if grant_type.is(REFRESH_GRANT) {
             Ok(GrantType::RefreshToken)
