@@ -176,10 +176,8 @@ impl UserCodeShape {
             return Err(ShapeError::TooFew);
         }
         let repeated = |(place, one): (usize, &u8)| {
-            let before = characters.iter().take(place);
-            before
-                .into_iter()
-                .any(|other| other.eq_ignore_ascii_case(one))
+            let mut before = characters.iter().take(place);
+            before.any(|other| other.eq_ignore_ascii_case(one))
         };
         if characters.iter().enumerate().any(repeated) {
             return Err(ShapeError::Repeated);

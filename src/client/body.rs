@@ -267,17 +267,17 @@ impl<'a> Value<'a> {
     fn number(self) -> Option<u64> {
         let whole = |text: &str| text.parse().ok();
         if let Some(text) = self.string() {
-            return whole(&text).or_else(|| whole_seconds(text.parse().ok()?));
+            return whole(&text).or_else(|| rounded_up(text.parse().ok()?));
         }
         let Self::Json(number) = self else {
             return None;
         };
-        whole(number).or_else(|| whole_seconds(serde_json::from_str(number).ok()?))
+        whole(number).or_else(|| rounded_up(serde_json::from_str(number).ok()?))
     }
 }
 
 /// Returns a number of seconds, rounded up to whole seconds. Returns `None` if it is negative or not a number.
-fn whole_seconds(number: f64) -> Option<u64> {
+fn rounded_up(number: f64) -> Option<u64> {
     let Ok(span) = Duration::try_from_secs_f64(number) else {
         return (number > 0.0).then_some(u64::MAX);
     };
@@ -289,15 +289,15 @@ fn whole_seconds(number: f64) -> Option<u64> {
 
 impl<'de> Deserialize<'de> for Value<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(Plain)
+        deserializer.deserialize_any(PlainValue)
     }
 }
 
 /// Reads a string without escapes, or a whole number that is not negative. Any other number is an error, and every other value becomes
 /// `Odd`. In both cases the body is read again.
-struct Plain;
+struct PlainValue;
 
-impl<'de> Visitor<'de> for Plain {
+impl<'de> Visitor<'de> for PlainValue {
     type Value = Value<'de>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -64,11 +64,11 @@ fn issued(body: &Body<'_>, setup: &Setup) -> Result<Codes, StartError> {
     let shown = members.verification_uri.text();
     let shown = shown.or_else(|| members.verification_url.text());
     let shown = text("verification_uri", shown)?;
-    uri::shown(&shown, setup.plain)
+    uri::showable(&shown, setup.plain)
         .map_err(|why| field("verification_uri", &format!("cannot be used: {why}")))?;
     let complete = members.verification_uri_complete;
-    let is_shown = |link: &Cow<'_, str>| uri::shown(link, setup.plain).is_ok();
-    let usable = complete.text().filter(is_shown);
+    let may_be_shown = |link: &Cow<'_, str>| uri::showable(link, setup.plain).is_ok();
+    let usable = complete.text().filter(may_be_shown);
     if usable.is_none() && complete.is_given() {
         warnings.push(Warning::VerificationUriComplete);
     }

@@ -9,8 +9,8 @@ use crate::wire::octets::is_hidden;
 /// The longest text that is kept, in characters. A longer one is cut.
 pub const MAX_CHARACTERS: usize = 1024;
 
-/// Text from the server that is safe to print: without terminal escapes, changes of text direction and invisible characters. Each control
-/// or format character is replaced by U+FFFD. The text is cut at [`MAX_CHARACTERS`].
+/// Text from the server that is safe to print: without terminal escapes, changes of text direction and other control or format characters.
+/// Each control or format character is replaced by U+FFFD. The text is cut at [`MAX_CHARACTERS`].
 ///
 /// # Security
 ///

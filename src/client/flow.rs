@@ -17,7 +17,7 @@ use crate::wire::credentials;
 use crate::wire::debug_shows;
 use crate::wire::form;
 use crate::wire::octets::are_vschars;
-use crate::wire::uri::Plain;
+use crate::wire::uri::PlainHttp;
 
 /// A client of the device grant. Each call of [`login`](Self::login) returns a new login.
 ///
@@ -37,7 +37,7 @@ pub(crate) struct Setup {
     pub(crate) default_lifetime: Option<Duration>,
     pub(crate) polls_at_once: bool,
     pub(crate) polls_at_the_end: bool,
-    pub(crate) plain: Plain,
+    pub(crate) plain: PlainHttp,
     fault: Option<FlowError>,
 }
 
@@ -61,7 +61,7 @@ impl DeviceFlow {
             default_lifetime: None,
             polls_at_once: false,
             polls_at_the_end: true,
-            plain: Plain::Refused,
+            plain: PlainHttp::Refused,
             fault,
         }))
     }
@@ -133,7 +133,7 @@ impl DeviceFlow {
     /// Accepts verification URIs with plain http. Call it only if the server is in a private network. Endpoints must still be https, or
     /// http on loopback.
     pub fn allow_plain_http(mut self) -> Self {
-        self.setup().plain = Plain::Allowed;
+        self.setup().plain = PlainHttp::Allowed;
         self
     }
 

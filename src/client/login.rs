@@ -212,7 +212,7 @@ impl Login {
         if !setup.polls_at_the_end {
             schedule.last_poll = LastPoll::Off;
         }
-        schedule.schedule(response.retry_after);
+        schedule.plan(response.retry_after);
         if setup.polls_at_once {
             schedule.earliest = clock;
         }
@@ -232,7 +232,7 @@ impl Polls {
         self.schedule.tick(now);
         if self.in_flight {
             // The `Ask` was dropped without an answer, but its request may have been sent.
-            self.schedule.lose();
+            self.schedule.lose_answer();
         }
         let turn = self.schedule.turn();
         self.in_flight = matches!(turn, Turn::Send);
@@ -282,7 +282,7 @@ impl Polls {
         if schedule.last_poll == LastPoll::Sent {
             return Err(LoginError::TimedOut(schedule.reason));
         }
-        schedule.schedule(pause);
+        schedule.plan(pause);
         Ok(None)
     }
 }

@@ -12,7 +12,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Map;
 
 use crate::wire::debug_shows;
-use crate::wire::uri::{self, Plain};
+use crate::wire::uri::{self, PlainHttp};
 use crate::wire::version::Version;
 
 /// What is shown to the user ([RFC 8628, section 3.3](https://www.rfc-editor.org/rfc/rfc8628#section-3.3)).
@@ -75,12 +75,12 @@ impl fmt::Display for Warning {
 }
 
 /// The longest user code, in bytes. Nobody types a longer one.
-const MAX_USER_CODE: usize = 64;
+const MAX_SHOWN_CODE: usize = 64;
 
 /// Returns why a user code cannot be shown, or `None` if it can.
 pub(crate) fn fault_of_user_code(code: &str) -> Option<&'static str> {
-    if code.len() > MAX_USER_CODE {
-        return Some("has more than 64 characters");
+    if code.len() > MAX_SHOWN_CODE {
+        return Some("has more than 64 bytes");
     }
     let is_visible = !code.is_empty() && code.bytes().all(|byte| byte.is_ascii_graphic());
     (!is_visible).then_some("has characters other than visible ASCII")
@@ -102,10 +102,10 @@ impl<'de> Deserialize<'de> for Prompt {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let prompt = Record::deserialize(deserializer)?;
         // Plain http is not checked here, because it was checked when the response was read.
-        let is_shown = |link: &String| uri::shown(link, Plain::Allowed).is_ok();
+        let may_be_shown = |link: &String| uri::showable(link, PlainHttp::Allowed).is_ok();
         let is_right = fault_of_user_code(&prompt.user_code).is_none()
-            && is_shown(&prompt.verification_uri)
-            && prompt.verification_uri_complete.iter().all(is_shown)
+            && may_be_shown(&prompt.verification_uri)
+            && prompt.verification_uri_complete.iter().all(may_be_shown)
             && !prompt.lifetime.is_zero();
         if !is_right {
             return Err(D::Error::custom(

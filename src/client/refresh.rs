@@ -26,8 +26,8 @@ impl DeviceFlow {
         self.refresh_of(refresh_token, Scope::empty())
     }
 
-    /// Returns a refresh that requests only this part of the granted scope: scope tokens separated by single spaces. The login keeps all
-    /// that was granted.
+    /// Returns a refresh that requests only this part of the granted scope: scope tokens separated by single spaces. The granted scope does
+    /// not shrink: a later refresh may request all of it again.
     ///
     /// # Errors
     ///

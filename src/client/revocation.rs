@@ -10,8 +10,8 @@ use super::response::{Response, TransportError};
 use super::verdict::{Verdict, verdict};
 
 impl DeviceFlow {
-    /// Returns a revocation of this refresh token. It ends the login. Some servers revoke the access token with it; with others the access
-    /// token stays valid until it expires.
+    /// Returns a revocation of this refresh token. After it the user is signed out. Some servers revoke the access token with it; with
+    /// others the access token stays valid until it expires.
     ///
     /// # Errors
     ///
@@ -20,7 +20,7 @@ impl DeviceFlow {
         self.revocation(token, "refresh_token")
     }
 
-    /// Returns a revocation of this access token, for a login without a refresh token.
+    /// Returns a revocation of this access token, if there is no refresh token.
     ///
     /// # Errors
     ///

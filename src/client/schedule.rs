@@ -4,8 +4,9 @@
 //! 1. The caller reads a monotonic clock. A reading that is earlier than the last one counts as the last one.
 //! 2. Between an answer and the next poll at least the interval in force passes, unless `first_poll_at_once` skips the first wait. The
 //!    interval only rises.
-//! 3. The server decides whether a code has expired, so one last poll goes out at the deadline or later. It is left out if it would come
-//!    too late, or if the interval is longer than the lifetime. A device that slept through the deadline still sends it.
+//! 3. The server decides whether a code has expired, so one last poll goes out at the deadline or later. It is left out if it would be due
+//!    more than twice the interval, or a minute if that is longer, after the deadline. It is also left out if the interval is longer than
+//!    the lifetime. A device that slept through the deadline still sends it.
 //! 4. Every operation on times saturates. An overflow gives the farthest moment or the longest span.
 
 use core::fmt;
@@ -169,13 +170,13 @@ impl Schedule {
     }
 
     /// Notes that the answer to a poll was lost just now.
-    pub(crate) fn lose(&mut self) {
+    pub(crate) fn lose_answer(&mut self) {
         self.failed(TransportError::Other);
-        self.schedule(None);
+        self.plan(None);
     }
 
     /// Sets when the next poll may go out, counted from the latest reading. `pause` is the value of `Retry-After`.
-    pub(crate) fn schedule(&mut self, pause: Option<Duration>) {
+    pub(crate) fn plan(&mut self, pause: Option<Duration>) {
         // "Before each new request, the client MUST wait at least the number of seconds specified by the "interval"
         // parameter of the device authorization response (see Section 3.2), or 5 seconds if none was provided, and respect
         // any increase in the polling interval required by the "slow_down" error." (RFC 8628, section 3.5)

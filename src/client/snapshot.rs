@@ -1,7 +1,7 @@
 //! A login that is saved, so that it can be resumed after a restart.
 //!
 //! Rules:
-//! 1. It holds durations, not times, because a monotonic clock does not survive a restart.
+//! 1. Of the monotonic clock it holds only durations, because that clock does not survive a restart.
 //! 2. A poll in flight counts as one whose answer was lost.
 //! 3. It holds no endpoint and no client secret: the caller supplies them again. A digest binds it to the endpoints and the client id.
 //! 4. A snapshot that this version cannot have written is refused. So a resumed login waits no longer than any other login can.
@@ -133,7 +133,7 @@ impl Login {
         let mut schedule = polls.schedule;
         schedule.tick(now);
         if polls.in_flight {
-            schedule.lose();
+            schedule.lose_answer();
         }
         Some(Snapshot(Record {
             v: Version,

@@ -27,8 +27,8 @@ pub enum Verdict {
     Denied(Refusal),
     /// The server says that the code or the token has expired.
     Expired(Refusal),
-    /// `invalid_grant`, or another name for it: the code is unknown, of another client, redeemed or expired. Only a [`Login`](super::Login)
-    /// can tell which, because it knows what happened before.
+    /// `invalid_grant`, or another name for it: the code is unknown, of another client, redeemed or expired. A [`Login`](super::Login) and
+    /// a [`Refresh`](super::Refresh) also know what happened before: see [`Refusal::possibly_redeemed`].
     InvalidGrant(Refusal),
     /// The server could not answer. Send the request again later.
     Transient,

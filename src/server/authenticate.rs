@@ -276,7 +276,7 @@ impl Credentials {
     }
 
     /// Stores the id of the client that the host found by an assertion.
-    pub(super) fn name(&mut self, id: &str) {
+    pub(super) fn set_client_id(&mut self, id: &str) {
         self.id = Id::Decoded(id.into());
     }
 

@@ -192,7 +192,7 @@ impl Ask<'_, Entropy> {
             }
             Ok(entropy) => {
                 progress.secret = Some(RefreshSecret(entropy.secret()));
-                refresh::draw(input, progress)
+                refresh::complete(input, progress)
             }
         };
     }
@@ -343,7 +343,7 @@ impl<'r, T: Finish<'r>> Exchange<'r, T> {
         if self.progress.step == Step::ClientOfGrant
             && let Some(client_id) = self.progress.client_id.take()
         {
-            self.input.credentials.name(&client_id);
+            self.input.credentials.set_client_id(&client_id);
         }
     }
 

@@ -162,11 +162,7 @@ impl<E: core::error::Error> From<E> for GrantRefusal {
 
 /// Returns the part of a granted scope that the client may ask for now. `None` stands for all of it, and [`Cause::ConsentGone`] for
 /// nothing.
-pub(super) fn allowed_now(
-    granted: &Scope,
-    allowed: Option<&Scope>,
-) -> Result<Option<Scope>, Cause> {
-    let allowed = allowed.ok_or(Cause::ConsentGone)?;
+pub(super) fn allowed_now(granted: &Scope, allowed: &Scope) -> Result<Option<Scope>, Cause> {
     if granted.is_within(allowed) {
         return Ok(None);
     }

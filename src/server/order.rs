@@ -60,7 +60,13 @@ impl Input<'_> {
                 let token = self.form.parameter("token");
                 self.read_token(&token.ok_or(Cause::TokenMissing)?);
             }
-            _ => {}
+            (
+                Task::DeviceAuthorization(_)
+                | Task::Client
+                | Task::Enter { .. }
+                | Task::Decide { .. },
+                _,
+            ) => {}
         }
         if self.credentials.has_secret() {
             Ok(Step::Take(Quota::LookAtSecrets))
@@ -150,7 +156,7 @@ impl Input<'_> {
             Quota::LookAtSecrets => Step::Client,
             Quota::Secret => Step::Done,
             Quota::Issuing => Step::Draw,
-            Quota::Refresh => refresh::draw(self, progress),
+            Quota::Refresh => refresh::complete(self, progress),
             Quota::GuessByUser | Quota::GuessBySource => page::guessed(self, progress),
         }
     }

@@ -1,7 +1,7 @@
-//! Where the values that the core reads are in a body.
+//! The places of the values that the core reads in the body of a form.
 //!
-//! A form is read once, before anything is asked. It is then passed from step to step. So it keeps two numbers for each value instead of
-//! a slice, and all of them fit one cache line:
+//! A form is read once, before the exchange asks the host for anything. It is then passed from step to step. So it keeps two numbers for
+//! each value instead of a slice, and all of them fit one cache line:
 //!
 //! ```text
 //! client_id=cli&device_code=GmRh&scope=openid
@@ -136,7 +136,7 @@ enum Unusual<'a> {
 }
 
 impl Places {
-    /// Reads a body (A2 to A5).
+    /// Reads a body. Refuses a broken escape, text that is not UTF-8, too many parameters and a repeated one (A2, A3, A5).
     #[inline(always)]
     pub(super) fn read(body: &[u8]) -> Result<Self, Cause> {
         let mut places = Self::NOWHERE;

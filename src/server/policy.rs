@@ -14,7 +14,7 @@ use super::rate_limit::RateLimit;
 use super::response::SlowDown;
 use crate::code::UserCodeShape;
 use crate::scope::Scope;
-use crate::wire::uri::Uri;
+use crate::wire::uri::{self, MAX_URL};
 
 /// The policy of a server: intervals, lifetimes, limits and texts, checked.
 ///
@@ -181,7 +181,7 @@ impl Default for RefreshOptions {
 
 impl Policy {
     /// Makes the policy for users who enter their codes at `verification_uri`: an absolute https URI, or http on loopback, without
-    /// query and fragment.
+    /// query and fragment, of at most 2,048 bytes.
     ///
     /// # Errors
     ///
@@ -200,10 +200,7 @@ impl Policy {
         {
             return Err(PolicyError::Lifetime);
         }
-        let uri = Uri::read(verification_uri).ok_or(PolicyError::VerificationUri)?;
-        if !uri.is_private() || !uri.rest.is_empty() {
-            return Err(PolicyError::VerificationUri);
-        }
+        uri::bare(verification_uri).map_err(|_| PolicyError::VerificationUri)?;
         let quotable = |b: u8| matches!(b, 0x20..=0x7E) && b != b'"' && b != b'\\';
         if !options.realm.bytes().all(quotable) {
             return Err(PolicyError::Realm);
@@ -229,7 +226,7 @@ impl Policy {
         if options.retention < MIN_RETENTION {
             return Err(PolicyError::Retention);
         }
-        if options.max_body == 0 || options.max_body > MAX_BODY {
+        if options.max_body == 0 || options.max_body > LARGEST_MAX_BODY {
             return Err(PolicyError::MaxBody);
         }
         let end = format!(r#"","expires_in":{lifetime},"interval":{interval}}}"#);
@@ -325,7 +322,7 @@ const MAX_REFRESH_LIFETIME: Duration = Duration::from_hours(3650 * 24);
 const MAX_REFRESH_GRACE: Duration = Duration::from_mins(5);
 
 /// The longest body that may be configured: the largest number of two octets.
-const MAX_BODY: usize = 65_535;
+const LARGEST_MAX_BODY: usize = 65_535;
 
 /// The chance that one user or one source guesses a code within a lifetime is at most 1 in 2¹⁶. This is the exponent.
 const GUESS_BITS: u32 = 16;
@@ -345,7 +342,7 @@ pub enum PolicyError {
     Lifetime,
     /// [L3](crate::tables#l3): the verification URI is not as [`Policy::new`] requires.
     #[error(
-        "the verification uri must be an absolute https uri (http on loopback) of visible ascii, without userinfo, query or fragment"
+        "the verification uri must be an absolute https uri (http on loopback) of visible ascii, without userinfo, query or fragment, of at most {MAX_URL} bytes"
     )]
     VerificationUri,
     /// [L4](crate::tables#l4): the realm has a character that a quoted header value must not have.

@@ -121,7 +121,7 @@ pub(super) fn grant(input: &Input<'_>, progress: &mut Progress, found: Found<&Cl
     let Some(approved) = prepared.session.granted() else {
         return progress.unavailable();
     };
-    let Ok(scope) = allowed_now(approved, Some(&client.allowed)) else {
+    let Ok(scope) = allowed_now(approved, &client.allowed) else {
         return consent_gone(input, progress);
     };
     let granted = scope.as_ref().unwrap_or(approved);
@@ -129,7 +129,7 @@ pub(super) fn grant(input: &Input<'_>, progress: &mut Progress, found: Found<&Cl
     let is_refreshable = policy.is_some_and(|policy| granted.contains(&policy.scope));
     prepared.scope = scope;
     if is_refreshable {
-        refresh::draw(input, progress)
+        refresh::complete(input, progress)
     } else {
         Step::Mint
     }

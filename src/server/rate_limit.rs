@@ -109,8 +109,7 @@ impl Take {
             None | Some(Duration::ZERO) => {}
             Some(retry_after) => return Err(RateLimited { retry_after }),
         }
-        let taken = self.limit.period.saturating_mul(self.count);
-        Ok((self.count > 0).then(|| RateState(at.after(taken))))
+        Ok((self.count > 0).then(|| RateState(at.after(self.cost()))))
     }
 
     /// Returns the refusal to report, for a store that decides by a statement or a script of its own and not by [`Take::apply`]. `stored`
@@ -123,6 +122,10 @@ impl Take {
                 retry_after: Duration::from_secs(1),
             },
         }
+    }
+
+    fn cost(&self) -> Duration {
+        self.limit.period.saturating_mul(self.count)
     }
 
     fn room(&self) -> Duration {
@@ -162,8 +165,7 @@ impl Take {
 
     /// Returns by how much the stored moment grows, in milliseconds. It is zero for a check, which writes nothing.
     pub fn cost_millis(&self) -> i64 {
-        let cost = self.limit.period.saturating_mul(self.count);
-        i64::try_from(cost.as_millis()).unwrap_or(i64::MAX)
+        i64::try_from(self.cost().as_millis()).unwrap_or(i64::MAX)
     }
 }
 

@@ -41,7 +41,10 @@ pub(super) fn decide(input: &Input<'_>, progress: &mut Progress, stored: Option<
         }
         return end_login(input, progress, session, login, Cause::Reuse); // R6, R8
     };
-    let scope = match scope(input, &login.approval.scope, progress.allowed.as_ref()) {
+    let Some(allowed) = &progress.allowed else {
+        return progress.unavailable();
+    };
+    let scope = match scope(input, &login.approval.scope, allowed) {
         Ok(scope) => scope,
         // R11
         Err(Cause::ConsentGone) => {
@@ -60,7 +63,7 @@ pub(super) fn decide(input: &Input<'_>, progress: &mut Progress, stored: Option<
     prepared.scope = scope;
     progress.prepared = Some(prepared);
     if progress.secret.is_some() {
-        draw(input, progress) // a repetition after a conflict, which has already taken one from the quota
+        complete(input, progress) // a repetition after a conflict, which has already taken one from the quota
     } else {
         Step::Take(Quota::Refresh)
     }
@@ -93,11 +96,7 @@ fn rotate(input: &Input<'_>, refresh: &Rotation, now: Timestamp) -> Option<Rotat
 }
 
 /// Returns the scope of the new access token, or `None` if it is all that was granted (R9 to R11).
-fn scope(
-    input: &Input<'_>,
-    granted: &Scope,
-    allowed: Option<&Scope>,
-) -> Result<Option<Scope>, Cause> {
+fn scope(input: &Input<'_>, granted: &Scope, allowed: &Scope) -> Result<Option<Scope>, Cause> {
     let requested: Option<Scope> = match input.form.scope() {
         None => None,
         Some(requested) => {
@@ -116,14 +115,13 @@ fn scope(
     let Some(requested) = requested else {
         return Ok(still);
     };
-    let part = allowed_now(&requested, still.as_ref().or(Some(granted)));
+    let part = allowed_now(&requested, still.as_ref().unwrap_or(granted));
     let part = part.map_err(|_| Cause::ScopeNotAllowed)?;
     Ok(Some(part.unwrap_or(requested)))
 }
 
-/// Draws the secret of the next refresh token, unless one was drawn before a conflict. Then puts its digest and its end into the
-/// prepared session.
-pub(super) fn draw(input: &Input<'_>, progress: &mut Progress) -> Step {
+/// Completes the prepared session with the digest and the end of the next refresh token. Asks for random octets first, unless they were drawn before a conflict.
+pub(super) fn complete(input: &Input<'_>, progress: &mut Progress) -> Step {
     let Some(secret) = &progress.secret else {
         return Step::Draw;
     };

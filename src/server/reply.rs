@@ -92,6 +92,11 @@ const EXPIRED: Wire = Wire::Fixed(fixed!(400, "expired_token", "the device code 
 const UNAVAILABLE: Wire = Wire::Fixed(fixed!(503, "temporarily_unavailable", "try again later"));
 const SERVER_ERROR: Wire = Wire::Fixed(fixed!(500, "server_error", "the server failed"));
 const DONE: Wire = Wire::Fixed(OK);
+const PENDING: Wire = Wire::Fixed(fixed!(
+    400,
+    "authorization_pending",
+    "the user has not decided yet"
+));
 
 /// What is sent for a cause.
 #[derive(Clone, Copy)]
@@ -222,9 +227,9 @@ causes! {
     /// [C8](crate::tables#c8): approved, but not redeemed in time.
     ApprovalExpired, "approval_expired", EXPIRED;
     /// [C9](crate::tables#c9) to [C11](crate::tables#c11): nobody decided yet.
-    Pending, "pending", refusal!(400, "authorization_pending", "the user has not decided yet");
+    Pending, "pending", PENDING;
     /// [C20](crate::tables#c20): nobody decided yet, and this counts as the last accepted poll, sent twice.
-    Repeated, "repeated", refusal!(400, "authorization_pending", "the user has not decided yet");
+    Repeated, "repeated", PENDING;
     /// [C12](crate::tables#c12), [C13](crate::tables#c13): nobody decided yet, and the device polls too fast.
     TooFast, "too_fast", Wire::SlowDown;
     /// [C14](crate::tables#c14): a check by the host failed ([`GrantRefusal::error`](super::GrantRefusal::error)).

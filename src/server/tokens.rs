@@ -27,7 +27,7 @@ pub struct Tokens<'a> {
     access_token: Cow<'a, str>,
     token_type: Cow<'a, str>,
     /// Whether no token needs an escape in JSON.
-    plain: bool,
+    needs_no_escape: bool,
     expires_in: Option<u32>,
     refresh_token: Option<Cow<'a, str>>,
     id_token: Option<Cow<'a, str>>,
@@ -58,13 +58,13 @@ impl<'a> Tokens<'a> {
         let mut tokens = Self {
             access_token: access_token.into(),
             token_type: token_type.into(),
-            plain: true,
+            needs_no_escape: true,
             expires_in: None,
             refresh_token: None,
             id_token: None,
             members: Vec::new(),
         };
-        tokens.plain =
+        tokens.needs_no_escape =
             stands_for_itself(&tokens.access_token)? & stands_for_itself(&tokens.token_type)?;
         Ok(tokens)
     }
@@ -77,8 +77,8 @@ impl<'a> Tokens<'a> {
         self
     }
 
-    /// Sets a refresh token that the host made. **The crate's own refresh token replaces it**, so call this only if
-    /// [`PolicyOptions::refresh`](super::PolicyOptions::refresh) is `None`.
+    /// Sets a refresh token that the host made. **Call this only if [`PolicyOptions::refresh`](super::PolicyOptions::refresh) is `None`**,
+    /// because otherwise the crate replaces it by its own refresh token, and refuses it at a refresh.
     ///
     /// # Errors
     ///
@@ -86,7 +86,7 @@ impl<'a> Tokens<'a> {
     #[inline]
     pub fn refresh_token(mut self, token: impl Into<Cow<'a, str>>) -> Result<Self, TokenError> {
         let token = token.into();
-        self.plain &= stands_for_itself(&token)?;
+        self.needs_no_escape &= stands_for_itself(&token)?;
         self.refresh_token = Some(token);
         Ok(self)
     }
@@ -99,7 +99,7 @@ impl<'a> Tokens<'a> {
     #[inline]
     pub fn id_token(mut self, token: impl Into<Cow<'a, str>>) -> Result<Self, TokenError> {
         let token = token.into();
-        self.plain &= stands_for_itself(&token)?;
+        self.needs_no_escape &= stands_for_itself(&token)?;
         self.id_token = Some(token);
         Ok(self)
     }
@@ -173,7 +173,7 @@ impl<'a> Tokens<'a> {
 
     #[inline]
     fn push(&self, body: &mut String, text: &str) {
-        if self.plain {
+        if self.needs_no_escape {
             return body.push_str(text);
         }
         for character in text.chars() {

@@ -2,7 +2,8 @@
 //!
 //! Rules:
 //! 1. A document is used only if its issuer is the expected one, code point for code point.
-//! 2. A document may name an http URL only if its issuer is on loopback, too. Otherwise it could send codes to a program on this machine.
+//! 2. A document may name an http URL only on loopback, and only if its issuer is on loopback, too. Otherwise the document could send codes
+//!    to a program on this machine.
 //! 3. A document with a repeated member is refused, because two readers could read two different values.
 //! 4. Both halves use one type: the server makes it, and the client reads it.
 
@@ -13,7 +14,7 @@ use serde_json::{Map, Value};
 
 use super::json::read_object;
 pub use super::uri::{MAX_URL, UrlError};
-use super::uri::{checked_issuer, endpoint_of};
+use super::uri::{bare, endpoint_of};
 
 /// The largest document that is read, in bytes. Real documents have a few kilobytes.
 pub const MAX_DOCUMENT: usize = 1024 * 1024;
@@ -108,7 +109,7 @@ impl Metadata {
         device_authorization_endpoint: &str,
         token_endpoint: &str,
     ) -> Result<Self, MetadataError> {
-        checked_issuer(issuer)?;
+        bare(issuer)?;
         endpoint_of(issuer, device_authorization_endpoint)?;
         endpoint_of(issuer, token_endpoint)?;
         let members = [
@@ -219,7 +220,7 @@ impl Metadata {
     ///
     /// [`MetadataError::Url`] if the issuer is neither https nor http on loopback, or has a query or a fragment.
     pub fn well_known(issuer: &str) -> Result<String, MetadataError> {
-        let path = checked_issuer(issuer)?.path;
+        let path = bare(issuer)?.path;
         let origin = issuer.strip_suffix(path).unwrap_or(issuer);
         let path = path.strip_suffix('/').unwrap_or(path);
         Ok(format!(
@@ -233,7 +234,7 @@ impl Metadata {
     ///
     /// [`MetadataError::Url`] as for [`Self::well_known`].
     pub fn openid(issuer: &str) -> Result<String, MetadataError> {
-        checked_issuer(issuer)?;
+        bare(issuer)?;
         let issuer = issuer.strip_suffix('/').unwrap_or(issuer);
         Ok(format!("{issuer}/.well-known/openid-configuration"))
     }
@@ -261,7 +262,7 @@ pub enum MetadataError {
     )]
     Issuer,
     /// The URL of the issuer or of an endpoint cannot be used.
-    #[error("an issuer or an endpoint of the metadata cannot be used: {0}")]
+    #[error("the URL of an issuer or of an endpoint cannot be used: {0}")]
     Url(UrlError),
     /// The member has its own argument or method.
     #[error(

@@ -1,4 +1,4 @@
-//! Functions that check every octet of a text.
+//! Functions that check every octet of a text, and one that checks a character.
 //!
 //! Rule: no early exit. Without branches the compiler checks sixteen or more octets at once.
 
@@ -23,7 +23,7 @@ pub(crate) fn stand_for_themselves(text: &[u8]) -> bool {
 
 /// Returns whether a form-encoded text is `VSCHAR` and has nothing to decode: no `%` and no `+`.
 ///
-/// Ids and codes are short. Sixteen octets are checked at a time; the last sixteen may overlap the ones before.
+/// Ids and codes are short, so a few steps of sixteen octets are enough. The last sixteen may overlap the ones before.
 #[inline(always)]
 pub(crate) fn are_plain(text: &[u8]) -> bool {
     let Some(last) = text.last_chunk::<16>() else {

@@ -92,7 +92,7 @@ impl<'a> Uri<'a> {
 
 /// Checks a URL to which codes are sent.
 pub(crate) fn endpoint(url: &str) -> Result<Uri<'_>, UrlError> {
-    let uri = shown(url, Plain::Refused)?;
+    let uri = showable(url, PlainHttp::Refused)?;
     // "The endpoint URI MUST NOT include a fragment component." (RFC 6749, section 3.2)
     if uri.rest.contains('#') {
         return Err(UrlError::Fragment);
@@ -109,9 +109,9 @@ pub(super) fn endpoint_of<'a>(issuer: &str, url: &'a str) -> Result<Uri<'a>, Url
     Ok(uri)
 }
 
-/// Checks the URL of an issuer like that of an endpoint. It must also have no query.
-pub(super) fn checked_issuer(issuer: &str) -> Result<Uri<'_>, UrlError> {
-    let uri = endpoint(issuer)?;
+/// Checks the URL of an issuer or of the page like that of an endpoint. It must also have no query.
+pub(crate) fn bare(url: &str) -> Result<Uri<'_>, UrlError> {
+    let uri = endpoint(url)?;
     // "a URL that uses the "https" scheme and has no query or fragment components" (RFC 8414, section 2)
     if !uri.rest.is_empty() {
         return Err(UrlError::Query);
@@ -120,20 +120,20 @@ pub(super) fn checked_issuer(issuer: &str) -> Result<Uri<'_>, UrlError> {
 }
 
 /// Checks a URL that is shown to people.
-pub(crate) fn shown(url: &str, plain: Plain) -> Result<Uri<'_>, UrlError> {
+pub(crate) fn showable(url: &str, plain: PlainHttp) -> Result<Uri<'_>, UrlError> {
     if url.len() > MAX_URL {
         return Err(UrlError::TooLong);
     }
     let uri = Uri::read(url).ok_or(UrlError::Malformed)?;
     match plain {
-        Plain::Refused if !uri.is_private() => Err(UrlError::Plain),
-        Plain::Refused | Plain::Allowed => Ok(uri),
+        PlainHttp::Refused if !uri.is_private() => Err(UrlError::Plain),
+        PlainHttp::Refused | PlainHttp::Allowed => Ok(uri),
     }
 }
 
 /// Whether plain http to another machine is allowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Plain {
+pub(crate) enum PlainHttp {
     Refused,
     Allowed,
 }

@@ -86,7 +86,7 @@ const CASES: &[Case] = &[
         },
     ),
     case(
-        "a change is written if the stored version is the one that was read, and all of it is found",
+        "a change is written if the stored version is the one that was read, and later reads find the whole change",
         |set| {
             let mut steps = vec![inserts(&set.session)];
             let chain = [&set.claim, &set.approval, &set.redemption, &set.refresh];

@@ -331,6 +331,15 @@ fn l3_https_is_accepted_with_any_host_port_and_path() {
 }
 
 /// The codes are added to it, and users type it.
+/// Clients refuse a longer one, as this crate's client does.
+#[test]
+fn l3_a_verification_uri_of_more_than_2048_bytes_is_refused() {
+    let start = "https://login.example.com/";
+    let of = |length: usize| format!("{start}{}", "x".repeat(length - start.len()));
+    assert_eq!(at(&of(2048)), Ok(()));
+    assert_eq!(at(&of(2049)), Err(PolicyError::VerificationUri));
+}
+
 #[test]
 fn l3_a_query_a_fragment_or_userinfo_is_refused() {
     for more in [

@@ -138,7 +138,7 @@ fn of_another_issuer(body: &[u8]) -> Ending {
         named.filter(|named| named.len() <= MAX_SHOWN && Metadata::well_known(named).is_ok());
     let named = named.map_or_else(String::new, |named| format!(", {named}"));
     let sentence = format!(
-        "The server's metadata are not used, because they are of another issuer{named}. Also check whether the address must end with a slash."
+        "The server's metadata are not used, because they are of another issuer{named}. Check the address given with --issuer, and whether it must end with a slash."
     );
     Ending::new(Exit::Untrusted, sentence)
 }

@@ -147,9 +147,9 @@ enum Fault {
     UnknownKey,
     #[error("its signature is wrong")]
     Signature,
-    #[error("it has expired, or is not valid yet: look at the clocks")]
+    #[error("it has expired, or is not valid yet: check the clock of this machine")]
     Time,
-    #[error("it is of another issuer, or for another client")]
+    #[error("it lacks a claim, or is of another issuer or for another client")]
     Claims,
 }
 

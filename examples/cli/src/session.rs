@@ -356,7 +356,7 @@ pub(crate) fn logout(context: &Context) -> Result<Report, Ending> {
     };
     let expires_at = session.expires_at.filter(|_| left != Left::Nothing);
     let sentence = match (left, session.left()) {
-        (Left::Nothing, _) => "Signed out: the tokens are revoked and forgotten.".to_owned(),
+        (Left::Nothing, _) => "Signed out: the tokens are no longer valid, and are forgotten.".to_owned(),
         (Left::AccessToken, Some(left)) => format!(
             "Signed out: the login is revoked and forgotten. The access token, forgotten too, stays good for {}.",
             Span(left)
@@ -366,7 +366,7 @@ pub(crate) fn logout(context: &Context) -> Result<Report, Ending> {
                 .to_owned()
         }
         (Left::Both, _) => {
-            "Signed out here: the tokens are forgotten. The server did not revoke them, so they stay good until they expire."
+            "Signed out here: the tokens are forgotten. The server did not confirm that they are revoked, so they may stay good until they expire."
                 .to_owned()
         }
     };

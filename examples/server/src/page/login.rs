@@ -22,7 +22,8 @@ use time::OffsetDateTime;
 use crate::config::User;
 use crate::{App, random};
 
-/// By how many seconds the clock of another server may be ahead. It may have signed a user in just now.
+/// By how many seconds the clock of another server may be ahead. Otherwise a user whom that server signed in just now would count as signed
+/// in in the future, and would be refused.
 const CLOCKS_APART: i64 = 60;
 
 /// The cookie's content.
@@ -76,7 +77,7 @@ impl Login {
         }
     }
 
-    /// Returns the login of the cookie, and its user with the present data.
+    /// Returns the login that the cookie holds, and its user as the configuration has them now.
     pub(crate) async fn read<'a>(
         headers: &HeaderMap,
         app: &'a App,

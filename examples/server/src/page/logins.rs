@@ -63,7 +63,7 @@ impl App {
             Some(key) => self.store.load(&key).await?,
             None => None,
         };
-        // The link alone does not prove it.
+        // The link alone does not prove that the login has ended, or that it was a login of this user.
         let ended = ended.map(|stored| stored.session).filter(|session| {
             session.status() == Status::Ended && session.claimant() == Some(&user.subject)
         });

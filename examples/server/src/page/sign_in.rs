@@ -36,7 +36,7 @@ impl SignInLimits {
 
 /// Why a user is not signed in.
 pub(crate) enum Refused {
-    /// There is no such account, or the password is wrong.
+    /// There is no such account, it is locked, or the password is wrong.
     Wrong,
     TooOften(RateLimited),
     /// Too many passwords are being checked.

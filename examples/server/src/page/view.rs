@@ -254,7 +254,7 @@ impl<'a> Outcome<'a> {
     }
 
     pub(crate) fn expired(frame: Frame<'a>) -> Self {
-        let text = "Nothing was allowed. Start again on your device: it shows you a new code.";
+        let text = "It has expired, or the request was answered before. Start again on your device: it shows you a new code.";
         Self::bad(frame, "The code has expired", text)
     }
 
