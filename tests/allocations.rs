@@ -1,8 +1,8 @@
-//! What is allocated between the first question of an exchange and the last byte of the response: nothing while a device waits and nothing for
-//! refusing a client without `Basic`, little for the rest.
+//! How much is allocated between the first question of an exchange and the last byte of the response: nothing while a device waits, nothing
+//! when a client without `Basic` is refused, and little otherwise.
 //!
-//! Counted by the thread, with the allocator of `allocation-counter`. It stands apart because that is the allocator of a whole program.
-//! The store's own work is its own, where it says so.
+//! `allocation-counter` counts the allocations of the thread. This test is a program of its own, because the counter replaces the allocator
+//! of the whole program. Allocations of the store are counted only where a test says so.
 
 #![allow(
     clippy::unwrap_used,
@@ -29,7 +29,7 @@ use support::{
     policy_of, poll_body, post, refresh_token, scope, server, server_of,
 };
 
-/// Reads the response as a host does that writes it to a socket.
+/// Reads the whole response, as a host does that writes it to a socket. Returns the cause.
 fn send(reply: &Reply) -> Cause {
     let response = reply.response();
     black_box(response.status());
@@ -40,7 +40,7 @@ fn send(reply: &Reply) -> Cause {
     reply.cause()
 }
 
-/// The allocations of `what`, and what it gave.
+/// Returns the number of allocations of `what`, and its result.
 fn count<T>(what: impl FnOnce() -> T) -> (u64, T) {
     let mut given = None;
     let info = measure(|| given = Some(what()));
@@ -51,9 +51,9 @@ fn count<T>(what: impl FnOnce() -> T) -> (u64, T) {
 struct Bare<'h> {
     client: Option<&'h Client>,
     stored: Option<&'h Stored>,
-    /// What the quotas say.
+    /// The answer to every take.
     taken: Result<(), RateLimited>,
-    /// What the store says to a guarded write.
+    /// The answer to every guarded write.
     written: Result<Write, Unavailable>,
     entropy: [u8; 48],
     tokens: &'h Tokens<'h>,
@@ -117,7 +117,7 @@ impl<'h> Bare<'h> {
     }
 }
 
-/// The cause and the allocations of a poll on what the store has, up to the bytes of the response.
+/// Returns the allocations and the cause of a poll by what the store has, up to the last byte of the response.
 fn poll(login: &Login, request: Request<'_>, found: Option<&Client>, now: i64) -> (u64, Cause) {
     let tokens = support::tokens();
     let bare = Bare::new(found, login.host.store.load(&login.codes.key), &tokens);
@@ -147,7 +147,7 @@ fn a_pending_poll_allocates_nothing() {
     assert_nothing(&login, 9000, Cause::Pending); // C9
     login.claim(0);
     assert_nothing(&login, 20_000, Cause::Pending);
-    // The store's own saving of a pace, too.
+    // The store allocates nothing for saving a pace either.
     let key = login.codes.key;
     let saved = pace_of(20_000, 5, false);
     let (allocations, ()) = count(|| login.host.store.save_pace(&key, saved));
@@ -190,7 +190,7 @@ fn slow_down_allocates_nothing() {
     assert_nothing(&login, 1000, Cause::TooFast); // C12
     login.set_pace(pace_of(0, 10, true));
     assert_nothing(&login, 1000, Cause::TooFast); // C13
-    // At every interval that the policy comes to.
+    // At every interval that the policy can reach.
     for interval in (5..=60).step_by(5) {
         login.set_pace(pace_of(0, interval, false));
         assert_nothing(&login, 1000, Cause::TooFast);
@@ -233,7 +233,7 @@ fn a_refused_poll_allocates_nothing() {
     assert_nothing(&approved, LIFETIME, Cause::ApprovalExpired); // C8
 }
 
-/// The next state of a session is prepared: what is shared of it is allocated.
+/// The next state of the session is prepared before the outcome is known. The part of it that is shared takes the allocation.
 #[test]
 fn a_redemption_that_comes_to_nothing_takes_one_allocation_a_try() {
     let login = Login::approved_at(0);
@@ -259,7 +259,7 @@ fn a_redemption_that_comes_to_nothing_takes_one_allocation_a_try() {
     assert_eq!(counted, (0, Cause::Replay)); // C4
 }
 
-// The form (A) and the client (B).
+// The form (table A) and the client (table B).
 
 #[test]
 fn a_refused_form_allocates_nothing() {
@@ -345,7 +345,7 @@ fn a_refused_client_without_basic_allocates_nothing() {
     }
 }
 
-/// What a quota says of which nothing is left.
+/// Returns the answer of a quota that is spent.
 fn spent() -> RateLimited {
     let limit = RateLimit::new(1, Duration::from_mins(1)).unwrap();
     let take: Take = limit.take(device_flow::digest::QuotaKey::of_host("test", &[]), NOW);
@@ -368,7 +368,7 @@ fn a_spent_quota_allocates_nothing() {
     assert_eq!(counted, (0, Cause::IssuingQuotaSpent));
 }
 
-/// Where the characters of an id are escaped, they are read into a string of their own.
+/// If an id has escapes, it is decoded into a string of its own.
 #[test]
 fn an_id_with_escapes_costs_two_allocations_at_most() {
     let client = Client::new("https://app.example.com/", ClientAuthMethod::None);
@@ -383,7 +383,7 @@ fn an_id_with_escapes_costs_two_allocations_at_most() {
 
 // The page.
 
-/// A code that was typed is boxed with its keys; a review has its client and its session besides.
+/// A typed code is boxed together with its keys. A review also holds its client and its session.
 #[test]
 fn entering_a_code_takes_few_allocations() {
     let (server, user, client, tokens) = (server(), alice(), cli(), support::tokens());
@@ -398,7 +398,7 @@ fn entering_a_code_takes_few_allocations() {
     let cases = [
         (&claimed, right.as_str(), 1, None, 2),
         (&claimed, &spaced, 1, None, 2),
-        (&fresh, &right, 1, None, 4), // the name and its sharing
+        (&fresh, &right, 1, None, 4), // the user's name, and the `Arc` around it
         (&claimed, "BBBB-BBBB", 1, Some(PageError::UnknownCode), 1),
         (&claimed, "not a code", 1, Some(PageError::MalformedCode), 0),
         (&others, &right, 1, Some(PageError::ClaimedByAnother), 1),
@@ -432,7 +432,7 @@ fn a_spent_guess_allocates_no_more_than_the_code_that_was_typed() {
 
 // Issuing.
 
-/// The allocations of a request for codes, with an insert that costs nothing.
+/// Returns the allocations and the cause of a request for codes. The insert allocates nothing.
 fn issue(server: &Server, client: &Client, body: &str) -> (u64, Cause) {
     let tokens = support::tokens();
     let bare = Bare::new(Some(client), None, &tokens);
@@ -448,7 +448,7 @@ fn issuing_takes_two_allocations_at_most() {
     });
     for policy in [policy(), complete] {
         let server = server_of(policy);
-        // The body; where the session has a scope of its own, that as well.
+        // The body takes one allocation. If the session has a scope of its own, that takes another.
         for (asked, allocations) in [
             ("", 1),                                // the default
             ("&scope=openid+profile+email", 1),     // all
@@ -495,7 +495,7 @@ fn a_refused_request_for_codes_allocates_nothing() {
 
 // Success.
 
-/// The next state of the session, and the body of the response.
+/// The two are the next state of the session and the body of the response.
 #[test]
 fn a_success_and_a_refresh_take_two_allocations_beyond_their_tokens() {
     let client = cli().allow_scope(scope("openid profile offline_access"));
@@ -507,7 +507,7 @@ fn a_success_and_a_refresh_take_two_allocations_beyond_their_tokens() {
     let members = with_members
         .clone()
         .member("organization_id", serde_json::json!("org_01"));
-    // The name of a member is escaped in a string of its own.
+    // The name of a member is escaped into a string of its own.
     for (tokens, more) in [
         (support::tokens(), 0),
         (with_members, 0),
@@ -567,7 +567,7 @@ fn a_refused_refresh_allocates_nothing_unless_it_ends_the_login() {
     assert_eq!(counted, (0, Cause::Ended));
 }
 
-/// The counter counts: else every other test here would hold of anything.
+/// If the counter did not count, every other test here would pass.
 #[test]
 fn the_counter_counts() {
     let (none, ()) = count(|| ());

@@ -1,6 +1,6 @@
-//! The seeds of the fuzz targets, replayed through the same functions: `fuzz/README.md` says what each asserts.
+//! Replays the seeds of the fuzz targets through the functions of these targets. `fuzz/README.md` says what each target asserts.
 //!
-//! It stands apart because the published package does not have the folder `fuzz`.
+//! This test is a program of its own, because the published package does not have the folder `fuzz`.
 
 #![allow(
     clippy::unwrap_used,
@@ -31,7 +31,7 @@ mod user_code;
 #[path = "../fuzz/src/verdict.rs"]
 mod verdict;
 
-/// Replays every seed of a target. A failing one is named in the output.
+/// Replays every seed of a target. It prints each name first, so the last name is that of a failing seed.
 fn replay(target: &str, run: fn(&[u8])) {
     let seeds = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("fuzz/seeds")
@@ -44,7 +44,8 @@ fn replay(target: &str, run: fn(&[u8])) {
         count += 1;
     }
     assert!(count > 0, "no seeds");
-    // Past the capture of the test, which `eprintln!` is not: how many is worth knowing even where all is well.
+    // This is written directly, because the test harness captures the output of `eprintln!`. The number of seeds is of interest even if all
+    // pass.
     let mut err = io::stderr();
     writeln!(err, "{target}: {count} seeds").unwrap();
 }

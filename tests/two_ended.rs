@@ -1,8 +1,9 @@
-//! Both halves against each other, under every kind of weather: the last section of the client's tables, sentence by sentence.
+//! Dialogues between the two halves, with a network that loses and repeats, clocks that drift and jump, processes that die, stores that
+//! fail, and strangers who interfere.
 //!
-//! What is asserted of a dialogue stands in `support/pair.rs`, which the fuzz target `client_server` plays, too. A failure is
-//! shrunk, and printed as what happened and what was said. It stands apart because it takes as long as all the others, but for the
-//! model and the properties.
+//! `support/pair.rs` asserts what must hold in a dialogue. The fuzz target `client_server` uses it, too. A failing dialogue is shrunk, and
+//! printed as what happened and what was said. This test is a program of its own, because it takes as long as all others together, except
+//! the model and the properties.
 
 #![allow(
     clippy::unwrap_used,
@@ -57,7 +58,7 @@ fn setup() -> impl Strategy<Value = Setup> {
     )
 }
 
-/// A user who knows what they want, and users who do not.
+/// Generates what users do. Mostly Alice enters the code and decides. Sometimes Bob interferes, or Alice withdraws or releases.
 fn of_the_users() -> impl Strategy<Value = Op> {
     prop_oneof![
         4 => Just(Op::Enter(User::Alice)),
@@ -70,7 +71,7 @@ fn of_the_users() -> impl Strategy<Value = Op> {
     ]
 }
 
-/// What befalls a device without anything being lost: drift, delays, suspension, restarts.
+/// Generates what can happen to a device while nothing is lost: drift, delays, suspension, restarts.
 fn of_the_device() -> impl Strategy<Value = Op> {
     prop_oneof![
         (700..=1300_i64).prop_map(Op::Rate),
@@ -114,7 +115,7 @@ fn of_the_servers_clocks() -> impl Strategy<Value = Op> {
     ]
 }
 
-/// Those who have no right to the session.
+/// Generates what strangers do, who have no right to the session.
 fn of_strangers() -> impl Strategy<Value = Op> {
     let strangers = prop::sample::select(vec![
         Meddler::UnknownCode,
@@ -135,8 +136,8 @@ fn dialogue(op: impl Strategy<Value = Op>) -> impl Strategy<Value = Dialogue> {
 
 // Playing.
 
-/// How many dialogues ended in what, how many requests reached the server, how many dialogues met a `slow_down`, and what became
-/// of the refreshes.
+/// What was counted over all dialogues: how they ended, how many requests reached the server, how many dialogues met a `slow_down`, and
+/// what became of the refreshes.
 #[derive(Default)]
 struct Count {
     endings: BTreeMap<&'static str, u64>,
@@ -145,11 +146,11 @@ struct Count {
     /// How many refreshes brought new tokens, and how many were sent again.
     refreshed: u64,
     resent: u64,
-    /// What the device was told when its login was over.
+    /// How many logins ended while they were refreshed, by the cause of the reply to the device.
     ended: BTreeMap<&'static str, u64>,
 }
 
-/// Plays dialogues, and each one that fails once more, to write it down.
+/// Plays dialogues, and plays each failing one once more to write it down. Returns what was counted.
 fn explore(
     name: &str,
     dialogues: impl Strategy<Value = Dialogue>,
@@ -196,7 +197,7 @@ fn explore(
         panic!("{failure}");
     }
     let count = count.into_inner();
-    // Past the capture of the test, which `eprintln!` is not.
+    // This is written directly, because the test harness captures the output of `eprintln!`.
     let line = format!(
         "{name}: {CASES} dialogues, {} messages, {} slowed down, {:?}; {} refreshes, {} sent again, {:?}\n",
         count.messages,
@@ -210,9 +211,9 @@ fn explore(
     count
 }
 
-/// "… joined over a simulated network with delay, loss, duplication and a drift of up to 30 % in each wait, always end in the
-/// outcome the user chose, or in expiry, or, where an answer was lost or a request duplicated after the approval, in rejection
-/// as possibly redeemed." Besides, at most one success, whatever clocks, stores and others do.
+/// Over a network with delay, loss and duplication, and with a drift of up to 30 % in each wait, every dialogue ends in the outcome that
+/// the user chose, or in expiry. It may also end in rejection as possibly redeemed, but only if an answer was lost, or a request was
+/// duplicated after the approval. There is at most one success, whatever clocks, stores and others do.
 #[test]
 fn every_dialogue_ends_in_what_the_user_chose_or_in_expiry_or_after_a_loss_in_rejection() {
     let op = prop_oneof![
@@ -238,8 +239,8 @@ fn every_dialogue_ends_in_what_the_user_chose_or_in_expiry_or_after_a_loss_in_re
     assert!(count.slowed_down > 0);
 }
 
-/// "With one server clock and no loss the server never says `slow_down`." Strangers beside do not change that, nor does anything
-/// else than a withdrawal or a purge then end in rejection.
+/// With one server clock and without a loss, the server never answers `slow_down`. Strangers do not change that. Only a withdrawal or a
+/// purge can then make a dialogue end in rejection.
 #[test]
 fn without_a_loss_and_with_one_clock_nobody_is_slowed_down_and_nobody_is_rejected() {
     let op = prop_oneof![4 => of_the_users(), 4 => of_the_device(), 1 => of_strangers()];
@@ -254,8 +255,7 @@ fn without_a_loss_and_with_one_clock_nobody_is_slowed_down_and_nobody_is_rejecte
     assert!(count.endings["granted"] > 0 && count.endings["denied"] > 0);
 }
 
-/// "Clocks of different servers should agree within half the tolerance": as long as they do, and the client's is not fast, two
-/// servers are as one.
+/// If the clocks of two servers agree within half the tolerance, and the client's clock is not fast, the two behave like one server.
 #[test]
 fn two_servers_whose_clocks_agree_within_half_the_tolerance_slow_nobody_down() {
     let dialogues = (
@@ -279,8 +279,8 @@ fn two_servers_whose_clocks_agree_within_half_the_tolerance_slow_nobody_down() {
     assert!(count.endings["granted"] > 0);
 }
 
-/// Where nothing is lost, and the device sleeps no longer than it is told to, what the user decides before the expiry arrives,
-/// however fast or slow the device's clock runs.
+/// If nothing is lost, and the device sleeps no longer than it has to, it learns what the user decided before the expiry, however fast or
+/// slow its clock is.
 #[test]
 fn without_a_loss_what_the_user_chose_before_the_device_gave_up_always_arrives() {
     let rate = prop_oneof![700..=1300_i64, Just(700), Just(1300)];
@@ -289,8 +289,9 @@ fn without_a_loss_what_the_user_chose_before_the_device_gave_up_always_arrives()
         1 => Just(Op::Approve(User::Alice, Granted::Less)),
         1 => Just(Op::Deny)
     ];
-    // Turns come before every wait and every poll: two to an interval.
-    // An approval in the last moment may be redeemed for a minute and an interval more: enough for a slow clock and a slow network.
+    // A turn comes before every wait and every poll, so there are two turns in an interval.
+    // An approval in the last moment can be redeemed for a minute and an interval after it, which is enough for a slow clock and a slow
+    // network.
     let delays = (0..9000_i64, 0..9000_i64);
     let dialogues = (setup(), rate, 0..130_usize, choice, delays);
     let dialogues = dialogues.prop_map(|(mut setup, rate, before, choice, delays)| {
@@ -312,7 +313,7 @@ fn without_a_loss_what_the_user_chose_before_the_device_gave_up_always_arrives()
 
 // Refreshes.
 
-/// A login that is approved at once, and the turns of its refreshes.
+/// Returns a dialogue with a login that is approved at once, and with these turns for its refreshes.
 fn login(setup: Setup, refreshes: impl IntoIterator<Item = Vec<Op>>) -> Dialogue {
     let approves = vec![
         Op::Enter(User::Alice),
@@ -323,7 +324,7 @@ fn login(setup: Setup, refreshes: impl IntoIterator<Item = Vec<Op>>) -> Dialogue
     Dialogue { setup, turns }
 }
 
-/// An exchange from which the device learns nothing, or that is repeated on the way.
+/// Generates an exchange from which the device learns nothing, or that is repeated on the way.
 fn loss() -> impl Strategy<Value = Vec<Op>> {
     let losses = prop::sample::select(vec![
         Op::LoseRequest,
@@ -344,7 +345,7 @@ fn loss() -> impl Strategy<Value = Vec<Op>> {
 fn a_refresh_that_is_sent_again_within_the_grace_never_ends_the_login() {
     let rounds = prop::collection::vec(prop::collection::vec(loss(), 0..=2), 1..7);
     let dialogues = (setup(), rounds).prop_map(|(setup, rounds)| {
-        // After the losses one refresh in fair weather.
+        // After the losses, one refresh succeeds without any fault.
         let turns = rounds.into_iter().flat_map(|mut turns| {
             turns.push(Vec::new());
             turns
@@ -359,13 +360,13 @@ fn a_refresh_that_is_sent_again_within_the_grace_never_ends_the_login() {
     assert!(count.resent > 0);
 }
 
-/// "A thief and the owner who both refresh end the login within the grace plus one more refresh of the loser."
+/// If a thief and the owner both refresh, the token of one of them becomes void. The next refresh with that token ends the login.
 #[test]
 fn a_thief_and_the_owner_who_both_refresh_end_the_login() {
     let dialogues = (setup(), 0..6_usize, loss(), any::<bool>());
     let dialogues = dialogues.prop_map(|(setup, before, loss, is_lossy)| {
         let mut turns = vec![Vec::new(); before];
-        // The first refresh after the theft may not arrive, or only a second time.
+        // The first refresh after the theft may be lost, or may reach the server twice.
         let mut theft = vec![Op::Meddles(Meddler::Thief)];
         theft.extend(if is_lossy { loss } else { Vec::new() });
         turns.push(theft);
@@ -382,12 +383,12 @@ fn a_thief_and_the_owner_who_both_refresh_end_the_login() {
 
 // A server that does not keep to the RFC.
 
-/// An answer, and how it ends the login; nothing where it does not.
+/// An answer (its status and its body), and how it ends the login, or `None` if the login goes on.
 type Answer = (u16, &'static str, Option<&'static str>);
 
 const ISSUED: &str = r#"{"device_code":"d3vice-code","user_code":"WDJB-MJHT","verification_uri":"https://as.example/device","expires_in":LIFETIME,"interval":INTERVAL}"#;
 
-/// Longer than any answer may be.
+/// A body over the size limit.
 static GIANT: LazyLock<String> = LazyLock::new(|| {
     let padding = "x".repeat(MAX_BODY);
     format!(r#"{{"access_token":"s3cret","padding":"{padding}"}}"#)
@@ -475,7 +476,7 @@ fn hostile() -> impl Strategy<Value = Answer> {
     prop_oneof![19 => prop::sample::select(goes_on), 1 => prop::sample::select(ends)]
 }
 
-/// Numbers, most of them such as nobody means.
+/// Generates numbers. Half of them make no sense.
 fn number() -> impl Strategy<Value = &'static str> {
     let usual = prop::sample::select(vec!["300", "5", "1", "2", "30", "1.5", "3600", r#""300""#]);
     let absurd = prop::sample::select(vec![
@@ -549,7 +550,7 @@ const STEP: Duration = Duration::from_secs(5);
 const MINUTE: Duration = Duration::from_mins(1);
 const HOUR: Duration = Duration::from_hours(1);
 
-/// Plays a client against a script, and gives how often it polled. At the end of the script the user denies.
+/// Plays a client against a script of answers. At the end of the script, the user denies. Returns how often the client polled.
 fn resist(
     lifetime: &str,
     interval: &str,
@@ -621,7 +622,7 @@ fn resist(
             }
             Next::Show(_) => panic!("the prompt is shown twice"),
             Next::Done(outcome) => {
-                // However long it was told to wait, it asks once more, unless that would come too late.
+                // The client polls once more before it gives up, however long it was told to wait, unless that poll would come too late.
                 let too_late = answered > prompt.lifetime || floor > prompt.lifetime;
                 let is_timed_out = matches!(outcome, Err(LoginError::TimedOut(_)));
                 prop_assert!(

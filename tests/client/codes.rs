@@ -7,12 +7,12 @@ use crate::support::{
     Answer, ISSUED, TIMEOUT, flow, issued_with, ok, refused, s, shown, start, told, waits,
 };
 
-/// Why there are no codes.
+/// Returns why there are no codes after this answer.
 fn refusal(answer: Answer<'_>) -> StartError {
     start(&flow(), answer).unwrap_err()
 }
 
-/// Why [`ISSUED`], changed in one place, is no good.
+/// Changes [`ISSUED`] in one place. Returns the name of the member for which it is then refused, or `None` if it is accepted.
 fn field(from: &str, to: &str) -> Option<&'static str> {
     assert!(ISSUED.contains(from), "{from}");
     match start(&flow(), ok(200, &ISSUED.replace(from, to))) {
@@ -386,7 +386,6 @@ fn s9_a_byte_order_mark_before_the_codes_is_skipped() {
     assert_eq!(waits(login, s(0)).1, s(5));
 }
 
-/// Each error says what was wrong and what to do.
 #[test]
 fn an_error_says_what_the_server_said_and_what_to_do() {
     let scope = r#"{"error":"invalid_scope","error_description":"No \u001b[1madmin."}"#;

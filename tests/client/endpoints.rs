@@ -1,4 +1,4 @@
-//! Row T4: where the requests may go.
+//! Endpoints: to which URLs a request may go (M3).
 
 use device_flow::client::{EndpointError, Endpoints};
 use device_flow::wire::metadata::UrlError;

@@ -1,4 +1,4 @@
-//! What went wrong in other clients, and must hold here. Each test names the report.
+//! Mistakes of other clients that must not happen here. Each test names the report.
 
 use core::time::Duration;
 
@@ -19,10 +19,10 @@ fn a_second_slow_down_is_no_end() {
     assert_eq!(waits(login, s(15)).1, s(30));
 }
 
-/// cli/cli #9370: a clock that runs fast led to a loop of `slow_down`; the floor has to outgrow the drift.
+/// cli/cli #9370: a client with a fast clock got `slow_down` again and again. The interval has to grow until it makes up for the drift.
 #[test]
 fn a_fast_clock_ends_up_under_the_servers_limit() {
-    // The server's clock shows 0.7 of the client's time and slows down whoever comes before five of its seconds.
+    // The server's clock runs at 0.7 of the client's speed. It slows down a client that polls before five of its own seconds have passed.
     let (mut login, mut now, mut slowed) = (issued(), s(5), 0);
     let mut last: Option<Duration> = None;
     for _ in 0..10 {
@@ -35,7 +35,7 @@ fn a_fast_clock_ends_up_under_the_servers_limit() {
     assert_eq!(slowed, 1);
 }
 
-/// openid-client PR #824: the client honours `Retry-After`.
+/// openid-client PR #824: a client must obey `Retry-After`.
 #[test]
 fn retry_after_is_honoured() {
     let answer = Ok(Response::new(429, "").retry_after("42"));
@@ -43,7 +43,7 @@ fn retry_after_is_honoured() {
     assert_eq!(waits(login, s(5)).1, s(47));
 }
 
-/// oauth2-rs PR #216: a back-off capped at 10 s lowered an interval of 30 s.
+/// oauth2-rs PR #216: a back-off of at most 10 s lowered an interval of 30 s.
 #[test]
 fn a_back_off_never_lowers_the_interval() {
     let mut login = issued_with(&flow(), 30, 1800);
@@ -55,7 +55,7 @@ fn a_back_off_never_lowers_the_interval() {
     }
 }
 
-/// oauth2-rs #218, openid-client #575: errors with status 200.
+/// oauth2-rs #218, openid-client #575: servers sent errors with status 200.
 #[test]
 fn an_error_with_status_200_is_an_error() {
     let read = |body| verdict(&Response::new(200, body));
@@ -64,7 +64,7 @@ fn an_error_with_status_200_is_an_error() {
     assert!(matches!(read(INVALID_GRANT), Verdict::InvalidGrant(_)));
 }
 
-/// oauth2-rs #191, openid-client #478: numbers as strings.
+/// oauth2-rs #191, openid-client #478: servers sent numbers as strings.
 #[test]
 fn numbers_may_be_strings() {
     let body = ISSUED.replace(":300", ":\"301\"").replace(":5}", ":\"6\"}");
@@ -85,14 +85,14 @@ fn who_says_that_the_code_expired_can_be_told() {
     assert!(matches!(server, Err(LoginError::Expired(_))));
 }
 
-/// crush #3399: a ticker measured from the request polled early.
+/// crush #3399: a client that counted its wait from the request polled too early.
 #[test]
 fn a_slow_answer_does_not_shorten_the_wait() {
     let login = answered(issued(), s(5), ok(400, PENDING), s(12));
     assert_eq!(waits(login, s(12)).1, s(17));
 }
 
-/// socket-cli #1507: a missing interval became NaN, a tight loop.
+/// socket-cli #1507: a missing interval became NaN, and the client polled in a tight loop.
 #[test]
 fn a_missing_interval_is_five_seconds() {
     for interval in [
@@ -112,7 +112,7 @@ fn a_missing_interval_is_five_seconds() {
     }
 }
 
-/// openclaw PR #103434: the interval in `slow_down` lowered the floor.
+/// openclaw PR #103434: the interval in `slow_down` lowered the interval of the client.
 #[test]
 fn an_interval_in_slow_down_never_lowers_the_floor() {
     let slow = r#"{"error":"slow_down","interval":1}"#;
@@ -120,7 +120,7 @@ fn an_interval_in_slow_down_never_lowers_the_floor() {
     assert_eq!(waits(login, s(5)).1, s(15));
 }
 
-/// loopover #6792, hyperframes #2836: 429 ended the login.
+/// loopover #6792, hyperframes #2836: a 429 ended the login.
 #[test]
 fn too_many_requests_is_no_end() {
     for body in [
@@ -134,7 +134,7 @@ fn too_many_requests_is_no_end() {
     }
 }
 
-/// ADAL #825: one last poll at the deadline.
+/// ADAL #825: a client must poll one last time at the deadline.
 #[test]
 fn an_approval_in_the_last_seconds_is_found() {
     let login = answered(issued(), s(297), ok(400, PENDING), s(297));
@@ -152,13 +152,13 @@ fn a_restart_goes_on_with_the_same_code() {
     assert_eq!(waits(login, s(0)).1, s(1));
 }
 
-/// pizauth #48: a suspended machine declared expiry by itself.
+/// pizauth #48: after a suspension, the client decided by itself that the code had expired.
 #[test]
 fn a_machine_that_was_suspended_asks_the_server() {
     assert!(over(answered(issued(), s(86_400), ok(200, SUCCESS), s(86_400))).is_ok());
 }
 
-/// MSAL.NET #3283: cancelled and timed out looked the same.
+/// MSAL.NET #3283: a login that was cancelled and one that timed out looked the same.
 #[test]
 fn cancelled_and_timed_out_differ() {
     let mut cancelled = issued();

@@ -1,4 +1,5 @@
-//! Table P: polling, but for the rows of a snapshot. Moments are seconds of the caller's clock; the codes are issued at 0, for 300 s, every 5 s.
+//! Table P: polling, except the rows about snapshots. Moments are seconds of the caller's clock. The codes are issued at 0 for 300 s, with
+//! an interval of 5 s.
 
 use core::time::Duration;
 
@@ -15,17 +16,17 @@ use crate::support::{
     refused, s, sends, start, start_at, told, waits, whole,
 };
 
-/// Polls at `at`, which must be allowed, and answers at the same moment; the poller goes on.
+/// Polls at `at`, when the login must allow it, and answers at the same moment. Returns the login.
 pub(super) fn poll(login: Login, at: u64, answer: Answer<'_>) -> Login {
     answered(login, s(at), answer, s(at))
 }
 
-/// The next wake of a poller asked at `at`.
+/// Asks a login at `at`. Returns until when it has to wait.
 pub(super) fn wake(login: Login, at: u64) -> Duration {
     waits(login, s(at)).1
 }
 
-/// A pending answer that names an interval.
+/// Returns the body of an error with this code and this interval.
 pub(super) fn told_interval(code: &str, interval: &Value) -> String {
     json!({"error": code, "interval": interval}).to_string()
 }
@@ -105,7 +106,7 @@ fn p2_a_clock_that_goes_back_never_makes_it_poll_sooner() {
 #[test]
 fn p3_after_the_deadline_one_last_poll_goes_out_and_then_it_is_expired() {
     let login = poll(issued(), 298, ok(400, PENDING));
-    // It is not brought forward to meet the deadline.
+    // The last poll is not made earlier to meet the deadline.
     assert_eq!(wake(login, 300), s(303));
     let login = poll(issued(), 298, ok(400, PENDING));
     assert_eq!(
@@ -149,7 +150,7 @@ fn p3_no_last_poll_goes_out_where_the_caller_wants_none() {
 
 #[test]
 fn p3_no_last_poll_goes_out_where_it_would_come_more_than_a_minute_late() {
-    // The answer comes at 355 and 356: the first permitted moments are 360, a minute after the deadline, and 361.
+    // The answers come at 355 and 356. The next polls would be permitted at 360, which is a minute after the deadline, and at 361.
     assert_eq!(
         wake(answered(issued(), s(299), ok(400, PENDING), s(355)), 355),
         s(360)
@@ -284,7 +285,7 @@ fn p6_an_interval_in_slow_down_counts_where_it_is_longer_and_up_to_an_hour() {
         let login = poll(login, 5, ok(200, &told_interval("slow_down", &interval)));
         assert_eq!(wake(login, 5), s(5 + gap), "{interval}");
     }
-    // An interval of the device authorization response is taken as it is: slow_down still adds to it.
+    // An interval in the response with the codes is used as it is, even over an hour, and `slow_down` still adds to it.
     let login = poll(
         issued_with(&flow(), 7200, 1_000_000),
         7200,
@@ -322,7 +323,7 @@ fn p8_invalid_grant_after_a_lost_answer_is_possibly_redeemed() {
         expected["possibly_redeemed"] = json!(true);
         expected
     };
-    // The last three: a server that failed after its write, a gateway, a success that was cut short.
+    // The last three are a server that failed after its write, a gateway, and a success that was cut short.
     for lost in [
         TIMEOUT,
         Err(TransportError::Other),
@@ -330,7 +331,7 @@ fn p8_invalid_grant_after_a_lost_answer_is_possibly_redeemed() {
         ok(502, "<html>Bad Gateway</html>"),
         ok(200, r#"{"access_token":"a","token_"#),
     ] {
-        // Before the deadline and after it, at once and with other answers between.
+        // Before the deadline and after it; right after the loss, and with another answer between.
         for (between, at) in [(false, 16), (true, 30), (false, 400)] {
             let mut login = poll(issued(), 5, lost.clone());
             if between {
@@ -380,7 +381,7 @@ fn p10_invalid_grant_otherwise_is_a_rejection() {
         };
         assert_eq!(told(&refusal), refused(400, "invalid_grant"));
     }
-    // These were read, and had no tokens.
+    // These answers could be read and had no tokens, so nothing was lost.
     for read in [
         ok(429, ""),
         ok(408, "<html>"),
@@ -411,7 +412,7 @@ fn p11_a_transient_answer_backs_off_at_least_as_long_as_retry_after() {
         ("20.5", 10),
         ("soon", 10),
         ("Wed, 21 Oct 2026 07:28:00 GMT", 10),
-        // Clamped to what is left of the lifetime.
+        // Limited to the rest of the lifetime.
         ("100000", 295),
         ("99999999999999999999999999", 295),
     ] {
@@ -441,7 +442,7 @@ fn p12_a_connection_timeout_doubles_the_gap_up_to_a_ceiling() {
         assert_eq!(until, s(at));
         login = same;
     }
-    // The ceiling is two intervals where that is more than a minute, and an answer ends the back-off.
+    // The limit is two intervals if that is more than a minute. An answer ends the back-off.
     let login = poll(
         login,
         at,
@@ -590,12 +591,12 @@ fn p16_cancelled_twice_the_tokens_are_still_handed_back() {
     assert_eq!(granted(&late), bearer_a());
 }
 
-/// A question that is dropped without its answer may have been sent.
+/// A request that is dropped without an answer may have been sent.
 #[test]
 fn a_poll_that_is_dropped_without_an_answer_counts_as_lost() {
     let mut login = issued();
     drop(sends(&mut login, s(5)));
-    // From the moment at which it is noticed: twice the interval.
+    // The wait is twice the interval, and counts from the moment at which the loss is noticed.
     let (login, until) = waits(login, s(7));
     assert_eq!(until, s(17));
     assert_eq!(
@@ -763,7 +764,7 @@ fn an_ending_says_to_the_user_what_happened_and_what_to_do() {
     }
 }
 
-/// `misuse.md` proves that a request takes one answer, and that there is one request at a time.
+/// `misuse.md` proves that a request takes only one answer, and that there is only one request at a time.
 #[test]
 fn p19_after_its_outcome_nothing_is_sent_and_the_outcome_is_handed_out_once() {
     for answer in [ok(200, SUCCESS), ok(400, INVALID_GRANT), ok(302, "")] {

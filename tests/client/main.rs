@@ -1,6 +1,6 @@
-//! The tests of the client half, one program: each file is named as the file of `src/client/` or `src/wire/` whose behaviour it holds.
+//! The tests of the client half, in one program. Each file has the name of the file of `src/client/` or `src/wire/` that it tests.
 //!
-//! Two stand for no file: `lessons` is what went wrong in other clients, `providers` what real servers answer.
+//! Two files have names of their own: `lessons` has what went wrong in other clients, and `providers` has what real servers answer.
 
 #![allow(
     clippy::unwrap_used,

@@ -21,7 +21,7 @@ fn read(document: &Value) -> Result<Metadata, MetadataError> {
     Metadata::read(document.to_string().as_bytes(), ISSUER)
 }
 
-/// The document with another value for a member.
+/// Returns what is read from the document if a member has another value.
 fn with(name: &str, value: Value) -> Result<Metadata, MetadataError> {
     let mut document = document();
     document[name] = value;
@@ -52,7 +52,7 @@ fn m1_an_issuer_that_is_not_identical_code_point_for_code_point_is_an_error() {
         read(&json!({"token_endpoint": TOKEN})),
         Err(MetadataError::Issuer)
     );
-    // The issuer is looked at before anything else of the document.
+    // The issuer is checked before anything else in the document.
     let foreign =
         json!({"issuer": "https://evil.example", "token_endpoint": "http://evil.example/"});
     assert_eq!(read(&foreign), Err(MetadataError::Issuer));
@@ -108,7 +108,7 @@ fn m2_without_a_device_authorization_endpoint_the_grant_is_unsupported_unless_on
         Endpoints::from_metadata(&filled),
         Endpoints::new(other, TOKEN)
     );
-    // What the document names is not replaced.
+    // An endpoint that the document names is not replaced.
     let named = read(&document())
         .unwrap()
         .or_device_authorization_endpoint(other)
@@ -179,7 +179,7 @@ fn m3_an_endpoint_that_must_not_be_used_is_an_error() {
                 matches!(fault, EndpointError::Url { why, .. } if why == error),
                 "{fault}"
             );
-            // The reason stands in the error itself.
+            // The text of the error shows the reason.
             assert!(fault.to_string().ends_with(&error.to_string()));
         }
         assert_eq!(Metadata::for_server(ISSUER, DEVICE, url), bad(error));
@@ -198,7 +198,7 @@ fn m3_an_endpoint_that_must_not_be_used_is_an_error() {
     }
 }
 
-/// Otherwise somebody else's document sends codes to a program that listens on this machine.
+/// Otherwise somebody else's document could send codes to a program that listens on this machine.
 #[test]
 fn m3_an_endpoint_on_loopback_by_plain_http_is_for_an_issuer_on_loopback() {
     for url in [
@@ -298,7 +298,7 @@ fn m5_a_server_makes_its_document_from_where_its_endpoints_are_mounted() {
         serde_json::from_str::<Value>(&made.to_json()).unwrap(),
         expected
     );
-    // What the server half makes the client half reads.
+    // The client half reads what the server half makes.
     assert_eq!(Metadata::read(made.to_json().as_bytes(), ISSUER), Ok(made));
 }
 

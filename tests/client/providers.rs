@@ -1,4 +1,4 @@
-//! A known answer for every row of the providers, and both flows of `WorkOS`: dialogues as they go over the wire.
+//! Dialogues with real providers, as they go over the wire, and their known outcomes. `WorkOS` has two flows.
 
 use device_flow::client::{
     DeviceFlow, LoginError, Next, Prompt, Refusal, Response, StartError, Tokens, Verdict, Warning,
@@ -11,7 +11,7 @@ use crate::support::{self, flow, granted, ok, s, shown, start, told, whole};
 /// How a login ended.
 type Outcome = Result<Tokens, LoginError>;
 
-/// Plays a dialogue: what is shown, the gap before each poll in seconds, and how it ended.
+/// Plays a dialogue. Returns what is shown, the wait before each poll in seconds, and how the login ended.
 fn play(flow: &DeviceFlow, issued: &str, answers: &[(u16, &str)]) -> (Prompt, Vec<u64>, Outcome) {
     let (mut login, prompt) = start(flow, ok(200, issued)).unwrap();
     let (mut now, mut gaps, mut answers) = (s(0), Vec::new(), answers.iter());
@@ -31,7 +31,7 @@ fn play(flow: &DeviceFlow, issued: &str, answers: &[(u16, &str)]) -> (Prompt, Ve
     }
 }
 
-/// Plays a dialogue that ends with tokens.
+/// Plays a dialogue that ends with tokens. Returns the same.
 fn success(flow: &DeviceFlow, issued: &str, answers: &[(u16, &str)]) -> (Value, Vec<u64>, Value) {
     match play(flow, issued, answers) {
         (prompt, gaps, Ok(tokens)) => (shown(&prompt), gaps, granted(&tokens)),
@@ -39,7 +39,7 @@ fn success(flow: &DeviceFlow, issued: &str, answers: &[(u16, &str)]) -> (Value, 
     }
 }
 
-/// How a poll ends at once.
+/// Returns how a login ends if its first poll gets this answer.
 fn ends(status: u16, body: &str) -> (&'static str, Value) {
     let told = |kind, refusal: &Refusal| (kind, told(refusal));
     match play(&flow(), support::ISSUED, &[(status, body)]).2 {
@@ -76,7 +76,7 @@ fn github_in_forms_and_in_json() {
             "error=slow_down&error_description=Too+many+requests&error_uri=https%3A%2F%2Fdocs.github.com&interval={interval}"
         )
     };
-    // Two slow_downs in a row add up to 15; the second says 10.
+    // Two `slow_down` in a row lead to an interval of 15, although the second one says 10.
     let (first, second) = (slow_down(10), slow_down(10));
     let tokens =
         "access_token=gho_16C7e42F292c6912E7710c838347Ae178B4a&scope=gist%2Crepo&token_type=bearer";
@@ -217,7 +217,8 @@ fn auth0() {
         &json!({}),
     );
     assert_eq!(ends(403, denied), ("denied", expected));
-    // After the first expired_token it says invalid_grant: a machine that slept through the first still knows.
+    // After the first `expired_token`, the server answers `invalid_grant`. A machine that slept through the first one still learns that the
+    // code has expired.
     let (login, _) = start(&flow(), ok(200, support::ISSUED)).unwrap();
     let body = r#"{"error":"invalid_grant","error_description":"Invalid or expired device code."}"#;
     let outcome = support::over(support::answered(login, s(900), ok(403, body), s(900)));
@@ -377,7 +378,7 @@ fn privy_tells_an_interval_while_waiting_and_as_a_float() {
 #[test]
 fn workos_connect() {
     let flow = flow().scope("openid profile offline_access");
-    // The documentation's own example has another code in the complete URI.
+    // The example in the documentation has another code in the complete URI.
     let issued = r#"{"device_code":"CVE2wOfIFK4vhmiDBntpX9s8KT2f0qngpWYL0LGy9HxYgBRXUKIUkZB9BgIFho5h","user_code":"RRGQ-BJVS",
         "verification_uri":"https://youthful-ruler-58-staging.authkit.app/device",
         "verification_uri_complete":"https://youthful-ruler-58-staging.authkit.app/device?user_code=BDWD-HQPK",
@@ -472,7 +473,7 @@ fn workos_authkit() {
     ] {
         assert_eq!(verdict(&Response::new(429, body)), Verdict::Transient);
     }
-    // At authorize 403 access_denied means that the feature is off.
+    // From the device authorization endpoint, 403 `access_denied` means that the feature is off.
     let off = start(&flow(), ok(403, r#"{"error":"access_denied"}"#)).unwrap_err();
     assert!(
         matches!(off, StartError::Rejected(refusal) if refusal.code() == Some("access_denied"))

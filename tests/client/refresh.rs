@@ -14,7 +14,7 @@ use crate::support::{
     whole,
 };
 
-/// What a token endpoint says of a refresh token that it no longer accepts.
+/// A success that was cut short.
 const CUT_SHORT: &str = r#"{"access_token":"a","refr"#;
 
 fn refresh() -> Refresh {
@@ -25,7 +25,7 @@ fn refresh() -> Refresh {
 fn r19_a_refresh_has_the_grant_type_the_token_and_the_clients_authentication() {
     let body = "grant_type=refresh_token&refresh_token=r1&client_id=cli";
     assert_eq!(whole(refresh().request()), posted(TOKEN, body));
-    // The scope of the login is not sent: what was granted stays.
+    // The scope of the login is not sent, because the granted scope stays as it is.
     let asks = flow()
         .scope("openid offline_access")
         .extra("audience", "api");
@@ -155,7 +155,7 @@ fn r20_invalid_grant_after_a_lost_answer_is_possibly_reused() {
     for read in [ok(429, ""), ok(400, r#"{"error":"server_error"}"#)] {
         assert!(!possibly(read));
     }
-    // Another process may have sent it.
+    // Another process may have sent the token before.
     let mut again = refresh().sent_before();
     let ended = again.answer(ok(400, INVALID_GRANT)).unwrap_err();
     assert!(matches!(ended, RequestError::Ended(refusal) if refusal.possibly_redeemed));
@@ -187,7 +187,7 @@ fn a_refresh_error_says_what_happened_and_what_to_do() {
     );
 }
 
-/// Runs a refresh against these answers: what it came to, and the pauses.
+/// Runs a refresh against these answers. Returns its result, and the pauses in seconds.
 fn run(answers: &[Answer<'static>]) -> (Result<Option<String>, RequestError>, Vec<u64>) {
     let (mut pauses, mut answers) = (Vec::new(), answers.iter().cloned());
     let send = |request: Request| {
@@ -199,7 +199,7 @@ fn run(answers: &[Answer<'static>]) -> (Result<Option<String>, RequestError>, Ve
         ControlFlow::Continue(())
     };
     let refreshed = refresh().run_blocking(send, wait);
-    assert_eq!(answers.next().map(|_| ()), None, "not all were asked for");
+    assert_eq!(answers.next().map(|_| ()), None, "answers are left");
     let refreshed = refreshed.map(|tokens| tokens.refresh_token().map(str::to_owned));
     (refreshed, pauses)
 }
@@ -212,7 +212,7 @@ fn r20_the_loop_sends_a_refresh_again_within_the_grace_of_a_server() {
     assert_eq!(run(&lossy), (token.clone(), vec![1, 2, 4]));
     let busy = || Ok(Response::new(503, "").retry_after("9"));
     assert_eq!(run(&[busy(), ok(200, SUCCESS)]), (token, vec![9]));
-    // No more than four times, and not where that would take too long, or be of no use.
+    // The loop sends at most four times. It does not send again if that would take too long or would be of no use.
     let (failed, pauses) = run(&[TIMEOUT, TIMEOUT, TIMEOUT, TIMEOUT]);
     let timeout = RequestError::Failed(TransportError::ConnectionTimeout);
     assert_eq!((failed, pauses), (Err(timeout), vec![1, 2, 4]));

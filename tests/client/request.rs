@@ -8,13 +8,13 @@ use crate::support::{
     DEVICE, ISSUED, POLL, TOKEN, endpoints, flow, ok, posted, s, sends, start, whole,
 };
 
-/// The request that starts a flow.
+/// Returns the request for codes of a flow.
 fn started(flow: &DeviceFlow) -> Value {
     let mut login = flow.login().unwrap();
     whole(sends(&mut login, s(0)).request())
 }
 
-/// The first poll of a flow.
+/// Returns the first poll of a flow.
 fn polled(flow: &DeviceFlow) -> Value {
     let (mut login, _) = start(flow, ok(200, ISSUED)).unwrap();
     whole(sends(&mut login, s(5)).request())
@@ -98,7 +98,7 @@ fn t2_a_mistake_in_the_set_up_is_told_before_anything_is_sent() {
             flow("cli").secret_post("a").secret_basic("a"),
             FlowError::Repeated,
         ),
-        // The first one counts.
+        // The first mistake is reported.
         (flow("\n").scope("\""), FlowError::ClientId),
     ];
     for (flow, fault) in faults {

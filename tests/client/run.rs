@@ -25,7 +25,8 @@ enum Did {
     Waited(u64, WaitingFor),
 }
 
-/// Runs a login against these answers, on a clock that goes on while it waits. It gives up after so many waits.
+/// Runs a login against these answers, on a clock that moves only while the login waits. The user gives up after more than `patience`
+/// waits. Returns the outcome, and what the loop did.
 fn run(answers: &[Answer<'static>], patience: usize) -> (Result<Tokens, LoginError>, Vec<Did>) {
     let (clock, did) = (Cell::new(s(0)), RefCell::new(Vec::new()));
     let (mut answers, mut waits) = (answers.iter().cloned(), 0);
@@ -49,7 +50,7 @@ fn run(answers: &[Answer<'static>], patience: usize) -> (Result<Tokens, LoginErr
         .login()
         .unwrap()
         .run_blocking(|| clock.get(), send, show, wait);
-    assert!(answers.next().is_none(), "not all were asked for");
+    assert!(answers.next().is_none(), "answers are left");
     (outcome, did.into_inner())
 }
 
@@ -100,7 +101,7 @@ fn the_loop_ends_with_the_error_of_the_start() {
     assert_eq!(did.len(), 1);
 }
 
-/// Runs a future whose parts are all ready.
+/// Returns the result of a future that never has to wait.
 fn block<T>(future: impl Future<Output = T>) -> T {
     match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(end) => end,
@@ -133,7 +134,7 @@ fn the_asynchronous_loop_does_the_same_and_can_run_on_any_thread() {
     assert_eq!((shown, *clock.lock().unwrap()), (1, s(10)));
 }
 
-/// A runtime drops a future to end it. What was in flight may have been done.
+/// A runtime ends a future by dropping it. A request that was in flight then may have reached the server.
 #[test]
 fn a_loop_whose_future_was_dropped_in_mid_poll_can_go_on_and_knows_of_the_loss() {
     let mut login = support::issued();

@@ -13,12 +13,12 @@ use crate::support::{
     issued, issued_with, ok, over, posted, s, sends, start_at, whole,
 };
 
-/// The stored form.
+/// Returns the stored form of a snapshot.
 fn stored(snapshot: &Snapshot) -> Value {
     serde_json::to_value(snapshot).unwrap()
 }
 
-/// Through the stored form and back.
+/// Returns the snapshot after it was written and read again.
 fn revived(snapshot: &Snapshot) -> Snapshot {
     serde_json::from_str(&serde_json::to_string(snapshot).unwrap()).unwrap()
 }
@@ -59,13 +59,13 @@ fn p17_a_snapshot_has_spans_and_a_digest_and_no_endpoint_and_no_secret() {
 
 #[test]
 fn p17_in_flight_counts_as_lost() {
-    // As if the answer had failed at 7: twice the interval from there.
+    // As if the request had failed at 7: the wait is twice the interval from then on.
     let form = stored(&sends(&mut issued(), s(5)).snapshot(s(7)).unwrap());
     assert_eq!(form["wait"], json!({"secs": 10, "nanos": 0}));
     assert_eq!(form["lost"], json!(true));
     assert_eq!(form["failures"], json!(1));
     assert_eq!(form["waiting_for"], json!({"connection": "other"}));
-    // Nobody holds the question any more.
+    // The same holds if nobody holds the request any more.
     let mut login = issued();
     drop(sends(&mut login, s(5)));
     assert_eq!(stored(&login.snapshot(s(7)).unwrap()), form);
@@ -94,7 +94,7 @@ fn p17_what_this_version_did_not_write_is_refused() {
         ("left", span(301)),
         ("left", json!({"secs": -1, "nanos": 0})),
         ("wait", json!("5")),
-        // No back-off is longer than a minute, no Retry-After than the lifetime, no jitter than the interval.
+        // No back-off is longer than a minute, no `Retry-After` is longer than the lifetime, and no jitter is longer than the interval.
         ("wait", json!({"secs": 305, "nanos": 1})),
         ("min_interval", span(301)),
         ("failures", json!(-1)),
@@ -126,7 +126,7 @@ fn p18_resumed_it_goes_on_where_it_was() {
     let snapshot = poll(issued(), 5, ok(400, SLOW_DOWN))
         .snapshot(s(6))
         .unwrap();
-    // Until the next poll 9 s, until the deadline 294 s.
+    // The next poll is due in 9 s, and the deadline is in 294 s.
     let login = resume(&snapshot, Some(4), 1000);
     assert_eq!(login.deadline(), Some(s(1290)));
     assert_eq!(wake(login, 1000), s(1005));
@@ -199,7 +199,7 @@ fn p17_there_is_no_snapshot_before_the_prompt_was_shown() {
     assert!(login.snapshot(s(0)).is_some());
 }
 
-/// Whatever happened, what is written can be read.
+/// A snapshot that was written can be read, whatever happened before.
 #[test]
 fn p17_every_snapshot_can_be_read_back() {
     let retry = |seconds| Ok(Response::new(429, "").retry_after(seconds));

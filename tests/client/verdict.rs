@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::support::{bearer_a, granted, refused, s, told};
 
-/// Every status that a final answer may have, in a sample.
+/// A sample of the statuses that a final answer may have.
 const STATUSES: [u16; 14] = [
     200, 201, 204, 299, 400, 401, 403, 404, 408, 428, 429, 499, 500, 503,
 ];
@@ -286,7 +286,7 @@ fn v10_a_refusal_keeps_what_the_server_said_in_a_printable_form() {
 fn v10_what_is_shown_is_cut_and_has_no_control_and_no_format_characters() {
     let long = DisplayText::new(&"ü".repeat(MAX_CHARACTERS + 1));
     assert_eq!(long.as_str(), "ü".repeat(MAX_CHARACTERS));
-    // Every range of Cf in Unicode 16.0: its first and its last.
+    // Control characters, line separators, and the first and the last character of each range of Cf in Unicode 16.0.
     let hidden = [
         '\0',
         '\t',
@@ -421,7 +421,7 @@ fn v11_a_lifetime_that_cannot_be_read_is_absent() {
 
 #[test]
 fn v11_a_token_outside_visible_ascii_is_malformed() {
-    // It would inject a header at the caller.
+    // With such a token, a server could inject a header into a request of the caller.
     for name in ["access_token", "refresh_token", "id_token", "token_type"] {
         for bad in ["a\r\nX-Admin: 1", "ü", "\u{7f}", "\0"] {
             let mut body = json!({"access_token": "a"});
@@ -535,7 +535,7 @@ fn v15_a_status_that_no_final_answer_has_is_malformed() {
                 "{status}"
             );
         }
-        // "authorization_pending, with any status"
+        // V4 holds for any status, even for these.
         assert_eq!(
             coded(status, "authorization_pending"),
             Verdict::Pending(None)
@@ -573,7 +573,7 @@ fn deep_nesting_neither_overflows_the_stack_nor_loses_a_token() {
             "{name}"
         );
     }
-    // Nor does a value that nobody can read.
+    // A value that cannot be read does not lose the token either.
     for unreadable in [r#""scope":"\ud800""#, r#""expires_in":1e400"#] {
         let body = format!("{{\"access_token\":\"a\",{unreadable}}}");
         assert_eq!(granted(&tokens(read(200, &body))), bearer_a(), "{body}");

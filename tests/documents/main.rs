@@ -1,7 +1,7 @@
-//! What the documents promise: the decision tables, the client of the README, the example that is played as a walkthrough.
+//! What the documents promise: the decision tables, the client of the README, and the example `walkthrough`.
 //!
-//! They stand apart because they need nothing of what the other tests share, and because `cargo mutants` leaves them out: they hold the
-//! texts, not the code.
+//! These tests are a program of their own, because they need nothing that the other tests share. Also, `cargo mutants` leaves them out,
+//! because they test texts and not code.
 
 #![allow(
     clippy::unwrap_used,

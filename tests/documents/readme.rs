@@ -2,7 +2,7 @@
 
 use core::cell::Cell;
 
-// What `rustfmt` does not see: in the README it is laid out to be read.
+// The file is included, so that `rustfmt` does not change its layout, which is the one of the README.
 include!("readme/login.rs");
 
 const EXAMPLE: &str = include_str!("readme/login.rs");

@@ -1,10 +1,10 @@
-//! That `docs/tables.md` has every row that is spoken of, and that each row has its test.
+//! `docs/tables.md` has every row that the code and the documents name, and each row has a test.
 
 use alloc::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The files under this folder of the package with one of these endings.
+/// Returns the files under this folder of the package that have one of these extensions.
 fn files(folder: &str, endings: &[&str]) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join(folder)];
@@ -28,7 +28,7 @@ fn read(path: &Path) -> String {
     fs::read_to_string(path).expect("text")
 }
 
-/// The words of a text that have the form of an id: one letter of a table, then one or two digits.
+/// Returns the words of a text that have the form of an id: the letter of a table, then one or two digits.
 fn ids(text: &str) -> impl Iterator<Item = &str> {
     text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_' || c == '.' || c == '+'))
         .filter(|word| {
@@ -40,7 +40,7 @@ fn ids(text: &str) -> impl Iterator<Item = &str> {
         })
 }
 
-/// The ids of the rows of the tables.
+/// Returns the ids of all rows of the tables.
 fn rows() -> BTreeSet<String> {
     let tables = read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/tables.md"));
     let anchors = tables

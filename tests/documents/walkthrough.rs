@@ -1,4 +1,4 @@
-//! The example `walkthrough`, played as a test: it passes, and what it prints can be read.
+//! The example `walkthrough`, run as a test: it succeeds, and its output is readable.
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -6,12 +6,12 @@ use std::process::ExitCode;
 use anstream::adapter::strip_str;
 use serde_json::Value;
 
-// Cargo names no example to a test; the source is compiled again.
+// Cargo does not give an example to a test, so its source is compiled again.
 #[path = "../../examples/walkthrough/main.rs"]
 #[expect(dead_code, reason = "its `main` runs the same function")]
 mod example;
 
-/// What it prints with these arguments.
+/// Returns what the example prints with these arguments.
 #[track_caller]
 fn printed(arguments: &[&str]) -> String {
     let mut out = Vec::new();
@@ -21,7 +21,7 @@ fn printed(arguments: &[&str]) -> String {
     String::from_utf8(out).unwrap()
 }
 
-/// Its events of one kind.
+/// Returns the events of one kind that the example prints.
 fn events(kind: &str) -> Vec<Value> {
     let lines = printed(&["--json"]);
     let events = lines
@@ -34,7 +34,7 @@ fn events(kind: &str) -> Vec<Value> {
 
 #[test]
 fn every_answer_is_as_expected() {
-    // `printed` fails where one is not.
+    // `printed` panics if an answer is not the expected one.
     let text = printed(&[]);
     let end = text.lines().last().unwrap();
     assert!(
@@ -109,7 +109,7 @@ fn every_request_is_answered_with_its_cause_in_the_log_alone() {
     assert_eq!(events("request").len(), wanted.len());
     for response in responses {
         let body = response["body"].as_str().unwrap();
-        // A revocation has no body.
+        // The response to a revocation has no body.
         assert_eq!(
             body.is_empty(),
             response["scene"] == 8 && response["status"] == 200

@@ -1,4 +1,4 @@
-//! Table B: who the client is, decided on the registration as it is now, at both endpoints.
+//! Table B: the authentication of the client, at every endpoint. The registration as it is now decides.
 
 use core::time::Duration;
 
@@ -26,7 +26,7 @@ enum Way {
     Assertion,
 }
 
-/// A request of `id` that presents `secret` in this way: the parameters and the header.
+/// Returns the parameters and the `Authorization` header of a request in which `id` presents `secret` in this way.
 fn presenting(way: Way, id: &str, secret: &str) -> (String, Option<String>) {
     let (id, secret) = (encoded(id), encoded(secret));
     match way {
@@ -40,14 +40,14 @@ fn presenting(way: Way, id: &str, secret: &str) -> (String, Option<String>) {
     }
 }
 
-/// What the host finds.
+/// What the host answers when it is asked for the client.
 #[derive(Clone, Copy)]
 enum Host<'r> {
-    /// It looked it up; the core compares.
+    /// The host looked the client up. The crate compares the secret.
     Found(Option<&'r Client>),
-    /// It verified by itself that it is this client.
+    /// The host itself verified that the request comes from this client.
     Verified(&'r Client),
-    /// It verified by itself that it is not.
+    /// The host itself verified the request and refused it.
     Refused,
 }
 
@@ -64,7 +64,7 @@ impl Host<'_> {
     }
 }
 
-/// Whether a reply comes from after table B: an unknown code, or codes, or a scope that is missing.
+/// Returns `Ok` if the client was accepted, that is, if the reply was decided after table B. Otherwise returns the reply.
 fn went_on(reply: Reply) -> Result<(), Reply> {
     let causes = [
         Cause::UnknownCode,
@@ -79,7 +79,8 @@ fn went_on(reply: Reply) -> Result<(), Reply> {
     Err(reply)
 }
 
-/// What both endpoints answer: first the token endpoint, then the device authorization endpoint.
+/// Returns the outcome at the token endpoint, then the outcome at the device authorization endpoint. Asserts that a refresh is answered as
+/// the poll, and a revocation as the request for codes.
 fn both(
     server: &Server,
     (parameters, header): &(String, Option<String>),
@@ -90,7 +91,7 @@ fn both(
     let at_token = host.host().run(server.token(request(&poll), SOURCE, NOW));
     let issuing = server.device_authorization(request(parameters), SOURCE, None, NOW);
     let at_device = host.host().run(issuing);
-    // A refresh and a revocation ask for the same.
+    // A refresh and a revocation authenticate the client in the same way.
     let refresh = format!("grant_type=refresh_token&refresh_token=x&{parameters}");
     let refresh = host
         .host()
@@ -107,7 +108,7 @@ fn both(
     [at_token, at_device]
 }
 
-/// What an endpoint of the host's own answers, which authenticates its client the same way.
+/// Returns the outcome of `Server::client`, with which a host authenticates a client for a grant that the host serves itself.
 fn at_own_grant(
     (parameters, header): &(String, Option<String>),
     host: Host<'_>,
@@ -125,7 +126,7 @@ fn at_own_grant(
     Ok(())
 }
 
-/// The refusal.
+/// Returns the reply of a refusal.
 #[track_caller]
 fn refusal<T>(outcome: Result<T, Reply>) -> Reply {
     match outcome {
@@ -134,7 +135,7 @@ fn refusal<T>(outcome: Result<T, Reply>) -> Reply {
     }
 }
 
-/// Asserts the one 401 at both endpoints, and for a grant of the host's own.
+/// Asserts that both endpoints, and a grant that the host serves itself, answer 401 `invalid_client` for this cause.
 #[track_caller]
 fn both_answer_401(request: &(String, Option<String>), host: Host<'_>, cause: Cause) {
     for outcome in both(&server(), request, host) {
@@ -143,7 +144,7 @@ fn both_answer_401(request: &(String, Option<String>), host: Host<'_>, cause: Ca
     assert_invalid_client(&refusal(at_own_grant(request, host)), cause);
 }
 
-/// Asserts that both endpoints go on to tables C and D, and that the host has its client.
+/// Asserts that the client is accepted at both endpoints, and for a grant that the host serves itself.
 #[track_caller]
 fn both_go_on(request: &(String, Option<String>), host: Host<'_>) {
     for outcome in both(&server(), request, host) {
@@ -152,7 +153,7 @@ fn both_go_on(request: &(String, Option<String>), host: Host<'_>) {
     at_own_grant(request, host).unwrap();
 }
 
-/// A client of this method, with the id of [`BACKEND`].
+/// Returns a client with the id [`BACKEND`] that authenticates with this method.
 fn of(method: ClientAuthMethod) -> Client {
     Client::new(BACKEND, method).unwrap().allow_device_grant()
 }
@@ -164,7 +165,7 @@ fn basic_only() -> Client {
     ]))
 }
 
-/// One client of every method that is not public.
+/// Returns one client of each method except the public one.
 fn confidential() -> [Client; 6] {
     [
         backend(),
@@ -178,7 +179,7 @@ fn confidential() -> [Client; 6] {
 
 // B1
 
-/// One request of the confidential client with this secret, from a source; and what was asked.
+/// Sends one request for codes as the confidential client, with this secret and from this source. Returns the reply.
 fn presents(
     host: &mut support::Host,
     way: Way,
@@ -191,15 +192,15 @@ fn presents(
     host.run(server.device_authorization(request, source, None, now))
 }
 
-/// A host whose quota of wrong secrets for [`SOURCE`] is spent.
+/// Returns a host whose quota of wrong secrets for [`SOURCE`] is spent.
 fn spent() -> support::Host {
     let mut host = support::Host::new([backend()]);
-    // The default: ten at once, then one a minute.
+    // The default quota: ten at once, then one a minute.
     for _ in 0..10 {
         let reply = presents(&mut host, Way::Basic, "wrong", SOURCE, NOW);
         assert_invalid_client(&reply, Cause::WrongSecret);
         let asked = [Question::Take, Question::Client, Question::Take];
-        assert_eq!(host.asked, asked, "looked at before, taken from after");
+        assert_eq!(host.asked, asked, "a look before, a take after");
     }
     host
 }
@@ -243,7 +244,7 @@ fn b1_retry_after_is_in_whole_seconds_rounded_up_and_then_one_try_is_back() {
         assert_spent(&presents(&mut host, Way::Basic, SECRET, SOURCE, now), told);
     }
     let later = NOW + Duration::from_mins(1);
-    // A right secret takes nothing, and gives nothing back.
+    // A right secret takes nothing from the quota, and gives nothing back.
     for _ in 0..3 {
         let reply = presents(&mut host, Way::Basic, SECRET, SOURCE, later);
         assert_eq!(reply.cause(), Cause::Issued);
@@ -256,7 +257,8 @@ fn b1_retry_after_is_in_whole_seconds_rounded_up_and_then_one_try_is_back() {
     );
 }
 
-/// By the client alone, anybody could lock it out; by the source alone, one client could lock out its neighbours.
+/// If the key were the client alone, anybody could lock the client out. If it were the source alone, one client could lock out its
+/// neighbours.
 #[test]
 fn b1_the_quota_is_keyed_by_client_and_source_together() {
     let mut host = spent();
@@ -264,8 +266,8 @@ fn b1_the_quota_is_keyed_by_client_and_source_together() {
         let reply = presents(&mut host, Way::Basic, SECRET, source, NOW);
         assert_eq!(reply.cause(), Cause::Issued, "{source:?}");
     }
-    // Another client from the same source, and one whose id goes on into the source: where one ends and the other begins is
-    // part of the key.
+    // Another client from the same source has a quota of its own. So has an id whose text runs on into the source, because the key tells
+    // where the id ends and the source begins.
     for (id, source) in [
         ("client_other", SOURCE),
         ("client_backend2", SOURCE),
@@ -292,7 +294,7 @@ fn b1_who_presents_no_secret_has_no_quota_of_wrong_secrets() {
     }
 }
 
-/// Whoever made ids up could fill the store; and there is no secret to guess.
+/// Otherwise, anybody who makes up ids could fill the store with quotas. Besides, such a client has no secret that could be guessed.
 #[test]
 fn b1_a_secret_for_a_client_that_nobody_knows_is_not_counted() {
     let mut host = support::Host::new([]);
@@ -303,7 +305,7 @@ fn b1_a_secret_for_a_client_that_nobody_knows_is_not_counted() {
     }
 }
 
-/// A host that verifies by itself has a quota, too.
+/// The quota holds also if the host itself verifies secrets.
 #[test]
 fn b1_a_secret_that_the_host_refused_is_counted() {
     let mut host = support::Host::new([]);
@@ -315,7 +317,7 @@ fn b1_a_secret_that_the_host_refused_is_counted() {
     assert_spent(&presents(&mut host, Way::Basic, SECRET, SOURCE, NOW), "60");
 }
 
-/// Neither what cannot have been a guess, nor what did not have to be one.
+/// Two kinds of requests are not counted: one whose secret cannot be a guess, and one that is refused although its secret is right.
 #[test]
 fn b1_what_was_no_guess_is_not_counted() {
     let method = ClientAuthMethod::secret(SecretDigest::of(SECRET));
@@ -351,7 +353,7 @@ fn b1_what_was_no_guess_is_not_counted() {
             assert_eq!(host.asked.last(), Some(&Question::Client));
         }
     }
-    // An assertion is verified, not guessed.
+    // An assertion is verified, so it is not a guess.
     let mut host = Host::Refused.host();
     for _ in 0..20 {
         let reply = presents(&mut host, Way::Assertion, "", SOURCE, NOW);
@@ -360,7 +362,7 @@ fn b1_what_was_no_guess_is_not_counted() {
     }
 }
 
-/// What every endpoint says to the confidential client with this secret.
+/// Returns what each endpoint answers to the confidential client with this secret.
 fn everywhere(host: &mut support::Host, secret: &str) -> [Reply; 5] {
     let (server, (parameters, header)) = (server(), presenting(Way::Basic, BACKEND, secret));
     let poll = format!("grant_type={GRANT}&device_code={NO_CODE}&{parameters}");
@@ -390,7 +392,8 @@ fn b1_holds_at_every_endpoint_and_they_share_one_quota() {
     }
 }
 
-/// A quota that cannot be looked at protects nobody: 503. One that cannot be taken from does not change what is said.
+/// If the quota cannot be read before the comparison, the answer is 503, because the quota would protect nobody. If a wrong secret cannot
+/// be counted afterwards, the answer stays the same.
 #[test]
 fn b1_a_store_that_failed_is_503_before_the_comparison_and_nothing_after_it() {
     let mut host = support::Host::new([backend()]);
@@ -449,7 +452,7 @@ fn b2_a_wrong_secret_by_basic_is_invalid_client_with_a_challenge() {
     }
 }
 
-/// The digest of a secret is not the secret: a leaked store presents nothing.
+/// The digest of a secret is not the secret: whoever reads a leaked store cannot authenticate with the digest.
 #[test]
 fn b2_the_stored_digest_is_no_secret() {
     let digest = SecretDigest::of(SECRET);
@@ -477,7 +480,7 @@ fn b2_the_challenge_names_the_policys_realm() {
     }
 }
 
-/// A host whose look-up went wrong authenticates nobody as somebody else.
+/// If a host's look-up returns another client by mistake, the request is not authenticated as that client.
 #[test]
 fn b2_the_registration_of_another_client_is_that_of_nobody() {
     for (way, id) in [
@@ -501,7 +504,7 @@ fn b2_a_right_secret_by_basic_goes_on() {
     both_go_on(&request, Host::Found(Some(&basic_only())));
 }
 
-/// "Two may be active, for rotation."
+/// A host replaces a secret by keeping the old one active beside the new one for a while.
 #[test]
 fn b2_two_secrets_may_be_active_and_a_third_is_wrong() {
     let (old, new) = (
@@ -518,7 +521,7 @@ fn b2_two_secrets_may_be_active_and_a_third_is_wrong() {
             both_answer_401(&third, Host::Found(Some(&client)), Cause::WrongSecret);
         }
     }
-    // After the rotation, wherever the one that is left stands.
+    // After the replacement, one secret is left, in either place.
     for digests in [[None, Some(new)], [Some(new), None]] {
         let client = of(ClientAuthMethod::Secret(digests));
         let right = presenting(Way::Basic, BACKEND, "new secret");
@@ -547,7 +550,7 @@ fn b3_an_unknown_client_by_the_body_is_answered_as_by_basic() {
     }
 }
 
-/// "A server generating a 401 (Unauthorized) response MUST send a WWW-Authenticate header field" (RFC 9110, section 15.5.2).
+/// "A server generating a 401 (Unauthorized) response MUST send a WWW-Authenticate header field" (RFC 9110, section 11.6.1).
 #[test]
 fn b3_a_wrong_secret_by_the_body_is_answered_as_by_basic() {
     for wrong in ["x", "7fJFP0zbR1kTdrBNFvDMiW", "7Fjfp0ZBr1KtDRbnfVdmIw "] {
@@ -564,7 +567,8 @@ fn b3_a_right_secret_by_the_body_goes_on() {
 
 // B4
 
-/// authentik #20828: a confidential client needed no secret at the poll. Here at neither endpoint, of whatever kind it is.
+/// authentik #20828: a confidential client needed no secret at the poll. Here every kind of confidential client needs its credential, at
+/// both endpoints.
 #[test]
 fn b4_a_confidential_client_without_a_secret_is_invalid_client() {
     for client in confidential() {
@@ -585,7 +589,7 @@ fn b4_an_empty_secret_is_none() {
     }
 }
 
-/// A host that verifies secrets or assertions by itself cannot have verified one that was not sent.
+/// A host that verifies secrets or assertions itself cannot have verified a credential that was not sent.
 #[test]
 fn b4_no_verdict_stands_for_a_credential_that_was_not_presented() {
     for authentication in [
@@ -642,7 +646,7 @@ fn b6_a_client_of_an_assertion_or_mutual_tls_presenting_a_secret_is_invalid_clie
     }
 }
 
-/// "A client with a secret may use Basic, always, or the body, unless registered otherwise."
+/// A client with a secret may always send it in the Basic header. It may send it in the body unless its registration allows only Basic.
 #[test]
 fn b6_a_client_registered_for_basic_alone_may_not_use_the_body() {
     for secret in [SECRET, "wrong"] {
@@ -671,7 +675,7 @@ fn b6_an_assertion_of_a_client_registered_for_something_else_is_invalid_client()
     }
 }
 
-/// What only the host can verify is not verified by looking it up.
+/// If only the host can verify a credential, it is not enough that the host looked up the registration.
 #[test]
 fn b6_a_registration_alone_authenticates_no_client_that_the_host_verifies() {
     for (authentication, way) in [
@@ -704,7 +708,7 @@ fn b6_the_registered_method_goes_on_with_the_hosts_verdict() {
     }
 }
 
-/// The verdict names the client, and the client is the one that the request names.
+/// The client that the host verified must be the one that the request names.
 #[test]
 fn b6_a_verdict_about_another_client_is_refused() {
     let other = Client::new("client_other", ClientAuthMethod::HostSecret);
@@ -716,8 +720,8 @@ fn b6_a_verdict_about_another_client_is_refused() {
     }
 }
 
-/// A host refuses an assertion that it has seen before (RFC 7523, section 3). So it is shown one once, although a redemption looks
-/// at the registration again, and after a write that was lost once more.
+/// A host refuses an assertion that it has seen before (RFC 7523, section 3). So an exchange shows it the assertion only once, although a
+/// redemption asks for the registration again, and once more after a conflict.
 #[test]
 fn b7_a_proof_is_claimed_once_in_an_exchange() {
     for named in ["", "&client_id=client_backend"] {
@@ -761,14 +765,14 @@ fn b7_a_proof_is_claimed_once_in_an_exchange() {
     }
 }
 
-/// RFC 7521, section 4.2: the assertion names the client.
+/// RFC 7521, section 4.2: the request needs no `client_id`, because the assertion names the client.
 #[test]
 fn b6_an_assertion_without_a_client_id_is_the_client_of_the_verdict() {
     let client = of(ClientAuthMethod::Assertion);
     let request = ("client_assertion=eyJ.e30.c2ln".to_owned(), None);
     both_go_on(&request, Host::Verified(&client));
     both_answer_401(&request, Host::Refused, Cause::HostRefused);
-    // Without a verdict nobody knows whose it is.
+    // If the host did not verify the assertion, the client is unknown.
     both_answer_401(&request, Host::Found(Some(&client)), Cause::UnknownClient);
     both_answer_401(&request, Host::Found(None), Cause::UnknownClient);
 }
@@ -790,7 +794,7 @@ fn b6_a_verdict_is_none_on_a_client_that_the_core_compares_or_that_is_public() {
     }
 }
 
-/// The host that verifies a secret gets it as the client presented it, decoded, from either place.
+/// A host that verifies secrets itself gets the secret decoded, whether it came in the Basic header or in the body.
 #[test]
 fn b6_the_host_gets_what_the_client_presented() {
     let server = server();
@@ -843,7 +847,7 @@ fn b7_a_deleted_client_is_invalid_client() {
     }
 }
 
-/// What was issued before does not count: "type, secret, grant and existence may have changed since issuance".
+/// The client's secret, its grant or the client itself may have changed since the codes were issued.
 #[test]
 fn b7_the_registration_as_it_is_now_decides_at_the_poll() {
     let server = server();
@@ -866,7 +870,7 @@ fn b7_the_registration_as_it_is_now_decides_at_the_poll() {
     assert_invalid_client(&reply, Cause::CredentialMissing);
     let (reply, after) = poll(Client::new(CLI, ClientAuthMethod::None).unwrap());
     assert_eq!((reply.cause(), after), (Cause::GrantNotAllowed, version));
-    // Nothing was consumed: allowed again, the device gets its tokens.
+    // The refused polls changed nothing: when the client is allowed again, the device gets its tokens.
     assert_eq!(poll(cli()).0.cause(), Cause::Granted);
 }
 
@@ -879,13 +883,13 @@ fn b8_a_host_that_could_not_decide_is_answered_503() {
     for secret in [SECRET, "wrong", ""] {
         for reply in everywhere(&mut host, secret) {
             assert_unavailable(&reply, Cause::StoreFailed);
-            // Nobody knows whether it was wrong.
+            // The secret is not counted as wrong, because nobody knows whether it was.
             assert_eq!(host.asked.last(), Some(&Question::Client));
         }
     }
 }
 
-/// All that anybody may claim to be, for the page where the user decides.
+/// Anybody can claim to be a public client. So the page where the user decides has to know which client is public.
 #[test]
 fn a_client_is_public_where_it_has_no_credential() {
     assert!(cli().is_public());
@@ -907,7 +911,7 @@ fn both_answer_unauthorized_client(request: &(String, Option<String>), host: Hos
             "the client may not use this grant",
         );
     }
-    // Of another grant the host decides.
+    // Whether the client may use another grant is for the host to decide.
     at_own_grant(request, host).unwrap();
 }
 
@@ -934,7 +938,7 @@ fn b9_an_authenticated_client_without_the_grant_is_unauthorized_client() {
     }
 }
 
-/// Scopes are no permission: "nothing is allowed to it that is not said".
+/// A client that has scopes may not use the grant unless its registration says so.
 #[test]
 fn b9_the_grant_is_not_allowed_unless_it_is_said() {
     let client = Client::new(CLI, ClientAuthMethod::None)
@@ -976,7 +980,7 @@ fn b9_comes_after_b2_to_b7() {
 
 // One response.
 
-/// Everything of a response that travels.
+/// Returns everything of a response that is sent: the status, the headers and the body.
 fn bytes(reply: &Reply) -> (u16, Vec<(String, String)>, String) {
     let response = reply.response();
     let headers = response
@@ -1042,7 +1046,6 @@ fn b2_to_b7_and_a11_are_one_response_byte_for_byte() {
     }
 }
 
-/// Invariant 11.
 #[test]
 fn debug_shows_no_secret_of_a_client() {
     let client = backend();
@@ -1056,7 +1059,7 @@ fn debug_shows_no_secret_of_a_client() {
 }
 
 proptest! {
-    /// An oracle of the table: who goes on is who presents exactly one of the active secrets, where it may be.
+    /// An oracle of the table: a client is accepted if it presents one of its active secrets in a place where it may send it.
     #[test]
     fn a_secret_is_right_where_it_is_one_of_the_active_ones_and_where_it_may_be(
         first in prop::option::of("[ab]{1,2}"),
@@ -1083,7 +1086,7 @@ proptest! {
         }
     }
 
-    /// Nobody is authenticated by anything but a registration of the very id that the request names.
+    /// A client is authenticated only by the registration of exactly the id that the request names.
     #[test]
     fn a_stranger_is_never_authenticated(
         id in "[ -~]{1,20}", other in "[ -~]{1,20}", way in 0..3_usize

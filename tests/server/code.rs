@@ -14,7 +14,7 @@ use crate::support::{
     self, Host, NOW, PAGE, alice, cli, entropy, key, policy, policy_of, post, server, server_of,
 };
 
-/// A policy of this shape, under a limit that leaves room for short codes.
+/// Returns a server whose user codes have this shape. Its guess limit allows short codes.
 fn with_shape(alphabet: &str, length: u8) -> Server {
     let policy = policy_of(PolicyOptions {
         user_code: UserCodeShape::new(alphabet, length).unwrap(),
@@ -25,7 +25,7 @@ fn with_shape(alphabet: &str, length: u8) -> Server {
     server_of(policy)
 }
 
-/// The keys that a host is asked for when a user typed this: none where it is no code.
+/// Returns the user keys that a host is asked for when a user has typed this text. There are none if the text is not a code.
 fn looked_up(server: &Server, typed: &str) -> Vec<UserKey> {
     let mut host = Host::new([]);
     let error = host
@@ -35,14 +35,14 @@ fn looked_up(server: &Server, typed: &str) -> Vec<UserKey> {
     host.user_keys
 }
 
-/// The one key of what a user typed.
+/// Returns the only key of what a user has typed, or `None` if that is not a code.
 fn read(server: &Server, typed: &str) -> Option<UserKey> {
     let keys = looked_up(server, typed);
     assert!(keys.len() <= 1);
     keys.first().copied()
 }
 
-/// A session that was issued with this entropy, and its code as it was shown.
+/// Issues codes with this entropy. Returns the session, and the user code as it is shown.
 fn issued(server: &Server, entropy: Entropy) -> (Session, String) {
     let mut host = Host::new([cli()]);
     host.entropy.push_back(entropy);
@@ -52,7 +52,7 @@ fn issued(server: &Server, entropy: Entropy) -> (Session, String) {
     (host.session(&codes.key).unwrap().clone(), codes.user_code)
 }
 
-/// Entropy whose user code is of this number. It must not be 0, which is refused as octets that were never filled.
+/// Returns entropy whose user code has this number. The number must not be 0, because octets that were never filled are refused.
 fn numbered(number: u128) -> Entropy {
     let mut octets = [1; Entropy::OCTETS];
     octets[0] = 2;
@@ -60,7 +60,7 @@ fn numbered(number: u128) -> Entropy {
     Entropy::from(octets)
 }
 
-/// The same characters in their full-width forms (U+FF01 to U+FF5E).
+/// Returns the same characters in their full-width forms (U+FF01 to U+FF5E).
 fn full_width(text: &str) -> String {
     let wide = |character: char| {
         let point = u32::from(character);
@@ -85,13 +85,13 @@ fn a_code_is_read_whatever_its_case_dashes_and_spaces() {
         "\tWDJB\r\nMJHT\0",
         "W.D.J.B_M,J;H:T",
         "WDJB\u{2010}MJHT", // a hyphen
-        "WDJB\u{2011}MJHT", // one that does not break
+        "WDJB\u{2011}MJHT", // a non-breaking hyphen
         "WDJB\u{2013}MJHT", // an en dash
         "WDJB\u{2014}MJHT", // an em dash
         "WDJB\u{2212}MJHT", // a minus
         "WDJB\u{FE63}MJHT", // a small hyphen
         "WDJB\u{FF0D}MJHT", // a full-width hyphen
-        "WDJB\u{A0}MJHT",   // a space that does not break
+        "WDJB\u{A0}MJHT",   // a non-breaking space
         "WDJB\u{3000}MJHT", // an ideographic space
         "\u{FEFF}WDJB\u{200B}MJHT",
         "\u{202E}WDJB\u{202C}MJHT",
@@ -106,7 +106,7 @@ fn a_code_is_read_whatever_its_case_dashes_and_spaces() {
 fn everything_outside_the_alphabet_is_dropped_letters_and_digits_too() {
     let server = server();
     let code = read(&server, "WDJBMJHT");
-    // Vowels, Y and digits are not in it.
+    // Vowels, Y and digits are not in the alphabet.
     assert_eq!(read(&server, "W0D1J2B3 aeiouy MJHT"), code);
     assert_eq!(read(&server, "WDJB\u{E9}MJHT"), code);
     assert_eq!(read(&server, "WDJB\u{1F600}MJHT"), code);
@@ -123,7 +123,7 @@ fn a_code_in_full_width_forms_is_read() {
         read(&server, &("WDJB".to_owned() + &full_width("mjht"))),
         code
     );
-    // Digits too, where the alphabet has them.
+    // Digits are read, too, if the alphabet has them.
     let digits = with_shape("0123456789", 9);
     let code = read(&digits, "019450730");
     assert!(code.is_some());
@@ -131,7 +131,8 @@ fn a_code_in_full_width_forms_is_read() {
     assert_eq!(read(&digits, "019-450-730"), code);
 }
 
-/// The Kelvin sign lower-cases to `k` and the long s upper-cases to `S`, but not to somebody who compares two codes.
+/// In Unicode, the lower case of the Kelvin sign is `k`, and the upper case of the long s is `S`. But a user who compares two codes sees
+/// that these characters differ.
 #[test]
 fn case_is_folded_within_ascii_only() {
     let server = server();
@@ -147,16 +148,16 @@ fn case_is_folded_within_ascii_only() {
         ("\u{1F13A}SKSKSKS", "the squared K"),
         ("\u{FF6B}SKSKSKS", "half-width katakana"),
     ] {
-        // It is dropped, so the code is too short.
+        // The character is dropped, so the code is too short.
         assert_eq!(read(&server, typed), None, "{what}");
-        // Beside a whole code it does no harm.
+        // Beside a complete code it does no harm.
         assert!(read(&server, &format!("{typed}K")).is_some(), "{what}");
     }
     let beside = format!("{}{}", "KSKSKSKS", "\u{212A}");
     assert_eq!(read(&server, &beside), code);
 }
 
-/// The characters before and after the full-width forms are not folded.
+/// The characters before and after the full-width forms are not folded, and neither are digits of other scripts.
 #[test]
 fn only_full_width_forms_are_folded() {
     let server = with_shape("0123456789", 9);
@@ -185,7 +186,7 @@ fn the_length_must_be_exact() {
     }
 }
 
-/// "Over 64 bytes" is no code, whatever it has inside (U2).
+/// A text over 64 bytes is not read, even if it contains a code (U2).
 #[test]
 fn a_text_over_64_bytes_is_no_code() {
     let server = server();
@@ -194,13 +195,13 @@ fn a_text_over_64_bytes_is_no_code() {
     assert_eq!(read(&server, &padded(64)), read(&server, "WDJBMJHT"));
     assert_eq!(read(&server, &padded(65)), None);
     assert_eq!(read(&server, &padded(1_000_000)), None);
-    // In bytes, not in characters.
+    // The limit counts bytes, not characters.
     let wide = format!("WDJBMJHT{}", "\u{2013}".repeat(19));
     assert_eq!(wide.len(), 65);
     assert_eq!(read(&server, &wide), None);
 }
 
-/// "One canonical form": an alphabet of small letters is typed in capitals, and the other way around.
+/// A code has one canonical form. So an alphabet of small letters may be typed in capitals, and the other way around.
 #[test]
 fn an_alphabet_of_small_letters_is_read_in_capitals() {
     let small = with_shape("bcdfghjkmnpq", 6);
@@ -214,7 +215,6 @@ fn an_alphabet_of_small_letters_is_read_in_capitals() {
     assert_eq!(shown, "bbb-bbb");
 }
 
-/// Two codes that differ are two keys.
 #[test]
 fn every_code_has_its_own_key() {
     let server = server();
@@ -228,11 +228,11 @@ fn every_code_has_its_own_key() {
             seen.insert(read(&server, &code).unwrap());
         }
     }
-    // Eight places of nineteen others, and the one of all B.
+    // Eight places with nineteen other characters each, and the code that is B in all places.
     assert_eq!(seen.len(), 8 * 19 + 1);
 }
 
-/// A code under the previous key is found too, and costs nothing more to enter.
+/// After a change of keys, a code that was issued under the previous key is still found.
 #[test]
 fn a_code_is_looked_up_under_the_current_and_the_previous_key() {
     let of = |keys: ServerKeys| {
@@ -248,7 +248,7 @@ fn a_code_is_looked_up_under_the_current_and_the_previous_key() {
     );
 }
 
-/// In groups of four, five or three, where the length allows.
+/// The groups have four, five or three characters: the first of these numbers that divides the length.
 #[test]
 fn a_code_is_shown_in_groups_with_dashes_between() {
     for (length, shown) in [
@@ -274,7 +274,7 @@ fn a_code_is_shown_in_groups_with_dashes_between() {
             outstanding: 1,
             ..PolicyOptions::default()
         };
-        // Five characters are too few for any policy but not too few to be shown.
+        // The policy could be refused only because five characters are too few. With this alphabet they are enough.
         let Ok(policy) = Policy::new(PAGE, options) else {
             assert_eq!(length, 5);
             continue;
@@ -286,7 +286,7 @@ fn a_code_is_shown_in_groups_with_dashes_between() {
     }
 }
 
-/// The review shows the code of the session, so that the user compares it with the one on the device, however it was typed.
+/// The user compares the code in the review with the code on the device. So the review shows it in one form, however it was typed.
 #[test]
 fn the_review_shows_the_canonical_code_however_it_was_typed() {
     let server = server();
@@ -301,7 +301,7 @@ fn the_review_shows_the_canonical_code_however_it_was_typed() {
     assert!(!debug.contains(&shown) && !debug.contains(&shown.replace('-', "")));
 }
 
-/// Every number below the combinations has its own code, and the next one begins anew.
+/// Every number below the number of combinations gives a code of its own. Then the codes repeat.
 #[test]
 fn the_draw_is_one_to_one_below_the_combinations() {
     let server = with_shape("0123456789", 6);
@@ -317,7 +317,7 @@ fn the_draw_is_one_to_one_below_the_combinations() {
     assert_eq!(distinct.len(), 1000);
     assert_eq!(codes(combinations * 2), first);
     assert_eq!(codes(combinations * 123_456_789), first);
-    // Three places take every value a hundred times, the others stand still.
+    // Three places take each digit a hundred times. The other three do not change.
     let mut counts = vec![[0; 10]; 6];
     for code in &first {
         let digits = code.bytes().filter(u8::is_ascii_digit);
@@ -331,7 +331,7 @@ fn the_draw_is_one_to_one_below_the_combinations() {
 }
 
 proptest! {
-    /// What is shown is read back, whatever the shape and however it is typed.
+    /// A code that is shown can be read back, whatever its shape is and however it is typed.
     #[test]
     fn a_code_that_is_shown_is_read_back(
         alphabet in prop_oneof![
@@ -358,7 +358,7 @@ proptest! {
         prop_assert_eq!(shown.replace('-', "").len(), usize::from(length));
     }
 
-    /// An oracle of the table: ASCII folded, full-width folded, all else dropped, then the exact length.
+    /// An oracle of the table: fold ASCII letters and full-width letters, drop everything else, then require the exact length.
     #[test]
     fn any_text_is_read_as_the_table_says(
         typed in prop_oneof![

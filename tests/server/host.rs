@@ -1,4 +1,4 @@
-//! That an exchange can be run in a handler whose future is `Send`, generic over the host, and that everything can be shared.
+//! A handler that is generic over the host can run an exchange, and its future is `Send`. All values can be shared between threads.
 
 use device_flow::server::{
     Cause, Host, PageError, PolicyOptions, Reply, Request, Review, Server, Subject,
@@ -7,7 +7,7 @@ use time::OffsetDateTime;
 
 use crate::support;
 
-/// Handlers as a framework wants them: generic over the host, with futures that may move between threads.
+/// Handlers as a framework needs them: they are generic over the host, and their futures may move between threads.
 async fn token(server: &Server, host: &impl Host, body: Vec<u8>, now: OffsetDateTime) -> Reply {
     let types = Some("application/x-www-form-urlencoded");
     let request = Request::new("POST", &body).content_type(types);
@@ -24,7 +24,7 @@ async fn enter(
     server.enter(&typed, &user, "", now).run(host).await
 }
 
-/// A host of one public client, over a store that is somewhere else.
+/// A host with an empty store. It takes every client id for that of a public client.
 mod elsewhere {
     use core::future::ready;
 

@@ -29,7 +29,7 @@ fn a_request_is_read_with_every_value_of_its_headers_and_without_its_query() {
     assert_eq!(client.client_id(), "cli");
     for (wrong, cause) in [
         (request(&[FORM], "grant_type=password"), "client_id_missing"),
-        // A2: given twice, or absent.
+        // A2: the content type is repeated, or absent.
         (request(&[FORM, FORM], "client_id=cli"), "media_type"),
         (request(&[], "client_id=cli"), "media_type"),
     ] {
@@ -41,7 +41,7 @@ fn a_request_is_read_with_every_value_of_its_headers_and_without_its_query() {
 #[test]
 fn each_value_of_the_authorization_header_is_read() {
     let server = server();
-    let basic = "Basic Y2xpOg=="; // cli, and an empty secret: the same as none
+    let basic = "Basic Y2xpOg=="; // the id `cli` and an empty secret, which counts as no secret
     let mut once = request(&[FORM], "");
     let headers = once.headers_mut();
     headers.append("authorization", basic.parse().expect("a value"));
@@ -51,7 +51,7 @@ fn each_value_of_the_authorization_header_is_read() {
     let headers = twice.headers_mut();
     headers.append("authorization", basic.parse().expect("a value"));
     let refused = authenticate(server.client(Request::from(&twice), "", NOW));
-    let reply = refused.expect_err("A11: given twice");
+    let reply = refused.expect_err("A11: the header is repeated");
     assert_eq!(reply.cause().as_str(), "authorization");
 }
 

@@ -21,8 +21,8 @@ use crate::support::{
     entropy_of, error_body, key, policy, policy_of, post, scope, server, server_of,
 };
 
-/// What a client that asks for `scope` (with its name, as it travels) gets with this entropy: the session and the reply, or the
-/// refusal.
+/// Sends a request for codes with this `scope` parameter (the name and the encoded value), for which this entropy is drawn. Returns the
+/// session and the reply, or the refusal.
 fn asked(
     policy: Policy,
     client: &Client,
@@ -38,7 +38,7 @@ fn asked(
     Ok((session, reply))
 }
 
-/// The same at a host that goes on.
+/// Sends such a request at a host that is used again afterwards. Returns the reply.
 fn asks(
     host: &mut Host,
     server: &Server,
@@ -53,7 +53,7 @@ fn asks(
     })
 }
 
-/// The refusal.
+/// Returns the reply of a refusal.
 #[track_caller]
 fn refusal<T>(outcome: Result<T, Reply>) -> Reply {
     match outcome {
@@ -62,7 +62,7 @@ fn refusal<T>(outcome: Result<T, Reply>) -> Reply {
     }
 }
 
-/// The scope that the user is asked for.
+/// Returns the scope that the user is asked for.
 #[track_caller]
 fn asked_for(client: &Client, scope: &str) -> Scope {
     let (session, reply) = asked(policy(), client, scope, entropy(1)).unwrap();
@@ -70,15 +70,14 @@ fn asked_for(client: &Client, scope: &str) -> Scope {
     session.scope().clone()
 }
 
-/// Asserts `invalid_scope`.
+/// Asserts that a request with this `scope` parameter is refused with `invalid_scope`.
 #[track_caller]
 fn is_invalid_scope(client: &Client, scope: &str, cause: Cause, description: &str) {
     let reply = refusal(asked(policy(), client, scope, entropy(1)));
     assert_refused(&reply, cause, "invalid_scope", description);
 }
 
-/// The text of a user code from its number, and the number from 16 octets: "16 random bytes as one integer modulo
-/// alphabet^length". The least significant place comes first.
+/// Returns the text of the user code with this number. The least significant place comes first.
 fn spelled(alphabet: &str, length: usize, number: u128) -> String {
     let base = u128::try_from(alphabet.len()).unwrap();
     let mut rest = number;
@@ -90,7 +89,7 @@ fn spelled(alphabet: &str, length: usize, number: u128) -> String {
     places.collect()
 }
 
-/// Entropy with this device code and this number for the user code.
+/// Returns entropy with this device code and this number for the user code.
 fn octets(device: [u8; 32], number: u128) -> Entropy {
     let mut octets = [0; Entropy::OCTETS];
     octets[..32].copy_from_slice(&device);
@@ -98,7 +97,7 @@ fn octets(device: [u8; 32], number: u128) -> Entropy {
     Entropy::from(octets)
 }
 
-/// 0, 1, 2, …, 31, and the same as base64url.
+/// The octets 0 to 31. [`COUNTING_CODE`] is their base64url form.
 const COUNTING: [u8; 32] = [
     0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25,
     26, 27, 28, 29, 30, 31,
@@ -111,7 +110,7 @@ fn json(reply: &Reply) -> serde_json::Value {
 
 // D1
 
-/// The answer of this endpoint up to the codes.
+/// Returns the reply to a request for codes with these parts, at a host that finds this client.
 fn answered(
     method: &str,
     media_type: &str,
@@ -222,7 +221,7 @@ fn d1_the_faults_of_table_b_are_answered_as_there() {
     );
 }
 
-/// Of several faults the first in the tables answers: a wrong scope is of no interest while the client is unknown.
+/// If a request has several faults, the first one in the tables decides. So a wrong scope does not matter while the client is unknown.
 #[test]
 fn d1_comes_before_d3_and_d4() {
     let form = support::FORM;
@@ -235,7 +234,7 @@ fn d1_comes_before_d3_and_d4() {
 
 // D2
 
-/// How many requests for codes a client can make from a source until its quota is spent.
+/// Returns how many requests for codes a client can make from a source until its quota is spent, and the reply to the next one.
 fn left(host: &mut Host, client: &Client, source: &str, now: OffsetDateTime) -> (usize, Reply) {
     let server = server();
     let body = format!("client_id={}&scope=openid", client.id());
@@ -258,7 +257,8 @@ fn assert_spent(reply: &Reply, seconds: &str) {
     assert_reply(reply, Cause::IssuingQuotaSpent, 429, &retry, &body);
 }
 
-/// Anybody can spend a public id; nobody else can spend an authenticated one.
+/// Anybody can use a public client id and spend its quota, so each source has a quota of its own. Nobody else can spend the quota of an
+/// authenticated client.
 #[test]
 fn d2_the_quota_is_keyed_by_client_and_source_for_a_public_client() {
     let method = ClientAuthMethod::None;
@@ -267,7 +267,7 @@ fn d2_the_quota_is_keyed_by_client_and_source_for_a_public_client() {
         .allow_device_grant();
     let other = other.allow_scope(scope("openid"));
     let mut host = Host::new([cli(), other.clone()]);
-    // The default: twenty at once.
+    // The default quota: twenty at once.
     assert_eq!(left(&mut host, &cli(), SOURCE, NOW).0, 20);
     assert_eq!(left(&mut host, &cli(), SOURCE, NOW).0, 0);
     assert_eq!(left(&mut host, &cli(), "203.0.113.8", NOW).0, 20);
@@ -281,7 +281,7 @@ fn d2_the_quota_is_client_wide_for_an_authenticated_client() {
     assert_eq!(left(&mut host, &backend(), SOURCE, NOW).0, 20);
     assert_eq!(left(&mut host, &backend(), "203.0.113.8", NOW).0, 0);
     assert_eq!(left(&mut host, &backend(), "", NOW).0, 0);
-    // Also where the host verified it.
+    // The same if the host verified the client.
     let client = Client::new(BACKEND, ClientAuthMethod::HostSecret).unwrap();
     let client = client.allow_device_grant().allow_scope(scope("openid"));
     let mut host = Host::new([]);
@@ -290,14 +290,15 @@ fn d2_the_quota_is_client_wide_for_an_authenticated_client() {
     assert_eq!(left(&mut host, &backend(), "203.0.113.8", NOW).0, 0);
 }
 
-/// The key of each quota that an exchange asks for, in order, at a host that finds this client.
+/// Returns the key of each quota that an exchange asks for, in order, at a host that knows this client.
 fn keys_of<'r, T: Finish<'r>>(exchange: Exchange<'r, T>, client: &Client) -> Vec<QuotaKey> {
     let mut host = Host::new([client.clone()]);
     host.run(exchange);
     host.takes.iter().map(|take| *take.key()).collect()
 }
 
-/// The quotas of issuing, of wrong secrets, of guesses and of the host do not spend each other, whatever they are called.
+/// The quotas of issuing, of wrong secrets, of guesses and of the host have different keys, even if their ids and sources have the same
+/// text.
 #[test]
 fn d2_the_key_is_that_of_no_other_quota() {
     let server = server();
@@ -319,7 +320,7 @@ fn d2_the_key_is_that_of_no_other_quota() {
             };
             keys.push(looked);
             if source.is_empty() {
-                keys.push(issued); // client-wide
+                keys.push(issued); // the same for every source
             }
             let header = basic(id, "");
             let request = post("").authorization(Some(&header));
@@ -361,7 +362,6 @@ fn d2_a_spent_issuing_quota_is_429_with_retry_after_and_nothing_is_drawn() {
     assert_eq!(left(&mut host, &cli(), SOURCE, later).0, 1);
 }
 
-/// A request for nothing that it may have takes nothing.
 #[test]
 fn d2_a_request_refused_for_its_scope_takes_nothing_from_the_quota() {
     let mut host = Host::new([cli()]);
@@ -383,7 +383,7 @@ fn d2_a_request_refused_for_its_scope_takes_nothing_from_the_quota() {
     assert_eq!(left(&mut host, &cli(), SOURCE, NOW).0, 20);
 }
 
-/// However long or short the wait: whole seconds, one at least, and nothing overflows.
+/// The wait is given in whole seconds, at least one. A very long wait does not overflow.
 #[test]
 fn d2_retry_after_is_whole_seconds_rounded_up() {
     let limit = RateLimit::new(1, Duration::from_hours(24)).unwrap();
@@ -412,7 +412,7 @@ fn d2_retry_after_is_whole_seconds_rounded_up() {
     }
 }
 
-/// A store, a registry or a generator that failed: 503, and no codes leave.
+/// If the store, the registry or the generator fails, the answer is 503, and nothing is stored.
 #[test]
 fn d6_a_host_that_failed_is_503() {
     let questions = [
@@ -453,7 +453,7 @@ fn d3_without_a_default_it_is_invalid_scope() {
     }
 }
 
-/// "What is allowed of the registration's default; none configured, or nothing of it allowed: `invalid_scope`."
+/// Only the allowed part of the default is asked for. If nothing of the default is allowed, the answer is `invalid_scope`.
 #[test]
 fn d3_of_the_default_the_allowed_part_is_asked_for() {
     let narrowed = cli().default_scope(scope("admin profile openid"));
@@ -462,7 +462,7 @@ fn d3_of_the_default_the_allowed_part_is_asked_for() {
     is_invalid_scope(&nothing, "", Cause::ScopeMissing, "scope is missing");
 }
 
-/// A default of nothing is a default: it allows asking for nothing.
+/// The default may be the empty scope. Then the client may ask for nothing.
 #[test]
 fn d3_the_default_may_be_no_scope_at_all() {
     let client = cli().default_scope(Scope::empty());
@@ -515,7 +515,7 @@ fn d4_a_scope_of_which_nothing_is_allowed_is_invalid_scope() {
     ] {
         is_invalid_scope(&cli(), foreign, Cause::ScopeNotAllowed, description);
     }
-    // Who may ask for nothing can ask for nothing by name, whatever the default.
+    // A client without allowed scopes cannot ask for a scope by its name, even if that scope is its default.
     let nothing = Client::new(CLI, ClientAuthMethod::None).unwrap();
     let nothing = nothing.allow_device_grant().default_scope(scope("openid"));
     is_invalid_scope(
@@ -561,7 +561,7 @@ fn d5_the_default_takes_no_part_where_a_scope_is_named() {
 /// RFC 8628, section 3.2.
 #[test]
 fn d6_the_response_has_the_codes_the_page_the_lifetime_and_always_the_interval() {
-    // 20^8 and a number below: the whole is WDJB-MJHT of the RFC.
+    // A multiple of 20^8, plus the number of `WDJB-MJHT`, the user code in the RFC.
     let number = 0x7000_0000_0000_u128 * 20_u128.pow(8) + wdjb();
     let entropy = octets(COUNTING, number);
     let (session, reply) = asked(policy(), &cli(), "scope=openid", entropy).unwrap();
@@ -578,7 +578,7 @@ fn d6_the_response_has_the_codes_the_page_the_lifetime_and_always_the_interval()
     assert_eq!(session.claimant(), None);
 }
 
-/// The number of `WDJBMJHT`.
+/// Returns the number of `WDJBMJHT`.
 fn wdjb() -> u128 {
     let place = |character: char| {
         let place = UserCodeShape::CONSONANTS.find(character).unwrap();
@@ -606,7 +606,7 @@ fn d6_the_response_is_the_policys() {
     assert_reply(&reply, Cause::Issued, 200, &[], &body);
 }
 
-/// "`verification_uri_complete` OPTIONAL": off unless asked for (RFC 8628, section 5.4).
+/// `verification_uri_complete` is optional (RFC 8628, section 3.2). It is off by default because of phishing (section 5.4).
 #[test]
 fn d6_verification_uri_complete_is_there_when_the_policy_has_it_on() {
     let on = policy_of(PolicyOptions {
@@ -623,7 +623,7 @@ fn d6_verification_uri_complete_is_there_when_the_policy_has_it_on() {
     assert_eq!(json(&reply).get("verification_uri_complete"), None);
 }
 
-/// What is in the response is what the store knows, and by digests alone.
+/// The session is stored under digests of the codes in the response, and the store has no code itself.
 #[test]
 fn d6_the_session_is_found_by_the_codes_of_the_response() {
     use sha2::{Digest as _, Sha256};
@@ -643,7 +643,7 @@ fn d6_the_session_is_found_by_the_codes_of_the_response() {
     }
 }
 
-/// The digest of the user code is under the server's key: under another one it is another.
+/// The user key is a digest under the server's key. So another server key gives another user key.
 #[test]
 fn d6_the_user_key_depends_on_the_servers_key() {
     let under = |seed| {
@@ -666,7 +666,7 @@ fn d6_the_user_key_depends_on_the_servers_key() {
 fn d7_a_user_code_that_is_taken_is_drawn_again_three_times_and_then_503() {
     let (server, mut host) = (server(), Host::new([cli()]));
     host.issue(&server, &cli(), 1, NOW);
-    // The first draw and three more; a fifth is not drawn.
+    // The first draw and three more. The fifth is not drawn.
     let draws = (2..=6).map(|device| entropy_of(device, 1));
     let reply = asks(&mut host, &server, &cli(), "", draws);
     assert_unavailable(&reply, Cause::UserCodesTaken);
@@ -696,7 +696,7 @@ fn d7_the_third_redraw_may_still_succeed() {
     );
 }
 
-/// The count is that of one request: the next one begins anew.
+/// Each request counts its own draws.
 #[test]
 fn d7_the_next_request_draws_anew() {
     let (server, mut host) = (server(), Host::new([cli()]));
@@ -710,7 +710,7 @@ fn d7_the_next_request_draws_anew() {
 
 // D8
 
-/// Asserts the 500.
+/// Asserts the 500 for a broken generator.
 #[track_caller]
 fn is_broken_entropy(reply: &Reply) {
     let body = error_body("server_error", "the server failed");
@@ -736,8 +736,8 @@ fn d8_a_redraw_is_500_at_once_too() {
     is_broken_entropy(&asks(&mut host, &server(), &cli(), "", []));
 }
 
-/// Octets that nobody filled, all of them or those of one part, would be taken at the second request; they are refused at the
-/// first.
+/// If octets were never filled, the second request would get the same code as the first. So they are refused at the first request, even if
+/// only one part was never filled.
 #[test]
 fn d8_entropy_of_which_a_part_was_never_filled_is_500() {
     for octet in [0x00, 0xFF, 0xAA] {
@@ -752,7 +752,6 @@ fn d8_entropy_of_which_a_part_was_never_filled_is_500() {
 
 // The codes.
 
-/// "Device code: 32 random bytes, base64url."
 #[test]
 fn the_device_code_is_32_octets_as_base64url_without_padding() {
     let mut all = Vec::new();
@@ -773,7 +772,7 @@ fn the_device_code_is_32_octets_as_base64url_without_padding() {
     assert_eq!(all[3], COUNTING_CODE);
 }
 
-/// "User code: 16 random bytes as one integer modulo alphabet^length."
+/// The number is the last 16 octets of the entropy, as one integer.
 #[test]
 fn the_user_code_is_the_number_modulo_the_combinations() {
     let combinations = 20_u128.pow(8);
@@ -792,7 +791,6 @@ fn the_user_code_is_the_number_modulo_the_combinations() {
     });
 }
 
-/// Each draw is new: "afresh for each draw".
 #[test]
 fn other_entropy_is_other_codes() {
     let mut seen = std::collections::HashSet::new();
@@ -804,9 +802,9 @@ fn other_entropy_is_other_codes() {
     }
 }
 
-// The source, as the user is shown it.
+// The source, as it is shown to the user.
 
-/// The source as the review shows it.
+/// Returns the source as the review shows it.
 fn reviewed(text: &str) -> String {
     let (server, mut host) = (server(), Host::new([cli()]));
     let request = post("client_id=client_cli");
@@ -855,7 +853,7 @@ fn the_control_and_format_characters_of_a_source_are_replaced() {
         assert!(source.starts_with('a') && source.ends_with('b'));
         assert!(!source.chars().any(char::is_control));
     }
-    // Also where the replacements are longer than what they replace.
+    // The limit holds also if the replacements are longer than the replaced characters.
     let many = reviewed(&"\n".repeat(256));
     assert!(many.len() <= 256 && !many.is_empty());
     assert!(!many.chars().any(char::is_control));
@@ -869,7 +867,6 @@ fn without_a_source_the_review_has_none() {
     assert_eq!(review.unwrap().source(), None);
 }
 
-/// Invariant 11.
 #[test]
 fn debug_shows_no_code() {
     let (server, mut store) = (server(), device_flow::memory::Memory::new());
@@ -901,7 +898,6 @@ fn debug_shows_no_code() {
     }
 }
 
-/// Invariant 10.
 #[test]
 fn same_inputs_same_bytes_out() {
     let once = || {
@@ -912,7 +908,7 @@ fn same_inputs_same_bytes_out() {
     assert_eq!(once(), once());
 }
 
-/// A shape that the guess limit of [`any_policy`] allows.
+/// Returns shapes of user codes that the default guess limit allows for 100 outstanding sessions.
 fn shapes() -> impl Strategy<Value = (String, u8)> {
     let consonants = UserCodeShape::CONSONANTS.to_owned();
     prop_oneof![
@@ -972,7 +968,7 @@ proptest! {
         prop_assert_eq!(session.expires_at(), NOW + Duration::from_secs(lifetime));
     }
 
-    /// An oracle of D3 to D5: what was requested and is allowed, in the order of the request, each once; never more.
+    /// An oracle of D3 to D5: the scope has the tokens that are requested and allowed, each once, in the order of the request.
     #[test]
     fn narrowing_never_widens(
         allowed in prop::collection::vec("[a-c]{1,2}", 0..5),
@@ -1002,7 +998,7 @@ proptest! {
         }
     }
 
-    /// Whatever text comes as a scope, it is asked for in part or refused as one of D4, and what is asked is allowed.
+    /// Any text of a scope is either asked for in part or refused as in D4. What is asked for is always allowed.
     #[test]
     fn any_text_for_a_scope_is_narrowed_or_refused(text in prop_oneof![".{1,20}", "[a-d \"\\\\]{1,8}", "(openid|email|x)( (openid|email|x)){0,3}"]) {
         let body = format!("scope={}", encoded(&text));

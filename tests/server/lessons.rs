@@ -1,4 +1,4 @@
-//! What went wrong elsewhere in authorization servers, and must not here. Each test carries the public report.
+//! Mistakes of other authorization servers that must not happen here. Each test names the report.
 
 use core::time::Duration;
 
@@ -18,7 +18,7 @@ use crate::support::{
     server_of,
 };
 
-/// Whether a user gets anywhere with a code, and with what if not.
+/// Enters the code of the login as this user. Returns the review, or why there is none.
 fn enter(login: &mut Login, user: &Subject, now: i64) -> Result<Review, PageError> {
     let code = login.codes.user_code.clone();
     login.host.claim(&login.server, user, &code, at(now))
@@ -57,7 +57,7 @@ fn an_expired_user_code_is_neither_entered_nor_approved() {
     );
 }
 
-/// ory/hydra #4110: a denial was never written, and the device hung.
+/// ory/hydra #4110: a denial was never written, and the device waited for ever.
 #[test]
 fn a_denial_is_written_and_the_device_is_told() {
     let mut login = Login::new();
@@ -67,12 +67,12 @@ fn a_denial_is_written_and_the_device_is_told() {
     assert_denied(&login.poll(5000).reply);
 }
 
-/// keycloak #36811: deny, go back in the browser, accept gave a token.
+/// keycloak #36811: a user who denied, went back in the browser and accepted got a token.
 #[test]
 fn denied_is_terminal_also_for_a_page_that_was_left_open() {
     let mut login = Login::new();
     login.claim(0);
-    // Accepted on a page from before the denial, which is written in the meantime.
+    // The page was opened before the denial. The denial is written just before the approval is.
     let (key, denying) = (login.codes.key, server());
     login.host.meanwhile.push_back(Box::new(move |store| {
         let mut rival = Host::new([cli()]);
@@ -105,7 +105,7 @@ fn a_device_code_is_of_use_to_its_client_alone() {
     assert_granted(&login.poll(2).reply, "openid profile");
 }
 
-/// CVE-2026-88770, keycloak: tokens for an account that was locked after the approval.
+/// CVE-2026-88770, keycloak: an account that was locked after the approval still got tokens.
 #[test]
 fn the_subject_is_in_the_hosts_hands_once_more_before_anything_is_written() {
     let mut login = Login::approved_at(0);
@@ -170,7 +170,7 @@ fn only_the_user_who_entered_the_code_decides() {
     );
 }
 
-/// better-auth PR #10135: an error about the scope before the check of who it is leaked the scopes of the victim.
+/// better-auth PR #10135: the scope was checked before the user, so the error showed the victim's scopes to other users.
 #[test]
 fn who_it_is_comes_before_what_is_asked() {
     let mut login = Login::new();
@@ -182,7 +182,7 @@ fn who_it_is_comes_before_what_is_asked() {
     }
 }
 
-/// better-auth PR #10746: the code was consumed first, minting failed, and the user had to start over.
+/// better-auth PR #10746: the code was consumed before minting. When minting failed, the user had to start over.
 #[test]
 fn a_failure_to_mint_costs_nobody_a_login() {
     let mut login = Login::approved_at(0);
@@ -209,7 +209,7 @@ fn a_code_gives_tokens_once() {
     }
 }
 
-/// MAS PR #3656, `OpenArtifacts` PR #62: two concurrent polls both redeemed.
+/// MAS PR #3656, `OpenArtifacts` PR #62: two concurrent polls both redeemed the code.
 #[test]
 fn of_two_concurrent_polls_one_redeems() {
     use device_flow::server::{Next, Write};
@@ -240,7 +240,7 @@ fn of_two_concurrent_polls_one_redeems() {
     let [one, mut other] = polls;
     let mut host = Host::new([cli()]);
     assert_granted(&host.run(one), "openid profile");
-    // The other has nothing to send. It reads again.
+    // The other poll must not send its tokens. It reads the session again.
     if let Next::Load(key, ask) = other.next() {
         ask.answer(Ok(store.load(key)));
     }
@@ -274,12 +274,13 @@ fn a_poll_that_read_before_the_approval_and_writes_after_it_erases_nothing() {
     assert_granted(&login.poll(3).reply, "openid profile");
 }
 
-/// H2CK/oidc #716: +5 on each early poll and a timestamp that moved on rejection locked out clients that kept the interval.
+/// H2CK/oidc #716: each early poll added 5 seconds, and refused polls counted as the last poll. So clients that kept to the interval were
+/// locked out.
 #[test]
 fn a_client_that_polls_at_the_first_interval_for_ever_gets_through() {
     let mut login = Login::new();
     let (mut accepted, mut last, mut now) = (0, 0, 0);
-    // A client that ignores slow_down and whose gaps jitter around the interval that it was told first.
+    // This client ignores `slow_down`. The times between its polls jitter around the first interval.
     let jitter = [0, -1400, 900, -1300, 400, -2000, 0, 150];
     let mut steps = jitter.into_iter().cycle();
     while now < LIFETIME {
@@ -290,7 +291,7 @@ fn a_client_that_polls_at_the_first_interval_for_ever_gets_through() {
         now += 5000 + steps.next().unwrap();
     }
     assert!(accepted >= 6, "{accepted}");
-    // And one that keeps it exactly is never slowed down at all.
+    // A client that keeps exactly to the interval is never slowed down at all.
     let mut login = Login::new();
     for now in (0..LIFETIME).step_by(5000) {
         assert_pending(&login.poll(now), &pace(now, 5, false));
@@ -304,7 +305,7 @@ fn the_first_poll_is_free() {
     assert_pending(&login.poll(0), &pace(0, 5, false));
 }
 
-/// cli/cli #9370, cli/oauth #111: a fast clock led to loops of `slow_down`, and the client gives up at the second.
+/// cli/cli #9370, cli/oauth #111: a client with a fast clock got `slow_down` again and again, and gives up at the second one.
 #[test]
 fn a_client_whose_clock_is_fast_by_30_percent_is_never_slowed_down() {
     let mut login = Login::new();
@@ -315,7 +316,7 @@ fn a_client_whose_clock_is_fast_by_30_percent_is_never_slowed_down() {
     }
 }
 
-/// openid-client PR #824: the client honours `Retry-After`, so `slow_down` says it, with the interval of the body.
+/// openid-client PR #824: the client obeys `Retry-After`. So `slow_down` has this header, with the interval of the body.
 #[test]
 fn slow_down_says_retry_after() {
     let mut login = Login::new();
@@ -324,13 +325,13 @@ fn slow_down_says_retry_after() {
     let response = reply.response();
     assert_eq!(response.header("retry-after"), Some("10"));
     assert!(response.body().ends_with(r#""interval":10}"#));
-    // As does every 503.
+    // Every 503 has it, too.
     login.host.fails = Some(Question::Load);
     let reply = login.poll(2000).reply;
     assert_eq!(reply.response().header("retry-after"), Some("5"));
 }
 
-/// MAS #5972, #5974: codes that cannot be typed, case and dash that matter. Whatever is shown is found in every form that
+/// MAS #5972, #5974: some codes could not be typed, and case and dash mattered. Here a code that is shown is found in every form that
 /// people type.
 #[test]
 fn every_code_that_is_shown_is_found_however_it_is_typed() {
@@ -348,7 +349,7 @@ fn every_code_that_is_shown_is_found_however_it_is_typed() {
             shown.replace('-', "\u{2013}").to_lowercase(),
             format!("  {shown}\n"),
         ] {
-            // A host for each: a guess is taken for each, and this is about reading.
+            // A new host for each form, because each entry takes a guess from the quota, and this test is only about reading.
             let mut host = Host::new([cli()]);
             let _ = host.store.insert(issued.session(&codes.key).unwrap());
             let review = host.claim(&server, &alice(), &typed, NOW).unwrap();
@@ -357,7 +358,7 @@ fn every_code_that_is_shown_is_found_however_it_is_typed() {
     }
 }
 
-/// better-auth #6143: a draw of a byte modulo the alphabet preferred its first letters.
+/// better-auth #6143: each character was a random byte modulo the length of the alphabet, so its first letters came more often.
 #[test]
 fn every_letter_of_the_alphabet_is_as_likely_as_any_other() {
     let (server, mut host) = (server(), Host::new([cli()]));
@@ -374,7 +375,7 @@ fn every_letter_of_the_alphabet_is_as_likely_as_any_other() {
         }
         host.entropy.push_back(Entropy::from(octets));
         let request = post("client_id=client_cli");
-        // Each from a source of its own, which has a quota of its own.
+        // Each request has a source of its own, so that each has a quota of its own.
         let source = state.to_string();
         let reply = host.run(server.device_authorization(request, &source, None, NOW));
         let body: serde_json::Value = serde_json::from_str(reply.response().body()).unwrap();
@@ -385,14 +386,14 @@ fn every_letter_of_the_alphabet_is_as_likely_as_any_other() {
     }
     let letters = UserCodeShape::CONSONANTS.bytes();
     for letter in letters {
-        // 32,000 letters of 20: 1,600 each, with a standard deviation of 39.
+        // 32,000 letters of 20 kinds: 1,600 of each, with a standard deviation of 39.
         let count = counts[usize::from(letter - b'A')];
         assert!((1400..=1800).contains(&count), "{count}");
     }
     assert_eq!(counts.iter().sum::<u32>(), 32_000);
 }
 
-/// The same report, exactly: 20² numbers in a row give each character of the two places that move equally often.
+/// The same report, checked exactly: 400 numbers in a row give each character equally often, in the two places that change.
 #[test]
 fn no_character_of_a_code_is_likelier_than_another() {
     let (server, mut host) = (server(), Host::new([cli()]));
@@ -402,7 +403,7 @@ fn no_character_of_a_code_is_likelier_than_another() {
         octets[..16].copy_from_slice(&number.to_be_bytes()); // another device code each time
         octets[32..].copy_from_slice(&number.to_be_bytes());
         host.entropy.push_back(Entropy::from(octets));
-        let source = number.to_string(); // and another quota
+        let source = number.to_string(); // and another quota each time
         let request = post("client_id=client_cli");
         let reply = host.run(server.device_authorization(request, &source, None, NOW));
         let code = Codes::of(&reply).user_code.replace('-', "");
@@ -416,7 +417,7 @@ fn no_character_of_a_code_is_likelier_than_another() {
     }
 }
 
-/// Abblix PR #165: a success refilled the guess budget of its source.
+/// Abblix PR #165: a success refilled the quota of guesses of its source.
 #[test]
 fn a_right_code_costs_a_guess_and_refills_nothing() {
     let mut login = Login::new();
@@ -424,14 +425,14 @@ fn a_right_code_costs_a_guess_and_refills_nothing() {
         let wrong = login.host.claim(&login.server, &alice(), "BBBB-BBBB", NOW);
         assert_eq!(wrong.unwrap_err(), PageError::UnknownCode);
     }
-    // The fifth is right: claimed, approved, redeemed.
+    // The fifth guess is right. The session is claimed, approved and redeemed.
     login.approve(0);
     assert_granted(&login.poll(0).reply, "openid profile");
     let spent = login.host.claim(&login.server, &alice(), "BBBB-BBBB", NOW);
     assert!(matches!(spent.unwrap_err(), PageError::RateLimited(_)));
 }
 
-/// wso2 #21835, Duende `IdentityServer4` #3198: tables grew without clean-up.
+/// wso2 #21835, Duende `IdentityServer4` #3198: tables grew, because nothing removed old records.
 #[test]
 fn every_record_has_a_purge_time_in_every_state() {
     let end = at(LIFETIME + RETENTION);
@@ -448,7 +449,7 @@ fn every_record_has_a_purge_time_in_every_state() {
         assert_eq!(login.host.store.purge(end), 1);
         assert!(login.host.store.is_empty());
     }
-    // A login that is refreshed is kept for as long as its token is good.
+    // A login with a refresh token is kept until the token can no longer be used, and then for the retention.
     let client = cli().allow_scope(scope("openid offline_access"));
     let mut login = Login::asking(support::policy(), client, "openid+offline_access");
     login.approve(0);
@@ -457,7 +458,7 @@ fn every_record_has_a_purge_time_in_every_state() {
     assert_eq!(login.session().purge_at(), at(month + RETENTION));
 }
 
-/// Quotas too: nothing is kept of one that says no more than an absent one, but for a minute.
+/// A quota is purged, too: a minute after everything that was taken was given back.
 #[test]
 fn every_quota_has_a_purge_time() {
     use device_flow::server::RateState;
@@ -466,12 +467,12 @@ fn every_quota_has_a_purge_time() {
     assert_eq!(state.purge_at(), at(120_000));
 }
 
-/// `IdentityServer4` #2870: a store in the memory of each server of a farm gave `invalid_grant` at random.
+/// `IdentityServer4` #2870: each server of a farm kept its sessions in its own memory, so polls got `invalid_grant` at random.
 #[test]
 fn servers_that_share_a_store_share_every_login() {
     use device_flow::server::Next;
 
-    // Each server has a policy, a registration and keys of its own; what is stored travels in its stored form.
+    // Each server has its own policy, registration and keys. The session reaches the other server in its stored form.
     let mut login = Login::new();
     login.approve(0);
     let stored = serde_json::to_string(login.session()).unwrap();
@@ -486,7 +487,7 @@ fn servers_that_share_a_store_share_every_login() {
         match poll.next() {
             Next::Client(_, ask) => ask.answer(Ok(Some(&cli()))),
             Next::Load(_, ask) => ask.answer(Ok(Some(&stored))),
-            // The change of the one server is committed on the record of the other.
+            // The change that the second server asks for is written to the record of the first.
             Next::Mint(_, change, ask) => {
                 ask.answer(Ok(login.host.store.change(change)), &support::tokens());
             }
@@ -496,13 +497,13 @@ fn servers_that_share_a_store_share_every_login() {
     };
     assert_granted(&reply, "openid profile");
     assert_eq!(login.status(), Status::Active);
-    // One that does not share it knows no code of another, and cannot know better.
+    // A server with another store cannot know the code.
     let mut apart = Host::new([cli()]);
     let reply = apart.poll(&server(), &cli(), &login.codes.device_code, at(1));
     assert_invalid_grant(&reply, Cause::UnknownCode);
 }
 
-/// The same report, from the other side: a store that cannot answer is no proof that a code is unknown.
+/// The same report: a store that cannot answer does not prove that a code is unknown.
 #[test]
 fn a_store_that_fails_does_not_end_a_login() {
     let mut login = Login::approved_at(0);
@@ -514,7 +515,7 @@ fn a_store_that_fails_does_not_end_a_login() {
     assert_granted(&login.poll(2).reply, "openid profile");
 }
 
-/// fosite's own suite expected `authorization_pending` for a code that had expired an hour ago.
+/// fosite's own tests expected `authorization_pending` for a code that had expired an hour ago.
 #[test]
 fn an_hour_after_expiry_a_code_is_not_pending() {
     let policy = policy_of(PolicyOptions {
@@ -566,7 +567,6 @@ fn no_error_has_status_200() {
     }
 }
 
-/// And no success has an error.
 #[test]
 fn a_success_has_no_member_error() {
     let granted = Login::approved_at(0).poll(1).reply;
@@ -576,7 +576,7 @@ fn a_success_has_no_member_error() {
     }
 }
 
-/// The body of a response to a request for codes.
+/// Returns the body of a response to a request for codes.
 fn issued(policy: device_flow::server::Policy) -> String {
     let (server, mut host) = (server_of(policy), Host::new([cli()]));
     let request = post("client_id=client_cli");
@@ -603,7 +603,7 @@ fn numbers_are_numbers() {
     assert!(slower.response().body().contains(r#""interval":10"#));
 }
 
-/// socket-cli #1507: an interval that the server did not send became a tight loop. This server always sends it.
+/// socket-cli #1507: when the server did not send an interval, the client polled in a tight loop. This server always sends it.
 #[test]
 fn the_interval_is_always_sent() {
     for interval in [1, 5, 60] {
@@ -620,7 +620,8 @@ fn the_interval_is_always_sent() {
     }
 }
 
-/// openclaw PR #103434: the interval of `slow_down` lowered the floor. Here it never is below the one told before.
+/// openclaw PR #103434: the interval in `slow_down` lowered the interval of the client. Here it is never below the one that was sent
+/// before.
 #[test]
 fn the_interval_of_slow_down_is_above_the_one_told_before() {
     for interval in [1, 7, 30, 60] {
@@ -647,7 +648,7 @@ fn the_interval_of_slow_down_is_above_the_one_told_before() {
     }
 }
 
-/// loopover #6792, hyperframes #2836: a 429 ended the login. This server never answers a poll with one for polling fast.
+/// loopover #6792, hyperframes #2836: a 429 ended the login. This server never answers 429 because a poll came too soon.
 #[test]
 fn polling_fast_is_slow_down_never_429() {
     let mut login = Login::new();
@@ -661,7 +662,7 @@ fn polling_fast_is_slow_down_never_429() {
     }
 }
 
-/// ADAL #825: one last poll at the deadline. An approval of the last second can still be fetched by it.
+/// ADAL #825: a client polls one last time at the deadline. That poll still gets the tokens of an approval in the last second.
 #[test]
 fn an_approval_of_the_last_second_is_not_lost() {
     let mut login = Login::new();
@@ -670,8 +671,8 @@ fn an_approval_of_the_last_second_is_not_lost() {
     assert_granted(&login.poll(LIFETIME - 2 + 5000).reply, "openid profile");
 }
 
-/// Own review: a retry window longer than the interval hid a stolen code. The victim's next poll was a duplicate, and nobody
-/// was told. Here the device that lost its code to a thief reveals it at its next poll, whatever its interval is.
+/// Own review: a retry window that was longer than the interval hid a stolen code, because the victim's next poll counted as a duplicate.
+/// Here the next poll of the device reveals the theft, whatever the interval is.
 #[test]
 fn the_next_poll_of_a_device_whose_code_was_stolen_reveals_the_theft() {
     for interval in 2..=60 {
@@ -683,7 +684,7 @@ fn the_next_poll_of_a_device_whose_code_was_stolen_reveals_the_theft() {
         let mut login = Login::of(policy_of(options), cli());
         let first = i64::try_from(interval).unwrap();
         assert_eq!(login.poll(0).reply.cause(), Cause::Pending);
-        // Approved and redeemed by the thief right after the poll; then the device keeps to its interval.
+        // A thief redeems the approved code right after the device has polled. Then the device keeps to its interval.
         login.approve(1);
         assert_granted(&login.poll(2).reply, "openid profile");
         let victim = login.poll(first * 1000);
@@ -694,7 +695,7 @@ fn the_next_poll_of_a_device_whose_code_was_stolen_reveals_the_theft() {
             "the thief's login is over, too"
         );
     }
-    // No policy can have it otherwise.
+    // No policy allows a retry window that would hide the theft.
     for window in [3750, 5000, 10_000] {
         let options = PolicyOptions {
             retry_window: Some(Duration::from_millis(window)),
@@ -707,7 +708,7 @@ fn the_next_poll_of_a_device_whose_code_was_stolen_reveals_the_theft() {
     }
 }
 
-/// Own review: after a change of the server's key two sessions answered to one code, and the other device got the tokens.
+/// Own review: after a change of the server's key, two sessions had the same code, and the other device got the tokens.
 #[test]
 fn a_code_that_two_devices_show_after_a_change_of_keys_gives_tokens_to_neither() {
     let old = Server::new(support::policy(), ServerKeys::new(&key(1)).unwrap());
@@ -733,7 +734,7 @@ fn a_code_that_two_devices_show_after_a_change_of_keys_gives_tokens_to_neither()
         let reply = host.poll(&new, &cli(), &device.device_code, at(3));
         assert_eq!(reply.cause(), Cause::Pending);
     }
-    // A code that one device alone shows is found under either key.
+    // A code that only one device shows is found under either key.
     for (server, seed) in [(&old, 3), (&new, 4)] {
         let codes = host.issue(server, &cli(), seed, NOW);
         host.approve(&new, &alice(), &codes, at(4));

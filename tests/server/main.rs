@@ -1,7 +1,8 @@
-//! The tests of the server half, one program: each file is named as the file of `src/` or `src/server/` whose behaviour it holds.
+//! The tests of the server half, in one program. Each file has the name of the file of `src/` or `src/server/` that it tests.
 //!
-//! `code`, `scope` and `memory` are here because the host of these tests shows what they do. Three are named as no file: `lessons` is
-//! what went wrong in other servers, `secrets` that nothing shows a secret, `http` the conversions of the feature of that name.
+//! `code`, `scope` and `memory` are tested here, because their tests share the support of the others. Three files have names of their own:
+//! `lessons` has what went wrong in other servers, `secrets` tests that nothing shows a secret, and `http` tests the conversions of the
+//! feature `http`.
 
 #![allow(
     clippy::unwrap_used,

@@ -1,4 +1,4 @@
-//! The embedded store. What every store must do is checked by the test kit; here is what is this one's own.
+//! The embedded store. The test kit checks what every store must do. These tests check what is special about this store.
 
 use core::time::Duration;
 use std::collections::HashMap;
@@ -19,7 +19,7 @@ use crate::support::{
     self, Host, NOW, Says, alice, cli, entropy_of, poll_body, post, server, subject,
 };
 
-/// A session that is not in any store, with one key per first and one per second argument.
+/// Returns a session that is in no store. Its key depends on the first argument alone, its user key on the second.
 fn session_of(device: u8, user: u8) -> Session {
     let mut elsewhere = Host::new([cli()]);
     elsewhere.entropy.push_back(entropy_of(device, user));
@@ -34,7 +34,7 @@ fn session(seed: u8) -> Session {
     session_of(seed, seed)
 }
 
-/// A store with one pending session.
+/// Returns a store that has one pending session.
 fn store_with(session: &Session) -> Memory {
     let mut store = Memory::new();
     assert_eq!(store.insert(session), Inserted::New);
@@ -45,7 +45,7 @@ fn text(session: &Session) -> String {
     serde_json::to_string(session).unwrap()
 }
 
-/// All that a store has of a session.
+/// Returns all that a store has of a session: the session, and whether there is a pace.
 fn stored(store: &Memory, key: &SessionKey) -> Option<(String, bool)> {
     let stored = store.load(key)?;
     Some((text(&stored.session), stored.pace.is_some()))
@@ -62,7 +62,7 @@ fn insert_stores_a_session_under_both_of_its_keys() {
     assert!(!store.is_empty());
 }
 
-/// A device code that is drawn twice is the graver of the two (D8).
+/// If both codes are taken, the device code is reported, because a device code that is drawn twice is the worse fault (D8).
 #[test]
 fn insert_names_the_device_code_where_both_are_taken() {
     let mut store = store_with(&session_of(1, 1));
@@ -73,7 +73,7 @@ fn insert_names_the_device_code_where_both_are_taken() {
     assert_eq!(store.len(), 2);
 }
 
-/// Past its purge time but not purged, a session still has its keys.
+/// A session whose purge time has passed keeps its keys until it is purged.
 #[test]
 fn insert_takes_no_key_from_a_session_that_awaits_its_purge() {
     let first = session(1);
@@ -94,7 +94,7 @@ fn load_finds_nothing_under_the_key_of_the_other_kind() {
     assert!(store.load_by_user_key(&crossed).is_none());
 }
 
-/// The same session with other keys.
+/// Returns the same session with other keys.
 fn with_keys(session: &Session, key: [u8; 32], user_key: [u8; 32]) -> Session {
     let mut form: serde_json::Value = serde_json::from_str(&text(session)).unwrap();
     form["key"] = SessionKey::from_bytes(key).to_string().into();
@@ -102,7 +102,7 @@ fn with_keys(session: &Session, key: [u8; 32], user_key: [u8; 32]) -> Session {
     serde_json::from_value(form).unwrap()
 }
 
-/// Keys that differ in their last octet alone are different keys.
+/// Keys that differ only in their last octet are different keys.
 #[test]
 fn load_compares_the_whole_of_a_key() {
     let ending = |octet| {
@@ -128,7 +128,7 @@ fn load_compares_the_whole_of_a_key() {
     assert!(store.load_by_user_key(&nobodys).is_none());
 }
 
-/// A version that a restored backup has used again does not let a change through that was decided on another state.
+/// After a backup was restored, a version may be used again. Then a change that was decided on another state is still refused.
 #[test]
 fn change_is_refused_where_the_version_was_reused_on_another_state() {
     let (server, mut host) = (server(), Host::new([cli()]));
@@ -137,7 +137,7 @@ fn change_is_refused_where_the_version_was_reused_on_another_state() {
         .unwrap();
     let version = host.session(&codes.key).unwrap().version();
     let key = codes.key;
-    // Between the reading and the writing of a decision the session is replaced by one that was denied, at the same version.
+    // Between the reading and the writing of a decision, the session is replaced by a denied session with the same version.
     host.meanwhile.push_back(Box::new(move |store| {
         let mut form = serde_json::to_value(&store.load(&key).unwrap().session).unwrap();
         form["state"] = serde_json::json!({ "denied": "alice" });
@@ -155,7 +155,7 @@ fn change_is_refused_where_the_version_was_reused_on_another_state() {
     );
 }
 
-/// The user code of a redeemed session is free again, and nothing of it is left in the index.
+/// After the redemption, the user code is free again, and the index has no entry for the session.
 #[test]
 fn change_forgets_the_user_key_of_a_session_that_was_redeemed() {
     let (server, mut host) = (server(), Host::new([cli()]));
@@ -214,7 +214,7 @@ fn a_quota_of_the_hosts_own_has_a_key_of_its_own() {
     assert!(!others.contains(&sign_in));
 }
 
-/// wso2 #21835, Duende IS4 #3198: tables grew. The index of the user codes is one of them; only `Debug` shows it.
+/// wso2 #21835, Duende IS4 #3198: tables grew. The index of the user codes is such a table. Only `Debug` shows it.
 #[test]
 fn purge_leaves_nothing_behind() {
     let session = session(1);
@@ -233,7 +233,7 @@ fn purge_leaves_nothing_behind() {
     assert_eq!(format!("{store:?}"), empty);
 }
 
-/// A minute after it says no more than an absent one, and not sooner: a request that hung must not find an empty one.
+/// A quota is purged a minute after everything was given back, and not sooner, because a delayed request must still find it.
 #[test]
 fn purge_keeps_a_quota_for_a_minute_after_it_was_given_back() {
     let limit = RateLimit::new(1, Duration::from_mins(1)).unwrap();
@@ -254,9 +254,9 @@ fn an_empty_store_has_nothing_and_purges_nothing() {
     assert_eq!(store.purge(NOW), 0);
 }
 
-// Shared by threads.
+// Threads that share a store.
 
-/// A host of one client over a store that threads share.
+/// A host with one client and a store that threads share.
 struct Shared {
     client: Client,
     store: Mutex<Memory>,
@@ -297,7 +297,7 @@ impl Shared {
         }
     }
 
-    /// The causes of the same request by sixteen threads at once.
+    /// Runs the same request in sixteen threads at once. Returns their results.
     fn at_once<T: Send>(&self, request: impl Fn(&Self) -> T + Sync) -> Vec<T> {
         let barrier = std::sync::Barrier::new(16);
         thread::scope(|scope| {
@@ -379,7 +379,7 @@ fn a_lock_that_was_poisoned_still_serves() {
     assert!(matches!(support::poll_once(purged), Some(Ok(0))));
 }
 
-/// A host whose method waits for something is told so, instead of being waited for without an end.
+/// If a method of the host would have to wait, the run returns `None` and does not wait for ever.
 #[test]
 fn a_blocking_run_does_not_wait() {
     struct Waiting(Shared);
@@ -424,13 +424,13 @@ fn a_mutex_of_a_memory_does_as_a_store_what_the_memory_does() {
     assert!(done(store.load(session.key())).unwrap().is_none());
 }
 
-/// One operation on a few sessions and at a few moments.
+/// One operation on a few sessions, at a few moments.
 #[derive(Clone, Debug)]
 enum Operation {
     Insert(u8, u8),
-    /// The session of this device code is claimed, or released if it was.
+    /// Claims the session of this device code. If it is claimed already, releases it.
     Turn(u8),
-    /// The same, and the store says that somebody else was faster, three times.
+    /// The same, but the store reports three conflicts.
     Lose(u8),
     Poll(u8),
     Purge(u64),
@@ -447,7 +447,7 @@ fn operations() -> impl Strategy<Value = Vec<Operation>> {
     prop::collection::vec(one, 0..40)
 }
 
-/// The code that entropy of this seed yields for a user.
+/// Returns the user code that is made from the entropy of this seed.
 fn user_code(user: u8) -> String {
     let (server, mut elsewhere) = (server(), Host::new([cli()]));
     elsewhere.issue(&server, &cli(), user, NOW).user_code
@@ -461,14 +461,14 @@ fn device_code(device: u8) -> String {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// A reference model: a list of rows, each a device code, a user code, a version, whether there is a pace.
+    /// A reference model: a list of rows, each with a device code, a user code, a version, and whether there is a pace.
     #[test]
     fn the_store_does_what_a_list_of_rows_does(operations in operations()) {
         let server = server();
         let mut host = Host::new([cli()]);
         let mut rows: HashMap<u8, (u8, u64, bool)> = HashMap::new();
         for (moment, operation) in operations.into_iter().enumerate() {
-            // Users of their own, so that no quota is spent.
+            // Each claim is made by another user, so that no quota is spent.
             let now: OffsetDateTime = NOW + Duration::from_millis(u64::try_from(moment).unwrap());
             match operation {
                 Operation::Insert(device, user) => {
@@ -509,7 +509,7 @@ proptest! {
                     }
                 }
                 Operation::Purge(minutes) => {
-                    // Every session of this test is past its purge time after ten minutes.
+                    // After ten minutes, every session of this test has reached its purge time.
                     let now = NOW + Duration::from_mins(minutes) + Duration::from_secs(1);
                     let wanted = if minutes >= 10 { rows.len() } else { 0 };
                     if minutes >= 10 {

@@ -1,6 +1,6 @@
 //! Table U of the server half, row by row: the verification page, where signed-in users enter codes and decide.
 //!
-//! Defaults: five guesses at once, then one a minute; lifetime 300 s.
+//! Defaults: five guesses at once, then one a minute; a lifetime of 300 s.
 
 use core::time::Duration;
 
@@ -19,12 +19,12 @@ use crate::support::{
     self, Host, NOW, Question, Says, alice, cli, key, policy, scope, server, subject,
 };
 
-/// Enters a code.
+/// Enters a code as this user.
 fn enter(login: &mut Login, user: &Subject, typed: &str, now: i64) -> Result<Review, PageError> {
     login.host.run(login.server.enter(typed, user, "", at(now)))
 }
 
-/// Whether the last action claimed the session.
+/// Returns whether the last action wrote a change of the session.
 fn claimed(login: &Login) -> bool {
     login.host.count(Question::Change) > 0
 }
@@ -32,7 +32,7 @@ fn claimed(login: &Login) -> bool {
 #[track_caller]
 fn assert_wrong(outcome: Result<Review, PageError>, reason: PageError) {
     assert_eq!(outcome.unwrap_err(), reason);
-    // "as U2 for the user": one text for every reason.
+    // The user sees the same text for every reason.
     assert!(reason.is_wrong_code());
     assert_eq!(reason.to_string(), PageError::UnknownCode.to_string());
 }
@@ -47,7 +47,7 @@ fn assert_spent(outcome: Result<Review, PageError>, millis: u64) {
     }
 }
 
-/// How many guesses a user has left at a moment. It takes them all.
+/// Takes all guesses that a user has left at this moment. Returns how many these were.
 fn guesses_left(login: &mut Login, user: &Subject, now: i64) -> usize {
     let mut left = 0;
     while !matches!(enter(login, user, "", now), Err(PageError::RateLimited(_))) {
@@ -56,7 +56,7 @@ fn guesses_left(login: &mut Login, user: &Subject, now: i64) -> usize {
     left
 }
 
-/// The session as it stands, which must not change while `what` runs.
+/// Runs `what` and asserts that it does not change the session. Returns its result.
 #[track_caller]
 fn unchanged<T>(login: &mut Login, what: impl FnOnce(&mut Login) -> T) -> T {
     let had = login.form();
@@ -65,7 +65,7 @@ fn unchanged<T>(login: &mut Login, what: impl FnOnce(&mut Login) -> T) -> T {
     result
 }
 
-/// A login that Alice decided, in each of the decided states.
+/// Returns four logins that Alice has decided, one in each decided state.
 fn decided() -> [(Status, Login); 4] {
     let states = [
         Status::Approved,
@@ -89,7 +89,7 @@ fn decided() -> [(Status, Login); 4] {
     })
 }
 
-/// A code of the right shape that nobody was given.
+/// Returns a code of the right shape that was issued to nobody.
 fn wrong_code(login: &Login) -> &'static str {
     let first = "BBBB-BBBB";
     if login.codes.user_code == first {
@@ -112,7 +112,7 @@ fn u1_a_spent_quota_refuses_a_right_code_as_a_wrong_one_with_the_time_to_try_aga
         );
     }
     unchanged(&mut login, |login| {
-        // A refusal costs nothing, and nothing is looked up.
+        // A refusal takes nothing from the quota, and nothing is looked up.
         for code in [&right, wrong, "", "not a code"] {
             assert_spent(enter(login, &alice(), code, 0), 60_000);
             assert_eq!(login.host.asked, [Question::Take]);
@@ -147,7 +147,7 @@ fn u1_guesses_are_counted_by_source_too_where_there_is_one() {
     let user = subject("u6");
     let refused = login.server.enter(&code, &user, "192.0.2.7", at(0));
     assert_spent(login.host.run(refused), 60_000);
-    // A user is no source, be they named alike; and another source has guesses of its own.
+    // A user and a source with the same text have different quotas. Another source has guesses of its own.
     let user = subject("192.0.2.7");
     let entered = login.server.enter(&code, &user, "192.0.2.8", at(0));
     assert!(login.host.run(entered).is_ok());
@@ -164,19 +164,19 @@ fn u1_the_quota_of_the_user_is_taken_from_before_that_of_the_source() {
     assert_eq!(guesses_left(&mut login, &bob(), 0), 5);
     for _ in 0..6 {
         assert_spent(from(&mut login, &bob(), &code), 60_000);
-        assert_eq!(login.host.asked, [Question::Take], "the source is spared");
+        assert_eq!(login.host.asked, [Question::Take], "only the user's quota");
     }
     for user in ["u1", "u2", "u3", "u4", "u5"] {
         let error = from(&mut login, &subject(user), "").unwrap_err();
         assert_eq!(error, PageError::MalformedCode);
     }
-    // The source is spent: the user's guess is, too.
+    // The source's quota is spent. The user's guess is taken nevertheless.
     assert_spent(from(&mut login, &alice(), &code), 60_000);
     assert_eq!(login.host.asked, [Question::Take; 2]);
     assert_eq!(guesses_left(&mut login, &alice(), 0), 4);
 }
 
-/// Two requests that are served at the same moment, with one guess left.
+/// Two requests are served at the same moment, and only one guess is left.
 #[test]
 fn u1_two_parallel_guesses_do_not_share_one_unit() {
     use device_flow::server::Next;
@@ -207,7 +207,7 @@ fn u1_a_success_gives_no_guess_back() {
     assert_eq!(guesses_left(&mut login, &alice(), 0), 4);
 }
 
-/// A question that fails, at whatever action: 503 for the host, nothing stored is lost or changed.
+/// If the host fails to answer a question, the action ends as `Unavailable`, and the session is not changed.
 #[test]
 fn u1_u4_u7_a_host_that_failed_is_unavailable_and_changes_nothing() {
     let questions = [
@@ -227,7 +227,7 @@ fn u1_u4_u7_a_host_that_failed_is_unavailable_and_changes_nothing() {
         login.host.fails = None;
         assert!(enter(&mut login, &alice(), &code, 1).is_ok());
     }
-    // What a user decides: from a session in this state, with these questions.
+    // Each decision, the login that it needs, and what it asks the host for besides `Load` and `Change`.
     let deeds: [(&[Question], Make, Decide); 5] = [
         (&[Question::Client], claimed_login, |login| {
             login.approve_by(&alice(), 1)
@@ -259,21 +259,21 @@ fn u1_u4_u7_a_host_that_failed_is_unavailable_and_changes_nothing() {
 type Make = fn() -> Login;
 type Decide = fn(&mut Login) -> Result<Session, PageError>;
 
-/// Claimed by Alice.
+/// Returns a login that Alice has claimed.
 fn claimed_login() -> Login {
     let mut login = Login::new();
     login.claim(0);
     login
 }
 
-/// Approved by Alice, and its device has its tokens.
+/// Returns a login that Alice has approved, and whose device has its tokens.
 fn active_login() -> Login {
     let mut login = Login::approved_at(0);
     assert_granted(&login.poll(0).reply, "openid profile");
     login
 }
 
-/// A store that answers with another session than the one asked for.
+/// The store answers with another session than the one that it was asked for.
 #[test]
 fn u5_another_session_than_the_one_asked_for_is_a_fault_of_the_store() {
     use device_flow::server::Next;
@@ -293,7 +293,7 @@ fn u5_another_session_than_the_one_asked_for_is_a_fault_of_the_store() {
     assert!(login.deny_by(&alice(), 2).is_ok());
 }
 
-// U2: none, purged, malformed, over 64 bytes.
+// U2: the code is malformed, unknown or purged.
 
 #[test]
 fn u2_a_code_that_nobody_has_is_wrong_and_costs_a_guess() {
@@ -324,7 +324,7 @@ fn u2_a_malformed_code_is_wrong_costs_a_guess_and_is_not_looked_up() {
     let too_long = format!("{}{right}", "-".repeat(64 + 1 - right.len()));
     assert_eq!(too_long.len(), 65);
     let huge = "B".repeat(1 << 20);
-    let kelvin = "\u{212A}BBBBBBB"; // folds to k in Unicode, not in ASCII
+    let kelvin = "\u{212A}BBBBBBB"; // its lower case is k, but it is not ASCII
     for typed in ["", "-", &right[1..], "BBBBBBBBB", &too_long, &huge, kelvin] {
         let mut login = Login::new();
         assert_wrong(
@@ -366,7 +366,7 @@ fn u2_a_code_is_read_forgivingly() {
     }
 }
 
-/// A store that answers with another session than the one asked for.
+/// The store answers with another session than the one that it was asked for.
 #[test]
 fn u2_a_session_under_another_code_is_a_fault_of_the_store() {
     use device_flow::server::Next;
@@ -386,13 +386,13 @@ fn u2_a_session_under_another_code_is_a_fault_of_the_store() {
     assert_eq!(error, PageError::Unavailable);
 }
 
-// U3: expired, Approved, Denied, Active, Ended, or claimed by another user.
+// U3: the code has expired, was decided before, or is claimed by another user.
 
 #[test]
 fn u3_a_decided_code_is_wrong_for_everybody_and_costs_a_guess() {
     for (status, mut login) in decided() {
         let code = login.codes.user_code.clone();
-        // A session whose code was redeemed is in no index any more.
+        // The index has no entry for a session whose code was redeemed, or whose approval was withdrawn.
         let reason = match status {
             Status::Approved | Status::Denied => PageError::UsedCode,
             _ => PageError::UnknownCode,
@@ -412,7 +412,7 @@ fn u3_a_decided_code_is_wrong_for_everybody_and_costs_a_guess() {
     }
 }
 
-/// A store may leave the index of a redeemed session as it was.
+/// A store may keep the index entry of a redeemed session. The code is unknown nevertheless.
 #[test]
 fn u3_a_redeemed_session_that_is_still_indexed_is_unknown() {
     use device_flow::server::Next;
@@ -443,7 +443,7 @@ fn u3_an_expired_code_is_wrong_and_costs_a_guess() {
         });
     }
     assert!(enter(&mut login, &alice(), &code, LIFETIME - 1).is_ok());
-    // For the claimant, too.
+    // The code has expired for its claimant, too.
     assert_wrong(
         enter(&mut login, &alice(), &code, LIFETIME),
         PageError::ExpiredCode,
@@ -463,9 +463,9 @@ fn u3_a_code_claimed_by_another_user_is_wrong_and_costs_a_guess() {
     assert_eq!(login.session().claimant(), Some(&alice()));
 }
 
-// U13: found under both digest keys, as two sessions.
+// U13: two sessions have the code, one under each server key.
 
-/// Lesson: after a change of the server's key two sessions answered to one code, and the other device got the tokens.
+/// Lesson: after a change of the server's key, two sessions had the same code, and the other device got the tokens.
 #[test]
 fn u13_a_code_that_two_sessions_have_under_two_keys_opens_neither() {
     let (mut host, rotated, codes, other) = one_code_twice();
@@ -484,7 +484,7 @@ fn u13_a_code_that_two_sessions_have_under_two_keys_opens_neither() {
     assert_eq!(forms(&host), had);
 }
 
-/// A session is in the way of another until it is purged, or its code is redeemed.
+/// Two sessions with the same code block each other until one of them is purged or redeemed.
 #[test]
 fn u13_one_of_two_sessions_that_is_gone_is_not_in_the_way() {
     for is_older in [true, false] {
@@ -494,7 +494,7 @@ fn u13_one_of_two_sessions_that_is_gone_is_not_in_the_way() {
         } else {
             (&other, &codes)
         };
-        // Each was claimed while the other could not be found.
+        // Only one of the two server keys is active here, so the other session cannot be found.
         let keys = ServerKeys::new(&key(if is_older { 7 } else { 8 })).unwrap();
         let alone = Server::new(policy(), keys);
         host.approve(&alone, &bob(), gone, NOW);
@@ -507,12 +507,13 @@ fn u13_one_of_two_sessions_that_is_gone_is_not_in_the_way() {
     }
 }
 
-/// Two sessions with one user code: one was issued before the server's key was changed, one after it.
+/// Returns a host with two sessions that have the same user code, the server after its key was changed, and the codes. The first session
+/// was issued before the change, the second after it.
 fn one_code_twice() -> (Host, Server, support::Codes, support::Codes) {
     let mut host = Host::new([cli()]);
     let codes = host.issue(&server(), &cli(), 1, NOW);
     let rotated = rotated();
-    // The same user code, another device code.
+    // The same user code, but another device code.
     host.entropy.push_front(support::entropy_of(2, 1));
     let request = support::post("client_id=client_cli&scope=openid+profile");
     let reply = host.run(rotated.device_authorization(request, "", None, NOW));
@@ -522,13 +523,13 @@ fn one_code_twice() -> (Host, Server, support::Codes, support::Codes) {
     (host, rotated, codes, other)
 }
 
-/// A server whose key was changed.
+/// Returns a server whose key was changed.
 fn rotated() -> Server {
     let keys = ServerKeys::new(&key(8)).unwrap().with_previous(&key(7));
     Server::new(policy(), keys.unwrap())
 }
 
-// U14: the client is gone, at entering and at approving.
+// U14: the client is gone when the code is entered or approved.
 
 fn clients_that_are_gone() -> Vec<Vec<Client>> {
     let other = Client::new("client_cli", device_flow::server::ClientAuthMethod::None);
@@ -569,7 +570,7 @@ fn u14_a_client_that_is_gone_is_not_approved_but_can_be_denied() {
     }
 }
 
-/// Entering again shows the session anew, to a claimant, too.
+/// If the claimant enters the code again, the review is made anew. So the client is looked up again, too.
 #[test]
 fn u14_a_claimant_is_shown_nothing_more_once_the_client_is_gone() {
     for clients in clients_that_are_gone() {
@@ -583,7 +584,7 @@ fn u14_a_claimant_is_shown_nothing_more_once_the_client_is_gone() {
     }
 }
 
-/// A code that is wrong for another reason is told so: the client is not asked for.
+/// If a code is wrong for another reason, the client is not looked up.
 #[test]
 fn u14_a_wrong_code_says_nothing_about_its_client() {
     let mut login = claimed_login();
@@ -596,7 +597,7 @@ fn u14_a_wrong_code_says_nothing_about_its_client() {
     assert_eq!(login.host.asked, [Question::Take, Question::LoadByUserKey]);
 }
 
-/// A registry that answers with another client than the one asked for.
+/// The registry answers with another client than the one that it was asked for.
 #[test]
 fn u14_another_client_is_not_the_one_of_the_session() {
     use device_flow::server::Found;
@@ -618,7 +619,7 @@ fn u14_another_client_is_not_the_one_of_the_session() {
     assert_eq!(login.status(), Status::Claimed);
 }
 
-// U4: Pending, unclaimed or claimed by this user.
+// U4: the session is unclaimed, or claimed by this user.
 
 #[test]
 fn u4_entering_claims_the_session_by_a_guarded_write() {
@@ -638,7 +639,7 @@ fn u4_entering_claims_the_session_by_a_guarded_write() {
     assert_eq!(login.form(), wanted, "state and version, nothing else");
     assert_eq!(login.status(), Status::Claimed);
     assert_eq!(login.session().claimant(), Some(&alice()));
-    // To the device nothing has happened.
+    // For the device, nothing has happened.
     assert_pending(&login.poll(1), &pace(1, 5, false));
 }
 
@@ -732,7 +733,7 @@ fn u4_a_claim_is_tried_three_times() {
         let code = login.codes.user_code.clone();
         login.host.says.extend([Says::Conflict].repeat(losses));
         assert!(enter(&mut login, &alice(), &code, 0).is_ok());
-        // The session and its client are looked up anew; the guess is not taken again.
+        // The session and its client are looked up again, but no other guess is taken.
         let mut wanted = vec![Question::Take];
         for _ in 0..=losses {
             wanted.extend([Question::LoadByUserKey, Question::Client, Question::Change]);
@@ -769,14 +770,14 @@ fn u4_a_code_under_the_previous_key_is_found_with_one_guess() {
         2,
         "the current, then the previous"
     );
-    // Without the previous key it is a code that nobody has.
+    // Without the previous key, the code is unknown.
     let mut login = Login::new();
     let alone = Server::new(policy(), ServerKeys::new(&key(8)).unwrap());
     let outcome = login.host.claim(&alone, &alice(), &code, NOW);
     assert_wrong(outcome, PageError::UnknownCode);
 }
 
-// U5: not claimed, or claimed by another.
+// U5: this user has not claimed the session.
 
 #[test]
 fn u5_nobody_decides_on_a_session_that_they_have_not_claimed() {
@@ -787,7 +788,7 @@ fn u5_nobody_decides_on_a_session_that_they_have_not_claimed() {
     for mut login in logins {
         let user = bob();
         unchanged(&mut login, |login| {
-            // Before and after expiry, with a right scope and a wrong one: who it is comes before what is asked.
+            // Before and after expiry, with a right and a wrong scope: the user is checked before the scope.
             for now in [1, LIFETIME, LIFETIME + 1] {
                 for wanted in ["openid profile", "openid", "openid admin", ""] {
                     let consent = Consent::to(scope(wanted));
@@ -820,7 +821,7 @@ fn u5_a_user_is_another_by_one_character() {
     }
 }
 
-// U6: Pending, expired.
+// U6: the code has expired.
 
 #[test]
 fn u6_an_expired_code_is_neither_approved_nor_denied() {
@@ -828,7 +829,7 @@ fn u6_an_expired_code_is_neither_approved_nor_denied() {
     login.claim(0);
     for now in [LIFETIME, LIFETIME + 1, LIFETIME + REDEEM_TIME] {
         unchanged(&mut login, |login| {
-            // A scope that U8 refuses is too late as well.
+            // The code has expired also for a scope that U8 would refuse.
             for wanted in ["openid profile", "admin", ""] {
                 let consent = Consent::to(scope(wanted));
                 let error = login.consent_by(&alice(), &consent, now).unwrap_err();
@@ -862,7 +863,7 @@ fn u6_a_session_that_was_purged_has_expired() {
     );
 }
 
-// U7: approve, Pending, scope within the requested.
+// U7: the user approves, and the scope is within what was asked for.
 
 #[test]
 fn u7_approving_is_a_guarded_write_and_the_claimant_is_the_subject() {
@@ -970,12 +971,12 @@ fn u7_a_decision_that_lost_its_write_is_tried_three_times() {
             PageError::Unavailable
         );
     }
-    // It was done: the same again is a success.
+    // The last write was done, so the same approval again is a success.
     assert!(login.approve_by(&alice(), 2).is_ok());
     assert_eq!(login.host.count(Question::Change), 0);
 }
 
-// U8: approve, Pending, wider scope, or empty where some was asked.
+// U8: the scope is wider than what was asked for, or is empty although some was asked for.
 
 #[test]
 fn u8_a_wider_or_an_empty_scope_is_an_error_and_changes_nothing() {
@@ -994,11 +995,11 @@ fn u8_a_wider_or_an_empty_scope_is_an_error_and_changes_nothing() {
             assert_eq!(error, PageError::Scope, "{wider}");
         }
     });
-    // And the right one can follow.
+    // After that, the user can approve a right scope.
     assert!(login.approve_by(&alice(), 2).is_ok());
 }
 
-// U9: deny, Pending.
+// U9: the user denies.
 
 #[test]
 fn u9_denying_is_a_guarded_write_and_the_device_is_told() {
@@ -1015,7 +1016,7 @@ fn u9_denying_is_a_guarded_write_and_the_device_is_told() {
     assert_denied(&login.poll(LIFETIME - 1).reply);
 }
 
-/// Somebody else, the same user in another window, acts on the session before a guarded write.
+/// Returns an action on the session that happens just before a guarded write, as if the same user acted in another window.
 fn rival(
     login: &Login,
     act: impl FnOnce(&mut Host, &Server, &device_flow::digest::SessionKey) + 'static,
@@ -1055,9 +1056,9 @@ fn u9_of_two_decisions_on_the_same_reading_one_wins() {
     assert_eq!(login.status(), Status::Approved);
 }
 
-// U10: approve, deny, decided.
+// U10: the user decided before.
 
-/// The same decision again: a success, and nothing is written.
+/// Asserts that the same decision again was a success, and that nothing was written.
 #[track_caller]
 fn assert_stands(login: &Login, again: &Result<Session, PageError>) {
     assert!(again.is_ok());
@@ -1110,7 +1111,7 @@ fn u10_another_scope_is_another_decision_and_another_order_is_not() {
     }
 }
 
-// U11: withdraw by the subject, Approved or Active.
+// U11: the user withdraws.
 
 #[test]
 fn u11_withdrawing_is_a_guarded_write_and_the_device_gets_nothing() {
@@ -1130,7 +1131,7 @@ fn u11_withdrawing_is_a_guarded_write_and_the_device_gets_nothing() {
 
 #[test]
 fn u11_withdrawing_ends_a_login_whose_device_has_its_tokens() {
-    // Before the code's own end, and long after it: the record is kept for the retention.
+    // The record is kept for the retention after the code has expired, or after the withdrawal if that is later.
     for (now, end) in [(2, LIFETIME), (10 * LIFETIME, 10 * LIFETIME)] {
         let mut login = active_login();
         let mut wanted = login.form();
@@ -1180,7 +1181,7 @@ fn u11_of_a_withdrawal_and_a_redemption_exactly_one_wins() {
     login.host.meanwhile.push_back(withdrawal);
     assert_invalid_grant(&login.poll(1).reply, Cause::Ended);
 
-    // The redemption was first: the withdrawal decides again, and ends the login that came of it.
+    // The redemption came first. The withdrawal is decided again, and ends the login.
     let mut login = Login::approved_at(0);
     let (code, client) = (login.codes.device_code.clone(), login.client.clone());
     let redemption = rival(&login, move |host, server, _| {
@@ -1214,7 +1215,7 @@ fn u11_there_is_nothing_to_withdraw_before_an_approval_or_after_a_denial() {
     }
 }
 
-// U12: release, Pending, claimed by this user.
+// U12: the claimant releases the session.
 
 #[test]
 fn u12_releasing_is_a_guarded_write_and_gives_the_session_back_unclaimed() {
@@ -1226,7 +1227,7 @@ fn u12_releasing_is_a_guarded_write_and_gives_the_session_back_unclaimed() {
     assert_eq!(login.form(), wanted, "as it was, but for the version");
     assert_eq!(released.status(), Status::Pending);
     assert_eq!(released.claimant(), None);
-    // Whoever released it decides no more, and another account may enter it.
+    // The user who released the session can no longer decide, and another user may enter the code.
     assert_eq!(
         login.approve_by(&alice(), 1).unwrap_err(),
         PageError::NotYours

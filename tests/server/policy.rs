@@ -19,7 +19,7 @@ pub(super) const fn secs(seconds: u64) -> Duration {
 
 pub(super) const DAY: Duration = secs(24 * 60 * 60);
 
-/// Options whose codes cannot be guessed whatever the lifetime, so that L6 stays out of the way.
+/// Returns options whose codes cannot be guessed at any lifetime, so that L6 never refuses them.
 fn roomy() -> PolicyOptions {
     PolicyOptions {
         outstanding: 1,
@@ -49,7 +49,7 @@ fn the_default_is_accepted_and_is_that_of_the_tables() {
 #[test]
 fn l1_an_interval_outside_1_to_60_s_is_refused() {
     for outside in [Duration::ZERO, secs(61), secs(3600), Duration::MAX] {
-        // A cap and a lifetime that would be right for it, as far as there are any.
+        // With a cap and a lifetime that suit this interval, if there are any.
         let cap = outside.max(secs(60)).min(secs(4_000_000_000));
         refused(
             PolicyOptions {
@@ -136,7 +136,7 @@ fn l1_a_cap_over_5_minutes_is_refused() {
     }
 }
 
-/// A device is told whole seconds: `interval` and `Retry-After` have no fractions.
+/// `interval` and `Retry-After` are in whole seconds.
 #[test]
 fn l1_a_cap_that_is_not_whole_seconds_is_refused() {
     for part in [7_500, 59_999, 299_999] {
@@ -185,7 +185,7 @@ fn l2_a_lifetime_over_a_day_is_refused() {
     }
 }
 
-/// `expires_in` is told in seconds (RFC 8628, section 3.2).
+/// `expires_in` is in whole seconds (RFC 8628, section 3.2).
 #[test]
 fn l2_a_lifetime_that_is_not_whole_seconds_is_refused() {
     let part = Duration::from_millis(300_500);
@@ -198,13 +198,13 @@ fn l2_a_lifetime_that_is_not_whole_seconds_is_refused() {
     );
 }
 
-/// "Within a table the rows are evaluated top to bottom, the first that matches answers."
+/// The first row that matches decides.
 #[test]
 fn l1_comes_before_l2() {
     for lifetime in [
         Duration::ZERO,
         DAY * 2,
-        // Neither told in 32 bits nor whole seconds.
+        // Too long for 32 bits; not in whole seconds.
         secs(u64::MAX),
         Duration::from_millis(1),
     ] {
@@ -283,7 +283,7 @@ fn l3_a_verification_uri_that_is_not_https_is_refused_but_on_loopback() {
     }
 }
 
-/// A host that only begins or ends like loopback is somebody else's.
+/// A host name that only begins or ends like a loopback name may belong to somebody else.
 #[test]
 fn l3_a_host_that_only_looks_like_loopback_is_refused_without_https() {
     for other in [
@@ -298,7 +298,7 @@ fn l3_a_host_that_only_looks_like_loopback_is_refused_without_https() {
     }
 }
 
-/// What follows the host of an authority is a port or nothing (RFC 3986, section 3.2).
+/// After the host, an authority has a port or nothing (RFC 3986, section 3.2).
 #[test]
 fn l3_an_authority_that_goes_on_after_a_loopback_address_is_not_loopback() {
     for other in [
@@ -330,7 +330,6 @@ fn l3_https_is_accepted_with_any_host_port_and_path() {
     }
 }
 
-/// The codes are added to it, and users type it.
 /// Clients refuse a longer one, as this crate's client does.
 #[test]
 fn l3_a_verification_uri_of_more_than_2048_bytes_is_refused() {
@@ -340,6 +339,7 @@ fn l3_a_verification_uri_of_more_than_2048_bytes_is_refused() {
     assert_eq!(at(&of(2049)), Err(PolicyError::VerificationUri));
 }
 
+/// The user code is added to the URI, and users type the URI.
 #[test]
 fn l3_a_query_a_fragment_or_userinfo_is_refused() {
     for more in [
@@ -386,7 +386,7 @@ fn l3_a_character_outside_visible_ascii_is_refused() {
     }
 }
 
-/// It goes into JSON as it is.
+/// The URI is written into JSON as it is.
 #[test]
 fn l3_a_character_that_json_would_escape_is_refused() {
     for character in ["\"", "\\"] {
@@ -467,7 +467,7 @@ fn l5_an_alphabet_with_a_repeated_character_is_refused() {
     }
 }
 
-/// Codes are read without their case: `B` and `b` would be two codes that are typed alike.
+/// The case of a typed code is ignored, so `B` and `b` cannot be told apart.
 #[test]
 fn l5_an_alphabet_with_a_letter_in_both_cases_is_refused() {
     for ambiguous in [
@@ -525,7 +525,7 @@ fn l5_an_alphabet_of_fewer_than_10_characters_is_refused() {
     assert_eq!(shape(widest, 12), Ok(()));
 }
 
-/// The default is the proposal of RFC 8628, section 6.1: "BCDFGHJKLMNPQRSTVWXZ", of 20^8 combinations, 34.5 bits.
+/// The default is the alphabet that RFC 8628, section 6.1, proposes: "BCDFGHJKLMNPQRSTVWXZ", with 20^8 combinations, which are 34.5 bits.
 #[test]
 fn l5_the_default_alphabet_is_that_of_the_rfc() {
     assert_eq!(UserCodeShape::CONSONANTS, "BCDFGHJKLMNPQRSTVWXZ");
@@ -558,7 +558,7 @@ fn consonants(length: u8) -> UserCodeShape {
     UserCodeShape::new(UserCodeShape::CONSONANTS, length).unwrap()
 }
 
-/// "The default … is at 2^-18; a million outstanding needs 10 characters."
+/// The default is accepted. With a million outstanding sessions, a code needs 10 characters.
 #[test]
 fn l6_the_examples_of_the_table() {
     accepted(PolicyOptions::default());
@@ -572,7 +572,7 @@ fn l6_the_examples_of_the_table() {
     accepted(million(10));
 }
 
-/// Ten guesses in a lifetime: 20^8 / 2^16 / 10 = 39,062.5.
+/// Ten guesses are possible within a lifetime, so there may be 20^8 / 2^16 / 10 = 39,062.5 sessions.
 #[test]
 fn l6_the_chance_of_a_key_in_a_lifetime_stays_below_2_to_the_minus_16() {
     accepted(PolicyOptions {
@@ -595,22 +595,21 @@ fn l6_the_chance_of_a_key_in_a_lifetime_stays_below_2_to_the_minus_16() {
     );
 }
 
-/// Guesses per key and lifetime: the burst and what comes back meanwhile.
 #[test]
 fn l6_the_guesses_of_a_lifetime_are_the_burst_and_what_comes_back() {
-    // 20^8 / 2^16 = 390,625 guesses times sessions.
+    // The number of guesses times the number of sessions may be 20^8 / 2^16 = 390,625.
     let with = |burst, period, lifetime, outstanding| PolicyOptions {
         guess_limit: RateLimit::new(burst, secs(period)).unwrap(),
         lifetime: secs(lifetime),
         outstanding,
         ..PolicyOptions::default()
     };
-    // 5 and 20 are 25: 15,625 sessions.
+    // 5 and 20 are 25 guesses, so there may be 15,625 sessions.
     accepted(with(5, 60, 1200, 15_625));
     refused(with(5, 60, 1200, 15_626), PolicyError::Guessable);
-    // A part of a period counts as one.
+    // A part of a period counts as a whole period.
     refused(with(5, 60, 1201, 15_625), PolicyError::Guessable);
-    // The burst alone, of a lifetime that nothing comes back in but one.
+    // Only one guess comes back within this lifetime. 624 and 1 are 625 guesses, so there may be 625 sessions.
     accepted(with(624, 86_400, 300, 625));
     refused(with(625, 86_400, 300, 625), PolicyError::Guessable);
     refused(with(u32::MAX, 1, 300, u64::MAX), PolicyError::Guessable);
@@ -625,7 +624,7 @@ fn l6_longer_codes_and_wider_alphabets_make_room() {
             ..PolicyOptions::default()
         }
     };
-    // 10 guesses, 10,000 sessions, 2^16: 6.6e9.
+    // 10 guesses times 10,000 sessions times 2^16 are 6.6e9.
     refused(digits(9), PolicyError::Guessable);
     accepted(digits(10));
     refused(
@@ -641,7 +640,7 @@ fn l6_longer_codes_and_wider_alphabets_make_room() {
     });
 }
 
-/// What the constructor counted is what the limit gives: nobody enters more codes in a lifetime.
+/// The constructor assumes ten guesses within a lifetime, and the limit allows no more.
 #[test]
 fn l6_the_guess_limit_of_the_policy_gives_ten_guesses_in_a_lifetime() {
     let server = server();
@@ -656,7 +655,7 @@ fn l6_the_guess_limit_of_the_policy_gives_ten_guesses_in_a_lifetime() {
             other => panic!("{other}"),
         }
     };
-    // By the user, whatever the source; by the source, whatever the user.
+    // First one user without a source, then many users from one source.
     let mut by_user = |second| guess(&alice, "", second);
     let mut guesses = 0;
     for second in 0..300 {
@@ -664,7 +663,7 @@ fn l6_the_guess_limit_of_the_policy_gives_ten_guesses_in_a_lifetime() {
             guesses += 1;
         }
     }
-    // The tenth comes back at the very end.
+    // The tenth guess comes back exactly at the end of the lifetime.
     assert_eq!(guesses, 9);
     assert!(by_user(300));
     let mut users = users.iter();
@@ -681,7 +680,8 @@ fn l6_the_guess_limit_of_the_policy_gives_ten_guesses_in_a_lifetime() {
 
 // L7
 
-/// The interval, and the least gap between two polls: less a second, or less a quarter where that is more.
+/// Intervals in seconds, each with the least gap between two accepted polls in milliseconds. The gap is the interval minus a second, or
+/// minus a quarter of the interval if that is more.
 const GAPS: [(u64, u64); 6] = [
     (1, 0),
     (2, 1_000),
@@ -715,7 +715,7 @@ fn l7_a_retry_window_of_the_least_gap_or_longer_is_refused() {
     }
 }
 
-/// 2 s, or half a second where the least gap is no longer than that.
+/// The default window is 2 s, or half a second if the least gap is not longer than 2 s.
 #[test]
 fn l7_the_default_retry_window_is_shorter_than_the_least_gap_where_there_is_one() {
     for (interval, gap) in GAPS {
@@ -756,7 +756,7 @@ fn l7_a_retention_under_a_minute_is_refused() {
     }
 }
 
-/// However long the retention: nothing overflows, and nothing is purged at once.
+/// The longest retention does not overflow, so nothing is purged too early.
 #[test]
 fn l7_the_longest_retention_keeps_a_session_to_the_end_of_time() {
     let server = server_of(accepted(PolicyOptions {
@@ -790,7 +790,6 @@ fn r_the_scope_that_asks_for_a_refresh_token_is_one_token() {
     }
 }
 
-/// Ten minutes to ten years; the absolute end is never, if nobody says.
 #[test]
 fn r_the_lifetimes_of_refresh_tokens_are_from_10_minutes_to_ten_years() {
     let (shortest, longest) = (secs(600), DAY * 3650);
@@ -846,9 +845,9 @@ fn r_the_grace_of_refresh_tokens_is_at_most_5_minutes() {
     }
 }
 
-// Beside the table.
+// Rules that are not in the table.
 
-/// Off unless asked for (RFC 8628, section 5.4). The page asks the policy whether it may read a code from its URL.
+/// It is off by default because of phishing (RFC 8628, section 5.4). The page asks the policy whether it may read a code from its URL.
 #[test]
 fn verification_uri_complete_is_off_unless_asked_for() {
     assert!(!policy().options().verification_uri_complete);
@@ -859,7 +858,7 @@ fn verification_uri_complete_is_off_unless_asked_for() {
     assert!(on.options().verification_uri_complete);
 }
 
-/// The default is 16 KiB (A3); what is longer than two octets can count has no use at these endpoints.
+/// The default is 16 KiB (A3). The limit must fit in two octets, because no request at these endpoints needs more.
 #[test]
 fn a_body_limit_of_nothing_or_over_65_535_is_refused() {
     for outside in [0, 65_536, 1024 * 1024, usize::MAX] {
@@ -891,7 +890,7 @@ fn a_limit_of_nothing_or_without_a_period_is_refused() {
     assert!(RateLimit::new(u32::MAX, DAY).is_ok());
 }
 
-/// Every refusal says what to do, in lower case and without a full stop.
+/// The text of every refusal starts with a small letter and does not end with a full stop.
 #[test]
 fn every_refusal_reads_as_the_house_style_asks() {
     for error in [
@@ -915,7 +914,7 @@ fn every_refusal_reads_as_the_house_style_asks() {
 }
 
 proptest! {
-    /// An oracle of L1, L2 and L7: the first row that matches answers, and nothing panics.
+    /// An oracle of L1, L2 and L7: the first row that matches decides, and nothing panics.
     #[test]
     fn the_first_row_that_matches_answers(
         interval in prop_oneof![0..=70_000_u64, any::<u64>()],
@@ -953,7 +952,7 @@ proptest! {
         }
     }
 
-    /// Whatever the texts, the constructor answers.
+    /// The constructor accepts or refuses any texts, but does not panic.
     #[test]
     fn any_texts_are_accepted_or_refused(uri in "(https?://)?.{0,20}", realm in ".{0,8}") {
         match Policy::new(&uri, PolicyOptions { realm: realm.clone(), ..PolicyOptions::default() }) {
@@ -970,7 +969,8 @@ proptest! {
         }
     }
 
-    /// An alphabet is accepted where its characters are ASCII letters and digits, ten or more, no two alike without their case.
+    /// An alphabet is accepted if it has ten or more characters, all of them ASCII letters or digits, and no two that are the same when
+    /// their case is ignored.
     #[test]
     fn an_alphabet_is_accepted_where_no_two_characters_are_typed_alike(
         alphabet in prop_oneof!["[A-Za-z0-9]{8,14}", "[0-9]{8,12}", "[A-Za-z0-9\u{E9} -]{9,12}"]

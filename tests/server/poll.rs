@@ -1,6 +1,6 @@
 //! Table C of the server half, row by row: one stored session, one request, one decision.
 //!
-//! Defaults: interval 5 s, so a tolerance of 1.25 s and a poll accepted from 3.75 s on; lifetime 300 s; cap 60 s.
+//! Defaults: an interval of 5 s, so the tolerance is 1.25 s, and a poll is accepted from 3.75 s on; a lifetime of 300 s; a cap of 60 s.
 
 use core::time::Duration;
 
@@ -21,10 +21,10 @@ use crate::support::{
     assert_unavailable, backend, cli, encoded, policy, policy_of, scope, tokens,
 };
 
-/// The first moment at which a poll after one at 0 is not early: the interval of 5 s less its quarter.
+/// The first moment, in milliseconds, at which a poll after a poll at 0 is not early: the interval of 5 s minus a quarter of it.
 const LEAST_GAP: i64 = 3750;
 
-/// A login whose intervals are these, in seconds.
+/// Returns a login with this interval and this cap, in seconds.
 fn paced(interval: u64, cap: u64) -> Login {
     let policy = policy_of(PolicyOptions {
         interval: Duration::from_secs(interval),
@@ -34,7 +34,7 @@ fn paced(interval: u64, cap: u64) -> Login {
     Login::of(policy, cli())
 }
 
-/// A login in every state that is stored, by its name.
+/// Returns one login in each state, with the state.
 fn in_every_state() -> [(Status, Login); 6] {
     let states = [
         Status::Pending,
@@ -65,24 +65,24 @@ fn in_every_state() -> [(Status, Login); 6] {
     })
 }
 
-/// A poll that is refused, and writes nothing.
+/// Asserts that a poll wrote nothing. Returns its reply.
 #[track_caller]
 fn refused(answer: Answer) -> Reply {
     assert_eq!(answer.wrote, Wrote::Nothing);
     answer.reply
 }
 
-/// The bytes of a poll with a code that nobody was given.
+/// Returns the bytes of the response to a poll with a code that was never issued.
 fn unknown_code() -> (u16, Vec<(&'static str, String)>, String) {
     bytes(&Login::new().poll_with(&cli(), NO_CODE, 0).reply)
 }
 
-/// Whether the session was looked up in the last exchange.
+/// Returns whether the session was looked up in the last exchange.
 fn looked_up(login: &Login) -> bool {
     login.host.count(Question::Load) > 0
 }
 
-// C1: a store operation failed; the stored form is of an unknown version or corrupt: 503, never invalid_grant.
+// C1: a store operation failed, or the stored form has an unknown version or is corrupt. The answer is 503, never `invalid_grant`.
 
 #[test]
 fn c1_a_store_that_failed_is_answered_503_and_when_to_come_back() {
@@ -109,7 +109,7 @@ fn c1_a_stored_form_of_an_unknown_version_or_corrupt_is_no_session_to_decide_on(
     ] {
         let mut stored = form.clone();
         stored[member] = value;
-        // The host gets an error, which becomes `Unavailable`: there is no session to decide on.
+        // The host gets an error and answers `Unavailable`, because it has no session to decide on.
         let read = serde_json::from_value::<device_flow::server::Session>(stored);
         assert!(read.is_err(), "{member} was accepted");
     }
@@ -134,7 +134,7 @@ fn c1_a_session_under_another_key_is_a_fault_of_the_store() {
     assert_unavailable(&reply, Cause::StoreFailed);
 }
 
-// C2: unknown, purged or malformed code.
+// C2: the code is unknown, purged or malformed.
 
 #[test]
 fn c2_an_unknown_code_is_invalid_grant() {
@@ -175,7 +175,7 @@ fn c2_a_code_is_the_same_with_escapes() {
     assert_pending(&login.poll_with(&cli(), &code, 0), &pace(0, 5, false));
 }
 
-// C3: issued to another client: nothing burnt, nothing learnt.
+// C3: the code was issued to another client. That client changes nothing and learns nothing.
 
 #[test]
 fn c3_a_foreign_client_gets_the_bytes_of_an_unknown_code_in_every_state() {
@@ -195,7 +195,7 @@ fn c3_a_foreign_client_burns_nothing() {
     let mut login = Login::new();
     let _ = login.poll_as(&backend(), 0);
     let _ = login.poll_as(&backend(), 1);
-    // The first poll of the right client is still free, and an approval still there.
+    // The next poll of the right client is still its first poll, and an approval is still there.
     assert_pending(&login.poll(2), &pace(2, 5, false));
     login.approve(3);
     let _ = login.poll_as(&backend(), 4);
@@ -204,13 +204,13 @@ fn c3_a_foreign_client_burns_nothing() {
 
 #[test]
 fn c3_the_client_is_known_by_its_id_whatever_its_registration_is_now() {
-    // "Decided on the registration as it is now": another value with the same id, built anew.
+    // The registration as it is now counts. This one is another value with the same id.
     let mut login = Login::new();
     let rebuilt = cli().default_scope(Scope::empty());
     assert_pending(&login.poll_as(&rebuilt, 0), &pace(0, 5, false));
 }
 
-// C4: Redeemed.
+// C4: the code was redeemed.
 
 fn redeemed_at(now: i64) -> Login {
     let mut login = Login::approved_at(now);
@@ -240,25 +240,25 @@ fn c4_after_the_retry_window_a_used_code_is_a_replay_with_its_age_and_ends_the_l
         assert_eq!(bytes(&answer.reply), invalid_grant_bytes());
         assert_eq!(login.status(), Status::Ended);
         assert_eq!(login.session().version(), version + 1);
-        // C5 after it: the alarm is told once.
+        // After that, C5 decides. So the alarm is raised only once.
         assert_invalid_grant(&refused(login.poll(1001 + millis)), Cause::Ended);
     }
 }
 
-/// Lesson: a retry window longer than the interval hid a stolen code; the victim's next poll was a duplicate.
+/// Lesson: a retry window that was longer than the interval hid a stolen code, because the victim's next poll counted as a duplicate.
 #[test]
 fn c4_a_device_whose_code_was_redeemed_by_a_thief_reveals_it_at_its_next_poll() {
     let mut login = Login::new();
     assert_pending(&login.poll(0), &pace(0, 5, false));
     login.approve(1);
-    assert_granted(&login.poll(2).reply, "openid profile"); // the thief's
+    assert_granted(&login.poll(2).reply, "openid profile"); // the thief's poll
     assert_eq!(login.poll(LEAST_GAP).reply.cause(), Cause::Replay);
     assert_eq!(login.status(), Status::Ended);
 }
 
 #[test]
 fn c4_a_clock_that_went_back_makes_no_replay() {
-    // A replay ends the login: a reading from before the redemption must not cost one.
+    // A replay ends the login, so a reading from before the redemption must not count as one.
     let mut login = redeemed_at(20_000);
     let reply = refused(login.poll(5000));
     assert_used(&reply, Cause::Duplicate, 0);
@@ -305,7 +305,7 @@ fn c4_the_end_of_a_replayed_login_that_lost_its_write_is_tried_three_times() {
     assert_eq!(login.poll(5002).reply.cause(), Cause::Replay);
 }
 
-// C5: Ended, any.
+// C5: the login has ended.
 
 #[test]
 fn c5_a_withdrawn_approval_is_invalid_grant_at_any_time() {
@@ -319,7 +319,7 @@ fn c5_a_withdrawn_approval_is_invalid_grant_at_any_time() {
     }
 }
 
-// C6: Denied, fast or slow, before or after expiry, until purged.
+// C6: the user denied. The poll may be early, and the code may have expired.
 
 #[test]
 fn c6_a_denial_is_told_fast_or_slow_before_and_after_expiry_until_purged() {
@@ -336,13 +336,14 @@ fn c6_a_denial_is_told_fast_or_slow_before_and_after_expiry_until_purged() {
     assert_invalid_grant(&refused(login.poll(purge_at)), Cause::UnknownCode);
 }
 
-// C7: Pending, `now >= expires_at`.
+// C7: the session is pending, and the code has expired.
 
 #[test]
 fn c7_a_pending_code_is_expired_from_the_moment_of_its_expiry() {
     let mut login = Login::new();
     assert_pending(&login.poll(LIFETIME - 1), &pace(LIFETIME - 1, 5, false));
-    // "now == expires_at is expired". Early against the poll before, too: slow_down is only ever said while pending.
+    // At the exact moment of its expiry a code is expired. These polls are early, too, but `slow_down` is sent only while the code is
+    // pending.
     for now in [LIFETIME, LIFETIME, LIFETIME + 1, LIFETIME + RETENTION] {
         assert_expired(&refused(login.poll(now)), Cause::Expired);
     }
@@ -369,11 +370,11 @@ fn c7_expiry_is_derived_from_the_reading_and_not_stored() {
     let had = login.form();
     assert_expired(&refused(login.poll(LIFETIME)), Cause::Expired);
     assert_eq!(login.form(), had);
-    // The clock goes back: what was not stored does not stand.
+    // The clock goes back. The code is pending again, because its expiry was not stored.
     assert_pending(&login.poll(LIFETIME - 1), &pace(LIFETIME - 1, 5, false));
 }
 
-// C8: Approved, `now >= redeemable_until`.
+// C8: the session is approved, but the approval can no longer be redeemed.
 
 #[test]
 fn c8_an_approval_in_good_time_is_redeemable_until_the_code_expires() {
@@ -396,11 +397,11 @@ fn c8_an_approval_in_the_last_second_is_redeemable_for_the_cap_and_one_interval(
         assert_eq!(
             login.session().purge_at(),
             at(approved + REDEEM_TIME + RETENTION),
-            "rewritten by approve"
+            "moved by the approval"
         );
         let reply = refused(login.poll(approved + REDEEM_TIME));
         assert_expired(&reply, Cause::ApprovalExpired);
-        // Derived: the clock goes back by a millisecond.
+        // The expiry is not stored, so the approval can be redeemed if the clock goes back by a millisecond.
         assert_granted(
             &login.poll(approved + REDEEM_TIME - 1).reply,
             "openid profile",
@@ -418,7 +419,7 @@ fn c8_a_device_whose_interval_is_at_the_cap_still_gets_its_tokens() {
     assert_granted(&login.poll(until - 1).reply, "openid profile");
 }
 
-// C9: `now` before the last accepted poll.
+// C9: the clock reads earlier than at the last accepted poll.
 
 #[test]
 fn c9_a_clock_that_went_back_makes_nobody_early() {
@@ -435,11 +436,11 @@ fn c9_a_clock_that_went_back_keeps_the_interval_and_allows_one_more_widening() {
     let mut login = Login::new();
     login.set_pace(pace_of(100_000, 10, true));
     assert_pending(&login.poll(99_999), &pace(99_999, 10, false));
-    // From then on the gaps count from the new reading.
+    // From then on, the time since the last accepted poll counts from the new reading.
     assert_slow_down(&login.poll(99_999 + 7499), 15, &pace(99_999, 15, true));
 }
 
-// C10: first poll, or no pace to be had.
+// C10: this is the first poll, or the pace is unknown.
 
 #[test]
 fn c10_the_first_poll_is_free_even_at_the_moment_of_issuance() {
@@ -460,11 +461,12 @@ fn c10_without_a_pace_nobody_is_early() {
     assert_pending(&login.poll(2), &pace(2, 5, false));
 }
 
-// C11: not early.
+// C11: the poll is not early.
 
 #[test]
 fn c11_a_gap_of_the_interval_less_the_tolerance_is_accepted_and_a_millisecond_less_is_early() {
-    // Tolerance max(1 s, a quarter of the interval in force): (interval, least gap in milliseconds).
+    // The tolerance is a second, or a quarter of the interval in force if that is more. Each pair is an interval in seconds and the least
+    // gap in milliseconds.
     let gaps = [
         (2, 1000),
         (3, 2000),
@@ -480,7 +482,7 @@ fn c11_a_gap_of_the_interval_less_the_tolerance_is_accepted_and_a_millisecond_le
         login.set_pace(pace_of(1000, interval, false));
         let on_time = 1000 + gap;
         let early = login.poll(on_time - 1).reply.cause();
-        // C20 where the gap is a second.
+        // C20 decides if the gap is a second.
         let expected = if gap > 1000 {
             Cause::TooFast
         } else {
@@ -519,7 +521,7 @@ fn c11_a_claimed_session_is_pending_like_any_other() {
     assert_pending(&login.poll(7500), &pace(7500, 10, false));
 }
 
-// C12: early, not widened since the last accepted poll, under the cap.
+// C12: the poll is early, and the interval is under the cap and was not widened since the last accepted poll.
 
 /// > the interval MUST be increased by 5 seconds for this and all subsequent requests (RFC 8628, section 3.5)
 #[test]
@@ -527,10 +529,10 @@ fn c12_an_early_poll_widens_the_interval_once() {
     let mut login = Login::new();
     assert_pending(&login.poll(0), &pace(0, 5, false));
     let early = LEAST_GAP - 1;
-    // The timestamp stays with the poll that was accepted.
+    // The last accepted poll stays the same.
     assert_slow_down(&login.poll(early), 10, &pace(0, 10, true));
     assert_slow_down(&login.poll(early + 1), 10, &Wrote::Nothing);
-    // The wider interval holds from the accepted poll on: 7.5 s after it, not after the rejected one.
+    // The wider interval counts from the accepted poll: the next one is accepted 7.5 s after it, not 7.5 s after the early poll.
     assert_slow_down(&login.poll(7499), 10, &Wrote::Nothing);
     assert_pending(&login.poll(7500), &pace(7500, 10, false));
 }
@@ -546,11 +548,11 @@ fn c12_the_interval_grows_with_each_widening_up_to_the_cap() {
             interval,
             &pace(last, interval, true),
         );
-        let gap = i64::from(interval) * 750; // less a quarter
+        let gap = i64::from(interval) * 750; // minus a quarter
         assert_pending(&login.poll(last + gap), &pace(last + gap, interval, false));
         last += gap;
     }
-    assert!(last < LIFETIME, "else the last poll had not been pending");
+    assert!(last < LIFETIME, "or the last poll would have expired");
     assert_slow_down(&login.poll(last + 1000), 60, &Wrote::Nothing);
 }
 
@@ -568,7 +570,7 @@ fn c12_the_step_is_five_seconds_whatever_the_interval() {
     assert_slow_down(&login.poll(5249), 12, &pace(0, 12, true));
 }
 
-// C20: within a second after the last accepted poll.
+// C20: less than a second after the last accepted poll.
 
 #[test]
 fn c20_a_poll_within_a_second_of_the_last_accepted_one_is_pending_and_changes_nothing() {
@@ -597,7 +599,7 @@ fn c20_a_client_that_sends_each_poll_twice_is_never_slowed_down() {
     }
 }
 
-// C13: early, already widened or at the cap.
+// C13: the poll is early, but the interval was widened already or is at the cap.
 
 #[test]
 fn c13_an_early_poll_after_a_widening_writes_nothing() {
@@ -623,15 +625,15 @@ fn c13_at_the_cap_nothing_widens_and_nothing_is_written() {
 
 #[test]
 fn c13_an_interval_over_a_cap_that_was_lowered_is_kept() {
-    // The policy changed between two polls: the device was told 60, and an interval never falls.
+    // The policy changed between two polls. The device was told 60 s, and an interval is never lowered.
     let mut login = paced(5, 10);
     login.set_pace(pace_of(0, 60, false));
     assert_slow_down(&login.poll(1000), 60, &Wrote::Nothing);
 }
 
-// C14: an extension check of the host fails.
+// C14: a check by the host failed.
 
-/// A poll whose tokens the host refuses.
+/// Polls while the host refuses to mint for this reason. Returns the answer.
 fn refusing(login: &mut Login, now: i64, refusal: GrantRefusal) -> Answer {
     login.host.refusal = Some(refusal);
     let answer = login.poll(now);
@@ -687,7 +689,7 @@ fn c14_the_hosts_error_has_the_characters_of_one() {
     assert!(GrantRefusal::error(" !#[]~", " !#[]~").is_ok());
 }
 
-// C15: the subject or the consent is no longer valid; or nothing of the granted scope is allowed any more.
+// C15: the subject or the consent is no longer valid, or the client may no longer ask for anything that was granted.
 
 #[test]
 fn c15_a_subject_that_is_gone_is_invalid_grant_and_ends_the_login_for_good() {
@@ -744,7 +746,7 @@ fn c16_a_failure_to_mint_is_503_and_consumes_nothing() {
     assert_granted(&login.poll(2).reply, "openid profile");
 }
 
-// C17: success, sealed until the write is committed.
+// C17: a success, which is sent only after the write was committed.
 
 #[test]
 fn c17_an_approval_is_redeemed_by_a_guarded_write() {
@@ -754,7 +756,7 @@ fn c17_an_approval_is_redeemed_by_a_guarded_write() {
     let answer = login.poll(2000);
     assert_granted(&answer.reply, "openid profile");
     assert_eq!(answer.wrote, Wrote::Session);
-    // State, version and the user's key changed, and nothing else.
+    // The state, the version and the user key changed, and nothing else.
     let approval = wanted["state"]["approved"].take();
     let redeemed_at = login::stored_at(2000);
     wanted["state"] = json!({
@@ -806,7 +808,7 @@ fn c17_the_grant_says_all_that_the_host_needs_for_its_tokens() {
             next => panic!("{next:?}"),
         }
     }
-    // "scope REQUIRED, if not identical to the scope requested by the client" (RFC 6749, section 5.1)
+    // "OPTIONAL, if identical to the scope requested by the client; otherwise, REQUIRED." (RFC 6749, section 5.1)
     assert_granted(&login.poll(2000).reply, "profile");
 }
 
@@ -911,9 +913,10 @@ fn c17_a_success_is_told_once() {
     assert_eq!(ends, [Cause::Granted, Cause::StoreFailed]);
 }
 
-// C18: the guarded write of C15 or C17 lost.
+// C18: the guarded write of C15 or C17 was in conflict.
 
-/// A poll that loses its first write to whatever `meanwhile` does, and decides again on what is stored then.
+/// Polls, and runs `meanwhile` just before the first write, so that this write is in conflict. Returns the reply, which is decided by what
+/// is stored then.
 fn loses_to(
     login: &mut Login,
     now: i64,
@@ -923,7 +926,7 @@ fn loses_to(
     login.poll(now).reply
 }
 
-/// Somebody else redeems the code at this moment.
+/// Returns an action in which somebody else redeems the code at this moment.
 fn redeems(login: &Login, now: i64) -> impl FnOnce(&mut device_flow::memory::Memory) + 'static {
     let (codes, client) = (login.codes.clone(), login.client.clone());
     move |store| {
@@ -937,7 +940,7 @@ fn redeems(login: &Login, now: i64) -> impl FnOnce(&mut device_flow::memory::Mem
 
 #[test]
 fn c18_the_loser_of_two_polls_is_a_lost_race_never_a_replay() {
-    // Read within and long after the retry window: neither Duplicate nor Replay.
+    // The second decision is made within the retry window, and long after it. It is never a duplicate or a replay.
     for (won, lost) in [(1, 1), (1, 60_000)] {
         let mut login = Login::approved_at(0);
         let rival = redeems(&login, won);
@@ -974,7 +977,7 @@ fn c18_a_row_that_is_gone_loses_and_is_not_inserted_again() {
 
 #[test]
 fn c18_two_losses_still_end_in_a_success() {
-    // The store says conflict though nothing else was written, as some do under load.
+    // The store reports a conflict although nothing else was written. Some stores do so under load.
     let mut login = Login::approved_at(0);
     login.host.says.extend([Says::Conflict; 2]);
     assert_granted(&login.poll(1).reply, "openid profile");
@@ -987,7 +990,7 @@ fn c18_after_three_losses_the_answer_is_503() {
         login.host.refusal = refusal;
         login.host.says.extend([Says::Conflict; 3]);
         assert_unavailable(&login.poll(1).reply, Cause::Contended);
-        assert_eq!(login.host.count(Question::Change), 3, "a fourth attempt");
+        assert_eq!(login.host.count(Question::Change), 3, "no fourth attempt");
         assert_eq!(login.status(), Status::Approved);
     }
 }
@@ -1090,7 +1093,7 @@ fn c2_c3_c4_c5_c15_c18_have_the_same_bytes() {
     }
 }
 
-/// The policy and the tables speak of the same defaults.
+/// The tests of this file depend on this default.
 #[test]
 fn c11_the_default_interval_is_five_seconds() {
     let policy: Policy = policy();

@@ -13,7 +13,7 @@ use super::policy::{DAY, accepted, secs};
 use crate::support::login::{at, stored_at};
 use crate::support::{BACKEND, Host, NOW, SECRET, SOURCE, basic, post, server_of};
 
-/// One that is taken from a quota of this limit, under a key of the host.
+/// Returns the operation that takes one from a quota with this limit, under a key of the host.
 fn taking(limit: RateLimit, now: OffsetDateTime) -> Take {
     limit.take(QuotaKey::of_host("test", &[]), now)
 }
@@ -22,7 +22,7 @@ fn limit(burst: u32, period: Duration) -> RateLimit {
     RateLimit::new(burst, period).unwrap()
 }
 
-/// A look whether one is left of this limit, as an exchange asks for it (B1).
+/// Returns the operation that only checks whether one is left of this limit, as an exchange asks for it (B1).
 fn looking(limit: RateLimit, now: OffsetDateTime) -> Take {
     let server = server_of(accepted(PolicyOptions {
         secret_limit: limit,
@@ -35,7 +35,7 @@ fn looking(limit: RateLimit, now: OffsetDateTime) -> Take {
     host.takes[0]
 }
 
-/// The state of a moment after [`NOW`].
+/// Returns the state with the moment that is so many milliseconds after [`NOW`].
 fn state(millis: i64) -> RateState {
     RateState::from_millis(millis_of(NOW) + millis)
 }
@@ -44,7 +44,7 @@ fn millis_of(moment: OffsetDateTime) -> i64 {
     i64::try_from(moment.unix_timestamp_nanos() / 1_000_000).unwrap()
 }
 
-/// So many at once; then one whenever one was given back.
+/// A burst may be taken at once. After that, one may be taken whenever a period has passed.
 #[test]
 fn a_limit_gives_a_burst_at_once_and_then_one_per_period() {
     let limit = limit(3, secs(10));
@@ -62,7 +62,7 @@ fn a_limit_gives_a_burst_at_once_and_then_one_per_period() {
     }
     take(10).unwrap();
     assert_eq!(take(10).unwrap_err().retry_after, secs(10));
-    // Two periods give two back, a long rest the burst and not more.
+    // After two periods, two may be taken. After a long time the burst may be taken, but not more.
     take(30).unwrap();
     take(30).unwrap();
     assert!(take(30).is_err());
@@ -72,7 +72,7 @@ fn a_limit_gives_a_burst_at_once_and_then_one_per_period() {
     assert!(take(100_000).is_err());
 }
 
-/// What is stored is the moment at which everything that was taken is given back.
+/// The stored moment is when everything that was taken will have been given back.
 #[test]
 fn a_take_stores_when_everything_is_given_back() {
     let limit = limit(3, secs(10));
@@ -87,11 +87,12 @@ fn a_take_stores_when_everything_is_given_back() {
     assert_eq!(limited.seconds(), 1);
 }
 
-/// A clock that ran ahead locks nobody out: what no agreeing clock can have written leaves one, and is then put right.
+/// A clock that was ahead locks nobody out. If a stored moment is further ahead than any correct clock can have written, one take is left,
+/// and that take corrects the moment.
 #[test]
 fn a_stored_moment_far_ahead_is_of_a_clock_that_ran_ahead() {
     let limit = limit(3, secs(10));
-    // Three of ten seconds, and a minute for clocks that differ.
+    // The limit is three periods of ten seconds, and a minute for clocks that differ.
     for ahead in [20_001, 30_000, 90_000] {
         for take in [taking(limit, NOW), looking(limit, NOW)] {
             let limited = take.apply(Some(state(ahead))).unwrap_err();
@@ -105,7 +106,7 @@ fn a_stored_moment_far_ahead_is_of_a_clock_that_ran_ahead() {
         let next = taking(limit, NOW).apply(Some(state(ahead)));
         assert_eq!(next, Ok(Some(state(30_000))));
     }
-    // A moment before all time is one long past.
+    // A moment before all time is treated like any moment in the past.
     let oldest = RateState::from_millis(i64::MIN);
     assert_eq!(
         taking(limit, NOW).apply(Some(oldest)),
@@ -113,7 +114,7 @@ fn a_stored_moment_far_ahead_is_of_a_clock_that_ran_ahead() {
     );
 }
 
-/// The same, over a store: one take while the clock is a day ahead costs nobody a day.
+/// The same with a store: after two takes while the clock was a day ahead, nobody has to wait a day.
 #[test]
 fn a_clock_that_was_a_day_ahead_costs_nobody_a_day() {
     let limit = limit(2, secs(60));
@@ -149,7 +150,7 @@ fn a_look_refuses_like_a_take_and_writes_nothing() {
     assert!(store.take(&look).is_err());
 }
 
-/// A store that refuses in its own statement says when to come back; if one was given back meanwhile, in a second.
+/// A store may refuse by a statement of its own. Then the refusal says when to try again: in one second if a take was given back meanwhile.
 #[test]
 fn a_refusal_of_the_stores_own_statement_says_when_to_come_back() {
     let take = taking(limit(3, secs(10)), NOW);
@@ -164,7 +165,7 @@ fn a_refusal_of_the_stores_own_statement_says_when_to_come_back() {
     }
 }
 
-/// Not sooner: a request that hung must not find an empty quota.
+/// The state is not purged sooner, because a delayed request must still find it.
 #[test]
 fn a_rate_state_may_be_purged_a_minute_after_everything_was_given_back() {
     assert_eq!(state(1_234).purge_at(), NOW + Duration::from_millis(61_234));
@@ -180,7 +181,7 @@ fn a_rate_limit_says_when_to_come_back_in_words() {
 }
 
 proptest! {
-    /// An oracle of the algorithm: a bucket that holds so many periods, loses one with each take, and fills as time passes.
+    /// An oracle of the algorithm: a bucket with room for a number of periods, which loses one at each take and fills as time passes.
     #[test]
     fn a_limit_gives_what_a_bucket_that_fills_with_time_gives(
         burst in 1..6_u32,
@@ -206,13 +207,13 @@ proptest! {
                     prop_assert_eq!(look, Err(limited));
                     prop_assert!(level < period);
                     prop_assert_eq!(limited.retry_after, Duration::from_millis(period - level));
-                    // Exactly then one is left, and not before.
+                    // Exactly at that moment one is left, and not earlier.
                     let then = now + limited.retry_after;
                     prop_assert!(taking(limit, then).apply(stored).is_ok());
                     prop_assert!(taking(limit, then - Duration::from_millis(1)).apply(stored).is_err());
                 }
             }
-            // What was purged is what was never written.
+            // After its purge time, a state has no effect: a take gives the same as without a state.
             if let Some(state) = stored {
                 let gone = state.purge_at();
                 prop_assert_eq!(taking(limit, gone).apply(stored), taking(limit, gone).apply(None));
@@ -220,7 +221,7 @@ proptest! {
         }
     }
 
-    /// What a script of a store computes from the four numbers is what `apply` says.
+    /// A script of a store that computes with the four numbers gets the same result as `apply`.
     #[test]
     fn the_numbers_of_a_take_do_the_arithmetic_of_apply(
         burst in prop_oneof![1..6_u32, any::<u32>().prop_map(|burst| burst.max(1))],
@@ -253,7 +254,7 @@ proptest! {
 
 // The stored form.
 
-/// One value and no more: a script can do its arithmetic on it.
+/// The stored form is a single number, so that a script of a store can compute with it.
 #[test]
 fn a_quota_is_one_number_and_is_read_as_it_was_written() {
     let state = RateState::from_millis(stored_at(60_000));
@@ -265,7 +266,7 @@ fn a_quota_is_one_number_and_is_read_as_it_was_written() {
     assert_eq!(
         read.purge_at(),
         at(120_000),
-        "a minute after it says nothing more"
+        "a minute after everything was given back"
     );
 }
 
@@ -285,7 +286,7 @@ fn a_quota_that_is_no_number_is_refused() {
     }
 }
 
-/// A moment that no clock can have written locks nobody out, and gives no more than one.
+/// A stored moment that no clock can have written locks nobody out. If it is in the future, one take is left.
 #[test]
 fn a_quota_at_the_ends_of_time_only_saturates() {
     let limit = RateLimit::new(5, Duration::from_mins(1)).unwrap();

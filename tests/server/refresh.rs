@@ -26,7 +26,7 @@ const GRACE: i64 = 30 * SECOND;
 const DAY: i64 = 24 * 3600 * SECOND;
 const IDLE: i64 = 30 * DAY;
 
-/// A client that may ask for offline access.
+/// Returns a client that may ask for offline access.
 fn client() -> Client {
     cli().allow_scope(scope("openid profile email offline_access"))
 }
@@ -38,7 +38,7 @@ struct Active {
 }
 
 impl Active {
-    /// Redeemed at 0.
+    /// Returns a login under the default policy, which was redeemed at 0.
     fn new() -> Self {
         Self::of(policy())
     }
@@ -81,7 +81,8 @@ impl Active {
             .token(&login.server, &login.client, &body, at(now))
     }
 
-    /// A refresh that must succeed, with all that was granted: the next token, whose digest is stored.
+    /// Refreshes with this token. Asserts that this succeeds with the whole granted scope, and that the digest of the next token is stored.
+    /// Returns the next token.
     #[track_caller]
     fn next(&mut self, token: &str, now: i64) -> String {
         let reply = self.refresh(token, now);
@@ -91,7 +92,7 @@ impl Active {
         next
     }
 
-    /// What is stored of the refresh tokens.
+    /// Returns what is stored about the refresh tokens.
     fn stored(&self) -> Value {
         self.login.form()["state"]["active"]["refresh"].clone()
     }
@@ -115,7 +116,7 @@ impl Active {
         self.login.host.count(Question::Load) > 0
     }
 
-    /// Runs what must change nothing that is stored.
+    /// Runs `what` and asserts that it changes nothing that is stored. Returns its result.
     #[track_caller]
     fn unchanged<T>(&mut self, what: impl FnOnce(&mut Self) -> T) -> T {
         let had = self.login.form();
@@ -124,7 +125,8 @@ impl Active {
         result
     }
 
-    /// Runs what must end the login at a moment. Its record keeps the approval and nothing of the tokens.
+    /// Runs `what` and asserts that it ends the login at this moment: the record keeps the approval and nothing about the tokens. Returns
+    /// its result.
     #[track_caller]
     fn ends<T>(&mut self, now: i64, what: impl FnOnce(&mut Self) -> T) -> T {
         let mut wanted = self.login.form();
@@ -142,7 +144,7 @@ impl Active {
     }
 }
 
-/// Asserts the whole of a success with a refresh token, and returns that.
+/// Asserts the whole of a success with a refresh token. Returns the token.
 #[track_caller]
 fn assert_tokens(reply: &Reply, cause: Cause, scope: &str) -> String {
     let token = refresh_token(reply);
@@ -154,13 +156,13 @@ fn assert_tokens(reply: &Reply, cause: Cause, scope: &str) -> String {
     token
 }
 
-/// What is stored of a token: the SHA-256 of its secret.
+/// Returns what is stored of a token: the SHA-256 of its secret.
 fn digest_of(token: &str) -> Value {
     let octets = URL_SAFE_NO_PAD.decode(token).unwrap();
     json!(URL_SAFE_NO_PAD.encode(Sha256::digest(&octets[32..64])))
 }
 
-/// Asserts the one `invalid_grant` of every refresh.
+/// Asserts the response `invalid_grant` of a refresh, which is the same for every cause.
 #[track_caller]
 fn assert_invalid(reply: &Reply, cause: Cause) {
     assert_refused(
@@ -207,14 +209,14 @@ fn r_only_offline_access_yields_a_refresh_token() {
 
 #[test]
 fn r_offline_access_that_the_user_or_the_registration_refuses_yields_none() {
-    // The user allows the rest alone.
+    // The user allows everything except offline access.
     let mut login = Login::asking(policy(), client(), "openid+offline_access");
     login.claim(0);
     let consent = Consent::to(scope("openid"));
     login.consent_by(&alice(), &consent, 0).unwrap();
     assert_granted(&login.poll(0).reply, "openid");
     assert_eq!(login.form()["state"]["active"]["refresh"], json!(null));
-    // The client lost it between the approval and the redemption.
+    // The client lost offline access between the approval and the redemption.
     let mut login = Login::asking(policy(), client(), "openid+offline_access");
     login.approve(0);
     assert_granted(&login.poll_as(&cli(), 0).reply, "openid");
@@ -262,7 +264,7 @@ fn r_a_host_with_refresh_tokens_of_its_own_switches_those_of_the_core_off() {
         "unsupported_grant_type",
         "this grant type is not supported",
     );
-    // A token of the core is nothing to it either.
+    // Such a server does not revoke a refresh token of the crate either.
     let token = Active::new().first;
     let revoked = login.host.revoke(&login.server, &client(), &token, at(1));
     assert_done(&revoked, Cause::NothingToRevoke);
@@ -306,7 +308,7 @@ fn r_lifetimes_and_grace_are_bounded() {
     }
 }
 
-// R1: `refresh_token` absent.
+// R1: `refresh_token` is absent.
 
 #[test]
 fn r1_a_refresh_without_its_token_is_invalid_request() {
@@ -325,7 +327,7 @@ fn r1_a_refresh_without_its_token_is_invalid_request() {
     }
 }
 
-// R2: of another form, or a tag that is not ours; unknown, purged.
+// R2: this server did not make the token, or the login is gone.
 
 #[test]
 fn r2_a_token_that_this_server_did_not_make_is_refused_without_a_look_up() {
@@ -358,7 +360,7 @@ fn r2_a_token_that_this_server_did_not_make_is_refused_without_a_look_up() {
     let _ = active.next(&first, 2);
 }
 
-/// The last of the 107 characters has two bits that mean nothing. A token has one form all the same.
+/// Two bits of the last of the 107 characters have no meaning. Nevertheless, only one spelling of a token is valid.
 #[test]
 fn r2_another_spelling_of_the_same_octets_is_not_the_token() {
     const ALPHABET: &str = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
@@ -371,7 +373,7 @@ fn r2_another_spelling_of_the_same_octets_is_not_the_token() {
         let token = format!("{head}{}", &ALPHABET[place + other..=place + other]);
         assert_invalid(&active.refresh(&token, 1), Cause::MalformedRefreshToken);
     }
-    // Percent escapes are of the form, and are read first.
+    // Percent escapes belong to the form, and are decoded first.
     let escaped = support::encoded(&first);
     let reply = active.refresh(&escaped, 1);
     assert_eq!(reply.cause(), Cause::Refreshed);
@@ -383,7 +385,7 @@ fn r2_a_token_under_another_key_of_the_server_is_not_ours() {
     let first = active.first.clone();
     active.login.server = Server::new(policy(), ServerKeys::new(&key(8)).unwrap());
     assert_invalid(&active.refresh(&first, 1), Cause::MalformedRefreshToken);
-    // With the key before it, it is; and what comes next is under the current key.
+    // With the previous key, the server knows the token as its own. It makes the next token with the current key.
     let both = ServerKeys::new(&key(8)).unwrap().with_previous(&key(7));
     active.login.server = Server::new(policy(), both.unwrap());
     let second = active.next(&first, 1);
@@ -401,14 +403,15 @@ fn r2_a_purged_login_is_unknown() {
     assert_invalid(&active.refresh(&first, 1), Cause::UnknownRefreshToken);
 }
 
-// R3: of another client.
+// R3: the token was issued to another client.
 
 #[test]
 fn r3_another_client_learns_nothing_and_burns_nothing() {
     let mut active = Active::new();
     let first = active.first.clone();
     let other = backend().allow_scope(scope("openid profile offline_access"));
-    // In force, expired, replaced before, within the grace and after it, of an ended login.
+    // This is called while the token is in force, after its expiry, after it was replaced once (within the grace and after it) and twice,
+    // and after the login has ended.
     let assert_foreign = |active: &mut Active, now: i64| {
         active.unchanged(|active| {
             let reply = active.refresh_as(&other, &first, now);
@@ -431,7 +434,7 @@ fn r3_another_client_learns_nothing_and_burns_nothing() {
     assert_foreign(&mut active, 8);
 }
 
-// R4: not Active.
+// R4: the login is not active.
 
 #[test]
 fn r4_a_login_that_was_ended_is_not_refreshed() {
@@ -444,7 +447,7 @@ fn r4_a_login_that_was_ended_is_not_refreshed() {
     });
 }
 
-// R5: past its idle or absolute end.
+// R5: the login was not refreshed for too long, or is too old.
 
 #[test]
 fn r5_the_idle_end_counts_from_the_last_rotation() {
@@ -498,7 +501,7 @@ fn r5_an_absolute_end_that_was_shortened_holds_for_older_logins() {
     assert_invalid(&active.refresh(&second, 2 * DAY + 1), Cause::LoginExpired);
 }
 
-// R6: ours, from two rotations ago or more.
+// R6: the token is older than the previous one.
 
 #[test]
 fn r6_a_token_from_two_rotations_ago_ends_the_login_even_within_the_grace() {
@@ -518,7 +521,7 @@ fn r6_a_token_from_two_rotations_ago_ends_the_login_even_within_the_grace() {
     }
 }
 
-// R7: the one before, within the grace.
+// R7: the previous token, within the grace.
 
 #[test]
 fn r7_the_token_before_is_good_within_the_grace() {
@@ -571,7 +574,7 @@ fn r7_a_clock_that_went_back_keeps_the_grace_and_the_record() {
     let first = active.first.clone();
     let second = active.next(&first, 100 * SECOND);
     let _ = active.next(&first, 0);
-    // What is stored can still be read, whatever the clock did.
+    // The record can be read again, although the clock went back.
     let session: device_flow::server::Session =
         serde_json::from_value(active.login.form()).unwrap();
     assert_eq!(session.refreshed_at(), Some(at(100 * SECOND)));
@@ -592,14 +595,14 @@ fn r10_a_clock_that_went_back_takes_no_time_from_the_login() {
     });
     assert_eq!(active.stored(), wanted);
     serde_json::from_value::<device_flow::server::Session>(active.login.form()).unwrap();
-    // The token before is good until the clock has caught up and the grace is over.
+    // The previous token is valid until the clock has caught up and the grace is over.
     let kept = active.next(&second, 100 * SECOND + GRACE - 1);
     let _ = active.next(&kept, 100 * SECOND + GRACE);
 }
 
 #[test]
 fn r7_a_thief_and_the_owner_who_both_refresh_end_the_login() {
-    // The thief is first, or the owner is; the loser's next refresh ends it for both.
+    // It does not matter who refreshes first. The next refresh with the token that became void ends the login for both.
     let mut active = Active::new();
     let stolen = active.first.clone();
     let thief = active.next(&stolen, 0);
@@ -608,7 +611,7 @@ fn r7_a_thief_and_the_owner_who_both_refresh_end_the_login() {
     assert_invalid(&active.refresh(&owner, 3), Cause::Ended);
 }
 
-// R8: the one before, after the grace.
+// R8: the previous token, after the grace.
 
 #[test]
 fn r8_the_token_before_ends_the_login_after_the_grace() {
@@ -650,7 +653,7 @@ fn r8_a_reuse_that_lost_its_write_to_the_owner_ends_the_login_all_the_same() {
     assert_eq!(active.status(), Status::Ended);
 }
 
-/// Without a grace.
+/// Returns a policy without a grace.
 fn strict() -> Policy {
     policy_of(with_refresh(RefreshOptions {
         grace: Duration::ZERO,
@@ -716,7 +719,7 @@ fn r9_a_reuse_with_a_wrong_scope_is_a_reuse_all_the_same() {
     });
 }
 
-// R10: the one in force.
+// R10: the token in force.
 
 #[test]
 fn r10_the_token_in_force_is_rotated_by_one_guarded_write() {
@@ -768,7 +771,7 @@ fn r10_what_a_client_lost_is_not_refreshed() {
     let narrowed = cli().allow_scope(scope("openid offline_access"));
     let reply = active.refresh_as(&narrowed, &first, 1);
     let second = assert_tokens(&reply, Cause::Refreshed, "openid offline_access");
-    // What it asks for is narrowed in the same way; to ask for what it lost alone is to ask for nothing that is allowed.
+    // The scope that is asked for is narrowed in the same way. If the client asks only for what it lost, the scope is not allowed.
     active.login.client = narrowed;
     active.unchanged(|active| {
         let reply = active.refresh_for(&second, "profile", 2);
@@ -777,7 +780,7 @@ fn r10_what_a_client_lost_is_not_refreshed() {
     });
     let reply = active.refresh_for(&second, "profile+openid", 2);
     let third = assert_tokens(&reply, Cause::Refreshed, "openid");
-    // What was granted is not forgotten.
+    // The granted scope is kept. When the client may ask for all of it again, it gets all of it.
     active.login.client = client();
     let _ = active.next(&third, 3);
 }
@@ -818,7 +821,7 @@ fn r10_a_client_without_the_device_grant_is_not_refreshed() {
     });
 }
 
-// R11: subject or consent is gone, or nothing of the scope is left.
+// R11: the subject or the consent is no longer valid, or the client may no longer ask for anything that was granted.
 
 #[test]
 fn r11_a_subject_that_is_gone_ends_the_login() {
@@ -870,7 +873,7 @@ fn r12_a_failure_to_mint_is_503_and_the_token_stays_good() {
     let _ = active.next(&first, 2);
 }
 
-// R13: the guarded write lost.
+// R13: the guarded write was in conflict.
 
 #[test]
 fn r13_a_lost_write_is_decided_again_three_times() {
@@ -883,7 +886,7 @@ fn r13_a_lost_write_is_decided_again_three_times() {
             .says
             .extend([Says::Conflict].repeat(losses));
         let _ = active.next(&first, 1);
-        assert_eq!(active.login.host.count(Question::Take), 1, "metered once");
+        assert_eq!(active.login.host.count(Question::Take), 1, "taken once");
         assert_eq!(active.login.host.count(Question::Draw), 1);
     }
     let mut active = Active::new();
@@ -896,7 +899,8 @@ fn r13_a_lost_write_is_decided_again_three_times() {
     let _ = active.next(&first, 2);
 }
 
-/// A login that the next refresh with a token ends, by each of the causes of that.
+/// Returns logins that the next refresh ends, one for each cause of an end: the cause, the login, the token, and the moment of that
+/// refresh.
 fn endings() -> [(Cause, Active, String, i64); 5] {
     let rotated = |times: i64| {
         let mut active = Active::new();
@@ -981,7 +985,7 @@ fn r13_a_refresh_that_lost_its_write_to_the_end_of_the_login_is_refused() {
     assert_eq!(active.status(), Status::Ended);
 }
 
-/// Somebody refreshes with this token before the next guarded write.
+/// Lets somebody else refresh `times` times, first with this token, before the next guarded write.
 fn rival(active: &mut Active, token: String, policy: fn() -> Policy, times: usize) {
     active
         .login
@@ -1013,7 +1017,7 @@ fn r13_of_two_refreshes_with_one_token_at_once_both_are_answered_and_one_branch_
 
 #[test]
 fn r13_losing_a_race_is_never_a_reuse() {
-    // Without a grace, and with a rival that was two rotations faster.
+    // Once without a grace, and once with a rival that refreshes twice.
     let cases: [(fn() -> Policy, usize); 2] = [(strict, 1), (policy, 2)];
     for (policy, times) in cases {
         let mut active = Active::of(policy());
@@ -1024,7 +1028,7 @@ fn r13_losing_a_race_is_never_a_reuse() {
     }
 }
 
-// R14: outcome unknown, store failed.
+// R14: the outcome is unknown, or the store failed.
 
 #[test]
 fn r14_an_unknown_outcome_is_503_and_the_same_token_may_be_sent_again() {
@@ -1081,7 +1085,7 @@ fn r14_a_store_that_answers_with_another_login_is_503() {
     assert_unavailable(&reply, Cause::StoreFailed);
 }
 
-/// "The quota `refreshes` is taken by login before minting."
+/// Before minting, each refresh takes one from the quota of its login.
 #[test]
 fn r10_too_many_refreshes_of_one_login_are_429_and_burn_nothing() {
     let limit = RateLimit::new(2, Duration::from_mins(1)).unwrap();
@@ -1118,7 +1122,7 @@ fn r10_each_login_has_twenty_refreshes_at_once_and_then_one_a_minute() {
         token = active.next(&token, 0);
     }
     assert_eq!(active.refresh(&token, 0).cause(), Cause::RefreshQuotaSpent);
-    // Another login of the same client has refreshes of its own.
+    // Another login of the same client has a quota of its own.
     let login = &mut active.login;
     let scope = "openid+offline_access";
     let codes = login
@@ -1131,14 +1135,14 @@ fn r10_each_login_has_twenty_refreshes_at_once_and_then_one_a_minute() {
     let other = refresh_token(&granted);
     let reply = login.host.refresh(&login.server, &client(), &other, at(0));
     assert_tokens(&reply, Cause::Refreshed, "openid offline_access");
-    // Reuse is noticed though nothing is left.
+    // Reuse is detected even if the quota is spent.
     let first = active.first.clone();
     active.ends(0, |active| {
         assert_invalid(&active.refresh(&first, 0), Cause::Reuse);
     });
 }
 
-// C4, and what follows.
+// Other ends of a login: C4 and U11.
 
 #[test]
 fn c4_a_replay_of_the_device_code_ends_the_login_that_was_refreshed() {
@@ -1250,7 +1254,7 @@ fn r17_a_token_of_whatever_rotation_ends_the_login() {
             );
         });
         assert_invalid(&active.refresh(&tokens[3], 5), Cause::Ended);
-        // Again: it is done already.
+        // A second revocation finds nothing left to do.
         assert_done(&active.revoke(&tokens[3], 6), Cause::NothingToRevoke);
     }
 }
@@ -1312,7 +1316,7 @@ fn r18_a_revocation_that_lost_its_write_to_a_refresh_ends_the_login() {
     assert_eq!(active.status(), Status::Ended);
 }
 
-/// What is stored of a login can be read again, in each of its states.
+/// A stored login can be read again after each refresh. A stored form with wrong values is refused.
 #[test]
 fn r_every_state_of_an_active_login_survives_its_store() {
     let mut active = Active::new();

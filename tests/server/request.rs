@@ -1,4 +1,4 @@
-//! Table A: what is refused before anybody is looked up.
+//! Table A: what is refused before the client is looked up.
 
 use device_flow::server::{
     Authenticated, Cause, Claim, Exchange, Finish, Next, PolicyOptions, Reply, Request, Server,
@@ -11,7 +11,7 @@ use crate::support::{
     poll_body, post, server, server_of,
 };
 
-/// The reply that an exchange ends in without asking anything.
+/// Returns the result of an exchange that ends without a question, or `None` if it asks for the client or a quota.
 fn at_once<'r, T: Finish<'r>>(mut exchange: Exchange<'r, T>) -> Option<T> {
     match exchange.next() {
         Next::Done(end) => Some(end),
@@ -20,15 +20,15 @@ fn at_once<'r, T: Finish<'r>>(mut exchange: Exchange<'r, T>) -> Option<T> {
     }
 }
 
-/// A request at the token endpoint, as far as it goes without looking up a client.
+/// Sends a request to the token endpoint. Returns the refusal, if the request is refused before the client is looked up.
 fn at_token(server: &Server, request: Request<'_>) -> Result<(), Reply> {
     at_once(server.token(request, "", NOW)).map_or(Ok(()), Err)
 }
 
-/// A request at the device authorization endpoint, as far as it goes without looking up a client.
+/// Sends a request to the device authorization endpoint. Returns the refusal, if the request is refused before the client is looked up.
 fn at_device(server: &Server, request: Request<'_>) -> Result<(), Reply> {
     let refused = at_once(server.device_authorization(request, "", None, NOW));
-    // The endpoints of revocation and of the host read the same.
+    // The endpoint for revocation and the endpoints of the host read a request in the same way.
     let client = at_once(server.client(request, "", NOW)).map(|end| end.unwrap_err());
     let of = |reply: &Option<Reply>| {
         reply
@@ -43,7 +43,7 @@ fn at_device(server: &Server, request: Request<'_>) -> Result<(), Reply> {
     refused.map_or(Ok(()), Err)
 }
 
-/// A request as far as its form goes: table A up to A7. The token endpoint reads the same.
+/// Returns the refusal, if a request is refused for its form, up to A7. Asserts that the token endpoint refuses it for the same cause.
 fn read_by(server: &Server, request: Request<'_>) -> Result<(), Reply> {
     at_device(server, request).or_else(|reply| {
         let is_later = matches!(
@@ -63,12 +63,12 @@ fn read_by(server: &Server, request: Request<'_>) -> Result<(), Reply> {
     })
 }
 
-/// Reads a body under the default policy.
+/// Returns the refusal, if the default policy refuses a body for its form.
 fn read(body: &[u8]) -> Result<(), Reply> {
     read_by(&server(), post(body))
 }
 
-/// The parameters of a body, as an endpoint of the host's own reads them.
+/// Calls `then` with the parameters of a request, as an endpoint of the host itself reads them.
 fn with_parameters<T>(
     server: &Server,
     request: Request<'_>,
@@ -80,7 +80,7 @@ fn with_parameters<T>(
     then(&end.unwrap())
 }
 
-/// Who a request claims to be.
+/// Calls `then` with what a request says about its client.
 fn with_claim<T>(server: &Server, request: Request<'_>, then: impl FnOnce(Claim<'_>) -> T) -> T {
     let mut exchange = server.device_authorization(request, "", None, NOW);
     if let Next::Take(_, ask) = exchange.next() {
@@ -92,7 +92,7 @@ fn with_claim<T>(server: &Server, request: Request<'_>, then: impl FnOnce(Claim<
     }
 }
 
-/// Whether a client is authenticated at the device authorization endpoint.
+/// Returns the reply of the device authorization endpoint at a host that knows this client.
 fn authenticate(
     server: &Server,
     request: Request<'_>,
@@ -101,14 +101,14 @@ fn authenticate(
     Host::new([known]).run(server.device_authorization(request, "", None, NOW))
 }
 
-/// What a poll gets from an empty store, and whether it was looked up.
+/// Returns the reply to a poll at an empty store, and whether a session was looked up.
 fn poll(server: &Server, body: &str, known: Option<device_flow::server::Client>) -> (Reply, bool) {
     let mut host = Host::new(known);
     let reply = host.run(server.token(post(body), "", NOW));
     (reply, host.count(Question::Load) > 0)
 }
 
-/// The refusal.
+/// Returns the reply of a refusal.
 #[track_caller]
 fn refusal<T>(outcome: Result<T, Reply>) -> Reply {
     match outcome {
@@ -117,14 +117,14 @@ fn refusal<T>(outcome: Result<T, Reply>) -> Reply {
     }
 }
 
-/// What both endpoints answer to these parameters and this header; a poll has its own parameters too.
+/// Returns the outcomes of a poll and of a request for codes with these parameters and headers. The poll has its own parameters, too.
 fn both(parameters: &str, authorization: &[&[u8]]) -> [Result<(), Reply>; 2] {
     let server = server();
     let poll = format!("grant_type={GRANT}&device_code={NO_CODE}&{parameters}");
     let refresh = format!("grant_type=refresh_token&refresh_token=x&{parameters}");
     let headers = || authorization.iter().copied();
     let of_poll = at_token(&server, post(&poll).authorization(headers()));
-    // A refresh reads the same.
+    // A refresh is read in the same way.
     let of_refresh = at_token(&server, post(&refresh).authorization(headers()));
     let cause = |outcome: &Result<(), Reply>| outcome.as_ref().map_err(Reply::cause).err();
     assert_eq!(cause(&of_poll), cause(&of_refresh));
@@ -181,7 +181,7 @@ fn is_repetition_refusal(reply: &Reply) {
 
 // A1
 
-/// "The client MUST use the HTTP "POST" method" (RFC 6749, section 3.2), and a method has a case (RFC 9110, section 9.1).
+/// "The client MUST use the HTTP "POST" method" (RFC 6749, section 3.2), and methods are case-sensitive (RFC 9110, section 9.1).
 #[test]
 fn a1_another_method_than_post_is_answered_405_with_allow() {
     let server = server();
@@ -280,7 +280,7 @@ fn a2_case_and_parameters_of_the_media_type_are_ignored() {
     }
 }
 
-/// "UTF-8 assumed": RFC 6749, appendix B, whatever the parameter says.
+/// The body is UTF-8 (RFC 6749, appendix B), whatever the charset parameter says.
 #[test]
 fn a2_the_charset_parameter_does_not_change_how_the_body_is_read() {
     let server = server();
@@ -334,7 +334,7 @@ fn a2_broken_percent_escapes_are_refused_in_values_and_names() {
     }
 }
 
-/// An escape ends with its parameter: the next separator is no digit of it.
+/// An escape ends where its name or value ends. The separator after it is not a digit of the escape.
 #[test]
 fn a2_an_escape_does_not_reach_over_a_separator() {
     for body in ["a=%&41=x", "a=%4&1=x", "%4=1", "a=%4=1"] {
@@ -346,11 +346,11 @@ fn a2_an_escape_does_not_reach_over_a_separator() {
 fn a2_what_is_not_utf_8_is_refused_raw_and_escaped_in_values_and_names() {
     for octets in [
         b"\xFF".as_slice(),         // never in UTF-8
-        b"\x80",                    // a continuation alone
+        b"\x80",                    // a continuation without a lead
         b"\xC3",                    // truncated
         b"\xC3\x28",                // a lead without its continuation
         b"\xE2\x82",                // truncated
-        b"\xE2\x82a",               //
+        b"\xE2\x82a",               // truncated, then a letter
         b"\xF0\x9F\x98",            // truncated
         b"\xC0\x80",                // overlong
         b"\xC1\xBF",                // overlong
@@ -368,7 +368,7 @@ fn a2_what_is_not_utf_8_is_refused_raw_and_escaped_in_values_and_names() {
     ] {
         let raw = octets.to_vec();
         let escaped = escaped(octets).to_lowercase().into_bytes();
-        // The first octet as it is, the rest escaped: they are one text.
+        // The first octet is raw and the rest is escaped. Together they are one text.
         let mixed = [&raw[..1], &escaped[3..]].concat();
         for text in [raw, escaped, mixed] {
             for body in [
@@ -461,7 +461,7 @@ fn a3_the_longest_body_is_read_to_its_end() {
         let over = format!("x{body}");
         let reply = refusal(read_by(&server, post(&over)));
         assert_eq!(reply.cause(), Cause::BodyTooLarge);
-        // A repetition is seen wherever it stands.
+        // A repeated parameter is found wherever it stands.
         let twice = format!("scope=a&scope=&{}", &body[15..]);
         assert_eq!(twice.len(), body.len());
         is_repetition_refusal(&refusal(read_by(&server, post(&twice))));
@@ -471,7 +471,7 @@ fn a3_the_longest_body_is_read_to_its_end() {
     }
 }
 
-/// "No work in proportion to the excess": the body is not looked at, whatever is in it.
+/// A body that is too large is not read, whatever it contains.
 #[test]
 fn a3_a_body_that_is_too_large_is_not_read() {
     let mut over = vec![b'&'; 16 * 1024];
@@ -517,7 +517,6 @@ fn a3_comes_before_a5() {
     is_repetition_refusal(&refusal(read(vec!["a=1"; 64].join("&").as_bytes())));
 }
 
-/// An empty segment is no parameter.
 #[test]
 fn a3_separators_alone_are_no_parameters() {
     let body = format!("&&a{}b&", "&".repeat(500));
@@ -526,8 +525,8 @@ fn a3_separators_alone_are_no_parameters() {
 
 // A4
 
-/// "The parameters can only be transmitted in the request-body and MUST NOT be included in the request URI." (RFC 6749,
-/// section 2.3.1). A request has no place for a URL: what stands there cannot be read.
+/// "The parameters can only be transmitted in the request-body and MUST NOT be included in the request URI." (RFC 6749, section 2.3.1).
+/// [`Request`] has no place for a URL, so what is in the URL cannot be read.
 #[test]
 fn a4_what_stands_in_the_url_is_absent() {
     let server = server();
@@ -554,7 +553,7 @@ fn a4_the_query_of_an_http_request_is_never_read() {
     assert_eq!(reply.cause(), Cause::GrantTypeMissing);
     let reply = refusal(at_device(&server, Request::from(&empty)));
     assert_eq!(reply.cause(), Cause::ClientIdMissing);
-    // Nor does it make a parameter of the body a repeated one.
+    // A parameter of the query does not make the same parameter of the body a repeated one.
     let same = request("client_id=client_cli");
     at_device(&server, Request::from(&same)).unwrap();
 }
@@ -715,7 +714,7 @@ fn a6_an_empty_secret_or_assertion_is_none() {
             authenticate(&server, post(&body), cli()).cause(),
             Cause::Issued
         );
-        // Neither makes a second method beside Basic.
+        // Neither of them counts as a second method beside Basic.
         both_go_on(
             &format!("client_secret{empty}&client_assertion{empty}"),
             &[basic(BACKEND, SECRET).as_bytes()],
@@ -745,7 +744,7 @@ fn a7_an_unknown_parameter_is_ignored() {
     }
 }
 
-/// golang.org/x/oauth2 sends it; a poll does not look at it, not even whether it is one.
+/// golang.org/x/oauth2 sends `scope` in a poll. A poll does not even check whether the scope is valid.
 #[test]
 fn a7_scope_in_a_poll_is_ignored() {
     for scope in ["openid", "admin", "", "%22", "++", "%C3%A9", "a%0Ab"] {
@@ -821,7 +820,7 @@ fn a9_another_grant_type_is_for_the_host_to_serve_with_its_parameters() {
     });
 }
 
-/// The name of the grant elsewhere in the form is a value like another.
+/// Only `grant_type` names the grant. In any other parameter, the name of the grant is an ordinary value.
 #[test]
 fn a9_no_other_parameter_names_the_grant() {
     let server = server();
@@ -923,7 +922,7 @@ fn a10_one_way_alone_goes_on() {
         "client_id=client_backend&client_assertion=eyJ.e30.c2ln",
         &[],
     );
-    // The type of an assertion, without an assertion, is no second way to authenticate.
+    // Without an assertion, the type of an assertion is not a second way to authenticate.
     let typed = "client_assertion_type=urn%3Ax&client_id=client_backend&client_secret=s";
     both_go_on(typed, &[]);
 }
@@ -949,7 +948,7 @@ fn a10_comes_before_a11_a12_a14_and_a15() {
 
 // A11
 
-/// Asserts that both endpoints answer the one 401.
+/// Asserts that both endpoints answer 401 `invalid_client`, because the header cannot be used.
 #[track_caller]
 fn both_answer_401(parameters: &str, authorization: &[&[u8]]) {
     for outcome in both(parameters, authorization) {
@@ -996,23 +995,23 @@ fn a11_a_header_of_8_kib_is_read_and_a_longer_one_is_not() {
     both_answer_401("", &[format!("{header:8193}").as_bytes()]);
 }
 
-/// Standard alphabet, padded (RFC 7617, section 2, by RFC 4648, section 4).
+/// Base64 with the standard alphabet and with padding (RFC 7617, section 2, by RFC 4648, section 4).
 #[test]
 fn a11_bad_base64_is_invalid_client() {
     for pair in [
         "",           // nothing
         " ",          // nothing
         "=",          // padding alone
-        "!!!!",       // no alphabet
-        "YTpi*A==",   // one character outside
+        "!!!!",       // not of the alphabet
+        "YTpi*A==",   // one character not of the alphabet
         "YTpiYw",     // "a:bc" without its padding
-        "YTpiYw=",    // with half of it
-        "YTpiYw===",  // with more
-        "YTpiYw==YQ", // and something after
+        "YTpiYw=",    // with half of its padding
+        "YTpiYw===",  // with too much padding
+        "YTpiYw==YQ", // something after the padding
         "YTpi Yw==",  // a space within
-        "YTp",        // a length that cannot be
+        "YTp",        // an impossible length
         "Pz8/Oj8_",   // the URL alphabet: "???:??" has a slash
-        "YTpiYw==,",  // a list
+        "YTpiYw==,",  // a comma after it
     ] {
         let header = format!("Basic {pair}");
         both_answer_401("", &[header.as_bytes()]);
@@ -1034,7 +1033,7 @@ fn a11_a_bad_percent_escape_is_invalid_client() {
     for broken in ["%", "%4", "%zz", "a%", "%%41"] {
         both_answer_401("", &[basic(broken, SECRET).as_bytes()]);
         both_answer_401("", &[basic(BACKEND, broken).as_bytes()]);
-        // Also where the other half is empty.
+        // The id is checked even if the secret is empty.
         both_answer_401("client_id=client_cli", &[basic(broken, "").as_bytes()]);
     }
 }
@@ -1076,13 +1075,13 @@ fn a11_comes_before_a12_a14_a15_and_a16() {
     assert_invalid_client(&reply, Cause::Authorization);
 }
 
-/// Not even a client id in the body makes an unusable header one that was not sent.
+/// A header that cannot be used is refused even if the body has a client id.
 #[test]
 fn a11_an_unusable_header_is_not_ignored_for_a_public_client() {
     both_answer_401("client_id=client_cli", &[b"Bearer x"]);
 }
 
-/// "Authorization: Basic" as RFC 6749, section 2.3.1, shows it: s6BhdRkqt3 and 7Fjfp0ZBr1KtDRbnfVdmIw.
+/// The header that RFC 6749, section 2.3.1, shows, with the id s6BhdRkqt3 and the secret 7Fjfp0ZBr1KtDRbnfVdmIw.
 #[test]
 fn a11_the_header_of_the_rfc_is_usable_in_every_case_of_its_scheme() {
     let server = server();
@@ -1098,7 +1097,7 @@ fn a11_the_header_of_the_rfc_is_usable_in_every_case_of_its_scheme() {
     }
 }
 
-/// "Split at the first colon, then form-decode each half (`+` is a space)."
+/// The first colon separates the two halves. Then each half is form-decoded, so `+` becomes a space.
 #[test]
 fn a11_basic_is_split_at_the_first_colon_and_each_half_is_decoded() {
     let server = server();
@@ -1162,7 +1161,7 @@ fn a12_the_same_client_id_twice_goes_on_however_it_is_encoded() {
     both_go_on("", &[basic(BACKEND, SECRET).as_bytes()]);
 }
 
-/// An escape that happens to spell the other id is not that id.
+/// Each id is decoded exactly once before the two are compared, so `%2541` is not `A`.
 #[test]
 fn a12_an_id_is_compared_as_it_reads() {
     let (cause, error, description) = DIFFER;
@@ -1410,7 +1409,7 @@ fn a16_the_device_authorization_endpoint_asks_for_no_device_code() {
 
 // A17
 
-/// What a poll of this code gets from an empty store, and whether it was looked up.
+/// Returns the reply to a poll with this code at an empty store, and whether a session was looked up.
 fn polled(device_code: &str) -> (Reply, bool) {
     poll(&server(), &poll_body(CLI, device_code), Some(cli()))
 }
@@ -1436,7 +1435,7 @@ fn a17_a_device_code_of_an_impossible_length_is_answered_as_c2_without_a_look_up
         assert!(!looked_up);
         assert_refused(&reply, Cause::MalformedCode, "invalid_grant", description);
     }
-    // C2 itself, for the same bytes.
+    // A code of the right length gets the same bytes, by C2.
     let (reply, looked_up) = polled(NO_CODE);
     assert!(looked_up);
     assert_refused(&reply, Cause::UnknownCode, "invalid_grant", description);
@@ -1460,7 +1459,7 @@ fn a17_the_length_is_that_of_what_the_code_stands_for() {
     assert_eq!(key(&NO_CODE.replacen('G', "%47", 1)), plain);
 }
 
-/// The client comes first: to a stranger every code is as good as any other.
+/// The client is checked first, so an unknown client gets the same answer for any code.
 #[test]
 fn a17_goes_on_to_the_client() {
     for code in ["x", NO_CODE] {
@@ -1470,7 +1469,7 @@ fn a17_goes_on_to_the_client() {
     }
 }
 
-// All of it.
+// The whole table.
 
 #[test]
 fn an_empty_body_goes_on_to_a8_or_a14() {
@@ -1483,7 +1482,6 @@ fn an_empty_body_goes_on_to_a8_or_a14() {
     }
 }
 
-/// Invariant 11: no output, `Debug` included, shows a code or a secret.
 #[test]
 fn debug_shows_nothing_of_a_request() {
     let server = server();
@@ -1508,7 +1506,7 @@ fn debug_shows_nothing_of_a_request() {
 /// A method, media types, `Authorization` headers and a body.
 type Sent = (String, Vec<Vec<u8>>, Vec<Vec<u8>>, Vec<u8>);
 
-/// A method, headers and bytes as anybody may send them, many of them close to right.
+/// Returns requests with any method, headers and body. Many of them are nearly right.
 fn requests() -> impl Strategy<Value = Sent> {
     let method = prop_oneof![4 => Just("POST".to_owned()), 1 => ".{0,6}"];
     let media_type = prop_oneof![
@@ -1554,7 +1552,7 @@ fn requests() -> impl Strategy<Value = Sent> {
     )
 }
 
-/// Asserts what holds for every refusal: JSON with two members, three headers, no status of success.
+/// Asserts what every refusal has: a JSON body with two members, three headers, and an error status.
 fn is_well_formed(reply: &Reply) -> Result<(), TestCaseError> {
     let response = reply.response();
     prop_assert!(matches!(response.status(), 400 | 401 | 405));
@@ -1598,7 +1596,7 @@ proptest! {
             prop_assert_eq!(cause == Cause::MethodNotAllowed, method != "POST");
             let is_refused = matches!(cause, Cause::MethodNotAllowed | Cause::MediaType);
             prop_assert!(is_refused || media_types.len() == 1);
-            // Only a form that is right gets as far as the client, whom nobody knows.
+            // Only a request in the right form gets as far as the client, who is unknown here.
             prop_assert!(cause != Cause::UnknownClient || headers.len() < 2);
         }
     }
@@ -1610,7 +1608,7 @@ proptest! {
         }
     }
 
-    /// However a value is encoded, it reads the same; an empty one is absent.
+    /// A value is read in the same way, however it is encoded. An empty value counts as absent.
     #[test]
     fn a_value_is_read_back_as_it_was_encoded(
         name in "[^\0]{1,12}", value in ".{0,40}", choices in any::<u64>()
@@ -1640,7 +1638,7 @@ proptest! {
         prop_assert_eq!(read.as_deref(), Some(value.as_str()).filter(|value| !value.is_empty()));
     }
 
-    /// Whatever the name: twice is once too often.
+    /// This holds for every name except `resource` and `audience`.
     #[test]
     fn a_name_twice_is_refused(name in ".{1,12}", between in "[a-z]{0,3}") {
         prop_assume!(name != "resource" && name != "audience");

@@ -1,4 +1,4 @@
-//! Scopes (RFC 6749, section 3.3): what is one, and what is within another.
+//! Scopes (RFC 6749, section 3.3): which texts are a scope, and when a scope is within another.
 
 use std::collections::HashSet;
 
@@ -111,7 +111,7 @@ fn a_scope_has_at_most_so_many_tokens_and_bytes() {
     assert_eq!(longer.parse::<Scope>(), Err(ScopeError::TooLong));
 }
 
-/// "Serde goes through `try_from`": what is no scope cannot be read from a store.
+/// A text that is not a scope cannot be read from a store either.
 #[test]
 fn a_scope_travels_as_a_string_and_is_checked_on_the_way_in() {
     let json = serde_json::to_string(&scope("openid profile")).unwrap();
@@ -132,7 +132,7 @@ fn a_scope_travels_as_a_string_and_is_checked_on_the_way_in() {
 }
 
 proptest! {
-    /// A scope that was read is legal, and reads the same again.
+    /// A scope that was read has only legal tokens. Its text can be read again and gives the same scope.
     #[test]
     fn a_scope_reads_back_as_it_was_written(text in prop_oneof![".{0,20}", "[a-c]{1,2}( [a-c]{1,2}){0,6}"]) {
         if let Ok(read) = text.parse::<Scope>() {

@@ -1,7 +1,7 @@
 //! Nothing that is formatted shows a code, a secret, a token or what a peer sent.
 //!
-//! Every public type of the server half and of what it shares is made of values that no text has by chance, and formatted
-//! with `{:?}` and `{:#?}`; every error and cause with `{}` as well. A last test holds that no type was left out.
+//! The tests make every public type of the server half, and of what it shares, from values that no text contains by chance. They format
+//! each with `{:?}` and `{:#?}`, and errors and causes also with `{}`. The last test asserts that no type was left out.
 
 use core::cell::RefCell;
 use core::fmt::{Debug, Display, Write as _};
@@ -27,7 +27,7 @@ use crate::support::{
     self, Codes, GRANT, NOW, PAGE, alice, basic, policy, poll_body, post, scope, with_refresh,
 };
 
-/// What the client and its users keep to themselves. Each is made to be found.
+/// The secrets of a client, its users and the host. No text contains one of them by chance.
 const CLIENT_SECRET: &str = "Qx7vQx7vCLIENTSECRETzW9k";
 const ASSERTION: &str = "eyJhbGciQx8.ASSERTIONQx8.zW9ksignature";
 const ACCESS: &str = "Qx9vACCESSTOKENzW9k";
@@ -43,14 +43,14 @@ thread_local! {
     static SEEN: RefCell<BTreeSet<String>> = const { RefCell::new(BTreeSet::new()) };
 }
 
-/// The last part of the name of a type, without its parameters.
+/// Returns the last part of the name of a type, without its parameters.
 fn name_of(path: &str) -> String {
     let path = path.trim_start_matches('&');
     let path = path.split('<').next().unwrap_or_default();
     path.rsplit("::").next().unwrap_or_default().to_owned()
 }
 
-/// A listener: everything that is formatted, and what must not be in it.
+/// All text that was formatted, and the secrets that must not be in it.
 struct Log {
     text: String,
     secrets: Vec<(&'static str, Vec<u8>)>,
@@ -77,7 +77,7 @@ impl Log {
         }
     }
 
-    /// Also keeps quiet about these codes.
+    /// Adds these codes to the secrets.
     fn hide(&mut self, codes: &Codes) {
         let user_code = &codes.user_code;
         for (name, code) in [
@@ -89,7 +89,7 @@ impl Log {
         }
     }
 
-    /// Also keeps quiet about a refresh token, and the tag at its end.
+    /// Adds a refresh token, and the tag at its end, to the secrets.
     fn hide_refresh(&mut self, token: &str) {
         let octets = URL_SAFE_NO_PAD.decode(token).unwrap();
         self.secrets
@@ -97,7 +97,7 @@ impl Log {
         self.secrets.push(("refresh token", token.into()));
     }
 
-    /// What shows nothing at all helps nobody either.
+    /// Formats a value. Asserts that this gives some text, because an empty `Debug` would help nobody.
     #[track_caller]
     fn debug<T: Debug>(&mut self, value: &T) {
         let text = format!("{value:?}");
@@ -114,7 +114,8 @@ impl Log {
         self.debug(value);
     }
 
-    /// A secret that is in what was formatted: as it is, in hexadecimal, in base64 or as a list of octets, or its first half.
+    /// Returns the name and the form of a secret that the text contains, or `None`. A secret may be there as it is, in hexadecimal, in
+    /// base64 or as a list of octets, and its first half is enough.
     fn heard(&self) -> Option<String> {
         let text = self.text.to_lowercase();
         let flat: String = text.split_whitespace().collect();
@@ -122,7 +123,7 @@ impl Log {
             for part in [&secret[..], &secret[..secret.len().div_ceil(2)]] {
                 let hex = hex(part);
                 let list: Vec<_> = part.iter().map(ToString::to_string).collect();
-                // The last characters of base64 depend on what follows.
+                // The last characters of base64 depend on the octets that follow.
                 let whole = &part[..part.len() / 3 * 3];
                 let shapes = [
                     String::from_utf8_lossy(part).into_owned(),
@@ -178,7 +179,7 @@ fn secret_tokens() -> Tokens<'static> {
         .expires_in(Duration::from_mins(1))
 }
 
-/// A host of the confidential client that formats all it sees.
+/// A host of the confidential client that formats everything that it sees.
 struct Stage {
     log: Log,
     store: Memory,
@@ -229,7 +230,7 @@ impl Stage {
                 }
                 Next::Draw(ask) => {
                     let mut octets = ENTROPY;
-                    octets[31] = *drawn; // the halves stay as they are
+                    octets[31] = *drawn; // the first half of each secret stays the same
                     *drawn += 1;
                     let entropy = Entropy::from(octets);
                     log.debug(&entropy);
@@ -264,7 +265,7 @@ impl Stage {
         }
     }
 
-    /// Runs to a reply of this cause, which is formatted as well, like what is then stored.
+    /// Runs an exchange to a reply of this cause. Formats the reply and what is stored then.
     fn reply(&mut self, exchange: Exchange<'_, Reply>, cause: Cause) -> Reply {
         let reply = self.run(exchange);
         assert_eq!(reply.cause(), cause);
@@ -321,13 +322,13 @@ fn a_login_shows_nothing_from_its_codes_to_its_end() {
     stage.log.debug(&polling());
     let _ = stage.reply(server.token(polling(), "", NOW), Cause::Pending);
 
-    // The code was issued under the key before.
+    // The code was issued under the previous key.
     let (user, typed) = (alice(), codes.user_code.clone());
     let review = stage.run(server.enter(&typed, &user, "192.0.2.7", NOW));
     let review = review.unwrap();
     stage.log.debug(&review);
     stage.log.debug(review.user_code());
-    // To show the code is what `display` is for.
+    // `display` is there to show the code.
     assert_eq!(review.user_code().display().to_string(), typed);
     let consent = Consent::to_all().with_value(HostValue::new(VALUE).unwrap());
     stage.log.debug(&consent);
@@ -351,7 +352,7 @@ fn a_login_shows_nothing_from_its_codes_to_its_end() {
     }
     let token = support::refresh_token(&reply);
     stage.log.hide_refresh(&token);
-    // What is stored has digests of all this. The value in it is the host's own.
+    // The store has only digests of these secrets. Only the host's value is stored as it is.
     let stored = serde_json::to_string(&stage.store.load(&key).unwrap().session).unwrap();
     let mut thief = Log {
         text: stored,
@@ -383,7 +384,7 @@ fn a_client_of_another_endpoint_shows_none_of_its_parameters() {
     stage.log.assert_silent();
 }
 
-/// What no exchange of these tests asks for.
+/// Values that are not in any exchange of these tests.
 #[test]
 fn what_a_host_makes_shows_nothing() {
     let mut log = Log::new();
@@ -407,16 +408,16 @@ fn what_a_host_makes_shows_nothing() {
             .refresh_token(REFRESH)
             .unwrap(),
     );
-    // Nor does a digest show itself: a weak secret could be found from it.
+    // A digest is not shown either, because a weak secret could be found from it.
     let digest = SecretDigest::of(CLIENT_SECRET);
     log.debug(&digest);
     log.secrets.push(("digest", digest.as_bytes().to_vec()));
     log.assert_silent();
 }
 
-// Errors and causes: none echoes what it was about.
+// Errors and causes: none of them shows its input.
 
-/// What a peer or a caller gave, to be found in an error that echoes it.
+/// A text that a peer or a caller gives. An error that shows its input would contain it.
 const GIVEN: &str = "Qx6vGIVENzW9k";
 
 #[test]
@@ -549,7 +550,7 @@ fn the_errors_of_the_page_say_nothing_of_the_session() {
 
 #[test]
 fn a_stored_form_that_is_refused_is_not_echoed_by_the_reason() {
-    // What serde_json says of the JSON itself is its own; the reasons of this crate are constant.
+    // The texts of serde_json about the JSON itself are not ours. The reasons that this crate gives are constant.
     let mut log = Log::new();
     log.secrets.push(("input", GIVEN.as_bytes().to_vec()));
     let form = Login::new().form();
@@ -571,7 +572,7 @@ fn a_stored_form_that_is_refused_is_not_echoed_by_the_reason() {
 #[test]
 fn no_refusal_echoes_what_was_sent() {
     let server = Server::new(policy(), secret_keys());
-    // The stage would show the id of a claim, which is not secret.
+    // `Stage` would format the client id of the claim, which is not secret.
     let mut host = support::Host::new([confidential()]);
     let mut log = Log::new();
     log.secrets.push(("input", GIVEN.into()));
@@ -604,7 +605,7 @@ fn no_refusal_echoes_what_was_sent() {
         assert!(reply.response().status() >= 400);
         log.display(&reply.cause());
         log.debug(&reply);
-        // The wire, whole.
+        // The whole response, as it is sent.
         log.text.push_str(reply.response().body());
         for (_, value) in reply.response().headers() {
             log.text.push_str(value);
@@ -661,7 +662,7 @@ fn no_public_type_is_left_out() {
             public.extend(rest.split(|c: char| !c.is_alphanumeric()).next());
         }
     }
-    // Traits, and a document that is there for everybody to read.
+    // Traits, and a document that everybody may read.
     for exempt in ["Finish", "Host", "Store", "Metadata"] {
         assert!(public.remove(exempt), "{exempt}");
     }

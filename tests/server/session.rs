@@ -1,6 +1,6 @@
-//! The stored forms of a session and of a pace: what a store keeps is read again as it was, and nothing else is read.
+//! The stored forms of a session and of a pace: what was written is read again as it was, and anything else is refused.
 //!
-//! The forms are written out here: a change of a form that stores hold already must be seen.
+//! The forms are written out here. So if a form that stores already hold is changed, a test fails.
 
 use device_flow::server::{Pace, Session, Status};
 use serde_json::{Value, json};
@@ -10,12 +10,12 @@ use crate::support::login::{
 };
 use crate::support::{self, NOW, alice, cli, post, server};
 
-/// What a host finds in the error of its deserializer.
+/// The texts that a host finds in the error of its deserializer.
 const CORRUPT: &str = "the stored form is corrupt: its parts contradict each other";
 const VERSION: &str =
     "another version of this crate wrote the stored form; discard it, or read it with that version";
 
-/// Every state, with its stored form.
+/// Returns a login in every state, with the stored form of the state.
 fn every_state() -> [(Login, Value); 6] {
     let approval = json!({
         "subject": "alice",
@@ -46,7 +46,7 @@ fn every_state() -> [(Login, Value); 6] {
     ]
 }
 
-/// The form of a login that was approved.
+/// Returns the stored form of a login that was approved.
 fn approved() -> Value {
     Login::approved_at(2000).form()
 }
@@ -55,7 +55,7 @@ fn read(form: &Value) -> Result<Session, serde_json::Error> {
     serde_json::from_str(&form.to_string())
 }
 
-/// Asserts that a form is refused, and that the reason is the one given.
+/// Asserts that a form is refused as corrupt.
 #[track_caller]
 fn assert_corrupt(form: &Value) {
     let error = read(form).unwrap_err().to_string();
@@ -107,7 +107,7 @@ fn a_session_is_read_as_it_was_written_in_every_state() {
 
 #[test]
 fn a_session_that_was_stored_goes_on_where_it_was() {
-    // Through its stored form between every two steps.
+    // Between any two steps, the session is written and read again.
     let mut login = Login::new();
     let through = |login: &mut Login| {
         let stored = serde_json::to_string(login.session()).unwrap();
@@ -197,7 +197,7 @@ fn a_grant_with_an_unknown_member_is_refused() {
 fn a_session_without_a_member_is_refused() {
     let form = approved();
     for member in form.as_object().unwrap().keys() {
-        // An absent option counts as none: a session without a source is whole.
+        // An option may be absent: a session without a source is complete.
         if member != "source" {
             let mut form = form.clone();
             form.as_object_mut().unwrap().remove(member);
@@ -269,22 +269,22 @@ fn a_session_with_a_member_of_another_kind_is_refused() {
 #[test]
 fn a_session_whose_parts_contradict_each_other_is_refused() {
     let cases = [
-        // Never written: the first version is 1.
+        // The first version is 1.
         ("version", json!(0)),
-        // Expired when it was issued, or gone before it expired.
+        // The code would expire when it is issued, or the session would be purged before it expires.
         ("expires_at", json!(stored_at(0))),
         ("expires_at", json!(stored_at(-1))),
         ("issued_at", json!(stored_at(LIFETIME))),
         ("purge_at", json!(stored_at(LIFETIME))),
         ("purge_at", json!(stored_at(0))),
-        // No client has this id.
+        // A client cannot have one of these ids.
         ("client_id", json!("")),
         ("client_id", json!("é")),
         ("client_id", json!("a\nb")),
-        // More was granted than asked for.
+        // More was granted than was asked for.
         ("scope", json!("openid")),
         ("scope", json!("")),
-        // The code was not redeemed: it can be found.
+        // The code was not redeemed, so the session still has its user key.
         ("user_key", json!(null)),
     ];
     for (member, value) in cases {
@@ -307,7 +307,7 @@ fn a_grant_wider_than_the_request_is_refused_in_every_state_that_has_one() {
     }
 }
 
-/// U8: an approval of nothing where some was asked cannot have been written.
+/// U8: if some scope was asked for, an empty approval cannot have been written.
 #[test]
 fn a_grant_of_nothing_where_some_was_asked_is_refused() {
     let mut form = approved();
@@ -315,7 +315,7 @@ fn a_grant_of_nothing_where_some_was_asked_is_refused() {
     assert_corrupt(&form);
 }
 
-/// `redeemable_until` = max(`expires_at`, `approved_at` + grace): it is before neither.
+/// `redeemable_until` is the later of `expires_at` and the end of the time to redeem the approval. So it is never before `expires_at`.
 #[test]
 fn a_grant_that_ends_before_its_session_is_refused() {
     let mut form = approved();
@@ -323,7 +323,7 @@ fn a_grant_that_ends_before_its_session_is_refused() {
     assert_corrupt(&form);
 }
 
-/// `purge_at` = max(`expires_at`, `redeemable_until`) + retention: a store would remove a code that can be redeemed.
+/// `purge_at` comes after `redeemable_until`. Otherwise a store would remove a code that can still be redeemed.
 #[test]
 fn a_session_that_is_purged_before_its_grant_ends_is_refused() {
     let mut form = approved();
@@ -343,7 +343,7 @@ fn an_approval_at_or_after_expiry_is_refused() {
     assert_corrupt(&form);
 }
 
-/// R5: a refresh token is good for a while after each rotation, and its session is kept past that.
+/// R5: a refresh token is valid for some time after each rotation, and its session is kept for longer than that.
 #[test]
 fn a_refresh_token_that_ends_at_its_rotation_or_at_the_purge_is_refused() {
     let mut login = Login::approved_at(2000);
@@ -362,7 +362,7 @@ fn a_refresh_token_that_ends_at_its_rotation_or_at_the_purge_is_refused() {
     assert_corrupt(&form);
 }
 
-/// A purge at the moment of expiry would leave nothing to answer with.
+/// If the session were purged when it expires, a poll could not be answered with `expired_token`.
 #[test]
 fn a_session_is_kept_past_its_expiry() {
     let mut form = Login::new().form();
@@ -426,7 +426,7 @@ fn a_pace_has_this_form_and_is_read_as_it_was_written() {
         );
         assert_eq!(pace.interval().as_secs(), u64::from(interval));
     }
-    // And what a poll saves is of that form.
+    // A poll saves a pace in this form.
     let mut login = Login::new();
     let _ = login.poll(1234);
     assert_eq!(login.pace(), Some(pace_of(1234, 5, false)));

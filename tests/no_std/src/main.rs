@@ -1,4 +1,4 @@
-//! A program without std that asks the core for a reply. It exits with 0 if the reply is the expected one.
+//! A program without std that asks the crate for a reply. It exits with 0 if the reply is the expected one.
 #![no_std]
 #![no_main]
 
@@ -17,7 +17,7 @@ unsafe extern "C" {
 
 struct Libc;
 
-// SAFETY: the C library's allocator, with its own rule that a size is a multiple of the alignment.
+// SAFETY: this is the allocator of the C library. It requires that the size is a multiple of the alignment, so the size is rounded up.
 unsafe impl GlobalAlloc for Libc {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         let size = layout.size().next_multiple_of(layout.align());
@@ -37,11 +37,11 @@ fn panic(_: &PanicInfo<'_>) -> ! {
     unsafe { abort() }
 }
 
-/// Named by the precompiled `core` and `alloc`, never called with `panic = "abort"`.
+/// The precompiled `core` and `alloc` refer to this function, but with `panic = "abort"` nothing calls it.
 #[unsafe(no_mangle)]
 extern "C" fn rust_eh_personality() {}
 
-/// As above.
+/// See `rust_eh_personality`.
 #[unsafe(no_mangle)]
 extern "C" fn _Unwind_Resume() -> ! {
     unsafe { abort() }
@@ -57,7 +57,7 @@ extern "C" fn main(_: c_int, _: *const *const u8) -> c_int {
         return 2;
     };
     let server = Server::new(policy, keys);
-    // Any moment will do: a request that is no POST is refused before the clock matters.
+    // Any moment will do, because a request that is not a POST is refused before the clock matters.
     let now = RateState::from_millis(0).purge_at();
     let mut exchange = server.token(Request::new("GET", b""), "", now);
     match exchange.next() {
