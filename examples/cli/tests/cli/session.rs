@@ -409,7 +409,10 @@ fn logout_forgets_the_tokens_even_where_the_server_does_not_revoke_them() {
     });
     let home = signed_in(&server);
     let ended = home.run(&["logout"]).with(0);
-    assert!(ended.out.contains("did not confirm that they are revoked"), "{ended:?}");
+    assert!(
+        ended.out.contains("did not confirm that they are revoked"),
+        "{ended:?}"
+    );
     assert_eq!(home.names(), [""; 0]);
 }
 
