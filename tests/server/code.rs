@@ -69,7 +69,8 @@ fn full_width(text: &str) -> String {
     text.chars().map(wide).collect()
 }
 
-/// "The server SHOULD ignore any characters like punctuation that are not in the user code character set."
+/// > Further stripping of all characters outside the chosen character set is recommended
+/// > (RFC 8628, section 6.1)
 #[test]
 fn a_code_is_read_whatever_its_case_dashes_and_spaces() {
     let server = server();

@@ -336,7 +336,7 @@ fn u2_a_malformed_code_is_wrong_costs_a_guess_and_is_not_looked_up() {
     }
 }
 
-/// > the server should ignore any characters like punctuation that are not in the user code character set
+/// > Further stripping of all characters outside the chosen character set is recommended
 /// > (RFC 8628, section 6.1)
 #[test]
 fn u2_a_code_is_read_forgivingly() {
