@@ -348,7 +348,7 @@ impl Fleet {
         let ask = match login.next(Duration::from_millis(at)) {
             Next::Send(ask) => ask,
             Next::Done(outcome) => return self.end(number, &outcome),
-            Next::Wait(_) => return self.wait(login, at, number),
+            Next::Wait { .. } => return self.wait(login, at, number),
             Next::Show(_) => panic!("the prompt is shown twice"),
         };
         let request = ask.request().clone();
@@ -390,7 +390,7 @@ impl Fleet {
     /// Notes when the device is to ask again, unless its login is over.
     fn wait(&mut self, mut login: Login, now: u64, number: u32) {
         match login.next(Duration::from_millis(now)) {
-            Next::Wait(until) => {
+            Next::Wait { until } => {
                 self.devices[number as usize].login = Some(login);
                 self.note(until.as_millis() as u64, number, What::Poll);
             }

@@ -150,7 +150,8 @@ fn hash(stored: &Stored) -> u64 {
     stored.session.key().0.prefix()
 }
 
-/// A store that several threads share. It is locked for one operation at a time.
+/// A store that several threads share. It is locked for one operation at a time. If a thread panics while it holds the lock, the others go
+/// on.
 #[cfg(feature = "std")]
 impl crate::server::Store for std::sync::Mutex<Memory> {
     async fn insert(&self, session: &Session) -> Result<Inserted, Unavailable> {

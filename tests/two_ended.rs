@@ -578,7 +578,7 @@ fn resist(
     let mut expected = None;
     let ended = loop {
         match login.next(now) {
-            Next::Wait(until) => {
+            Next::Wait { until } => {
                 prop_assert!(until > now, "it waits for the past");
                 let latest = prompt
                     .lifetime

@@ -102,7 +102,7 @@ impl<'t> Stage<'t> {
         let prompt = match login.next(self.clock) {
             Next::Show(prompt) => prompt,
             Next::Done(outcome) => return Err(self.mismatch("a prompt", name(&outcome))),
-            Next::Send(_) | Next::Wait(_) => return Err("nothing is shown".into()),
+            Next::Send(_) | Next::Wait { .. } => return Err("nothing is shown".into()),
         };
         self.says(
             Party::Device,
@@ -118,7 +118,7 @@ impl<'t> Stage<'t> {
     pub(crate) fn poll(&mut self, login: &mut Login, expected: &Expected) -> Result<()> {
         loop {
             match login.next(self.clock) {
-                Next::Wait(until) => self.until(until),
+                Next::Wait { until } => self.until(until),
                 Next::Send(ask) => {
                     let request = ask.request().clone();
                     let answer =
@@ -352,7 +352,7 @@ impl<'t> Stage<'t> {
             Next::Done(outcome) => {
                 Err(self.mismatch("the device to go on polling", name(&outcome)))
             }
-            Next::Wait(_) | Next::Send(_) | Next::Show(_) => Ok(()),
+            Next::Wait { .. } | Next::Send(_) | Next::Show(_) => Ok(()),
         }
     }
 
@@ -360,7 +360,7 @@ impl<'t> Stage<'t> {
     pub(crate) fn ends(&self, login: &mut Login) -> Result<Outcome> {
         match login.next(self.clock) {
             Next::Done(outcome) => Ok(outcome),
-            Next::Wait(_) | Next::Send(_) | Next::Show(_) => {
+            Next::Wait { .. } | Next::Send(_) | Next::Show(_) => {
                 Err(self.mismatch("the device to be done", "it goes on polling"))
             }
         }
@@ -401,7 +401,7 @@ fn reason(refused: PageError) -> String {
 
 /// Returns what the page shows before the user decides. In HTML, all of it is escaped.
 fn describe(review: &Review) -> String {
-    let source = review.source();
+    let source = review.shown_source();
     // Any program that knows the id of a public client can send requests in its name.
     let warning = if review.is_public_client() {
         " Another program may pretend to be this one."

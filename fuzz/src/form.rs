@@ -113,7 +113,7 @@ impl Requested<'_> {
                 replied(drive(server.revocation(request, "", NOW), claim, found))
             }
             Endpoint::Own => {
-                let (client, asked) = drive(server.client(request, "", NOW), claim, found);
+                let (client, asked) = drive(server.authenticate(request, "", NOW), claim, found);
                 let client = client.map(|client| {
                     parameters_are(&client, self.parameters);
                     client.client_id().to_owned()
@@ -340,7 +340,7 @@ fn read_again(parameters: &Parameters, authorizations: &[&[u8]], claim: &Claim, 
     {
         let request = support::post(&body).authorization(authorizations.iter().copied());
         let found = Found::Verified(&client);
-        match drive(server.client(request, "", NOW), Some(claim), found).0 {
+        match drive(server.authenticate(request, "", NOW), Some(claim), found).0 {
             Ok(client) => parameters_are(&client, parameters),
             Err(reply) => panic!("refused when written again: {}", reply.cause()),
         }

@@ -65,7 +65,7 @@ pub(crate) fn run(data: &[u8]) {
             let reply = host.run(server.device_authorization(request, "", None, now));
             host.replied(&reply, &[Last::Insert]);
         }
-        4 => match host.run(server.client(request, "", now)) {
+        4 => match host.run(server.authenticate(request, "", now)) {
             Ok(client) => assert!(!host.has_failed && shows_nothing(&client)),
             Err(reply) => host.replied(&reply, &[]),
         },

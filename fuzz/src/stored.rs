@@ -436,7 +436,7 @@ impl<'s> One<'s> {
                     assert_eq!(wrote.status(), claimed);
                     assert!(claimant.is_none_or(|claimant| claimant == user));
                     assert!(!self.is_expired(now) && review.time_left() > Duration::ZERO);
-                    let _ = (review.age(), review.source(), review.scope());
+                    let _ = (review.age(), review.shown_source(), review.scope());
                 }
                 (Err(error), wrote) => {
                     let wanted = match (self.status(), claimant) {
@@ -599,7 +599,7 @@ fn goes_on(mut login: Login, mut now: Duration, mut interval: Duration) {
     for turn in 0..8 {
         is_read_back(&login.snapshot(now).unwrap());
         match login.next(now) {
-            client::Next::Wait(until) => {
+            client::Next::Wait { until } => {
                 assert!(until > now);
                 now = until;
             }

@@ -526,7 +526,7 @@ fn waits(login: &mut Login, gap: Duration, pause: Option<&str>) {
     let pause = Duration::from_secs(pause).min(SECOND * 294);
     let due = SECOND * 6 + gap.max(pause);
     match login.next(SECOND * 6) {
-        Next::Wait(until) => assert!(until == due || (until == SECOND * 300 && due > until)),
+        Next::Wait { until } => assert!(until == due || (until == SECOND * 300 && due > until)),
         other @ (Next::Send(_) | Next::Show(_) | Next::Done(_)) => panic!("{other:?}"),
     }
 }
@@ -541,7 +541,7 @@ fn issues(status: u16, response: &Response<&[u8]>, body: &Body) {
     let read = match login.next(Duration::ZERO) {
         Next::Show(prompt) => Ok(prompt),
         Next::Done(Err(LoginError::Start(error))) => Err(error),
-        other @ (Next::Send(_) | Next::Wait(_) | Next::Done(_)) => panic!("{other:?}"),
+        other @ (Next::Send(_) | Next::Wait { .. } | Next::Done(_)) => panic!("{other:?}"),
     };
     match &read {
         Ok(prompt) => shows_nothing(&format!("{prompt:?} {prompt:#?}"), url.as_slice()),

@@ -110,7 +110,7 @@ impl Login {
                     return Next::Show(prompt.clone());
                 }
                 match polls.turn(now) {
-                    Turn::Wait(until) => return Next::Wait(until),
+                    Turn::Wait(until) => return Next::Wait { until },
                     Turn::Send => return Next::Send(Ask(self)),
                     Turn::Over => polls.schedule.reason,
                 }
@@ -298,8 +298,11 @@ pub enum Next<'a> {
     Send(Ask<'a>),
     /// Show this to the user. The login returns it once, when the codes have arrived.
     Show(Prompt),
-    /// Wait until the clock reads this, then call [`Login::next`] again.
-    Wait(Duration),
+    /// Wait, then call [`Login::next`] again.
+    Wait {
+        /// The reading of the clock until which to wait. It is a time, not a span.
+        until: Duration,
+    },
     /// The login is over. It returns its outcome once, and then [`LoginError::Over`].
     Done(Result<Tokens, LoginError>),
 }

@@ -46,22 +46,22 @@
 //!
 //! fn drive(
 //!     mut login: Login,
-//!     mut http: impl FnMut(&Request) -> Result<Response<Vec<u8>>, TransportError>,
+//!     mut send: impl FnMut(Request) -> Result<Response<Vec<u8>>, TransportError>,
 //!     now: impl Fn() -> Duration,
-//!     sleep_until: impl Fn(Duration),
+//!     sleep: impl Fn(Duration),
 //!     has_given_up: impl Fn() -> bool,
 //! ) -> Result<Tokens, LoginError> {
 //!     loop {
 //!         match login.next(now()) {
 //!             Next::Send(mut ask) => {
-//!                 let answer = http(ask.request());
+//!                 let answer = send(ask.request().clone());
 //!                 if has_given_up() {
 //!                     ask.cancel(); // tokens that still arrive come in `LoginError::Cancelled`
 //!                 }
 //!                 ask.answer(answer, now());
 //!             }
 //!             Next::Show(prompt) => println!("Enter {}", prompt.user_code),
-//!             Next::Wait(until) => sleep_until(until),
+//!             Next::Wait { until } => sleep(until.saturating_sub(now())),
 //!             Next::Done(outcome) => return outcome,
 //!         }
 //!     }
@@ -72,6 +72,7 @@
 //!
 //! Your HTTP client must not follow redirects. It must have a timeout and a limit for the size of the body, and it must report whether a
 //! failure is temporary ([`TransportError`]). The following functions do all this. They need the feature `http`.
+//! In a loop of your own, convert what they take and return: `send(ask.request().clone().into()).map(Response::from)`.
 //!
 //! With `ureq` 3 (features `rustls` and `platform-verifier`), blocking, for [`Login::run_blocking`]:
 //!

@@ -69,6 +69,9 @@ impl Refusal {
             Some("unsupported_grant_type") => {
                 "check the endpoint's URL, and whether the server supports this grant"
             }
+            Some("invalid_grant" | "bad_verification_code" | "incorrect_device_code") => {
+                "sign in again"
+            }
             Some("unsupported_token_type") => "revoke the refresh token instead",
             Some("invalid_request") => "check which parameters this server requires",
             Some(_) => "look the error up in the server's documentation",

@@ -51,7 +51,7 @@ impl Login {
                     ask.answer(answer.map(Into::into), now());
                 }
                 Next::Show(prompt) => show(&prompt),
-                Next::Wait(until) => {
+                Next::Wait { until } => {
                     let reason = self.waiting_for().unwrap_or(WaitingFor::User);
                     if wait(until.saturating_sub(now()), reason).await.is_break() {
                         self.cancel();

@@ -36,7 +36,7 @@ use crate::wire::version::Version;
 /// # let Next::Show(_) = login.next(Duration::ZERO) else { return Err("nothing to show".into()) };
 /// # let (now, since_epoch) = (Duration::ZERO, Duration::from_secs(1_700_000_000));
 /// let snapshot = login.snapshot(now).ok_or("it is not polling")?;
-/// let kept = serde_json::to_string(&snapshot.taken_at(since_epoch))?;
+/// let kept = serde_json::to_string(&snapshot.stamped(since_epoch))?;
 /// // … the process ends, another one begins …
 /// # let (now, since_epoch) = (Duration::ZERO, Duration::from_secs(1_700_000_004));
 /// let snapshot: device_flow::client::Snapshot = serde_json::from_str(&kept)?;
@@ -45,8 +45,9 @@ use crate::wire::version::Version;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
-/// Store a snapshot by [`Ask::snapshot`] before you send a poll, and one by [`Login::snapshot`] after each answer. After a crash the login
-/// then knows whether an answer was lost. The prompt is not part of a snapshot: store the [`Prompt`](super::Prompt) beside it.
+/// Store the first snapshot by [`Login::snapshot`] when you show the prompt. From then on store one by [`Ask::snapshot`] before you send a
+/// poll, and one by [`Login::snapshot`] after each answer. After a crash the login then knows whether an answer was lost. The prompt is not
+/// part of a snapshot: store the [`Prompt`](super::Prompt) beside it.
 ///
 /// # Security
 ///
@@ -81,12 +82,12 @@ const MIN_INTERVAL: Duration = Duration::from_secs(1);
 impl Snapshot {
     /// Adds a reading of the wall clock: the time since the Unix epoch.
     #[must_use]
-    pub const fn taken_at(mut self, since_epoch: Duration) -> Self {
+    pub const fn stamped(mut self, since_epoch: Duration) -> Self {
         self.0.taken_at = Some(since_epoch);
         self
     }
 
-    /// Returns the time since the snapshot was taken, by the wall clock: `None` without [`Self::taken_at`], or if the clock went back.
+    /// Returns the time since the snapshot was taken, by the wall clock: `None` without [`Self::stamped`], or if the clock went back.
     pub fn elapsed(&self, since_epoch: Duration) -> Option<Duration> {
         since_epoch.checked_sub(self.0.taken_at?)
     }
@@ -161,7 +162,9 @@ impl Ask<'_> {
 
 impl DeviceFlow {
     /// Resumes a login. `elapsed` is the time since the snapshot was taken. If `elapsed` is `None`, the next poll waits for one interval,
-    /// and the code has as much time left as when the snapshot was taken.
+    /// and the code has as much time left as when the snapshot was taken. If the code has expired meanwhile, one last poll goes out. The
+    /// login does not return the prompt again: show the one that you stored, and the time left by [`Login::deadline`]. After a snapshot of
+    /// a poll in flight, [`Login::waiting_for`] is [`WaitingFor::Connection`], because the answer was lost.
     ///
     /// # Errors
     ///

@@ -18,6 +18,7 @@ use crate::wire::version::Version;
 /// The tokens that a server granted.
 ///
 /// They implement `Serialize` and `Deserialize`, so that a program can keep its user signed in. Deserializing checks them like a response.
+/// Keep the time of the response beside them, because [`Tokens::expires_in`] counts from it.
 ///
 /// # Security
 ///

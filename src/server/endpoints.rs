@@ -19,7 +19,8 @@ use crate::digest::SessionKey;
 /// The server half: a policy and the secret keys. Make it once and share it between all requests.
 ///
 /// Each method makes an [`Exchange`] for one request or for one action of a user. `source` is where a request comes from, for example an IP
-/// address. Some quotas are counted per source. `now` is the time on the wall clock.
+/// address. Some quotas are counted per source. All requests with an empty source share these quotas, except those of [`Server::enter`].
+/// `now` is the time on the wall clock.
 #[derive(Debug)]
 pub struct Server {
     policy: Policy,
@@ -41,7 +42,7 @@ impl Server {
     /// and refreshes ([RFC 6749, section 6](https://www.rfc-editor.org/rfc/rfc6749#section-6)).
     ///
     /// Any other grant is refused with [`Cause::GrantTypeUnsupported`]. If you serve that grant, look for this cause, and answer the
-    /// request yourself with [`Server::client`].
+    /// request yourself with [`Server::authenticate`].
     ///
     /// [`Cause::GrantTypeUnsupported`]: super::Cause::GrantTypeUnsupported
     #[inline(always)]
@@ -57,7 +58,7 @@ impl Server {
     /// Serves the device authorization endpoint ([RFC 8628, section 3.1](https://www.rfc-editor.org/rfc/rfc8628#section-3.1)).
     ///
     /// `source` is used only for quotas. `shown` is stored for the user who decides. It says where the request came from, for example by an
-    /// address, a place or a user agent. Not `source` but `shown` comes back as [`Review::source`]. It is cut at 256 bytes. Its control and
+    /// address, a place or a user agent. Not `source` but `shown` comes back as [`Review::shown_source`]. It is cut at 256 bytes. Its control and
     /// format characters are replaced, because some of them change the order in which a text is shown.
     #[inline(always)]
     pub fn device_authorization<'r>(
@@ -71,7 +72,8 @@ impl Server {
     }
 
     /// Serves the revocation endpoint ([RFC 7009, section 2](https://www.rfc-editor.org/rfc/rfc7009#section-2)). Revoking a refresh token
-    /// ends its login. The answer is also 200 if the token is not known.
+    /// ends its login. The answer is also 200 if the token is not known. The crate does not know access tokens. If yours can be revoked,
+    /// look for [`Cause::NothingToRevoke`](super::Cause::NothingToRevoke), and revoke the token yourself.
     pub fn revocation<'r>(
         &'r self,
         request: Request<'r>,
@@ -83,7 +85,7 @@ impl Server {
 
     /// Authenticates a client for a grant or an endpoint of the host's own, by the same rules and quotas. The exchange ends in the client
     /// and its parameters, or in the reply to send. You decide what the client may do.
-    pub fn client<'r>(
+    pub fn authenticate<'r>(
         &'r self,
         request: Request<'r>,
         source: &'r str,

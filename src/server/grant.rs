@@ -20,12 +20,17 @@ use crate::wire::debug_shows;
 pub struct Grant<'x> {
     prepared: &'x Prepared,
     login: &'x Login,
+    now: OffsetDateTime,
 }
 
 impl<'x> Grant<'x> {
-    pub(super) fn new(prepared: &'x Prepared) -> Option<Self> {
+    pub(super) fn new(prepared: &'x Prepared, now: OffsetDateTime) -> Option<Self> {
         let login = prepared.session.login()?;
-        Some(Self { prepared, login })
+        Some(Self {
+            prepared,
+            login,
+            now,
+        })
     }
 
     /// Returns the key of the session. It is the id of the login, and stays the same over all refreshes.
@@ -52,9 +57,14 @@ impl<'x> Grant<'x> {
             .unwrap_or(&self.login.approval.scope)
     }
 
-    /// Returns the value that the host gave with [`Consent::with_value`](super::Consent::with_value).
+    /// Returns the value that the host gave with [`Consent::with_value`](super::Consent::with_value), or an empty one.
     pub fn host_value(&self) -> &'x HostValue {
         &self.login.approval.value
+    }
+
+    /// Returns the time of this request, as it was given to the exchange: `iat` of a token.
+    pub const fn now(&self) -> OffsetDateTime {
+        self.now
     }
 
     /// Returns when the user approved.

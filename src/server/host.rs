@@ -19,7 +19,8 @@ use crate::digest::{SessionKey, UserKey};
 /// A store, a registry or a generator could not answer. The peer is told to try again later: 503.
 ///
 /// Every error converts into it, so that `?` works in the methods of [`Store`] and [`Host`]. The error itself is dropped: **log it where it
-/// happens.** Return `Unavailable` also if a stored record cannot be read.
+/// happens.** `Unavailable` is no `Error` itself, because otherwise not every error could convert into it. Return it also if a stored
+/// record cannot be read.
 ///
 /// ```
 /// use device_flow::server::{Session, Unavailable};
@@ -77,7 +78,8 @@ pub enum Write {
 /// does not know whether its write was done.
 ///
 /// Write the methods as `async fn`. A blocking store awaits nothing in them. Run its exchanges with
-/// [`Exchange::run_blocking`](super::Exchange::run_blocking).
+/// [`Exchange::run_blocking`](super::Exchange::run_blocking). The package `device-flow-testkit` checks a store: call its `check_store`, or
+/// `check_store_on_threads` for a store that blocks.
 pub trait Store: Sync {
     /// Inserts a session if no other has its [`Session::key`] or its [`Session::user_key`]. Never overwrites anything.
     fn insert(
@@ -100,9 +102,9 @@ pub trait Store: Sync {
         key: &UserKey,
     ) -> impl Future<Output = Result<Option<Stored>, Unavailable>> + Send;
 
-    /// Writes a change if the stored session has its key and its expected version, **in one atomic step**. Never inserts, and leaves
-    /// the pace as it is. A change keeps or removes the user key, and never replaces it. A store that reads the session before it
-    /// writes checks [`Change::applies_to`] instead.
+    /// Writes a change if the stored session has its key and its expected version, **in one atomic step**. Never inserts, and leaves the
+    /// pace as it is. If the new session has no user key, also remove the key of the old one from the index. A change never replaces a user
+    /// key. A store that reads the session before it writes checks [`Change::applies_to`] instead.
     fn change(&self, change: Change<'_>)
     -> impl Future<Output = Result<Write, Unavailable>> + Send;
 
@@ -134,7 +136,8 @@ pub trait Host: Sync {
     /// Returns the store.
     fn store(&self) -> &Self::Store;
 
-    /// Finds the registration, as it is now, of the client that [`Claim::client_id`] names: `Ok(registry.get(id).into())`.
+    /// Finds the registration, as it is now, of the client that [`Claim::client_id`] names: `Ok(claim.client_id().and_then(|id|
+    /// registry.get(id)).cloned().into())`.
     fn client(
         &self,
         claim: Claim<'_>,
@@ -147,9 +150,10 @@ pub trait Host: Sync {
     /// [`Unavailable`] if the generator failed.
     fn entropy(&self) -> Result<Entropy, Unavailable>;
 
-    /// Mints the tokens of a grant, in memory. **Store and send nothing here**, because another request may still change the session
-    /// first. If it does, the exchange asks again, for the same request. So check a proof that is good only once, such as one of
-    /// `DPoP`, before you run the exchange. If the subject or the consent is no longer valid, return [`GrantRefusal::consent_gone`].
+    /// Mints the tokens of a grant, in memory. **Store and send nothing here**, because another request may still change the session first.
+    /// If it does, the exchange asks again, for the same request. So check a proof that is good only once, such as one of `DPoP`, before
+    /// you run the exchange. A host can be made for each request, and hold what was checked. If the subject or the consent is no longer
+    /// valid, return [`GrantRefusal::consent_gone`].
     fn mint(
         &self,
         grant: Grant<'_>,

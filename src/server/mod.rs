@@ -7,7 +7,7 @@
 //! | a device asks for codes | [`Server::device_authorization`] | [`Reply`] |
 //! | a device polls, or refreshes its tokens | [`Server::token`] | [`Reply`] |
 //! | a device revokes its tokens | [`Server::revocation`] | [`Reply`] |
-//! | a client at an endpoint of your own, or with another grant | [`Server::client`] | [`Authenticated`] |
+//! | a client at an endpoint of your own, or with another grant | [`Server::authenticate`] | [`Authenticated`] |
 //! | a user enters a code | [`Server::enter`] | [`Review`] |
 //! | the user decides | [`Server::approve`], [`Server::deny`], [`Server::release`] | [`Session`] |
 //! | the user signs a device out | [`Server::withdraw`] | [`Session`] |
@@ -68,7 +68,7 @@
 //!     if reply.cause() != Cause::GrantTypeUnsupported {
 //!         return Err(reply);
 //!     }
-//!     let client = server.client(request, address, now).run(host).await?;
+//!     let client = server.authenticate(request, address, now).run(host).await?;
 //!     match client.parameter("grant_type").as_deref() {
 //!         Some("authorization_code") => Ok(client),
 //!         _ => Err(reply),

@@ -78,8 +78,8 @@ impl Review {
     }
 
     /// Returns where the request for codes came from, if the host said so.
-    pub fn source(&self) -> Option<&str> {
-        self.session.source()
+    pub fn shown_source(&self) -> Option<&str> {
+        self.session.shown_source()
     }
 
     /// Returns the code, for the user to compare with the one on the device. Show it by [`UserCode::display`].

@@ -167,7 +167,7 @@ causes! {
     /// [A8](crate::tables#a8): `grant_type` is missing.
     GrantTypeMissing, "grant_type_missing", invalid!("grant_type is missing");
     /// [A9](crate::tables#a9): a grant that the core does not serve. **A host that serves it answers the request itself**, see
-    /// [`Server::client`](super::Server::client).
+    /// [`Server::authenticate`](super::Server::authenticate).
     GrantTypeUnsupported, "grant_type_unsupported", refusal!(400, "unsupported_grant_type", "this grant type is not supported");
     /// [A10](crate::tables#a10): the client authenticates in more than one way.
     SeveralCredentials, "several_credentials", invalid!("the client authenticates in more than one way");

@@ -15,7 +15,8 @@ use crate::wire::debug_shows;
 
 /// A response, ready to send.
 ///
-/// With the feature `http` it converts into an [`http::Response`] with any body that can be made from a `Cow<'static, [u8]>`.
+/// With the feature `http` it converts into an `http::Response` with any body that can be made from a `Cow<'static, [u8]>`, for example a
+/// `Vec<u8>`.
 ///
 /// # Security
 ///

@@ -169,7 +169,7 @@ impl Session {
     }
 
     /// Returns where the request came from, as far as the host knew. It is untrusted text.
-    pub fn source(&self) -> Option<&str> {
+    pub fn shown_source(&self) -> Option<&str> {
         self.source.as_deref().map(RequestSource::as_str)
     }
 

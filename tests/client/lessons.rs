@@ -144,8 +144,8 @@ fn an_approval_in_the_last_seconds_is_found() {
 /// stripe-cli #2038: the login did not survive a restart.
 #[test]
 fn a_restart_goes_on_with_the_same_code() {
-    let kept = serde_json::to_string(&issued().snapshot(s(2)).unwrap().taken_at(s(1_790_000_000)))
-        .unwrap();
+    let kept =
+        serde_json::to_string(&issued().snapshot(s(2)).unwrap().stamped(s(1_790_000_000))).unwrap();
     let snapshot = serde_json::from_str::<device_flow::client::Snapshot>(&kept).unwrap();
     let elapsed = snapshot.elapsed(s(1_790_000_002));
     let login = flow().resume(snapshot, elapsed, s(0)).unwrap();

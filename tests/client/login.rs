@@ -639,7 +639,7 @@ fn the_prompt_is_shown_once_and_can_be_looked_at_until_the_end() {
     assert_eq!(prompt.user_code, "WDJB-MJHT");
     assert_eq!(login.prompt(), Some(&prompt));
     sends(&mut login, s(0)).answer(ok(400, PENDING), s(0));
-    assert!(matches!(login.next(s(0)), Next::Wait(_)));
+    assert!(matches!(login.next(s(0)), Next::Wait { .. }));
     let login = answered(login, s(5), ok(200, SUCCESS), s(5));
     assert_eq!(login.prompt(), None);
 }

@@ -17,7 +17,7 @@ fn play(flow: &DeviceFlow, issued: &str, answers: &[(u16, &str)]) -> (Prompt, Ve
     let (mut now, mut gaps, mut answers) = (s(0), Vec::new(), answers.iter());
     loop {
         match login.next(now) {
-            Next::Wait(until) => {
+            Next::Wait { until } => {
                 gaps.push((until - now).as_secs());
                 now = until;
             }

@@ -151,7 +151,7 @@ fn a_loop_whose_future_was_dropped_in_mid_poll_can_go_on_and_knows_of_the_loss()
         let mut context = Context::from_waker(Waker::noop());
         assert!(run.as_mut().poll(&mut context).is_pending());
     }
-    assert!(matches!(login.next(s(6)), Next::Wait(until) if until == s(16)));
+    assert!(matches!(login.next(s(6)), Next::Wait { until } if until == s(16)));
     assert_eq!(
         login.waiting_for(),
         Some(WaitingFor::Connection(TransportError::Other))

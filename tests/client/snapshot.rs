@@ -36,7 +36,7 @@ fn p17_a_snapshot_has_spans_and_a_digest_and_no_endpoint_and_no_secret() {
         .scope("openid");
     let (login, _) = start_at(&flow, s(1000), ok(200, ISSUED), s(1001)).unwrap();
     let login = poll(login, 1006, ok(503, ""));
-    let snapshot = login.snapshot(s(1009)).unwrap().taken_at(s(1_790_000_000));
+    let snapshot = login.snapshot(s(1009)).unwrap().stamped(s(1_790_000_000));
     let mut form = stored(&snapshot);
     let digest = form["client"].take();
     let expected = json!({
@@ -158,7 +158,7 @@ fn p18_where_the_time_is_not_known_it_waits_one_interval() {
 fn p18_the_wall_clock_tells_the_time_unless_it_went_back() {
     let snapshot = issued().snapshot(s(0)).unwrap();
     assert_eq!(snapshot.elapsed(s(1000)), None);
-    let snapshot = revived(&snapshot.taken_at(s(1000)));
+    let snapshot = revived(&snapshot.stamped(s(1000)));
     assert_eq!(snapshot.elapsed(s(1007)), Some(s(7)));
     assert_eq!(snapshot.elapsed(s(999)), None);
 }
@@ -218,7 +218,7 @@ fn p17_every_snapshot_can_be_read_back() {
                 let _ = revived(&login.snapshot(now).unwrap());
                 let _ = revived(&login.snapshot(now + s(50)).unwrap());
                 match login.next(now) {
-                    Next::Wait(until) => now = until,
+                    Next::Wait { until } => now = until,
                     Next::Send(ask) => {
                         let _ = revived(&ask.snapshot(now).unwrap());
                         ask.answer(answer.clone(), now);

@@ -402,7 +402,7 @@ proptest! {
                 let said = oracle.ask();
                 if said != Said::Send {
                     match login.next(span(now)) {
-                        Next::Wait(until) => {
+                        Next::Wait { until } => {
                             prop_assert_eq!(said, Said::Wait(millis(until)));
                             // 6. The next wake is finite, and in the future.
                             prop_assert!(millis(until) > oracle.t);
@@ -482,7 +482,7 @@ proptest! {
         let (mut login, _) = start_at(&flow(), now, ok(200, &body), now).unwrap();
         for answer in [Err(TransportError::Other), Ok(Response::new(503, "").retry_after(&retry_after)), ok(400, SLOW_DOWN)] {
             match login.next(now) {
-                Next::Wait(until) => prop_assert!(until > now),
+                Next::Wait { until } => prop_assert!(until > now),
                 // At the last moment that there is, everything is past: one poll, and the end.
                 Next::Send(ask) => ask.answer(answer, now),
                 Next::Done(outcome) => {

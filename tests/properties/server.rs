@@ -483,7 +483,7 @@ proptest! {
             host.run(server.device_authorization(request, SOURCE, None, now)),
             host.run(server.revocation(request, SOURCE, now)),
         ];
-        let client = host.run(server.client(request, SOURCE, now));
+        let client = host.run(server.authenticate(request, SOURCE, now));
         let shown = format!("{request:?} {replies:?} {client:?}");
         prop_assert!(!shown.contains(SECRET));
     }

@@ -108,7 +108,7 @@ fn both(
     [at_token, at_device]
 }
 
-/// Returns the outcome of `Server::client`, with which a host authenticates a client for a grant that the host serves itself.
+/// Returns the outcome of `Server::authenticate`, with which a host authenticates a client for a grant that the host serves itself.
 fn at_own_grant(
     (parameters, header): &(String, Option<String>),
     host: Host<'_>,
@@ -118,7 +118,7 @@ fn at_own_grant(
         server(),
     );
     let request = post(&body).authorization(header.as_ref());
-    let client = host.host().run(server.client(request, SOURCE, NOW))?;
+    let client = host.host().run(server.authenticate(request, SOURCE, NOW))?;
     let (Host::Found(Some(named)) | Host::Verified(named)) = host else {
         panic!("nobody");
     };
@@ -374,7 +374,7 @@ fn everywhere(host: &mut support::Host, secret: &str) -> [Reply; 5] {
         host.run(server.token(request(&poll), SOURCE, NOW)),
         host.run(server.token(request(&refresh), SOURCE, NOW)),
         host.run(server.revocation(request(&token), SOURCE, NOW)),
-        host.run(server.client(request(&token), SOURCE, NOW))
+        host.run(server.authenticate(request(&token), SOURCE, NOW))
             .unwrap_err(),
     ]
 }

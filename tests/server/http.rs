@@ -24,7 +24,8 @@ fn authenticate<'r>(
 fn a_request_is_read_with_every_value_of_its_headers_and_without_its_query() {
     let server = server();
     let once = request(&[FORM], "grant_type=password&client_id=cli");
-    let client = authenticate(server.client(Request::from(&once), "", NOW)).expect("a client");
+    let client =
+        authenticate(server.authenticate(Request::from(&once), "", NOW)).expect("a client");
     assert_eq!(client.parameter("grant_type").as_deref(), Some("password"));
     assert_eq!(client.client_id(), "cli");
     for (wrong, cause) in [
@@ -33,7 +34,7 @@ fn a_request_is_read_with_every_value_of_its_headers_and_without_its_query() {
         (request(&[FORM, FORM], "client_id=cli"), "media_type"),
         (request(&[], "client_id=cli"), "media_type"),
     ] {
-        let refused = authenticate(server.client(Request::from(&wrong), "", NOW));
+        let refused = authenticate(server.authenticate(Request::from(&wrong), "", NOW));
         assert_eq!(refused.expect_err(cause).cause().as_str(), cause);
     }
 }
@@ -45,12 +46,12 @@ fn each_value_of_the_authorization_header_is_read() {
     let mut once = request(&[FORM], "");
     let headers = once.headers_mut();
     headers.append("authorization", basic.parse().expect("a value"));
-    let client = authenticate(server.client(Request::from(&once), "", NOW));
+    let client = authenticate(server.authenticate(Request::from(&once), "", NOW));
     assert_eq!(client.expect("a client").client_id(), "cli");
     let mut twice = once;
     let headers = twice.headers_mut();
     headers.append("authorization", basic.parse().expect("a value"));
-    let refused = authenticate(server.client(Request::from(&twice), "", NOW));
+    let refused = authenticate(server.authenticate(Request::from(&twice), "", NOW));
     let reply = refused.expect_err("A11: the header is repeated");
     assert_eq!(reply.cause().as_str(), "authorization");
 }

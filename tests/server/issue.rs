@@ -813,7 +813,7 @@ fn reviewed(text: &str) -> String {
     let review = host
         .claim(&server, &alice(), &codes.user_code, NOW)
         .unwrap();
-    review.source().unwrap().to_owned()
+    review.shown_source().unwrap().to_owned()
 }
 
 #[test]
@@ -864,7 +864,7 @@ fn without_a_source_the_review_has_none() {
     let (server, mut host) = (server(), Host::new([cli()]));
     let codes = host.issue(&server, &cli(), 1, NOW);
     let review = host.claim(&server, &alice(), &codes.user_code, NOW);
-    assert_eq!(review.unwrap().source(), None);
+    assert_eq!(review.unwrap().shown_source(), None);
 }
 
 #[test]

@@ -673,7 +673,7 @@ fn u4_the_review_shows_client_scopes_age_source_and_the_code_to_compare() {
     assert_eq!(review.scope(), &scope("profile openid"));
     assert_eq!(review.age(), Duration::from_millis(61_500));
     assert_eq!(review.time_left(), Duration::from_millis(238_500));
-    assert_eq!(review.source(), None);
+    assert_eq!(review.shown_source(), None);
     assert_eq!(review.user_code().display().to_string(), codes.user_code);
 }
 
@@ -698,7 +698,7 @@ fn u4_the_review_shows_the_source_cut_and_without_control_and_format_characters(
     let review = host
         .claim(&server, &alice(), &codes.user_code, NOW)
         .unwrap();
-    let source = review.source().unwrap();
+    let source = review.shown_source().unwrap();
     assert!(
         source.len() <= 256 && source.len() > 250,
         "at most 256 bytes"

@@ -31,7 +31,7 @@ fn looking(limit: RateLimit, now: OffsetDateTime) -> Take {
     let header = basic(BACKEND, SECRET);
     let request = post("").authorization(Some(&header));
     let mut host = Host::new([]);
-    let _ = host.run(server.client(request, SOURCE, now));
+    let _ = host.run(server.authenticate(request, SOURCE, now));
     host.takes[0]
 }
 

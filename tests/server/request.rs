@@ -29,7 +29,7 @@ fn at_token(server: &Server, request: Request<'_>) -> Result<(), Reply> {
 fn at_device(server: &Server, request: Request<'_>) -> Result<(), Reply> {
     let refused = at_once(server.device_authorization(request, "", None, NOW));
     // The endpoint for revocation and the endpoints of the host read a request in the same way.
-    let client = at_once(server.client(request, "", NOW)).map(|end| end.unwrap_err());
+    let client = at_once(server.authenticate(request, "", NOW)).map(|end| end.unwrap_err());
     let of = |reply: &Option<Reply>| {
         reply
             .as_ref()
@@ -76,7 +76,7 @@ fn with_parameters<T>(
 ) -> T {
     let header = basic(CLI, "");
     let request = request.authorization(Some(&header));
-    let end = Host::new([cli()]).run(server.client(request, "", NOW));
+    let end = Host::new([cli()]).run(server.authenticate(request, "", NOW));
     then(&end.unwrap())
 }
 
@@ -1583,7 +1583,7 @@ proptest! {
             .content_type(&media_types)
             .authorization(&headers);
         let mut host = Host::new([]);
-        let own = host.run(server.client(incoming, "", NOW));
+        let own = host.run(server.authenticate(incoming, "", NOW));
         let ends = [
             host.run(server.token(incoming, "", NOW)),
             host.run(server.device_authorization(incoming, "", None, NOW)),

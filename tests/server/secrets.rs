@@ -373,13 +373,17 @@ fn a_client_of_another_endpoint_shows_none_of_its_parameters() {
     let mut stage = Stage::new();
     let server = Server::new(policy(), secret_keys());
     let body = format!("client_id=client_backend&client_secret={CLIENT_SECRET}&code={ACCESS}");
-    let client = stage.run(server.client(post(&body), "", NOW)).unwrap();
+    let client = stage
+        .run(server.authenticate(post(&body), "", NOW))
+        .unwrap();
     assert_eq!(client.parameter("code").as_deref(), Some(ACCESS));
     stage.log.debug(&client);
     let body = format!(
         "client_id=client_backend&client_assertion={ASSERTION}&client_assertion_type=urn%3Ax"
     );
-    let refused = stage.run(server.client(post(&body), "", NOW)).unwrap_err();
+    let refused = stage
+        .run(server.authenticate(post(&body), "", NOW))
+        .unwrap_err();
     stage.log.debug(&refused);
     stage.log.assert_silent();
 }

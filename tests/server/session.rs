@@ -138,7 +138,7 @@ fn a_session_keeps_its_source() {
     let session = host.session(&support::Codes::of(&reply).key).unwrap();
     let form = serde_json::to_value(session).unwrap();
     assert_eq!(form.get("source"), Some(&json!("Zürich, \"curl\"")));
-    assert_eq!(read(&form).unwrap().source(), shown);
+    assert_eq!(read(&form).unwrap().shown_source(), shown);
 }
 
 /// The store holds digests only.

@@ -69,7 +69,7 @@ pub(crate) fn start_at(
     match login.next(now) {
         Next::Show(prompt) => Ok((login, prompt)),
         Next::Done(Err(LoginError::Start(error))) => Err(error),
-        other @ (Next::Send(_) | Next::Wait(_) | Next::Done(_)) => panic!("{other:?}"),
+        other @ (Next::Send(_) | Next::Wait { .. } | Next::Done(_)) => panic!("{other:?}"),
     }
 }
 
@@ -89,7 +89,7 @@ pub(crate) fn issued_with(flow: &DeviceFlow, interval: u64, lifetime: u64) -> Lo
 /// The login has to wait at `now`; says until when.
 pub(crate) fn waits(mut login: Login, now: Duration) -> (Login, Duration) {
     let until = match login.next(now) {
-        Next::Wait(until) => until,
+        Next::Wait { until } => until,
         other @ (Next::Send(_) | Next::Show(_) | Next::Done(_)) => panic!("{other:?}"),
     };
     (login, until)
@@ -99,7 +99,7 @@ pub(crate) fn waits(mut login: Login, now: Duration) -> (Login, Duration) {
 pub(crate) fn sends(login: &mut Login, now: Duration) -> Ask<'_> {
     match login.next(now) {
         Next::Send(ask) => ask,
-        other @ (Next::Wait(_) | Next::Show(_) | Next::Done(_)) => panic!("{other:?}"),
+        other @ (Next::Wait { .. } | Next::Show(_) | Next::Done(_)) => panic!("{other:?}"),
     }
 }
 
@@ -118,7 +118,7 @@ pub(crate) fn answered(
 pub(crate) fn ends(mut login: Login, now: Duration) -> Result<Tokens, LoginError> {
     match login.next(now) {
         Next::Done(outcome) => outcome,
-        other @ (Next::Wait(_) | Next::Show(_) | Next::Send(_)) => panic!("{other:?}"),
+        other @ (Next::Wait { .. } | Next::Show(_) | Next::Send(_)) => panic!("{other:?}"),
     }
 }
 

@@ -303,7 +303,7 @@ impl<'l> Pair<'l> {
             let partly = self.happens(&mut login, turn);
             let now = self.now();
             match login.next(now) {
-                Next::Wait(until) => {
+                Next::Wait { until } => {
                     let until = millis(until);
                     assert!(until > self.held, "the time to wait until is past");
                     // Asked early, and however often, it says the same.

@@ -200,8 +200,8 @@ fn then(login: &mut Login, now: Duration) -> Result<Value, String> {
             then["prompt"] = shown(&prompt);
             Ok(then)
         }
-        Next::Wait(until) => {
-            let Next::Wait(same) = login.next(until - Duration::from_millis(1)) else {
+        Next::Wait { until } => {
+            let Next::Wait { until: same } = login.next(until - Duration::from_millis(1)) else {
                 return Err("it does not wait to the end".into());
             };
             assert_eq!(same, until);

@@ -193,12 +193,12 @@ impl Attempt<'_> {
                         scope: scope.to_owned(),
                         expires_at: asked.saturating_add(prompt.lifetime).as_secs(),
                         prompt,
-                        snapshot: snapshot.taken_at(since_epoch()),
+                        snapshot: snapshot.stamped(since_epoch()),
                     };
                     self.context.store.write(FILE, &unfinished)?;
                     shown = Some(self.show(unfinished, false));
                 }
-                Next::Wait(until) => {
+                Next::Wait { until } => {
                     if let Some(shown) = &mut shown {
                         self.keep(shown, login.snapshot(self.now()))?;
                         tell(shown, &login);
@@ -270,7 +270,7 @@ impl Attempt<'_> {
         let Some(snapshot) = snapshot else {
             return Ok(());
         };
-        shown.unfinished.snapshot = snapshot.taken_at(since_epoch());
+        shown.unfinished.snapshot = snapshot.stamped(since_epoch());
         self.context.store.write(FILE, &shown.unfinished)
     }
 

@@ -92,7 +92,7 @@ impl World<'_> {
     /// A grant of the host's own, for which the core authenticates the client alone.
     fn dispatched(&mut self, step: &Step, request: Request<'_>, reply: Reply) -> Answer {
         let (server, now) = (self.server.clone(), self.at(step.at));
-        let exchange = server.client(request, "", now);
+        let exchange = server.authenticate(request, "", now);
         let known = self.ask(exchange, None, step.into(), &mut Done::default());
         let grant = known.ok().and_then(|known| known.parameter("grant_type"));
         match grant.filter(|grant| step.host.grants.iter().any(|own| own == grant)) {

@@ -116,7 +116,7 @@ impl World<'_> {
                     let body = format!("client_id={id}&client_secret=x");
                     let client = ClientAuthMethod::secret(SecretDigest::of("another"));
                     let client = Client::new(&*taken.client_id, client).unwrap();
-                    let exchange = server.client(support::post(&body), &taken.source, now);
+                    let exchange = server.authenticate(support::post(&body), &taken.source, now);
                     let reply = self.honestly(exchange, &client).unwrap_err();
                     assert_eq!(reply.cause(), Cause::WrongSecret);
                 }

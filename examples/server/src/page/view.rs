@@ -177,7 +177,7 @@ impl<'a> ReviewPage<'a> {
         source: Source,
         now: OffsetDateTime,
     ) -> Self {
-        let origin = session.source();
+        let origin = session.shown_source();
         let scopes = session.scope().tokens();
         Self {
             frame,
@@ -346,7 +346,7 @@ pub(crate) struct Device {
 
 impl Device {
     pub(crate) fn new(session: &Session, client: String, now: OffsetDateTime) -> Self {
-        let origin = session.source().unwrap_or("an unknown address");
+        let origin = session.shown_source().unwrap_or("an unknown address");
         let redeemed = session.redeemed_at();
         // The first refresh token does not come from a refresh.
         let refreshed = session.refreshed_at().filter(|at| Some(*at) != redeemed);

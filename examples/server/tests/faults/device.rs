@@ -60,7 +60,7 @@ pub(crate) async fn device(world: Arc<World>, number: usize, mut rng: Rng) -> Op
         let answered = match starting.next(world.now()) {
             Next::Show(prompt) => Ok(prompt),
             Next::Done(Err(LoginError::Start(error))) => Err(error),
-            other @ (Next::Send(_) | Next::Wait(_) | Next::Done(_)) => panic!("{other:?}"),
+            other @ (Next::Send(_) | Next::Wait { .. } | Next::Done(_)) => panic!("{other:?}"),
         };
         match answered {
             Ok(prompt) => {
@@ -80,7 +80,7 @@ pub(crate) async fn device(world: Arc<World>, number: usize, mut rng: Rng) -> Op
     let user = tokio::spawn(user);
     let outcome = loop {
         match waiting.next(world.now()) {
-            Next::Wait(until) => sleep(until.saturating_sub(world.now())).await,
+            Next::Wait { until } => sleep(until.saturating_sub(world.now())).await,
             Next::Send(ask) => {
                 let request = ask.request().clone();
                 let answer = world.poll(&request, &session, &source, &mut rng).await;
