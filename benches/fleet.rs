@@ -1,21 +1,21 @@
-//! A fleet on a virtual clock, through both halves: devices start over five minutes, poll, and are approved, denied or left to
-//! expire. How fast that goes and what it takes, from ten thousand devices to four million.
+//! A fleet of devices on a virtual clock, with both halves. The devices start over five minutes, poll, and are approved, denied or left to
+//! expire. This measures the speed and the memory, for ten thousand to four million devices.
 //!
 //! ```sh
 //! cargo bench --bench fleet            # four fleets, with the plot written to benches/fleet.svg
 //! cargo bench --bench fleet -- 10000   # one, without the plot
 //! ```
 //!
-//! Every byte that a device sends is read by the server half, every response by the client half; requests and responses
-//! take from 20 to 150 ms. User codes are as long as the policy asks for with so many sessions outstanding. At the end
-//! everybody must have got what was decided, and nobody is ever slowed down, for the client half keeps to the interval.
+//! The server half reads every byte that a device sends, and the client half reads every response. A request or a response takes 20 to 150
+//! ms on its way. User codes are as long as the policy demands for this number of sessions. At the end every device must have the result
+//! that its user chose. No device should be slowed down, because the client half keeps to the interval.
 //!
-//! - A transition is a request answered by the server half, an answer taken by the client half, a code entered, a decision. The
-//!   time is the processor's for the whole program: the halves, the store, the calendar of the devices.
-//! - Bytes per session are what the store gives back when it is dropped, with subjects, grants and quotas.
+//! - A transition is a request that the server half answers, an answer that the client half takes, a code that is entered, or a decision.
+//!   The time is the processor time of the whole program: the halves, the store, and the calendar of the devices.
+//! - Bytes per session are the bytes that are freed when the store is dropped. They include subjects, grants and quotas.
 //! - Writes are counted at the store, by kind.
-//! - The last columns are pending polls in random order among as many sessions, with the floor's beside: a poll may become
-//!   dearer only as the memory it touches does, and the floor's touches it too.
+//! - The last columns are pending polls in random order among as many sessions, with those of the floor beside them. A poll may become
+//!   slower only because the memory that it uses does. The floor uses that memory, too.
 
 #![allow(
     clippy::unwrap_used,
@@ -53,22 +53,22 @@ const FLEETS: [usize; 4] = [10_000, 100_000, 1_000_000, 4_000_000];
 
 const PLOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/fleet.svg");
 
-/// All times of the fleet are milliseconds.
+/// The span over which the devices start. All times of the fleet are in milliseconds.
 const START_WITHIN: u64 = 300_000;
 
-/// The calendar's pages: everything that happens within one is done in the order of the devices.
+/// The span of a page of the calendar. The events of a page are not sorted by their time.
 const PAGE: u64 = 100;
 
-/// From start to the code being entered: from somebody who waits with the phone in hand to somebody who has to find it.
+/// The least and the most time from the codes to their entry. Some people wait with the phone in hand, others have to find it.
 const ENTER_AFTER: (u64, u64) = (5_000, 40_000);
 
-/// From entering the code to deciding.
+/// The least and the most time from the entry of the code to the decision.
 const DECIDE_AFTER: (u64, u64) = (2_000, 10_000);
 
-/// One way through the network.
+/// The least and the most time of one way through the network.
 const TRAVEL: (u64, u64) = (20, 150);
 
-/// What becomes of a device, in percent; the rest is approved.
+/// How many devices are denied, and how many are left to expire, in percent. The rest is approved.
 const DENIED: u64 = 10;
 const LEFT: u64 = 5;
 
@@ -110,7 +110,7 @@ fn main() {
     }
 }
 
-/// What was found out about a fleet.
+/// The results for a fleet.
 struct Row {
     devices: usize,
     code: u8,
@@ -187,13 +187,13 @@ impl core::fmt::Display for Row {
 }
 
 impl Row {
-    /// Millions of transitions per second.
+    /// Returns the millions of transitions per second.
     fn rate(&self) -> f64 {
         self.transitions as f64 / self.time.as_secs_f64() / 1e6
     }
 }
 
-/// The time of a pending poll in nanoseconds, ours and the floor's.
+/// Returns the time of a pending poll in nanoseconds, ours and the floor's.
 fn polls(sessions: usize) -> (f64, f64) {
     const BATCHES: usize = 1_001;
     let (mut ours, mut floor) = server::pending_among(sessions);
@@ -224,11 +224,11 @@ struct Fleet {
 }
 
 struct Device {
-    /// Until there is an outcome.
+    /// The login, until there is an outcome.
     login: Option<Login>,
     plan: Plan,
     is_right: bool,
-    /// Until it is entered.
+    /// The user code, until it is entered.
     user_code: String,
     claimed: Option<SessionKey>,
 }
@@ -292,7 +292,7 @@ impl Fleet {
     fn run(&mut self) {
         let mut page = 0;
         while page < self.calendar.len() {
-            // What happens may put more on the page.
+            // An event may put more events on the same page.
             while let events @ [_, ..] = &*mem::take(&mut self.calendar[page]) {
                 for event in events {
                     self.happen(*event);
@@ -302,7 +302,7 @@ impl Fleet {
         }
     }
 
-    /// Everybody got what was decided, and no poll was too early.
+    /// Asserts that every device got the result that its user chose.
     fn check(&self) {
         assert!(self.devices.iter().all(|device| device.is_right));
     }
@@ -493,7 +493,7 @@ impl Store for Counting {
     }
 }
 
-/// The time that this thread has had of a processor, as Linux tells it; elsewhere the time of day.
+/// Returns the processor time of this thread, as Linux reports it. On other systems it returns the time that has passed.
 fn spent() -> Duration {
     static START: LazyLock<Instant> = LazyLock::new(Instant::now);
     let told = std::fs::read_to_string("/proc/thread-self/schedstat").ok();
@@ -501,7 +501,7 @@ fn spent() -> Duration {
     nanos.map_or_else(|| START.elapsed(), Duration::from_nanos)
 }
 
-/// The most memory that this process had, as Linux tells it.
+/// Returns the most memory that this process had, as Linux reports it.
 fn peak_memory() -> String {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));

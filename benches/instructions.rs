@@ -7,9 +7,9 @@
 //! cargo bench --bench instructions
 //! ```
 //!
-//! A number that went down is to be written down here; the run prints it. A new compiler may move all of them. Valgrind does not
-//! know the SHA instructions: a block of SHA-256 counts 3,400 instructions here, of which a processor of today executes some
-//! hundred. So ratios are better read from `ratios.rs`.
+//! If a number goes down, write the new number here. The run prints it. A new compiler may change all of them. Valgrind does not know the
+//! SHA instructions. It counts 3,400 instructions for a block of SHA-256, but a current processor executes some hundred. So ratios are
+//! better read from `ratios.rs`.
 
 #![allow(
     missing_docs,
@@ -26,10 +26,10 @@ use gungraun::prelude::*;
 use gungraun::{Callgrind, EventKind, LibraryBenchmarkConfig};
 use operations::{Operation, Side, named};
 
-/// How many turns there are before the one that is counted: enough for the allocator to have found its ways.
+/// How many turns run before the one that is counted. After that many turns the allocator is in a steady state.
 const BEFORE: usize = 16;
 
-/// Fails over this number of instructions and a twentieth of it.
+/// Returns a configuration that fails if the count is over this number of instructions and a twentieth of it.
 fn about(instructions: u64) -> LibraryBenchmarkConfig {
     let limit = instructions.saturating_add(instructions / 20);
     let callgrind = Callgrind::default()
@@ -38,12 +38,12 @@ fn about(instructions: u64) -> LibraryBenchmarkConfig {
     LibraryBenchmarkConfig::default().tool(callgrind).to_owned()
 }
 
-/// Our side, ready for a turn.
+/// Returns our side, ready for a turn.
 fn our_side(name: &str) -> Box<dyn Side> {
     ready(named(name), |operation| operation.ours)
 }
 
-/// The floor's side.
+/// Returns the floor's side, ready for a turn.
 fn floor_side(name: &str) -> Box<dyn Side> {
     ready(named(name), |operation| operation.floor)
 }

@@ -1,4 +1,4 @@
-//! The time of every operation of both halves, whole path each, beside its floor: bytes in to response out.
+//! The time of every operation of both halves, from the incoming bytes to the response, beside its floor.
 //!
 //! ```sh
 //! cargo bench --bench operations                                   # all of them, two minutes
@@ -6,9 +6,9 @@
 //! cargo bench --bench operations -- pending/ours --profile-time 10 # one side in a loop, for perf record
 //! ```
 //!
-//! Criterion runs each side by itself, one after the other, and keeps what it found for the next run to be compared with.
-//! Between two batches the clock stands still: sessions are brought there into the state that the next batch begins
-//! with. For ratios on a busy machine see `ratios.rs`, which alternates the sides.
+//! Criterion runs each side by itself, one after the other, and keeps the results, so that the next run can be compared with them. The time
+//! between two batches is not measured. In this time, sessions are brought into the state with which the next batch begins. For ratios on a
+//! busy machine see `ratios.rs`, which alternates the sides.
 
 mod floor;
 #[path = "operations/mod.rs"]
@@ -37,7 +37,7 @@ fn each(criterion: &mut Criterion) {
     }
 }
 
-/// The time of `count` turns.
+/// Returns the time of `count` turns.
 fn in_batches(side: &mut dyn Side, turns: usize, count: u64) -> Duration {
     let mut left = usize::try_from(count).unwrap_or(usize::MAX);
     let mut total = Duration::ZERO;

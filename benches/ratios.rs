@@ -1,16 +1,16 @@
-//! How far this crate is from the floor: one line per operation, its name and the ratio of medians.
+//! How far this crate is from the floor: one line per operation, with its name and the ratio of the medians.
 //!
 //! ```sh
 //! cargo bench --bench ratios             # every line, as in the README
 //! cargo bench --bench ratios -- pending  # one of them, or of the other operations, with the nanoseconds beside it
 //! ```
 //!
-//! Batches of both sides alternate in one run, prepared off the clock, each side as often first as second; the figure is the
-//! median of our batches over the median of the floor's. What other programs do to the machine falls on both sides.
+//! Batches of both sides alternate in one run, and each side is first as often as second. The preparation of a batch is not measured. The
+//! figure is the median of our batches divided by the median of the floor's. Other programs on the machine slow down both sides.
 //!
-//! `memory` is the bytes that a store takes per session, both indexes and without origins, over those of the floor, counted by
-//! the allocator with [`MEMORY_SESSIONS`] sessions. Maps grow by doubling, so the bytes themselves depend on that number, and
-//! their ratio hardly does.
+//! `memory` compares the bytes per session of our store with those of the floor, as the allocator counts them with [`MEMORY_SESSIONS`]
+//! sessions. Both indexes are included. The sessions have no text that says where they come from. Maps grow by doubling, so the bytes
+//! depend on that number, but their ratio hardly does.
 
 #![allow(
     clippy::arithmetic_side_effects,
@@ -36,7 +36,7 @@ const BATCHES: usize = 2_001;
 /// How many sessions there are when their bytes are counted.
 const MEMORY_SESSIONS: u32 = 100_000;
 
-/// The lines, in their order.
+/// The names of the lines, in their order.
 const LINES: [&str; 11] = [
     "issue",
     "pending",
@@ -65,7 +65,7 @@ fn main() {
         if name == "memory" {
             (ours, floor) = (bytes::<Ours>(), bytes::<Floor>());
         } else {
-            // Counting would take longer on the side that allocates more.
+            // The allocator must not count here, because that would cost more on the side that allocates more.
             allocation_counter::opt_out(|| (ours, floor) = medians(name));
         }
         print!("{name} {:.2}", ours / floor);
@@ -76,7 +76,7 @@ fn main() {
     }
 }
 
-/// The median time of a turn in nanoseconds, on our side and on the floor's.
+/// Returns the median time of a turn in nanoseconds, on our side and on the floor's.
 fn medians(name: &str) -> (f64, f64) {
     let Operation {
         turns,
@@ -101,7 +101,7 @@ fn medians(name: &str) -> (f64, f64) {
     (median(our_times), median(floor_times))
 }
 
-/// The bytes per session of a store.
+/// Returns the bytes per session of a store.
 fn bytes<H: Host>() -> f64 {
     let mut host = H::new(MEMORY_SESSIONS.into());
     let mut random = Random(6);

@@ -11,7 +11,7 @@ use crate::operations::host::{PUBLIC, SCOPE};
 /// The device without this crate.
 pub(crate) struct Floor;
 
-/// What it keeps between two answers.
+/// What the device keeps between two answers.
 pub(crate) struct Poller {
     request: String,
     interval: Duration,

@@ -1,6 +1,6 @@
 //! The floor of the server half.
 //!
-//! Its responses are what ours are: static bytes where they can be, else an octet string of their own, as servers of HTTP take it.
+//! Its responses are made like those of this crate: static bytes where possible, otherwise bytes of their own, as HTTP servers take them.
 
 use core::hint::black_box;
 use std::collections::HashMap;
@@ -46,10 +46,10 @@ const REFRESH_ROOM: i64 = 19 * REFRESH_PERIOD;
 const IDLE: i64 = 30 * 24 * 3_600_000;
 const GRACE: i64 = 30_000;
 
-/// An approval is redeemable for the cap and one interval.
+/// For how long an approval can be redeemed at least, in milliseconds: the cap plus one interval.
 const REDEEM_TIME: i64 = 65_000;
 
-/// The most of a response that is neither a code, a token nor of the policy.
+/// The most bytes of a response that are not a code, a token, or text from the policy.
 const FRAME: usize = 128;
 
 /// A digest; its first word is its hash.
@@ -62,11 +62,11 @@ fn hash(key: &Key) -> u64 {
 struct Client {
     id: &'static str,
     secret: Option<Key>,
-    /// What it may ask for, shared by the sessions that ask for all of it.
+    /// The scope that it may ask for. The sessions that ask for all of it share it.
     scope: Arc<str>,
 }
 
-/// A session: the least that an honest one holds.
+/// A session, with the least that a correct one holds.
 struct Record {
     device: Key,
     user: Key,
@@ -85,7 +85,7 @@ enum State {
     Active(Box<Login>),
 }
 
-/// What the refresh token continues.
+/// A redeemed session, which the refresh token continues.
 struct Login {
     decision: Box<Decision>,
     current: Key,
@@ -97,12 +97,12 @@ struct Login {
 struct Decision {
     user: Box<str>,
     scope: Arc<str>,
-    /// Until when it may be redeemed, or when it was.
+    /// Until when the approval may be redeemed, or when it was redeemed.
     at: i64,
 }
 
 struct Pace {
-    /// The last accepted poll; before all time where there was none.
+    /// The moment of the last accepted poll, or `i64::MIN` if there was none.
     last: i64,
     interval: u8,
     widened: bool,
@@ -113,11 +113,11 @@ pub(crate) struct Floor {
     clients: HashMap<String, Arc<Client>>,
     sessions: HashTable<Record>,
     users: HashTable<(u64, u64)>,
-    /// By user: when everything taken is given back.
+    /// For each user: when all guesses that were taken are given back.
     guesses: HashMap<String, i64>,
-    /// By client and source: the same of issuing.
+    /// For each client and source: the same for issuing.
     issuing: HashMap<(&'static str, String), i64>,
-    /// By login: the same of refreshes.
+    /// For each login: the same for refreshes.
     refreshes: HashMap<Key, i64>,
     key: Hmac<Sha256>,
     tags: Hmac<Sha256>,
@@ -188,7 +188,7 @@ impl Host for Floor {
         let Some(client) = authenticate(&self.clients, request.authorization, client_id) else {
             return unauthorized(out);
         };
-        // All of what is allowed, or nothing.
+        // The request must ask for the whole scope that is allowed.
         let decoded = scope
             .iter()
             .map(|&byte| if byte == b'+' { b' ' } else { byte });
@@ -410,7 +410,8 @@ fn derived(label: &[u8]) -> Hmac<Sha256> {
     Hmac::new_from_slice(&key).unwrap()
 }
 
-/// Takes one from a quota: `period` for each, `room` ahead of the clock.
+/// Takes one from a quota, and returns whether there was one left. One is given back per `period`, and the stored moment may be ahead of
+/// the clock by `room`. Both are in milliseconds.
 fn take<K: Eq + core::hash::Hash>(
     quotas: &mut HashMap<K, i64>,
     key: K,
@@ -427,7 +428,7 @@ fn take<K: Eq + core::hash::Hash>(
     true
 }
 
-/// A refresh token: the key of the login, a secret, a tag.
+/// Returns a refresh token: the key of the login, a secret and a tag.
 fn refresh_token(tags: &Hmac<Sha256>, login: &Key, secret: &[u8]) -> [u8; 107] {
     let mut octets = [0; 80];
     octets[..32].copy_from_slice(login);
@@ -507,7 +508,7 @@ impl Floor {
         answer(&self.minted, &token, &login.decision.scope, out);
     }
 
-    /// Never overwrites.
+    /// Inserts a session and returns `true`, unless one of its codes is taken. Never overwrites.
     fn insert(&mut self, record: Record) -> bool {
         let (device, user) = (hash(&record.device), hash(&record.user));
         let sessions = &mut self.sessions;
@@ -557,7 +558,7 @@ impl Pace {
     }
 }
 
-/// The guarded write, then the response.
+/// Redeems an approved session, and writes the response.
 fn redeem(
     record: &mut Record,
     tags: &Hmac<Sha256>,
@@ -617,7 +618,7 @@ impl<'a> Iterator for Segments<'a> {
     }
 }
 
-/// The client that a request names, by its id or by its header.
+/// Returns the client that a request names, by its id or by its header.
 #[inline]
 fn authenticate<'a>(
     clients: &'a HashMap<String, Arc<Client>>,
@@ -635,7 +636,7 @@ fn find<'a>(clients: &'a HashMap<String, Arc<Client>>, id: &[u8]) -> Option<&'a 
     clients.get(core::str::from_utf8(id).ok()?)
 }
 
-/// The client of an `Authorization` header.
+/// Returns the client of an `Authorization` header, if the secret is right.
 #[inline(never)]
 fn basic<'a>(clients: &'a HashMap<String, Arc<Client>>, header: &str) -> Option<&'a Arc<Client>> {
     let mut pair = [0; 256];
@@ -669,7 +670,7 @@ fn refuse(out: &mut Out, body: &[u8]) {
     out.push(body);
 }
 
-/// What none of the requests of the benches comes to.
+/// Refuses a request. None of the requests of the benches gets here.
 #[cold]
 fn invalid(out: &mut Out) {
     refuse(out, br#"{"error":"invalid_request"}"#);

@@ -8,10 +8,10 @@ use super::device::{Answer, Device, Ours};
 use super::{Random, Side, Sides};
 use crate::floor::client::Floor;
 
-/// How many turns a batch has: the pollers that a success uses up fit the cache.
+/// How many turns a batch has. There are so few that the pollers which a success uses up fit the cache.
 pub(crate) const TURNS: usize = 32;
 
-/// Between two polls; longer than any interval that a batch can come to.
+/// The time between two polls. It is longer than any interval that a batch can reach.
 const GAP: Duration = Duration::from_secs(1000);
 
 const PENDING: &str =
@@ -19,10 +19,10 @@ const PENDING: &str =
 const SLOW_DOWN: &str =
     r#"{"error":"slow_down","error_description":"polling too fast","interval":10}"#;
 
-/// What the server issued, for a long time.
+/// The response with codes, which live for a long time.
 const ISSUED: &str = r#"{"device_code":"GmRhmhcxhwAzkoEqiMEgDnyEysNkuNhszIySk9eSaQ0","user_code":"WDJB-MJHT","verification_uri":"https://login.example.com/device","expires_in":1000000,"interval":5}"#;
 
-/// Both sides of an operation of this half.
+/// Returns both sides of an operation of this half.
 pub(crate) fn sides(name: &str) -> Option<Sides> {
     Some(match name {
         "client_start" => (
@@ -37,7 +37,7 @@ pub(crate) fn sides(name: &str) -> Option<Sides> {
     })
 }
 
-/// A token response as the server half writes it.
+/// Returns a token response as the server half writes it.
 fn tokens(access_token: usize, id_token: usize) -> String {
     let mut random = Random(5);
     let access_token = random.token(access_token);
@@ -86,7 +86,7 @@ impl<D: Device> Side for Starts<D> {
     }
 }
 
-/// Turns of polling: of one device while it waits, of one device each where the answer ends it.
+/// Turns of polling. While the device has to wait, all turns are of one device. If the answer ends a login, each turn has its own device.
 struct Turns<D: Device> {
     device: D,
     status: u16,

@@ -21,7 +21,7 @@ pub(crate) trait Device {
     /// Asks for codes and takes the answer.
     fn start(&self, body: &[u8], now: Duration) -> Self::Poller;
 
-    /// Polls and takes the answer: whether there are tokens. The moment is one at which a poll is due.
+    /// Polls and takes the answer. Returns whether there are tokens. A poll must be due at `now`.
     fn turn(&self, poller: &mut Option<Self::Poller>, answer: Answer<'_>, now: Duration) -> bool;
 }
 
@@ -68,7 +68,7 @@ impl Device for Ours {
         };
         black_box((ask.request().url(), ask.request().body()));
         ask.answer(Ok(Response::new(answer.status, answer.body)), now);
-        // When to ask again is asked for at the next turn, as on the other side.
+        // When the next poll is due is asked only at the next turn, as on the other side.
         if login.waiting_for().is_some() {
             return false;
         }

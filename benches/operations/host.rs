@@ -31,7 +31,7 @@ pub(crate) const ISSUING_BURST: u32 = 100_000_000;
 pub(crate) const PAGE: &str = "https://login.example.com/device";
 pub(crate) const FORM: &str = "application/x-www-form-urlencoded";
 
-/// The name of the user of this number, a `sub`.
+/// Returns the name of the user with this number, a `sub`.
 pub(crate) fn user(number: usize) -> String {
     format!("user_01KAFZ2BN9JV8PDPZQ4D0{number:07}")
 }
@@ -51,7 +51,7 @@ impl Minted {
         }
     }
 
-    /// The same as this crate takes it. It is minted once for a bench, off the clock, and never freed.
+    /// Returns the same as this crate takes it. It is minted once for a bench, before anything is measured, and never freed.
     fn tokens() -> Result<Tokens<'static>, TokenError> {
         let minted: &'static Self = Box::leak(Box::new(Self::new()));
         Tokens::bearer(&*minted.access)?
@@ -60,7 +60,7 @@ impl Minted {
     }
 }
 
-/// The shape of user codes that a policy asks for where so many sessions are outstanding: the shortest that it accepts.
+/// Returns the shortest shape of user codes that a policy accepts for this many outstanding sessions.
 pub(crate) fn shape(outstanding: u64) -> UserCodeShape {
     (8..=16)
         .filter_map(|length| UserCodeShape::new(UserCodeShape::CONSONANTS, length).ok())
@@ -89,7 +89,7 @@ pub(crate) struct Request<'a> {
 }
 
 impl<'a> Request<'a> {
-    /// A request of a public client.
+    /// Returns a request of a public client.
     pub(crate) fn new(body: &'a str) -> Self {
         black_box(Self {
             method: "POST",
@@ -114,13 +114,13 @@ pub(crate) trait Host {
     /// What the page keeps of a session between entering a code and deciding.
     type Session: Copy;
 
-    /// A host that expects so many sessions at once.
+    /// Returns a host that expects this many sessions at once.
     fn new(outstanding: u64) -> Self;
 
-    /// The user of this name.
+    /// Returns the user with this name.
     fn user(name: String) -> Self::User;
 
-    /// `POST /device_authorization`, with 48 random bytes for each draw.
+    /// Serves `POST /device_authorization`, with 48 random bytes for each draw.
     fn device_authorization(
         &mut self,
         request: Request<'_>,
@@ -129,7 +129,7 @@ pub(crate) trait Host {
         out: &mut Out,
     );
 
-    /// `POST /token`, with 48 random bytes for each refresh token.
+    /// Serves `POST /token`, with 48 random bytes for each refresh token.
     fn token(
         &mut self,
         request: Request<'_>,
@@ -138,13 +138,13 @@ pub(crate) trait Host {
         out: &mut Out,
     );
 
-    /// A user enters a code: pays a guess, looks it up, claims the session.
+    /// Enters a code for a user: takes a guess, looks the code up, and claims the session.
     fn enter(&mut self, typed: &str, user: &Self::User, now: Moment) -> Option<Self::Session>;
 
-    /// The user approves, with the scope asked for.
+    /// Approves for the user, with the scope that was asked for.
     fn approve(&mut self, session: Self::Session, user: &Self::User, now: Moment) -> bool;
 
-    /// Removes every session and quota, and keeps the room.
+    /// Removes every session and quota, but keeps the memory for them.
     fn forget(&mut self);
 }
 
@@ -252,13 +252,13 @@ impl<S: Store> Host for Ours<S> {
     }
 }
 
-/// What is asked of the page draws nothing.
+/// Returns octets that nobody uses, because actions on the page draw nothing.
 fn no_entropy() -> [u8; 48] {
     [0; 48]
 }
 
 impl<S: Store> Ours<S> {
-    /// The user denies.
+    /// Denies for the user.
     pub(crate) fn deny(&mut self, session: SessionKey, user: &Subject, now: Moment) -> bool {
         let exchange = self.server.deny(&session, user, now.date);
         self.around.run(exchange, no_entropy).is_ok()
@@ -304,7 +304,7 @@ impl<S: Store> Around<S> {
     }
 }
 
-/// Hands on to the methods of the same names.
+/// Calls the methods of the same names.
 impl Store for Memory {
     #[inline]
     fn insert(&mut self, session: &Session) -> Inserted {

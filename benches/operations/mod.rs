@@ -1,8 +1,8 @@
-//! The operations that are measured, each written once for every bench: what comes in, and what is done between two batches.
+//! The operations that are measured. Each is written once for all benches: what comes in, and what is done between two batches.
 //!
-//! An operation runs over a [`Host`] or a [`Device`], of which there are two each: this crate as a careful host would use it
-//! (`host.rs`, `device.rs`), and the floor (`../floor/`). Both sides see the same bytes at the same moments, and
-//! [`Operation::check`] holds that they answer the same, byte for byte.
+//! An operation runs on a [`Host`] or a [`Device`], and there are two of each: this crate as a careful host would use it (`host.rs`,
+//! `device.rs`), and the floor (`../floor/`). Both sides see the same bytes at the same moments, and [`Operation::check`] asserts that they
+//! answer the same, byte for byte.
 
 #![allow(
     dead_code,
@@ -27,13 +27,13 @@ use time::OffsetDateTime;
 
 /// One side of an operation: this crate, or its floor.
 pub(crate) trait Side {
-    /// Makes ready for a batch, off the clock: requests, moments, sessions in the state that the operation begins with.
+    /// Prepares a batch, which is not measured: requests, moments, and sessions in the state with which the operation begins.
     fn prepare(&mut self);
 
-    /// These turns of the batch, which has [`Operation::turns`].
+    /// Runs these turns of the batch, which has [`Operation::turns`] in all.
     fn run(&mut self, turns: Range<usize>);
 
-    /// What the last turn answered.
+    /// Returns what the last turn answered.
     fn answer(&self) -> String;
 }
 
@@ -46,7 +46,7 @@ pub(crate) struct Operation {
 }
 
 impl Operation {
-    /// Runs one batch on each side and holds that the answers are the same.
+    /// Runs one batch on each side, and asserts that the answers are the same.
     pub(crate) fn check(mut self, name: &str) -> Self {
         for side in [&mut self.ours, &mut self.floor] {
             side.prepare();
@@ -57,7 +57,7 @@ impl Operation {
     }
 }
 
-/// The time of the first `turns` turns of a batch, prepared off the clock.
+/// Returns the time of the first `turns` turns of a batch. The preparation is not measured.
 pub(crate) fn time(side: &mut dyn Side, turns: usize) -> Duration {
     side.prepare();
     let start = Instant::now();
@@ -65,7 +65,7 @@ pub(crate) fn time(side: &mut dyn Side, turns: usize) -> Duration {
     start.elapsed()
 }
 
-/// Every operation, but for `pending` among many sessions.
+/// Every operation, except `pending` among many sessions.
 pub(crate) const NAMES: [&str; 16] = [
     "issue",
     "pending",
@@ -85,7 +85,7 @@ pub(crate) const NAMES: [&str; 16] = [
     "client_success_4k",
 ];
 
-/// The operation of this name.
+/// Returns the operation with this name.
 pub(crate) fn named(name: &str) -> Operation {
     let (ours, floor) = server::sides(name).or_else(|| client::sides(name)).unwrap();
     let turns = if name.starts_with("client") {
@@ -99,7 +99,7 @@ pub(crate) fn named(name: &str) -> Operation {
 /// Both sides of an operation.
 pub(crate) type Sides = (Box<dyn Side>, Box<dyn Side>);
 
-/// A reading of the server's clock as each side keeps it. Reading it is the host's work and off the clock.
+/// A reading of the server's clock, as each side keeps it. To read the clock is the host's work, and is not measured.
 #[derive(Clone, Copy)]
 pub(crate) struct Moment {
     pub(crate) millis: i64,
@@ -107,7 +107,7 @@ pub(crate) struct Moment {
 }
 
 impl Moment {
-    /// So many milliseconds after the beginning of the bench, in 2027.
+    /// Returns the moment this many milliseconds after the beginning of the bench, in 2027.
     pub(crate) fn after(millis: i64) -> Self {
         let millis = 1_800_000_000_000 + millis;
         let nanos = i128::from(millis) * 1_000_000;
@@ -118,7 +118,7 @@ impl Moment {
     }
 }
 
-/// The responses of a host, each taken as a socket would: the body copied out over the one before, every header looked at.
+/// The response of a host, taken as a socket would: the body is copied over the one before, and every header is looked at.
 #[derive(Default)]
 pub(crate) struct Out {
     pub(crate) status: u16,
@@ -158,7 +158,7 @@ impl Random {
         mixed ^ (mixed >> 31)
     }
 
-    /// A number below `end`.
+    /// Returns a number below `end`.
     pub(crate) fn below(&mut self, end: usize) -> usize {
         usize::try_from(self.next() >> 1).unwrap() % end
     }
@@ -171,7 +171,7 @@ impl Random {
         octets
     }
 
-    /// A text of so many characters of base64url, as tokens have.
+    /// Returns a text of this many characters of base64url, like a token.
     pub(crate) fn token(&mut self, length: usize) -> String {
         const ALPHABET: &[u8; 64] =
             b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";

@@ -1,7 +1,7 @@
 //! The operations of the server half.
 //!
-//! In cache, a batch is one turn for each of [`TURNS`] sessions. Among a million, it is one turn each for as many of them,
-//! taken in an order that no cache foresees. Requests are made just before, as if they had just been received.
+//! With few sessions, which fit the cache, a batch is one turn for each of [`TURNS`] sessions. Among a million sessions, it is one turn for
+//! each of as many of them, in random order, so that no cache helps. Requests are made just before, as if they had just been received.
 
 use core::ops::Range;
 
@@ -15,13 +15,13 @@ use crate::floor::server::Floor;
 /// How many turns a batch has, and sessions in all but `pending_million`.
 pub(crate) const TURNS: usize = 64;
 
-/// What a host expects where it has no more sessions than these.
+/// How many sessions a host expects at least.
 const FEW: u64 = 10_000;
 
 /// How many sessions there are in `pending_million`.
 pub(crate) const MILLION: usize = 1_000_000;
 
-/// Both sides of an operation of this half.
+/// Returns both sides of an operation of this half.
 pub(crate) fn sides(name: &str) -> Option<Sides> {
     Some(match name {
         "issue" => (
@@ -49,7 +49,7 @@ pub(crate) fn sides(name: &str) -> Option<Sides> {
     })
 }
 
-/// Both sides of pending polls among so many sessions.
+/// Returns both sides of pending polls among this many sessions.
 pub(crate) fn pending_among(sessions: usize) -> Sides {
     polls(Kind::Pending, sessions)
 }
@@ -165,7 +165,7 @@ impl<H: Host> Polls<H> {
         polls
     }
 
-    /// New sessions, in the state that the polls are to meet.
+    /// Makes new sessions, in the state in which the polls must find them.
     fn begin(&mut self, sessions: usize) {
         self.host.forget();
         self.codes.clear();
@@ -200,14 +200,14 @@ impl<H: Host> Polls<H> {
             self.codes.swap(place, other);
         }
         self.next = 0;
-        // Every device has polled before.
+        // Every device must have polled before.
         for _ in 0..sessions / TURNS {
             if matches!(self.kind, Kind::Pending | Kind::Basic | Kind::TooSoon) {
                 self.poll();
             }
         }
         if self.kind == Kind::TooSoon {
-            // In time, then too fast.
+            // First a poll in time, then one that is too fast.
             self.clock += 5_000;
             self.poll();
             self.clock += 1_500;
@@ -215,7 +215,7 @@ impl<H: Host> Polls<H> {
         }
     }
 
-    /// The refresh token of a device that was approved.
+    /// Redeems the code of a device that was approved, and returns its refresh token.
     fn redeem(&mut self, code: &str) -> String {
         let body = format!("grant_type={DEVICE_GRANT}&device_code={code}&client_id={PUBLIC}");
         let random = &mut self.random;
@@ -227,7 +227,7 @@ impl<H: Host> Polls<H> {
         rest.split('"').next().unwrap().to_owned()
     }
 
-    /// One batch, as the next prepares it.
+    /// Polls one batch.
     fn poll(&mut self) {
         self.write();
         self.run(0..TURNS);
@@ -268,7 +268,7 @@ impl<H: Host> Polls<H> {
         self.next += TURNS;
     }
 
-    /// Whether the sessions are used up, or a minute before they expire.
+    /// Returns whether the sessions are used up, or expire within a minute.
     fn is_over(&self) -> bool {
         matches!(self.kind, Kind::Success | Kind::Refresh) || self.clock >= 240_000
     }
@@ -341,7 +341,7 @@ impl<H: Host> Side for Issue<H> {
     }
 }
 
-/// Users at the verification page, each with a session: they enter its code, or having done that approve.
+/// Users at the verification page, each with a session. They enter its code, or approve after the code was entered.
 struct Page<H: Host> {
     approves: bool,
     host: H,

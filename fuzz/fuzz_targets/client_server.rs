@@ -1,4 +1,4 @@
-//! Whatever network and clocks do, an obedient client and the server end in what the user chose, in expiry, or, where an answer was lost or a request came twice, in rejection; one success at most, no `slow_down` without loss, nothing shown.
+//! Whatever the network and the clocks do, a login of both halves ends as the user chose, or it expires, or it is rejected for a reason.
 
 #![no_main]
 

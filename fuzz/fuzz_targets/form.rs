@@ -1,4 +1,4 @@
-//! No request panics; each gets what a plain reading of tables A and B gives it, a refusal is one of few constants, and what is read re-encodes to the same.
+//! No request panics, and each gets the answer that a plain reading of tables A and B gives it.
 
 #![no_main]
 

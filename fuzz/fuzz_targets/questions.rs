@@ -1,4 +1,4 @@
-//! Whatever a host answers to the questions of an exchange, the exchange ends after few of them, sends no token that was not stored, takes no failure for an answer, and shows no secret.
+//! Whatever a host answers to the questions of an exchange, the exchange ends after few of them.
 
 #![no_main]
 

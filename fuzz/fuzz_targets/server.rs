@@ -1,4 +1,4 @@
-//! Whatever operations come, the server half does what the oracle of the tables says: answer by answer, record by record, one success at most, nothing pending after expiry.
+//! Whatever operations come, each answer and each record of the server half is what the oracle says, which is written from the tables.
 
 #![no_main]
 

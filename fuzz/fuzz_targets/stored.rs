@@ -1,4 +1,4 @@
-//! No stored form panics; what decodes encodes, and decodes to the same; a decoded session can be decided on at any moment, and what was decided can be stored again.
+//! No stored form panics. What decodes also encodes, and decodes to the same.
 
 #![no_main]
 

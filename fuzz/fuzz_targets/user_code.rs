@@ -1,4 +1,4 @@
-//! No entry panics; it is read as a plain reading says: what is shown reads as the code, case and what is outside the alphabet do not matter, and the length is exact.
+//! No entry panics, and each is read as a plain reading says.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! No answer panics; its verdict is that of a plain reading of table V, a 2xx without a token is never a success, prose has no control characters, and `Debug` shows nothing of a body.
+//! No answer panics, and its verdict is that of a plain reading of table V.
 
 #![no_main]
 

@@ -1,7 +1,10 @@
-//! Whatever network and clocks do, an obedient client and the server end in what the user chose, in expiry, or, where an answer was lost or a request came twice, in rejection; one success at most, no `slow_down` without loss, every refresh answered as table R says, nothing shown.
+//! Whatever the network and the clocks do, a login of both halves ends as the user chose, or it expires, or it is rejected for a reason.
+//! The reasons are a lost answer, a request that came twice, a write of unknown outcome, a withdrawal and a purge. There is at most one
+//! success. The server says `slow_down` only after a loss or a copy, or if its clocks are wrong. Every refresh is answered as table R says.
+//! No `Debug` shows a secret.
 //!
-//! An input is a set-up of four bytes and a list of operations, one letter each; some have a parameter, a byte that counts
-//! from the digit `0` on. `fuzz/README.md` has the letters. What is asserted stands in `tests/support/pair.rs`.
+//! An input is a set-up of four bytes and a list of operations. Each operation is one letter. Some have a parameter, which is a byte that
+//! counts from the digit `0`. `fuzz/README.md` lists the letters. The assertions are in `tests/support/pair.rs`.
 
 use arbitrary::{Result, Unstructured};
 
@@ -22,7 +25,7 @@ fn dialogue(data: &[u8]) -> Result<Dialogue> {
     Ok(Dialogue { setup, turns })
 }
 
-/// A number under `choices`, from one byte.
+/// Returns a number under `choices`, from one byte.
 fn pick(script: &mut Unstructured<'_>, choices: u8) -> Result<u8> {
     Ok(script.arbitrary::<u8>()?.wrapping_sub(b'0') % choices)
 }

@@ -1,7 +1,8 @@
-//! No request panics; each gets what a plain reading of tables A and B gives it, a refusal is one of few constants, and what is read re-encodes to the same.
+//! No request panics, and each gets the answer that a plain reading of tables A and B gives it.
+//! A refusal is one of few constants. If the parameters that were read are encoded again, they are read as the same.
 //!
-//! An input is a method, headers and a body. It is sent to each endpoint. The plain reading below knows nothing of the crate: it decodes everything at
-//! once, copies as it likes, and finds repeated parameters in a list.
+//! An input is a method, headers and a body. It is sent to each endpoint. The plain reading below does not use the crate: it decodes
+//! everything at once, copies freely, and finds repeated parameters in a list.
 
 use device_flow::digest::{SecretDigest, SessionKey};
 use device_flow::server::{
@@ -13,7 +14,7 @@ use sha2::{Digest as _, Sha256};
 use crate::message::{Message, decoded, is_printable, segments};
 use crate::support::{self, NOW};
 
-/// Small, so that inputs pass it.
+/// The longest body. It is short, so that some inputs are longer.
 const MAX_BODY: usize = 3000;
 
 pub(crate) fn run(data: &[u8]) {
@@ -65,11 +66,11 @@ enum Endpoint {
     Token,
     Codes,
     Revocation,
-    /// One of the host's own.
+    /// An endpoint of the host itself.
     Own,
 }
 
-/// What was asked of which endpoint.
+/// A request to an endpoint.
 struct Requested<'r> {
     server: &'r Server,
     endpoint: Endpoint,
@@ -86,7 +87,7 @@ impl Requested<'_> {
         self.value("grant_type") == Some(REFRESH_GRANT)
     }
 
-    /// Who asks, unless the request is refused whoever it is (A8 to A16, R1, R15).
+    /// Returns who asks, or the cause if the request is refused whoever asks (A8 to A16, R1, R15).
     fn claim(&self, claim: Result<Claim, Cause>) -> Result<Claim, Cause> {
         let (name, missing) = match (self.endpoint, self.value("grant_type")) {
             (Endpoint::Token, Some(DEVICE_GRANT)) => ("device_code", Cause::DeviceCodeMissing),
@@ -123,18 +124,18 @@ impl Requested<'_> {
         }
     }
 
-    /// The request is refused, and nothing was asked for.
+    /// Asserts that the request is refused, and that nothing was asked for.
     fn refuse(&self, cause: Cause) {
         let (end, asked) = self.run(None, Found::Unknown);
         refused(&end.unwrap_err(), cause);
         assert_eq!(asked, Asked::default());
     }
 
-    /// The request is refused because of its client, or it is served.
+    /// Asserts that the request is refused because of its client, or is served.
     fn serve(&self, claim: &Claim, found: Found<&Client>, wanted: Result<(), Cause>) {
         let (end, asked) = self.run(Some(claim), found);
         assert_eq!(asked.looked, usize::from(claim.secret.is_some()));
-        // Which grants a client has, is the host's to say at its own endpoints.
+        // At its own endpoints, the host decides which grants a client has.
         let is_own = self.endpoint == Endpoint::Own;
         let wanted = wanted.or_else(|cause| {
             let is_served = is_own && cause == Cause::GrantNotAllowed;
@@ -178,7 +179,7 @@ impl Requested<'_> {
                 }
                 (scope, wanted) => panic!("{scope:?} and not {wanted:?}"),
             },
-            // R16: no token is ours by chance.
+            // R16: no token of an input is by chance one that this server made.
             Endpoint::Revocation => {
                 assert_eq!(end.unwrap(), "");
                 assert!(asked.loaded.is_none());
@@ -191,7 +192,7 @@ impl Requested<'_> {
     }
 }
 
-/// The body of a success, or the reply.
+/// Returns the body of a success, or the reply.
 #[allow(clippy::wildcard_enum_match_arm, reason = "nothing else succeeds here")]
 fn replied((reply, asked): (Reply, Asked)) -> (Result<String, Reply>, Asked) {
     let end = match reply.cause() {
@@ -205,7 +206,7 @@ fn replied((reply, asked): (Reply, Asked)) -> (Result<String, Reply>, Asked) {
 /// What an exchange asked for.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Asked {
-    /// How many quotas, before it asked for the client and after.
+    /// How many quotas it asked for before it asked for the client. `taken` is how many after that.
     looked: usize,
     taken: usize,
     loaded: Option<SessionKey>,
@@ -278,7 +279,7 @@ fn read(method: &str, types: &[&[u8]], body: &[u8]) -> Result<Parameters, Cause>
         return Err(Cause::BodyTooLarge);
     }
     let segments = segments(body);
-    // No work in proportion to the excess: what stands after the limit is not looked at.
+    // Parameters after the limit are not looked at, so that a longer body causes no more work.
     if segments.iter().take(64).any(Option::is_none) {
         return Err(Cause::Encoding);
     }
@@ -298,7 +299,7 @@ fn read(method: &str, types: &[&[u8]], body: &[u8]) -> Result<Parameters, Cause>
     Ok(parameters)
 }
 
-/// The first value of a parameter that has one.
+/// Returns the first value of a parameter that is not empty.
 fn value<'a>(parameters: &'a [(String, String)], name: &str) -> Option<&'a str> {
     let mut named = parameters
         .iter()
@@ -323,7 +324,7 @@ fn parameters_are(client: &Authenticated<'_>, parameters: &[(String, String)]) {
     assert_eq!(client.parameter("nobody sends this"), None);
 }
 
-/// What was read is encoded anew, every octet as an escape, and read again.
+/// Encodes again what was read, every octet as an escape, and asserts that it is read as the same.
 fn read_again(parameters: &Parameters, authorizations: &[&[u8]], claim: &Claim, server: &Server) {
     let encoded = parameters.iter().map(|(name, value)| {
         let (name, value) = (support::encoded(name), support::encoded(value));
@@ -366,7 +367,7 @@ struct Claim {
 }
 
 impl Claim {
-    /// The client that the claim names, or one that an assertion may name.
+    /// Returns the client that the claim names, or a client that an assertion may name.
     fn named(&self) -> &str {
         self.id.as_deref().unwrap_or("by assertion")
     }
@@ -435,7 +436,7 @@ fn basic_id(header: &[u8]) -> Option<String> {
     basic(header).map(|(id, _)| id)
 }
 
-/// Id and secret of a header.
+/// Returns the id and the secret of a Basic header.
 fn basic(header: &[u8]) -> Option<(String, String)> {
     let space = header.iter().position(|&b| b == b' ')?;
     if !header[..space].eq_ignore_ascii_case(b"basic") {
@@ -447,7 +448,7 @@ fn basic(header: &[u8]) -> Option<(String, String)> {
     (is_printable(&id) && is_printable(&secret)).then_some((id, secret))
 }
 
-/// The standard alphabet, padded, without stray bits at the end.
+/// Decodes base64 in the standard alphabet, with padding and without stray bits at the end.
 fn base64(text: &[u8]) -> Option<Vec<u8>> {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     if !text.len().is_multiple_of(4) {
@@ -491,7 +492,7 @@ fn claims(given: &device_flow::server::Claim<'_>, claim: &Claim) {
 #[derive(Clone, Copy, Debug)]
 enum Kind {
     Public,
-    /// Whether the secret is right.
+    /// The flag says whether the secret is right.
     Secret(Placement, bool),
     HostSecret(Placement),
     Assertion,
@@ -504,7 +505,7 @@ enum Placement {
     BasicOnly,
 }
 
-/// What B2 to B7 make of a client of this kind, by the core and by the host's word.
+/// Returns what B2 to B7 decide about a client of this kind: if the crate verifies it, and if the host has verified it.
 fn decided(kind: Kind, proof: Proof) -> [Result<(), Cause>; 2] {
     let excluded = Err(Cause::MethodExcluded);
     let missing = Err(Cause::CredentialMissing);
@@ -532,7 +533,7 @@ fn decided(kind: Kind, proof: Proof) -> [Result<(), Cause>; 2] {
     [core, host]
 }
 
-/// Every kind of client that the host may find, and what becomes of each.
+/// Calls `serve` with every kind of client that the host may find, and with the decision that each must get.
 fn each_client(claim: &Claim, serve: impl Fn(Found<&Client>, Result<(), Cause>)) {
     serve(Found::Unknown, Err(Cause::UnknownClient));
     serve(Found::Refused, Err(Cause::HostRefused));
@@ -575,7 +576,7 @@ fn each_client(claim: &Claim, serve: impl Fn(Found<&Client>, Result<(), Cause>))
     ];
     for (kind, method) in kinds {
         let [core, host] = decided(kind, claim.proof);
-        // Who is named by an assertion alone is nobody to the core.
+        // To the crate, a client that only an assertion names is unknown.
         let core = if claim.id.is_none() {
             Err(Cause::UnknownClient)
         } else {
@@ -640,7 +641,7 @@ fn granted(scope: Option<&str>) -> Result<String, Cause> {
     Ok(allowed.join(" "))
 }
 
-/// Every refusal is a constant, so nothing of the peer can be in it.
+/// Asserts the whole refusal. Every refusal is a constant, so nothing that the peer sent can be in it.
 #[allow(clippy::wildcard_enum_match_arm, reason = "no other cause is met here")]
 fn refused(reply: &Reply, cause: Cause) {
     let challenge = [("www-authenticate", r#"Basic realm="oauth""#)];

@@ -1,4 +1,4 @@
-//! What several targets share: an input that looks like a message of HTTP, and a second reader of forms, as plain as can be.
+//! What several targets share: an input that looks like a message of HTTP, and a second, very plain reader of forms.
 
 /// A first line, headers, an empty line, a body.
 pub(crate) struct Message<'a> {
@@ -43,7 +43,7 @@ fn line(data: &[u8]) -> (&[u8], &[u8]) {
     }
 }
 
-/// The segments of a form, each a name and a value; none for one that cannot be decoded.
+/// Returns the segments of a form, each as a name and a value. A segment that cannot be decoded is `None`.
 pub(crate) fn segments(form: &[u8]) -> Vec<Option<(String, String)>> {
     form.split(|&b| b == b'&')
         .filter(|segment| !segment.is_empty())
@@ -55,7 +55,7 @@ pub(crate) fn segments(form: &[u8]) -> Vec<Option<(String, String)>> {
         .collect()
 }
 
-/// The text that an encoded one stands for.
+/// Returns the text that form-encoded octets stand for, or `None` if they cannot be decoded.
 pub(crate) fn decoded(raw: &[u8]) -> Option<String> {
     let hex = |b: u8| char::from(b).to_digit(16);
     let mut octets = Vec::new();
@@ -76,7 +76,7 @@ pub(crate) fn decoded(raw: &[u8]) -> Option<String> {
     String::from_utf8(octets).ok()
 }
 
-/// `%x20-7E`
+/// Returns whether every character is in `%x20-7E`.
 pub(crate) fn is_printable(text: &str) -> bool {
     text.chars().all(|c| (' '..='~').contains(&c))
 }

@@ -1,8 +1,8 @@
-//! Whatever a host answers to the questions of an exchange, the exchange ends after few of them, sends no token that was not stored, takes no failure for an answer, and shows no secret.
+//! Whatever a host answers to the questions of an exchange, the exchange ends after few of them.
+//! It sends no token that was not stored, treats no failure of the host as an answer, and shows no secret.
 //!
-//! The first byte of an input says what is asked of the server, the others what the host answers, one byte for each question. A
-//! host of this kind reads another session than it was asked for, loses writes, forgets clients, and drops questions. When the
-//! bytes end, it answers well.
+//! The first byte of an input says what is asked of the server. The others say what the host answers, one byte for each question. The host
+//! may read another session than it was asked for, lose writes, forget clients, and drop questions. After the last byte, it answers well.
 
 use core::fmt::Debug;
 use std::sync::OnceLock;
@@ -20,7 +20,7 @@ use crate::support::{
     poll_body, post, refresh_body, refresh_token, revocation_body, scope, tokens,
 };
 
-/// More questions than any exchange has: an entry looks under two keys, three times.
+/// More questions than any exchange has. An entry looks its code up under two keys, three times.
 const MOST_QUESTIONS: usize = 24;
 
 /// When everything happens: between the approval and the end of the grace.
@@ -39,7 +39,7 @@ pub(crate) fn run(data: &[u8]) {
         1 => authorization(&backend()),
         _ => Some(basic(BACKEND, "a wrong secret of sixteen")),
     };
-    // An empty parameter is as good as none.
+    // An empty parameter counts as absent.
     let id = if header.is_some() { "" } else { CLI };
     let asked = task / 3 % 10;
     let body = match asked {
@@ -118,7 +118,7 @@ impl Known {
         let host = &mut login.host;
         let refreshed = host.refresh(&login.server, &client, &first, login::at(9_000));
         assert_eq!(refreshed.response().status(), 200);
-        all.push(stored(&login)); // the token before is good for its grace
+        all.push(stored(&login)); // the previous token is within its grace
         login.withdraw();
         all.push(stored(&login));
         let mut denied = begin();
@@ -140,7 +140,7 @@ impl Known {
     }
 }
 
-/// The last answer that a success can come from.
+/// What the host answered last, as far as a success can come from it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Last {
     Tokens,
@@ -149,7 +149,7 @@ enum Last {
     Other,
 }
 
-/// A host that answers what the bytes say.
+/// A host that answers as the bytes say.
 struct Host<'d> {
     known: &'d Known,
     answers: core::slice::Iter<'d, u8>,
@@ -168,7 +168,7 @@ impl<'d> Host<'d> {
         }
     }
 
-    /// A number under `choices`; zero, which is well, when the bytes have ended.
+    /// Returns a number under `choices`. After the last byte it returns zero, which is the good answer.
     fn pick(&mut self, choices: usize) -> usize {
         self.answers
             .next()
@@ -215,7 +215,7 @@ impl<'d> Host<'d> {
                 assert_eq!(dropped, format!("{question:?}"));
             }
             match question {
-                // The registration of another id is that of nobody, as a store finds it that ignores case.
+                // A client with another id counts as unknown. A store that ignores case could return one.
                 Next::Client(claim, ask) => match self.pick(8) {
                     0 | 1 => {
                         let its = |own: &&Client| Some(own.id()) == claim.client_id();
@@ -251,7 +251,7 @@ impl<'d> Host<'d> {
                     9 => ask.answer(Err(self.unavailable())),
                     choice => {
                         let stored = &known.stored[choice % known.stored.len()];
-                        // Its index may still have a code that was redeemed.
+                        // The host's index may still have the code of a redeemed session.
                         self.has_failed |= stored.session.user_key().is_some_and(|own| own != key);
                         ask.answer(Ok(Some(stored)));
                     }
@@ -285,7 +285,7 @@ impl<'d> Host<'d> {
         panic!("it does not end");
     }
 
-    /// Whether there is one left. A quota that fails after a wrong secret changes nothing: the secret was wrong.
+    /// Returns whether the quota has one left. If it fails after a wrong secret, that changes nothing, because the secret was wrong.
     fn taken(&mut self, take: &Take) -> Result<Result<(), RateLimited>, Unavailable> {
         match self.pick(4) {
             0 | 1 => Ok(Ok(())),
@@ -297,7 +297,7 @@ impl<'d> Host<'d> {
         }
     }
 
-    /// A success comes from one of these answers. Nothing else has a token.
+    /// Asserts that a success comes from one of these answers, and that nothing else has a token.
     fn replied(&self, reply: &Reply, from: &[Last]) {
         let response = reply.response();
         let is_success = response.status() == 200;
@@ -306,7 +306,7 @@ impl<'d> Host<'d> {
             "{:?}",
             reply.cause()
         );
-        // Nobody may take a failure of the host for an answer.
+        // If something has failed, the answer must be a 503.
         let is_unavailable = response.status() == 503;
         assert!(is_unavailable || !self.has_failed, "{:?}", reply.cause());
         let has_tokens = response.body().contains(ACCESS_TOKEN);
@@ -326,7 +326,7 @@ impl<'d> Host<'d> {
     }
 }
 
-/// Whether a `Debug` has nothing that may not be logged.
+/// Returns whether a `Debug` output has nothing that must not be logged.
 fn shows_nothing(shown: &impl Debug) -> bool {
     let text = format!("{shown:?}");
     let known = KNOWN.get().unwrap();

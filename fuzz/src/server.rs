@@ -1,7 +1,8 @@
-//! Whatever operations come, the server half does what the oracle of the tables says: answer by answer, record by record, one success at most, nothing pending after expiry.
+//! Whatever operations come, each answer and each record of the server half is what the oracle says, which is written from the tables.
+//! There is at most one success, nothing is pending after the expiry, and no tokens are sent after the end of a login or to another client.
 //!
-//! An input is a list of operations, one letter each with its parameters, a byte each. A byte counts from the digit `0` on,
-//! modulo the number of choices, so that every input is a list and a seed can be typed; `fuzz/README.md` has the letters.
+//! An input is a list of operations. Each operation is one letter, with one byte for each parameter. A byte counts from the digit `0`,
+//! modulo the number of choices, so that every input is a list and a seed can be typed. `fuzz/README.md` lists the letters.
 
 use arbitrary::{Arbitrary, Result, Unstructured};
 
@@ -10,7 +11,7 @@ use crate::support::oracle::{
 };
 use crate::support::world::{Asked, Clock, Op, World, play};
 
-/// The longest list: the oracle keeps every state for stale reads.
+/// The longest list. It is limited because the oracle keeps every state for stale reads.
 const MAX_OPERATIONS: usize = 64;
 
 pub(crate) fn run(data: &[u8]) {
@@ -42,7 +43,7 @@ struct Ops(Vec<Op>);
 impl<'a> Arbitrary<'a> for Ops {
     fn arbitrary(u: &mut Unstructured<'a>) -> Result<Self> {
         let mut ops = Vec::new();
-        // What the letters before an operation say of the host during it.
+        // How the host behaves during the next operation, as the letters before that operation say.
         let mut how = How::WELL;
         while !u.is_empty() && ops.len() < MAX_OPERATIONS {
             match u.arbitrary::<u8>()? {
@@ -70,7 +71,7 @@ impl<'a> Arbitrary<'a> for Ops {
     }
 }
 
-/// A number under `choices`, from one byte.
+/// Returns a number under `choices`, from one byte.
 fn pick(u: &mut Unstructured<'_>, choices: u8) -> Result<u8> {
     Ok(u.arbitrary::<u8>()?.wrapping_sub(b'0') % choices)
 }
@@ -149,10 +150,10 @@ fn op(letter: u8, how: How, u: &mut Unstructured<'_>) -> Result<Option<Op>> {
         b'l' => Op::LosePace,
         b'c' => Op::Clock(clock(u)?),
         b't' => {
-            // So many milliseconds, signed: as little or as much as matters between two polls.
+            // A signed number of milliseconds. It covers every gap between two polls that matters.
             Op::Clock(Clock::By(i64::from(u.arbitrary::<i16>()?)))
         }
-        // A line break between operations, or nothing that we know.
+        // A line break between operations, or an unknown letter.
         _ => return Ok(None),
     }))
 }
@@ -205,7 +206,7 @@ fn verdict(u: &mut Unstructured<'_>) -> Result<Verdict> {
     ][usize::from(pick(u, 4)?)])
 }
 
-/// The last token that was sent, the one before that, and so on; or one that was not.
+/// Returns the last token that was sent, the one before it, and so on, or a token that was not sent.
 fn token(u: &mut Unstructured<'_>) -> Result<Token> {
     Ok(match pick(u, 9)? {
         6 => Token::OfAnotherLogin,

@@ -1,4 +1,5 @@
-//! No stored form panics; what decodes encodes, and decodes to the same; a decoded session can be decided on at any moment, and what was decided can be stored again.
+//! No stored form panics. What decodes also encodes, and decodes to the same.
+//! A decoded session can be decided on at any moment, and the session after the decision can be stored again.
 //!
 //! An input is read as each of the forms: a session, a pace, a quota, a snapshot, a prompt and tokens of the client.
 
@@ -56,25 +57,26 @@ pub(crate) fn run(data: &[u8]) {
         let mut sent = others.into_iter().flatten().chain([tokens.access_token()]);
         assert!(sent.all(|text| text.bytes().all(|b| (0x20..0x7F).contains(&b))));
     }
-    // A pace is nothing without a session.
+    // A pace is used only together with a session.
     if let Some(pace) = pace {
         is_decided_on(&issued(), Some(pace));
     }
 }
 
-/// What decodes, encodes, and decodes to the same.
+/// Decodes a value, and asserts that it encodes, and decodes to the same. Returns `None` if it does not decode.
 fn same<T: Serialize + DeserializeOwned + Debug>(data: &[u8]) -> Option<T> {
     let read: T = serde_json::from_slice(data).ok()?;
     let written = encode(&read);
-    let again: T = serde_json::from_value(written.clone()).expect("what was written is read");
+    let again: T = serde_json::from_value(written.clone()).expect("the encoded value decodes");
     assert_eq!(encode(&again), written);
     assert_eq!(format!("{again:?}"), format!("{read:?}"));
-    // Also as text, where the order of members is part of it. `serde_json` does not keep the last bit of a number with a fraction.
+    // The text is compared, too, because the order of the members is part of it. This leaves out numbers with a fraction, because
+    // `serde_json` does not keep their last bit.
     if has_fraction(&written) {
         return Some(read);
     }
     let text = serde_json::to_string(&read).unwrap();
-    let again: T = serde_json::from_str(&text).expect("what was written is read");
+    let again: T = serde_json::from_str(&text).expect("the encoded value decodes");
     assert_eq!(serde_json::to_string(&again).unwrap(), text);
     Some(read)
 }
@@ -96,7 +98,7 @@ fn decode<T: DeserializeOwned>(form: &Value) -> serde_json::Result<T> {
     serde_json::from_value(form.clone())
 }
 
-/// A session that was issued just now.
+/// Returns a session that was issued just now.
 fn issued() -> Session {
     let client = support::cli();
     let mut host = Host::new([client.clone()]);
@@ -104,7 +106,7 @@ fn issued() -> Session {
     host.session(&codes.key).unwrap().clone()
 }
 
-/// The form of a session as if it were of this device code.
+/// Returns the form of a session, as if the session had this device code.
 fn key_of(session: &Session, code: &str) -> Value {
     let mut form = encode(session);
     form["key"] = json!(support::key_of(code));
@@ -113,7 +115,7 @@ fn key_of(session: &Session, code: &str) -> Value {
 
 // Sessions.
 
-/// The moments around everything that a form names, and the ends of time.
+/// Collects the moments just before, at, and just after everything that a form names.
 fn moments(form: &Value, found: &mut Vec<OffsetDateTime>) {
     match form {
         Value::Number(number) => {
@@ -126,14 +128,14 @@ fn moments(form: &Value, found: &mut Vec<OffsetDateTime>) {
             }
         }
         Value::Object(members) => members.values().for_each(|member| moments(member, found)),
-        // The bytes of the host are no moments.
+        // The bytes of the host are not moments.
         Value::Array(_) | Value::Null | Value::Bool(_) | Value::String(_) => {}
     }
 }
 
 fn is_decided_on(session: &Session, pace: Option<Pace>) {
     let form = key_of(session, NO_CODE);
-    let session: Session = decode(&form).expect("a session of another code is one");
+    let session: Session = decode(&form).expect("a session with another code is valid");
     let mut found = vec![
         Date::MIN.midnight().assume_utc(),
         NOW,
@@ -152,17 +154,17 @@ fn is_decided_on(session: &Session, pace: Option<Pace>) {
     }
 }
 
-/// The moment that a member of the form names, as the form has it.
+/// Returns a moment in the form that a member of the form has.
 fn millis(now: OffsetDateTime) -> i128 {
     i128::from(now.unix_timestamp()) * 1000 + i128::from(now.millisecond())
 }
 
-/// Whether a moment is not before one that a form names.
+/// Returns whether a moment is at or after one that a form names.
 fn is_past(now: OffsetDateTime, named: &Value) -> bool {
     millis(now) >= i128::from(named.as_i64().unwrap())
 }
 
-/// One stored session, over which each exchange begins anew.
+/// One stored session. Each exchange begins with it again.
 struct One<'s> {
     server: Server,
     client: Client,
@@ -190,7 +192,7 @@ impl<'s> One<'s> {
     fn new(stored: &'s Stored, form: Value) -> Self {
         let session = &stored.session;
         let client = Client::new(session.client_id(), ClientAuthMethod::None);
-        let client = client.expect("a stored client id is one");
+        let client = client.expect("a stored client id is valid");
         let client = client.allow_device_grant();
         Self {
             server: support::server(),
@@ -208,7 +210,7 @@ impl<'s> One<'s> {
         is_past(now, &self.form["expires_at"])
     }
 
-    /// The approval in the form.
+    /// Returns the approval in the form.
     fn approval(&self) -> &Value {
         let state = &self.form["state"];
         let of = [
@@ -219,12 +221,12 @@ impl<'s> One<'s> {
         of.into_iter().find(|own| !own.is_null()).unwrap()
     }
 
-    /// Runs an exchange over the session, whatever it was looked up by.
+    /// Runs an exchange with this session as the only one. A look-up by any user code finds it.
     fn run<'r, T: Finish<'r>>(&self, exchange: Exchange<'r, T>) -> (T, Wrote) {
         self.run_refused(exchange, None)
     }
 
-    /// The same with a host that mints nothing, for a reason.
+    /// Runs an exchange in the same way, but if there is a `refusal`, the host refuses to mint with it.
     fn run_refused<'r, T: Finish<'r>>(
         &self,
         mut exchange: Exchange<'r, T>,
@@ -266,7 +268,7 @@ impl<'s> One<'s> {
                 }
                 Next::SavePace(key, pace) => {
                     assert_eq!(key, self.stored.session.key());
-                    let again: Pace = decode(&encode(&pace)).expect("a pace to save is one");
+                    let again: Pace = decode(&encode(&pace)).expect("a pace to save is valid");
                     assert_eq!(again, pace);
                     wrote = Wrote::Pace(pace);
                 }
@@ -275,14 +277,14 @@ impl<'s> One<'s> {
         }
     }
 
-    /// A change leads to a session that can be stored and read, and is not led to twice.
+    /// Asserts that a change leads to a session that can be stored and read, and that it cannot be applied twice. Returns that session.
     fn write(&self, change: Change<'_>) -> Wrote {
         let (before, next) = (&self.stored.session, change.session());
         let written = Wrote::Session(next.clone());
         assert_eq!(change.key(), before.key());
         let millis = |name: &str| encode(next)[name].as_i64();
         assert!(millis("purge_at") >= millis("expires_at"));
-        // A form may name times and versions that no server comes to; at their ends they saturate.
+        // A form may name times and versions that no server reaches. At their ends they saturate, so the checks below do not hold.
         let ends = i64::MAX - 1_000_000_000_000;
         let is_far = self.form["purge_at"].as_i64().unwrap() > ends;
         if is_far || before.version() == u64::from(u32::MAX) {
@@ -293,7 +295,7 @@ impl<'s> One<'s> {
         assert!(change.applies_to(before) && !change.applies_to(next));
         let is_indexed = !matches!(next.status(), Status::Active | Status::Ended);
         assert_eq!(next.user_key().is_some(), is_indexed);
-        let again: Session = decode(&encode(next)).expect("what was decided is read again");
+        let again: Session = decode(&encode(next)).expect("a session can be read after a decision");
         assert_eq!(encode(&again), encode(next));
         written
     }
@@ -335,7 +337,7 @@ impl<'s> One<'s> {
         }
     }
 
-    /// A redemption that the host refuses: it ends where the consent is gone, and else nothing is written.
+    /// Asserts what happens if the host refuses a redemption: if the consent is gone, the session ends, otherwise nothing is written.
     fn is_refused(&self, body: &str, now: OffsetDateTime) {
         for (refusal, cause, status) in [
             (
@@ -351,7 +353,7 @@ impl<'s> One<'s> {
         }
     }
 
-    /// The refresh and the revocation of an active login, with the token in force, the one before it, and another one.
+    /// Refreshes and revokes an active login, with the token in force, with the previous one, and with another one.
     fn refreshes(&self, now: OffsetDateTime) {
         let (token, digest) = TOKEN.get_or_init(token);
         let rotation = &self.form["state"]["active"]["refresh"];
@@ -362,7 +364,7 @@ impl<'s> One<'s> {
             assert!(cause == Cause::NothingToRevoke && wrote.status().is_none());
             return;
         }
-        // Without an absolute end, a login may be refreshed for as long as a number of milliseconds can say.
+        // Without an absolute end, the longest possible number of milliseconds takes its place.
         let number = |form: &Value| form.as_i64().unwrap();
         let redeemed_at = number(&self.form["state"]["active"]["redeemed_at"]);
         let end = number(&rotation["until"]).min(redeemed_at.saturating_add(i64::MAX));
@@ -423,7 +425,7 @@ impl<'s> One<'s> {
             if !form["user_key"].is_null() {
                 form["user_key"] = user_key(&self.server, &user);
             }
-            let session: Session = decode(&form).expect("a session of another user code is one");
+            let session: Session = decode(&form).expect("a session of another code is valid");
             let claimant = session.claimant().cloned();
             let stored = Stored {
                 session,
@@ -440,7 +442,7 @@ impl<'s> One<'s> {
                 }
                 (Err(error), wrote) => {
                     let wanted = match (self.status(), claimant) {
-                        // An index may still name them.
+                        // An index may still have the codes of these sessions.
                         (Status::Active | Status::Ended, _) => PageError::UnknownCode,
                         (Status::Approved | Status::Denied, _) => PageError::UsedCode,
                         (Status::Pending | Status::Claimed, _) if self.is_expired(now) => {
@@ -481,10 +483,10 @@ impl<'s> One<'s> {
     }
 }
 
-/// What users enter.
+/// The user code that is entered.
 const ENTERED: &str = "BCDF-GHJK";
 
-/// The key under which the code that is entered is looked up.
+/// Returns the key under which the code that is entered is looked up.
 fn user_key(server: &Server, user: &Subject) -> Value {
     let mut exchange = server.enter(ENTERED, user, "", NOW);
     if let Next::Take(_, ask) = exchange.next() {
@@ -496,13 +498,13 @@ fn user_key(server: &Server, user: &Subject) -> Value {
     json!(key)
 }
 
-/// How long the refresh token before the last one may be used, in milliseconds: the default.
+/// For how long the previous refresh token may be used by default, in milliseconds.
 const GRACE: i128 = 30_000;
 
 static TOKEN: OnceLock<(String, SecretDigest)> = OnceLock::new();
 
-/// A refresh token of the session of [`NO_CODE`], and the digest of its secret. A form with this digest is one of a login that
-/// was given the token.
+/// Returns a refresh token of the session of [`NO_CODE`], and the digest of its secret. A form with this digest belongs to a login that was
+/// given the token.
 fn token() -> (String, SecretDigest) {
     let (server, client) = (support::server(), support::cli());
     let client = client.allow_scope(support::scope("offline_access"));
@@ -525,7 +527,7 @@ fn is_taken_from(quota: RateState) {
     let ends = [Date::MIN, Date::MAX].map(|date| date.midnight().assume_utc());
     for now in [ends[0], NOW, quota.purge_at(), ends[1]] {
         let take = limit.take(QuotaKey::of_host("test", &[]), now);
-        // What a script does with the numbers of the operation.
+        // What the script of a store does with the numbers of the operation.
         let (now, room) = (take.now_millis(), take.room_millis());
         let at = if quota.millis() > take.latest_millis() {
             now.saturating_add(room)
@@ -556,7 +558,7 @@ fn flow() -> DeviceFlow {
     DeviceFlow::new(endpoints.unwrap(), "cli")
 }
 
-/// What a snapshot of [`flow`] is bound to.
+/// Returns what a snapshot of [`flow`] is bound to.
 fn client() -> Value {
     const ISSUED: &str = r#"{"device_code":"d","user_code":"u","verification_uri":"https://as.example/","expires_in":300}"#;
     let mut login = flow().login().unwrap();
@@ -573,8 +575,8 @@ fn is_resumed(snapshot: &Snapshot) {
     let _ = snapshot.elapsed(Duration::MAX);
     let mut form = encode(snapshot);
     form["client"] = client();
-    let snapshot: Snapshot = decode(&form).expect("a snapshot of another client is one");
-    // With nothing elapsed it is the same login.
+    let snapshot: Snapshot = decode(&form).expect("a snapshot of another client is valid");
+    // If no time has elapsed, it is the same login.
     let login = flow().resume(snapshot.clone(), Some(Duration::ZERO), Duration::ZERO);
     form["taken_at"] = Value::Null;
     let again = login.unwrap().snapshot(Duration::ZERO).unwrap();
@@ -594,7 +596,7 @@ fn is_resumed(snapshot: &Snapshot) {
     }
 }
 
-/// A few polls of a login that is fed whatever keeps it going.
+/// Polls a few times, with answers that do not end the login, and asserts that the interval is kept.
 fn goes_on(mut login: Login, mut now: Duration, mut interval: Duration) {
     for turn in 0..8 {
         is_read_back(&login.snapshot(now).unwrap());
@@ -612,7 +614,7 @@ fn goes_on(mut login: Login, mut now: Duration, mut interval: Duration) {
                     _ => Err(TransportError::ConnectionTimeout),
                 };
                 ask.answer(answer, now);
-                // From an answer to the next request at least the interval in force, which never falls.
+                // From an answer to the next request, at least the interval in force must pass. It never falls.
                 let Some(snapshot) = login.snapshot(now) else {
                     return;
                 };
@@ -630,6 +632,6 @@ fn goes_on(mut login: Login, mut now: Duration, mut interval: Duration) {
 }
 
 fn is_read_back(snapshot: &Snapshot) {
-    let again: Snapshot = decode(&encode(snapshot)).expect("what was put aside is read");
+    let again: Snapshot = decode(&encode(snapshot)).expect("a stored snapshot is read");
     assert_eq!(encode(&again), encode(snapshot));
 }

@@ -1,4 +1,5 @@
-//! No entry panics; it is read as a plain reading says: what is shown reads as the code, case and what is outside the alphabet do not matter, and the length is exact.
+//! No entry panics, and each is read as a plain reading says.
+//! The displayed code is read as the code, case and characters outside the alphabet do not matter, and the length must be exact.
 //!
 //! An input is a length and an alphabet on the first line, and an entry on the rest. The code is drawn from the input too.
 
@@ -36,7 +37,7 @@ pub(crate) fn run(data: &[u8]) {
     assert!(code.chars().all(|c| alphabet.contains(c)));
     groups_are_even(&shown);
 
-    // What is shown is read as the code, however it is typed.
+    // The displayed code is read as the code, however it is typed.
     let wide = |text: &str| -> String {
         let widen = |c: char| char::from_u32(u32::from(c) + 0xFEE0).unwrap();
         text.chars().map(widen).collect()
@@ -65,7 +66,7 @@ pub(crate) fn run(data: &[u8]) {
             assert_eq!(keys(entry, &server), keys(&read, &server));
             assert_eq!(keys(entry, &server).len(), 1);
             assert_eq!(keys(entry, &server) == keys(&code, &server), read == code);
-            // Nothing outside the alphabet matters.
+            // Characters that are neither in ASCII nor full-width do not matter.
             let kept: String = entry.chars().filter(|c| narrow(*c).is_some()).collect();
             assert_eq!(keys(entry, &server), keys(&kept, &server));
             if read == code {
@@ -96,7 +97,7 @@ fn fault(alphabet: &str, length: u8) -> Option<ShapeError> {
     (combinations > u64::MAX.into()).then_some(ShapeError::TooManyCombinations)
 }
 
-/// A server for the shape; none where its codes could be guessed.
+/// Returns a server for the shape, or `None` if its codes could be guessed.
 fn server_of(shape: UserCodeShape) -> Option<Server> {
     let guesses = RateLimit::new(1, core::time::Duration::from_hours(24)).unwrap();
     let options = PolicyOptions {
@@ -109,7 +110,7 @@ fn server_of(shape: UserCodeShape) -> Option<Server> {
     Some(support::server_of(policy))
 }
 
-/// Issues a session, its codes drawn from `data`.
+/// Issues a session whose codes are drawn from `data`. Returns the store and the displayed user code.
 fn issue(server: &Server, data: &[u8]) -> (Memory, String) {
     let mut octets = [0; Entropy::OCTETS];
     for (place, octet) in (1_u8..).zip(&mut octets) {
@@ -119,7 +120,7 @@ fn issue(server: &Server, data: &[u8]) -> (Memory, String) {
     for (place, octet) in data.iter().enumerate() {
         octets[slots - 1 - place % slots] ^= octet.wrapping_mul(167);
     }
-    // Octets that are all the same are refused, of the device code as well as of the user code.
+    // The crate refuses entropy if all octets of the device code are the same, or all octets of the user code.
     for part in [0..32, 32..slots] {
         let part = &mut octets[part];
         if part.iter().all(|octet| *octet == part[0]) {
@@ -139,7 +140,7 @@ fn groups_are_even(shown: &str) {
     assert!(groups.len() == 1 || (3..=5).contains(&groups[0]));
 }
 
-/// The ASCII character that a character is, or is the full-width form of.
+/// Returns the ASCII character for a character that is ASCII, or the full-width form of ASCII.
 fn narrow(c: char) -> Option<char> {
     match c {
         '\0'..='\u{7f}' => Some(c),
@@ -148,7 +149,7 @@ fn narrow(c: char) -> Option<char> {
     }
 }
 
-/// The code that an entry is.
+/// Returns the code in an entry, or `None` if the entry is malformed.
 fn reading(entry: &str, alphabet: &str, length: usize) -> Option<String> {
     if entry.len() > 64 {
         return None;
@@ -159,7 +160,7 @@ fn reading(entry: &str, alphabet: &str, length: usize) -> Option<String> {
     (read.len() == length).then_some(read)
 }
 
-/// Enters a text, with a quota that is never spent: the keys that were looked up, and what came of it.
+/// Enters a text, with a quota that is never spent. Returns the keys that were looked up, and the result.
 #[allow(
     clippy::wildcard_enum_match_arm,
     reason = "an entry asks for nothing else"
@@ -188,7 +189,7 @@ fn enter(
     }
 }
 
-/// The keys of a text that nobody has as a code: none where it is no code.
+/// Returns the keys that are looked up for a text that is nobody's code. There are none if the text is malformed.
 fn keys(typed: &str, server: &Server) -> Vec<UserKey> {
     let (keys, end) = enter(typed, server, &mut Memory::new());
     let wanted = if keys.is_empty() {
@@ -200,7 +201,7 @@ fn keys(typed: &str, server: &Server) -> Vec<UserKey> {
     keys
 }
 
-/// The entry finds the session, and the review shows the code.
+/// Asserts that the entry finds the session, and that the review shows the code.
 fn enters(typed: &str, code: &str, server: &Server, store: &mut Memory) {
     let (_, review) = enter(typed, server, store);
     let review = review.unwrap();

@@ -1,4 +1,5 @@
-//! No answer panics; its verdict is that of a plain reading of table V, a 2xx without a token is never a success, what is shown has no control characters, and `Debug` shows nothing of a body.
+//! No answer panics, and its verdict is that of a plain reading of table V.
+//! A 2xx without a token is never a success, text to show has no control characters, and `Debug` shows nothing of a body.
 //!
 //! An input is a status, headers and a body. The same body is also read as a device authorization response and as metadata.
 
@@ -42,7 +43,7 @@ pub(crate) fn run(data: &[u8]) {
 // A plain reading of bodies.
 
 enum Body {
-    /// The members in order; a value is kept for the first of a name of ours.
+    /// The members in order. A value is kept only for the first member of each name in [`OURS`].
     Members(Vec<(String, Option<Value>)>),
     /// JSON, but no object.
     Other,
@@ -81,7 +82,7 @@ impl Body {
         {
             return Self::Members(members);
         }
-        // No form has these.
+        // A form has none of these characters.
         let foreign = |c: char| matches!(c, '<' | '"') || c.is_ascii_whitespace();
         let trimmed = text.trim_ascii();
         let form: Option<Vec<_>> = segments(trimmed.as_bytes()).into_iter().collect();
@@ -109,7 +110,7 @@ impl Body {
         }
     }
 
-    /// A string that is not empty.
+    /// Returns the text of a member, if it is a string that is not empty.
     fn text(&self, name: &str) -> Option<&str> {
         self.member(name)?.as_str().filter(|text| !text.is_empty())
     }
@@ -134,12 +135,12 @@ impl Body {
     }
 }
 
-/// A value. What nobody can read is of no type that anybody expects.
+/// Returns a value. If it cannot be read, returns an object, which is of no type that a member of the protocol has.
 fn value(written: &str) -> Value {
     serde_json::from_str(written).unwrap_or_else(|_| Value::Object(serde_json::Map::new()))
 }
 
-/// Reads the members of an object; what is not of the protocol, or comes twice, is skipped.
+/// Reads the members of an object. Skips the value of a member that is not of the protocol, or that comes again.
 struct Object;
 
 impl<'de> Visitor<'de> for Object {
@@ -285,7 +286,7 @@ fn agrees(read: &Verdict, wanted: Wanted, body: &Body) {
     assert_eq!(said, wanted);
 }
 
-/// The interval of a body, where it is a number that everybody reads the same.
+/// Asserts the interval of a body, if it is a number that every reader reads in the same way.
 fn interval(told: Option<Duration>, body: &Body) {
     match body.member("interval") {
         None | Some(Value::Null | Value::Bool(_) | Value::Object(_) | Value::Array(_)) => {
@@ -295,7 +296,7 @@ fn interval(told: Option<Duration>, body: &Body) {
             (Some(whole), _) => assert_eq!(told, Some(Duration::from_secs(whole))),
             (None, Some(number)) if number < 0.0 => assert_eq!(told, None),
             (None, number) => {
-                // Rounded up: never sooner than the server said.
+                // The number is rounded up, so that no poll comes sooner than the server said.
                 let told = told.unwrap().as_secs_f64();
                 let number = number.unwrap();
                 assert!(told >= number.min(1e19) && (told < number + 1.0 || number > 1e15));
@@ -323,7 +324,7 @@ fn text(read: Option<&DisplayText>, text: Option<&str>) {
     );
 }
 
-/// Every character stands as it was or as U+FFFD, and none can move what is on a screen.
+/// Asserts that every character is as it was or U+FFFD, and that none can move what is on a screen.
 fn is_printed(read: &str, text: &str) {
     let moves = |c: char| {
         c.is_control()
@@ -378,7 +379,7 @@ fn granted(tokens: &Tokens, body: &Body) {
     );
 }
 
-/// Every word of a debug form is one of the crate's own, a number, or part of what may be shown.
+/// Asserts that every word of a `Debug` output is one of the crate's own, a number, or part of what may be shown.
 fn shows_nothing(shown: &str, may: &[&str]) {
     const WORDS: &[&str] = &[
         "Contradiction",
@@ -451,7 +452,7 @@ fn flow() -> DeviceFlow {
     DeviceFlow::new(endpoints.unwrap(), "cli").scope("openid profile")
 }
 
-/// A login whose request for codes is answered with this.
+/// Returns a login whose request for codes got this answer.
 fn started<B: AsRef<[u8]>>(answer: Response<B>) -> Login {
     let mut login = flow().login().unwrap();
     if let Next::Send(ask) = login.next(Duration::ZERO) {
@@ -488,7 +489,7 @@ fn follows(response: &Response<&[u8]>, read: &Verdict, pause: Option<&str>) {
     let Next::Done(outcome) = login.next(SECOND * 6) else {
         panic!("it is over");
     };
-    // An error says something, and nothing that a screen must not show.
+    // An error has a text, without characters that a screen must not show.
     if let Err(error) = &outcome {
         let said = error.to_string();
         assert!(said.len() > 20 && !said.chars().any(char::is_control));
@@ -517,7 +518,7 @@ fn follows(response: &Response<&[u8]>, read: &Verdict, pause: Option<&str>) {
     }
 }
 
-/// The answer came at 6 s, and the deadline is at 300 s.
+/// Asserts that the login waits. The answer came at 6 s, and the deadline is at 300 s.
 fn waits(login: &mut Login, gap: Duration, pause: Option<&str>) {
     let gap = gap.min(Duration::from_hours(1));
     let digits = |text: &&str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
@@ -545,7 +546,7 @@ fn issues(status: u16, response: &Response<&[u8]>, body: &Body) {
     };
     match &read {
         Ok(prompt) => shows_nothing(&format!("{prompt:?} {prompt:#?}"), url.as_slice()),
-        // Its text says why, in words of this crate alone.
+        // The text of this error says why, in words of this crate only.
         Err(StartError::Field { .. }) => {}
         Err(error) => shows_nothing(&format!("{error:?} {error:#?}"), &[]),
     }
@@ -577,7 +578,7 @@ fn issues(status: u16, response: &Response<&[u8]>, body: &Body) {
         },
         Err(StartError::Field { name, .. }) => {
             assert!(is_2xx);
-            // What nobody could object to is accepted.
+            // A value to which nobody could object is accepted.
             let plain = |text: &str| text.bytes().all(|b| b.is_ascii_alphanumeric());
             let seconds = |value: &Value| value.as_u64().is_some_and(|number| number > 0);
             let blameless = match name {
@@ -605,7 +606,7 @@ fn is_issued(mut login: Login, prompt: &Prompt, body: &Body) {
     assert!(prompt.user_code.len() <= 64);
     let kept: Prompt = serde_json::from_value(serde_json::to_value(prompt).unwrap()).unwrap();
     assert_eq!(kept, *prompt);
-    // However long the interval, it is asked at last.
+    // However long the interval is, the device polls in the end.
     if let Next::Send(ask) = login.next(Duration::MAX) {
         let sent = segments(ask.request().body().as_bytes())
             .into_iter()
@@ -636,7 +637,7 @@ fn is_issued(mut login: Login, prompt: &Prompt, body: &Body) {
     }
 }
 
-/// What a browser may open: nobody is asked to follow anything else.
+/// Asserts that a browser may open the URL. Users are never asked to open another kind.
 fn is_uri(uri: &str) {
     assert!(uri.len() <= 2048);
     is_safe(uri);
@@ -658,7 +659,7 @@ fn is_safe(uri: &str) {
 
 fn metadata(octets: &[u8], body: &Body) {
     const ISSUER: &str = "https://as.example";
-    // Also of the issuer that the document itself names: what is within can only be met that way.
+    // Also expect the issuer that the document itself names, because otherwise the rest of most documents is not reached.
     let named: Option<Value> = serde_json::from_slice(octets).ok();
     let named = named
         .as_ref()
@@ -675,7 +676,8 @@ fn metadata(octets: &[u8], body: &Body) {
                 endpoints.into_iter().flatten().for_each(is_uri);
                 let both = endpoints.iter().all(Option::is_some);
                 assert_eq!(Endpoints::from_metadata(&metadata).is_ok(), both);
-                // Member by member: `serde_json` does not keep the last bit of a number of many digits.
+                // Only the names of the other members are compared, because `serde_json` does not keep the last bit of a number of many
+                // digits.
                 let again = Metadata::read(metadata.to_json().as_bytes(), issuer).unwrap();
                 assert_eq!(again.issuer(), issuer);
                 assert_eq!(
@@ -694,7 +696,7 @@ fn metadata(octets: &[u8], body: &Body) {
         }
         let urls = [Metadata::well_known(issuer), Metadata::openid(issuer)];
         for url in urls.into_iter().flatten() {
-            // An issuer of the longest length makes a longer one.
+            // If an issuer has the longest length, its well-known URL is longer.
             assert!(url.len() <= 2048 + "/.well-known/oauth-authorization-server".len());
             is_safe(&url);
             assert!(url.contains("/.well-known/"));

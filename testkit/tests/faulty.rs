@@ -1,4 +1,4 @@
-//! The embedded store keeps the contract, and a store with any one fault is found out.
+//! The embedded store keeps the contract, and the check finds any one fault in a store.
 
 #![allow(
     clippy::unwrap_used,
@@ -19,7 +19,7 @@ use device_flow::server::{
 use device_flow_testkit::{Check, Violation, check_store, check_store_on_threads};
 use time::{Duration, OffsetDateTime};
 
-/// How often a store that races must be found out in a row.
+/// In how many runs in a row the check must find a race in a store.
 const RUNS: u32 = 20;
 
 #[test]
@@ -65,16 +65,16 @@ enum Fault {
     QuotaIsPurgedEarly,
     /// Every operation reads under one lock and writes under another.
     Torn,
-    /// The same for quotas alone.
+    /// Only quotas are read under one lock and written under another.
     TakeIsTorn,
-    /// The same for changes alone.
+    /// Only changes are read under one lock and written under another.
     ChangeIsTorn,
     /// The pace is saved by writing the whole row back.
     PaceWritesTheRowBack,
     DoesNotAnswer,
 }
 
-/// A store as plain as can be, with at most one fault.
+/// A very plain store, with at most one fault.
 struct Plain {
     fault: Fault,
     rows: Mutex<Rows>,
@@ -133,7 +133,7 @@ impl Plain {
         use_them(&mut self.rows.lock().unwrap())
     }
 
-    /// What was read is changed, and written back: at once, or later.
+    /// Changes the rows. If `is_torn`, it reads them first, changes the copy, and writes it back later.
     async fn update<T>(
         &self,
         is_torn: bool,
@@ -151,7 +151,7 @@ impl Plain {
     }
 }
 
-/// Lets others go on, in a task as on a thread.
+/// Lets other tasks and other threads go on.
 async fn pause() {
     let mut is_over = false;
     std::future::poll_fn(|context| {

@@ -1,8 +1,8 @@
-//! Parallel guesses by one user: every entry of a code takes a guess before anything is looked up, in one atomic operation of
-//! the store.
+//! Parallel guesses by one user. Every entry of a code takes a guess from the user's quota before anything is looked up, in one atomic
+//! operation of the store.
 //!
-//! Processes ask the store to take a guess; they may crash, or not hear whether it was taken. In between the store purges. Nothing
-//! is looked up but by a guess that was taken.
+//! Processes ask the store to take a guess. They may crash, or not learn whether it was taken. Between these steps the store may purge. A
+//! code is looked up only if a guess was taken.
 
 use core::cell::RefCell;
 use core::time::Duration;
@@ -27,21 +27,21 @@ const PERIOD: Moment = 60_000;
 pub(crate) enum Fault {
     /// The store reads and writes a quota in two steps.
     NoGuard,
-    /// The host looks up though it does not know whether the guess was taken.
+    /// The host looks a code up although it does not know whether the guess was taken.
     FailedIsTaken,
-    /// The store forgets quotas that still limit.
+    /// The store purges quotas that still limit guesses.
     PurgesEarly,
-    /// Requests hang before their guess is taken, for as long as they like.
+    /// Requests hang before their guess is taken, for any time.
     RequestsHang,
 }
 
 /// Which clock the processes read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Clock {
-    /// Every reading is any of the moments.
+    /// Each reading may be any of the moments.
     Any,
-    /// One clock for all, which goes through the moments. No request hangs from one to the next between its reading of the clock
-    /// and its guess: after a purge it would take guesses of a time that is over.
+    /// One clock for all, which goes forward through the moments. No request hangs between its clock reading and its guess while the clock
+    /// moves on. Otherwise, after a purge, it would take a guess at a time that is over.
     Forward,
 }
 
@@ -72,7 +72,7 @@ enum Phase {
     Idle,
     /// It has read the clock, and its guess is under way.
     Entering(Moment),
-    /// The store has read the quota, and has yet to write it: only where it is not atomic.
+    /// The store has read the quota, but has not written it yet. This happens only if the store is not atomic.
     Taking(Moment, Stored),
     Done,
 }
@@ -87,13 +87,13 @@ pub(crate) enum Step {
     Crash,
 }
 
-/// What became of a guess that the store was asked to take.
+/// What happened to a guess that the store was asked to take.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Commit {
     Heard,
-    /// It was taken, and nobody heard.
+    /// It was taken, but the host did not learn it.
     Unheard,
-    /// It was not, and nobody heard.
+    /// It was not taken, and the host did not learn it either.
     Dropped,
 }
 
@@ -133,8 +133,8 @@ thread_local! {
     static TAKEN: RefCell<HashMap<(Stored, Moment), Stored>> = RefCell::default();
 }
 
-/// Takes a guess with the real exchange: the quota to write, or none where nothing is left. A right code, a wrong one and what is
-/// no code must come to the same; and what they do for each answer of the store is asserted.
+/// Takes a guess with the real exchange. Returns the quota to write, or `None` if no guess is left. Asserts that two well-formed codes and
+/// a malformed one take the same, and what the exchange does for each answer of the store.
 fn take(read: Stored, now: Moment) -> Stored {
     if let Some(known) = TAKEN.with_borrow(|known| known.get(&(read, now)).copied()) {
         return known;
@@ -171,7 +171,7 @@ fn take_for(typed: &str, read: Stored, now: Moment) -> Stored {
     }
 }
 
-/// How an entry ends for an answer to its guess. Nothing is looked up unless it was taken.
+/// Runs an entry whose guess gets this answer, and returns its result. Asserts that a code is looked up only if the guess was taken.
 fn answered(
     mut exchange: Exchange<'_, Result<Review, PageError>>,
     taken: Result<Result<(), RateLimited>, Unavailable>,
@@ -202,7 +202,7 @@ fn answered(
 }
 
 impl Guesses {
-    /// The steps of one entry.
+    /// Adds the steps that one entry can take.
     fn entry(&self, world: &World, place: usize, readings: &[Moment], step: &mut Steps<'_>) {
         let to = |phase| move |next: &mut World| next.entries[place] = phase;
         match world.entries[place] {
@@ -248,7 +248,7 @@ impl Guesses {
     }
 }
 
-/// Adds a step, with what it changes.
+/// A function that adds a step, with what it changes.
 type Steps<'a> = dyn FnMut(Step, &dyn Fn(&mut World)) + 'a;
 
 impl Model for Guesses {

@@ -1,7 +1,7 @@
-//! One device that polls by the true time, at two servers: invariants 4 and 5.
+//! One device that polls two servers by the true time. This checks the invariants 4 and 5, which are named below.
 //!
-//! Every poll comes after one of a set of gaps, at either server; whether its pace is saved is open, and so is how late each
-//! poll arrives. Their clocks differ by as much as the tables allow.
+//! Each poll comes after one of several gaps, at either server, and its pace may be saved or lost. The clocks of the servers differ by half
+//! the tolerance, which is the most that is permitted.
 
 use core::cell::RefCell;
 use core::time::Duration;
@@ -13,16 +13,16 @@ use stateright::{Model, Property};
 use crate::real::{Memo, Moment, PaceForm, remembered};
 use crate::support::{self, Host, NOW};
 
-/// Short, so that all of it is explored: the interval is 5 s, the tolerance 1.25 s at first.
+/// In seconds. It is short, so that all of it can be explored. The first interval is 5 s, with a tolerance of 1.25 s.
 const LIFETIME: u64 = 60;
 const CAP: Moment = 20_000;
 
-/// "Clocks of different servers should agree within half the tolerance."
+/// The clocks of different servers must agree within half the tolerance (`SECURITY.md`).
 pub(crate) const SKEW: Moment = 625;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
-    /// The host moves the time of the last poll when it rejects one.
+    /// The host also sets the time of the last poll when it rejects a poll.
     RejectionsCount,
     /// The host saves the initial interval with every accepted poll.
     IntervalForgotten,
@@ -35,7 +35,7 @@ pub(crate) enum Fault {
 pub(crate) enum Rate {
     /// After any of these gaps, or after the interval that it was told.
     Any(&'static [Moment]),
-    /// Always after the same gap, one of these.
+    /// Always after the same gap, which is one of these.
     Fixed(&'static [Moment]),
 }
 
@@ -52,7 +52,7 @@ pub(crate) struct World {
     gap: Moment,
     now: Moment,
     pace: Option<PaceForm>,
-    /// The interval that the device was told.
+    /// The interval that the device was told, in milliseconds.
     told: Moment,
     accepted: Moment,
     is_pace_lost: bool,
@@ -97,16 +97,16 @@ static FIXTURE: LazyLock<Fixture> = LazyLock::new(|| {
     }
 });
 
-/// What the device is told while nobody decides.
+/// The answer to a poll while nobody decides.
 #[derive(Clone, Copy)]
 struct Told {
     /// The interval of `slow_down`.
     slowed_to: Option<Moment>,
-    /// It was the last accepted poll again.
+    /// Whether the poll counts as the last accepted poll, sent twice.
     is_repeated: bool,
 }
 
-/// A poll with the real exchange: what the device is told, and the pace to save.
+/// Polls with the real exchange. Returns the answer to the device, and the pace to save.
 fn poll(pace: Option<PaceForm>, now: Moment) -> Polling {
     remembered(&POLLS, (pace, now), || decide(pace, now))
 }
@@ -182,7 +182,7 @@ impl Lone {
         let obeys = !is_first && gap >= world.told;
         next.must(1, told.is_none() || !obeys && !is_first);
         match told {
-            // C20: what was repeated on the way is not accepted again.
+            // C20: a poll that counts as sent twice is not accepted again.
             None if is_repeated => {
                 let since = now - world.accepted;
                 next.must(2, since < CAP + gap || !matches!(self.rate, Rate::Fixed(_)));

@@ -1,8 +1,8 @@
-//! The server protocol, explored: every interleaving within the bounds that each test states, around the real transitions.
+//! Explores the server protocol: every interleaving of the real transitions, within the bounds that each test states.
 //!
-//! Each machine runs twice over: as the contract has it, where every property must hold in every state; and with one fault in
-//! the host or its store, where the checker must find the counterexample. `cargo test --test model -- --nocapture` prints the
-//! states and the depth of each. It stands apart because it takes half a minute, and `cargo mutants` leaves it out.
+//! Each machine is explored as the contract demands, and then every property must hold in every state. It is also explored with one fault
+//! in the host or its store, and then the checker must find a counterexample. `cargo test --test model -- --nocapture` prints the states
+//! and the depth of each. This is a program of its own because it takes half a minute, and because `cargo mutants` leaves it out.
 
 #![expect(
     clippy::unwrap_used,
@@ -30,7 +30,7 @@ use real::{Client, Decision, EXPIRY, GRACE, IDLE, REDEEM_TIME, RETENTION, Setup,
 use stateright::{Checker, HasDiscoveries, Model};
 use world::{Covered, Fault, Job, Machine, Start, Who};
 
-/// Explores all of it; no property may have a counterexample.
+/// Explores a whole machine, and asserts that no property has a counterexample.
 fn explore<M>(name: &str, machine: M)
 where
     M: Model + Send + Sync + 'static,
@@ -50,7 +50,7 @@ where
     checker.assert_properties();
 }
 
-/// Explores until a counterexample to each of the properties is found, which there must be.
+/// Explores a machine for each property until a counterexample is found, and fails if there is none.
 fn refute<M>(name: &str, machine: impl Fn() -> M, properties: &[&'static str])
 where
     M: Model + Send + Sync + 'static,
@@ -73,8 +73,8 @@ where
     }
 }
 
-/// Two polls of the device at once, one of them twice, while Alice withdraws and the store purges.
-/// Approved in time or at the last moment; the host may redeem, refuse, end the login, or fail to mint.
+/// Returns a machine in which the device polls in two tasks at once, in one of them twice, while Alice withdraws and the store purges. The
+/// approval came in time or at the last moment. The host may redeem, refuse, end the login, or fail to mint.
 fn redemption() -> Machine {
     Machine {
         start: Start::Approved(&[1_000, EXPIRY - 1]),
@@ -90,7 +90,7 @@ fn redemption() -> Machine {
     }
 }
 
-/// A poll of the device and one of another client, while Alice withdraws and the store purges.
+/// Returns a machine in which the device polls once and another client twice, while Alice withdraws and the store purges.
 fn foreigner() -> Machine {
     Machine {
         tasks: vec![
@@ -103,7 +103,7 @@ fn foreigner() -> Machine {
     }
 }
 
-/// Three polls at once, in time and within the retry window of each other or after it, and a withdrawal.
+/// Returns a machine with three polls at once, within the retry window of each other or after it, and a withdrawal.
 fn crowd() -> Machine {
     Machine {
         start: Start::Approved(&[1_000]),
@@ -118,8 +118,8 @@ fn crowd() -> Machine {
     }
 }
 
-/// Alice enters twice and Bob once; two pages of Alice and one of Bob decide anything at once, hers one after the other too;
-/// the device polls; the store purges.
+/// Returns a machine in which Alice and Bob enter the code once each. Alice makes two decisions, one after the other, and Bob makes one,
+/// out of five kinds. The device and another client poll.
 fn decisions() -> Machine {
     Machine {
         tasks: vec![
@@ -142,8 +142,9 @@ fn decisions() -> Machine {
     }
 }
 
-/// Two polls at once, one of them twice, with the paces kept or lost; Alice enters and decides meanwhile; the store purges.
-/// The moments are repeated, early and in time after each other, the expiry, and past all.
+/// Returns a machine in which the device polls in two tasks at once, in one of them twice, and the paces are kept or lost. Meanwhile Alice
+/// enters and decides, and the store purges. Depending on the moment, a poll may be a repetition, early or expired, or come after the purge
+/// time.
 fn pacing() -> Machine {
     Machine {
         tasks: vec![
@@ -160,8 +161,8 @@ fn pacing() -> Machine {
     }
 }
 
-/// The owner refreshes, one time after the other. Answers are lost, commits are not heard of; what was not answered is sent again,
-/// within the grace or after it.
+/// Returns a machine in which the owner refreshes four times, one after the other. Answers are lost, or the outcome of a write is unknown.
+/// If there was no answer, the owner sends the same refresh again, within the grace or after it.
 fn lost_answers() -> Machine {
     Machine {
         setup: Setup::Refreshed,
@@ -173,7 +174,7 @@ fn lost_answers() -> Machine {
     }
 }
 
-/// The owner and a thief, each with the first token, refresh twice each, at once or one after the other.
+/// Returns a machine in which the owner and a thief, who both have the first token, refresh twice each, at once or one after the other.
 fn theft() -> Machine {
     Machine {
         tasks: vec![(Job::Refresh(Who::Owner), 2), (Job::Refresh(Who::Thief), 2)],
@@ -182,7 +183,8 @@ fn theft() -> Machine {
     }
 }
 
-/// The owner refreshes while the login is ended: by a revocation, by a replay of the device code, by Alice, or by the host.
+/// Returns a machine in which the owner refreshes while the login is ended: by a revocation, by a replay of the device code, by Alice, or
+/// by the host.
 fn ends() -> Machine {
     Machine {
         tasks: vec![
@@ -198,7 +200,7 @@ fn ends() -> Machine {
     }
 }
 
-/// The owner refreshes, revokes and polls, while the lifetime of the login ends and the store purges.
+/// Returns a machine in which the owner refreshes, revokes and polls, while the lifetime of the login ends and the store purges.
 fn lifetime() -> Machine {
     Machine {
         tasks: vec![
@@ -212,7 +214,7 @@ fn lifetime() -> Machine {
     }
 }
 
-/// Two copies of one refresh at once: what an owner must not do.
+/// Returns a machine in which two copies of one refresh come at once, which an owner must not send.
 fn twice_at_once() -> Machine {
     Machine {
         tasks: vec![(Job::Refresh(Who::Owner), 2), (Job::Refresh(Who::Owner), 1)],
@@ -221,7 +223,7 @@ fn twice_at_once() -> Machine {
     }
 }
 
-/// Five guesses at once within one period, by clocks that differ; the store may purge at any moment.
+/// Returns five guesses at once within one period, by clocks that differ. The store may purge at any moment.
 fn guesses() -> Guesses {
     Guesses {
         entries: 5,
@@ -232,7 +234,7 @@ fn guesses() -> Guesses {
     }
 }
 
-/// Four guesses over two periods, by clocks that differ by as much.
+/// Returns four guesses by clocks that differ by up to two periods.
 fn guesses_at_any_time() -> Guesses {
     Guesses {
         entries: 4,
@@ -242,7 +244,7 @@ fn guesses_at_any_time() -> Guesses {
     }
 }
 
-/// Four guesses over two periods of one clock; the store purges.
+/// Returns four guesses over two periods of one clock. The store may purge.
 fn guesses_as_time_goes_on() -> Guesses {
     Guesses {
         entries: 4,
@@ -252,7 +254,7 @@ fn guesses_as_time_goes_on() -> Guesses {
     }
 }
 
-/// A minute of polls at the edges of the interval, obedient or not.
+/// Returns a minute of polls at the edges of the interval, by a device that may obey or not.
 fn any_gaps() -> Lone {
     Lone {
         rate: Rate::Any(&[1_250, 3_749, 3_750]),
@@ -261,7 +263,7 @@ fn any_gaps() -> Lone {
     }
 }
 
-/// A minute of polls at each of these rates.
+/// Returns a minute of polls at each of these fixed rates.
 fn fixed_rates() -> Lone {
     Lone {
         rate: Rate::Fixed(&[
@@ -273,7 +275,8 @@ fn fixed_rates() -> Lone {
 
 const SENT_AGAIN: &str = "R: a lost answer that is sent again within the grace ends nothing";
 
-/// What an exploration came upon, one list for polls, entries and decisions each: by less it would have shown little.
+/// Asserts what an exploration has covered: the causes of the answers, the errors of entries, and the errors of decisions. An exploration
+/// that covers less would show little.
 fn assert_covered(machine: &Machine, expected: [&str; 3]) {
     let mut covered = [const { Vec::new() }; 3];
     for one in &*machine.covered.lock().unwrap() {
@@ -390,7 +393,7 @@ fn a_lone_device_is_paced_as_promised() {
     explore("fixed rates", fixed_rates());
 }
 
-// Faults: the checks bite.
+// Faults: the checks find them.
 
 #[test]
 fn without_the_guard_a_code_is_redeemed_twice_and_decisions_are_overwritten() {
@@ -615,8 +618,8 @@ fn where_the_clock_stands_the_grace_never_ends() {
     );
 }
 
-/// Not a fault but the edge of the promise: of two copies of one refresh at once, each gets a token, and one of them is void. An
-/// owner who keeps that one ends the login by its next use.
+/// This is not a fault, but a limit of what the crate promises. If two copies of one refresh come at once, each gets a token, and one of
+/// the tokens is void. If the owner keeps the void one, its next use ends the login.
 #[test]
 fn two_copies_of_a_refresh_at_once_may_end_the_login() {
     let reuse = "contended host_check minting_failed outcome_unknown refreshed reuse";
@@ -641,8 +644,8 @@ fn guesses_are_shared_where_their_quota_is_not_guarded_or_forgotten() {
     }
 }
 
-/// Not a fault of a store but the edge of the promise: what a request hangs for, between its reading and its writing and over
-/// a purge, its user gains.
+/// This is not a fault of the store, but a limit of what the crate promises. If a request hangs between its clock reading and its guess
+/// while the store purges, its user gets more guesses.
 #[test]
 fn guesses_are_gained_by_requests_that_hang_over_a_purge() {
     let fault = Some(guesses::Fault::RequestsHang);

@@ -1,9 +1,9 @@
 //! The real exchanges, with values in and out that a checker can hash and compare.
 //!
-//! Nothing is decided here. A session stands for its stored form. An exchange cannot be copied, so one in flight is what it was
-//! answered so far: its [`Flight`], and what it has loaded. Its next step is made by a new exchange that is given the same
-//! answers up to there. They are pure, so what came of them is kept: everything is run twice at its first use, and must give
-//! the same bytes (invariant 10), without a secret in any `Debug` (invariant 11).
+//! Nothing is decided here. A session is represented by its stored form. An exchange cannot be copied, so an exchange in flight is
+//! represented by the answers that it got so far: its [`Flight`], and what it has loaded. For its next step, a new exchange gets the same
+//! answers up to that point. Exchanges are deterministic, so their results are cached. At its first use a step is run twice, and must give
+//! the same bytes (invariant 10). No `Debug` may show a secret (invariant 11).
 
 use core::cell::RefCell;
 use core::fmt;
@@ -29,7 +29,7 @@ use crate::support::{self, ACCESS_TOKEN, Codes, Host, NOW, SOURCE};
 /// A moment: milliseconds after the codes were issued.
 pub(crate) type Moment = i64;
 
-/// When the default policy lets a code expire.
+/// When a code expires by the default policy.
 pub(crate) const EXPIRY: Moment = 300_000;
 
 /// How long an approval can be redeemed at least: the default cap and interval.
@@ -38,10 +38,10 @@ pub(crate) const REDEEM_TIME: Moment = 65_000;
 /// How long the default policy keeps a session after its end.
 pub(crate) const RETENTION: Moment = 300_000;
 
-/// How long the default policy takes a refresh token that was replaced.
+/// For how long the default policy accepts a refresh token that was replaced.
 pub(crate) const GRACE: Moment = 30_000;
 
-/// How long the default policy takes one that is not used: 30 days.
+/// For how long the default policy accepts a refresh token that is not used: 30 days.
 pub(crate) const IDLE: Moment = 30 * 86_400_000;
 
 fn at(moment: Moment) -> OffsetDateTime {
@@ -52,7 +52,7 @@ fn moment(at: OffsetDateTime) -> Moment {
     (at - NOW).whole_milliseconds().try_into().unwrap()
 }
 
-/// From its stored form.
+/// Returns a moment from its stored form, or `None` if that is not a number.
 fn stored_moment(form: &serde_json::Value) -> Option<Moment> {
     Some(form.as_i64()? - NOW.unix_timestamp() * 1000)
 }
@@ -73,12 +73,12 @@ impl User {
     }
 }
 
-/// Whose device polls.
+/// Which client polls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Client {
     /// The client that the codes were issued to.
     Own,
-    /// Another one that got hold of the device code.
+    /// Another client that got hold of the device code.
     Foreign,
 }
 
@@ -86,7 +86,7 @@ pub(crate) enum Client {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Decision {
     Approve,
-    /// With less than the device asked for.
+    /// Approve less than the device asked for.
     ApproveLess,
     Deny,
     Withdraw,
@@ -96,7 +96,7 @@ pub(crate) enum Decision {
 /// The secret of a refresh token, by its number.
 pub(crate) type Secret = u8;
 
-/// So many secrets are enough for every exploration.
+/// This many secrets are enough for every exploration.
 const SECRETS: Secret = 16;
 
 /// What is asked of the server.
@@ -109,7 +109,7 @@ pub(crate) enum Request {
     Decide(User, Decision),
 }
 
-/// What the codes are drawn from.
+/// The seed of the entropy of the codes.
 const SEED: u8 = 1;
 
 /// Which login is explored.
@@ -117,9 +117,9 @@ const SEED: u8 = 1;
 pub(crate) enum Setup {
     /// Without refresh tokens.
     Plain,
-    /// With them.
+    /// With refresh tokens.
     Refreshed,
-    /// With them, at a server without a grace.
+    /// With refresh tokens, at a server without a grace.
     Graceless,
 }
 
@@ -179,7 +179,7 @@ fn drawn(secret: Secret) -> [u8; Entropy::OCTETS] {
     octets
 }
 
-/// The refresh tokens, as the server makes them of the secrets; they are the same with every grace.
+/// The refresh token of each secret, as the server makes it. The tokens do not depend on the grace.
 static TOKENS: LazyLock<Vec<String>> = LazyLock::new(|| {
     let token = |secret| {
         let Fixture { server, own, .. } = Fixture::of(Setup::Refreshed);
@@ -192,7 +192,7 @@ static TOKENS: LazyLock<Vec<String>> = LazyLock::new(|| {
     (0..SECRETS).map(token).collect()
 });
 
-/// The secret whose digest a record keeps.
+/// Returns the secret whose digest a record holds.
 fn secret_of(digest: &serde_json::Value) -> Option<Secret> {
     static DIGESTS: LazyLock<Vec<String>> = LazyLock::new(|| {
         let digest = |secret| URL_SAFE_NO_PAD.encode(Sha256::digest(&drawn(secret)[..32]));
@@ -233,7 +233,7 @@ pub(crate) struct Rotation {
 static ROWS: LazyLock<Mutex<HashMap<u64, Row>>> = LazyLock::new(Mutex::default);
 
 impl Row {
-    /// The session as it was issued.
+    /// Returns the session as it was issued.
     pub(crate) fn issued(setup: Setup) -> Self {
         Fixture::of(setup).issued
     }
@@ -245,7 +245,7 @@ impl Row {
         let id = hasher.finish();
         let mut rows = ROWS.lock().unwrap();
         let row = *rows.entry(id).or_insert_with(|| {
-            // The form is all there is: what comes out of a store again is the same session.
+            // The stored form holds everything, so a session that comes out of a store is the same again.
             let session: Session = serde_json::from_str(&form).unwrap();
             Self(Box::leak(Box::new(Kept::new(id, form.clone(), session))))
         });
@@ -261,7 +261,7 @@ impl Row {
         self.0.claimant
     }
 
-    /// The scope granted, or asked for while none is.
+    /// Returns the granted scope, or the scope that was asked for if nothing is granted yet.
     pub(crate) fn scope(self) -> &'static str {
         &self.0.scope
     }
@@ -270,7 +270,7 @@ impl Row {
         self.0.rotation
     }
 
-    /// The moment from which on the device gets no tokens: the expiry, and after an approval the end of its time to redeem.
+    /// Returns the moment from which on the device gets no tokens: the expiry, and after an approval the end of its time to redeem.
     pub(crate) fn ends(self) -> Moment {
         self.0.ends
     }
@@ -279,7 +279,7 @@ impl Row {
         moment(self.0.session.purge_at())
     }
 
-    /// Nothing comes after these.
+    /// Returns whether the session is in a final state.
     pub(crate) fn is_final(self) -> bool {
         match self.status() {
             Status::Denied | Status::Ended => true,
@@ -291,17 +291,17 @@ impl Row {
         self.0.session.version()
     }
 
-    /// Everything but the version.
+    /// Returns the stored form without the version.
     pub(crate) fn content(self) -> &'static str {
         &self.0.content
     }
 
-    /// The same with the next version: what no store may do but for a change.
+    /// Returns the session with the next version. A store may do that only for a change.
     pub(crate) fn bumped(self) -> Self {
         self.edited(|form| form)
     }
 
-    /// The same with the next version and another token in force: what no host may do.
+    /// Returns the session with the next version and another token in force. No host may do that.
     pub(crate) fn forced(self, secret: Secret) -> Self {
         self.edited(|mut form| {
             let digest = URL_SAFE_NO_PAD.encode(Sha256::digest(&drawn(secret)[..32]));
@@ -316,7 +316,7 @@ impl Row {
         Self::of(&serde_json::from_value(form).unwrap())
     }
 
-    /// How many refresh tokens are good for this login at a moment.
+    /// Returns how many refresh tokens are valid for this login at a moment.
     pub(crate) fn good_tokens(self, setup: Setup, now: Moment) -> usize {
         remembered(&GOOD, (setup, self, now), || {
             let is_good = |secret: &Secret| {
@@ -450,20 +450,20 @@ impl fmt::Debug for PaceForm {
 
 // Exchanges.
 
-/// An exchange before it loads: what it was asked, and what came of it so far. All that matters of the writes that it lost is
-/// their number and what the last of them was for.
+/// An exchange before it loads: its request, and what has happened to it so far. Of the conflicts, only their number matters, and what the
+/// last lost write was for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Flight {
     pub(crate) setup: Setup,
     pub(crate) request: Request,
     pub(crate) now: Moment,
-    /// What it has drawn, or would draw.
+    /// The secret that it has drawn, or would draw.
     pub(crate) secret: Option<Secret>,
     pub(crate) losses: u8,
     pub(crate) lost: Option<Lost>,
 }
 
-/// What a write that was lost was for.
+/// What a write was for that was lost to a conflict.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Lost {
     Redemption,
@@ -472,11 +472,11 @@ pub(crate) enum Lost {
     Reuse,
     /// Another end of a login.
     End(EndOf),
-    /// Of a user.
+    /// An entry or a decision of a user.
     Decision,
 }
 
-/// Why else a login is ended.
+/// The other reasons to end a login.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum EndOf {
     Consent,
@@ -501,7 +501,7 @@ impl Flight {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum End {
     Reply(Answer),
-    /// Of a user.
+    /// The result of an action of a user.
     Page(Result<(), PageError>),
 }
 
@@ -514,13 +514,13 @@ impl End {
     }
 }
 
-/// What a client is sent.
+/// The response to a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Answer {
     pub(crate) cause: Cause,
     /// Status, headers and body.
     pub(crate) bytes: &'static str,
-    /// The `error` of the body, if it is one.
+    /// The `error` of the body, if there is one.
     pub(crate) error: Option<&'static str>,
 }
 
@@ -545,24 +545,24 @@ impl Answer {
     }
 }
 
-/// What an exchange asks once it has loaded.
+/// What an exchange asks for after it has loaded.
 #[derive(Clone, Copy)]
 pub(crate) enum Asked {
     Done(End),
-    /// The pace to save, and how it ends then.
+    /// The pace to save, and how the exchange ends then.
     Pace(PaceForm, End),
     Write(&'static Writing),
 }
 
 /// A guarded write that an exchange asks for.
 pub(crate) struct Writing {
-    /// What the host can write: what was asked, and if tokens are to be minted for it, the end of the login instead.
+    /// What the host can write: the change that is asked for, and if tokens are to be minted for it, also the end of the login instead.
     pub(crate) choices: Vec<Choice>,
-    /// Whether tokens are minted for the first.
+    /// Whether tokens are minted for the first choice.
     pub(crate) mints: bool,
-    /// How it ends where the outcome is unknown.
+    /// How the exchange ends if the outcome of the write is unknown.
     pub(crate) unknown: End,
-    /// How it ends where the host refuses to mint, and nothing is written.
+    /// How the exchange ends if the host refuses to mint. Then nothing is written.
     pub(crate) refused: Vec<End>,
 }
 
@@ -570,11 +570,11 @@ pub(crate) struct Writing {
 pub(crate) struct Choice {
     pub(crate) write: Write,
     pub(crate) committed: End,
-    /// After a conflict it loads again, or gives up.
+    /// What happens after a conflict: the exchange loads again, or it gives up and ends like this.
     pub(crate) conflict: Result<Lost, End>,
 }
 
-/// A guarded change, with the session that it was made from, and how to come to it again.
+/// A guarded change, with the session from which it was made, and the input from which an exchange makes it again.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Write {
     input: Input,
@@ -583,7 +583,7 @@ pub(crate) struct Write {
     after: Row,
 }
 
-/// What an exchange has before it asks for a write: what came of it so far, and what it loads.
+/// The input of an exchange up to its write: what has happened to it so far, and the session and the pace that it loads.
 type Input = (Flight, Option<Row>, Option<PaceForm>);
 
 impl Write {
@@ -591,7 +591,7 @@ impl Write {
         self.read
     }
 
-    /// What the embedded store holds after the change, if the guard allowed it.
+    /// Returns what the embedded store holds after the change, or `None` if the guard did not allow it.
     pub(crate) fn guarded(self, stored: Row) -> Option<Row> {
         remembered(&APPLIED, (stored, self.read, self.after), || {
             let act = Act::Store(stored, self.is_consent_gone);
@@ -604,38 +604,38 @@ impl Write {
         })
     }
 
-    /// The session read, with the change: what a store without the guard writes.
+    /// Returns the session that was read, with the change. A store without the guard writes this.
     pub(crate) fn unguarded(self) -> Row {
         self.after
     }
 }
 
-/// What the host does when it is asked for a write.
+/// What the host does when it is asked for a write. The flag says whether the host finds that the consent is gone.
 #[derive(Clone, Copy)]
 enum Act {
-    /// Looks at it, after it said that the consent is gone or not.
+    /// Only looks at the write.
     Look(bool),
-    /// Stores it where this is stored.
+    /// Applies the write to a store that holds this session.
     Store(Row, bool),
-    /// Says what became of it.
+    /// Answers with this outcome of the write.
     Answer(Result<server::Write, Unavailable>, bool),
     /// Refuses to mint.
     Refuse(GrantRefusal),
 }
 
-/// What came of that.
+/// The result of an [`Act`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Ran {
     Done(End),
     Pace(PaceForm, End),
-    /// It asks for a write that leads to this, of tokens or not.
+    /// The exchange asks for a write that leads to this session. The flag says whether tokens are minted for it.
     Writes(Row, bool),
     Stored(Option<Row>),
-    /// It loads again.
+    /// The exchange loads again.
     Loads,
 }
 
-/// What an exchange asks for, once it has loaded this.
+/// Returns what an exchange asks for after it has loaded this session and this pace.
 pub(crate) fn ask(flight: Flight, row: Option<Row>, pace: Option<PaceForm>) -> Asked {
     let input = (flight, row, pace);
     remembered(&ASKED, input, || match twice(input, Act::Look(false)) {
@@ -714,11 +714,11 @@ fn writing(input: Input, read: Row, after: Row, mints: bool) -> &'static Writing
     }))
 }
 
-/// Of each kind of write that was lost: a session that leads to it, and whether the consent is gone then.
+/// For each kind of lost write: a session that leads to such a write, and whether the consent is gone then.
 type Losses = HashMap<(Setup, Request, Moment, Lost), (Row, bool)>;
 static LOSSES: LazyLock<Mutex<Losses>> = LazyLock::new(Mutex::default);
 
-/// The same inputs, the same bytes.
+/// Runs an exchange twice, and asserts that the same inputs give the same bytes.
 fn twice(input: Input, act: Act) -> Ran {
     let (one, other) = (run(input, act), run(input, act));
     assert_eq!(one, other, "the same inputs gave other bytes");
@@ -780,7 +780,7 @@ fn run(input: Input, act: Act) -> Ran {
     }
 }
 
-/// What an exchange ends in, in the words of the checker.
+/// Turns the result of an exchange into an [`End`].
 trait Ends {
     fn end(&self) -> End;
 }
@@ -815,7 +815,7 @@ fn drive<'r, T: Finish<'r> + Ends>(
         LOSSES.lock().unwrap()[&key]
     });
     let (mut losses, mut has_loaded, mut saved) = (0, false, None);
-    // What it loads: what leads to the writes that it lost, then the row, once.
+    // What it loads: first the sessions that led to its lost writes, then the row, once.
     let mut load = |losses| {
         let row = match (losses < flight.losses, has_loaded) {
             (true, _) => Some(lost.unwrap().0),
@@ -898,7 +898,7 @@ fn drive<'r, T: Finish<'r> + Ends>(
     }
 }
 
-/// What the embedded store makes of a change.
+/// Applies a change to an embedded store that holds `stored`, and returns the result.
 fn store(stored: Row, change: Change<'_>) -> Ran {
     let mut memory = Memory::new();
     let _ = memory.insert(&stored.0.session);
@@ -911,11 +911,11 @@ fn store(stored: Row, change: Change<'_>) -> Ran {
     Ran::Stored(Some(after))
 }
 
-// What was made of each input, by thread.
+// Cached results, for each thread.
 
 pub(crate) type Memo<K, V> = RefCell<HashMap<K, V, BuildHasherDefault<Mixer>>>;
 
-/// A hash for keys that nobody chooses: what was made before is looked up at every step.
+/// A fast hash for keys that nobody chooses. It must be fast because results are looked up at every step.
 #[derive(Default)]
 pub(crate) struct Mixer(u64);
 
@@ -971,7 +971,7 @@ pub(crate) fn remembered<K: Copy + Eq + Hash, V: Copy>(
     fresh
 }
 
-/// Invariant 11, of a `Debug`, a stored form or a refusal: no code, no token.
+/// Asserts that a `Debug` output, a stored form or a refusal has no code and no token in it (invariant 11).
 fn assert_no_secret(text: &str) {
     static SECRETS: LazyLock<Vec<String>> = LazyLock::new(|| {
         let mut host = Host::new([support::cli()]);

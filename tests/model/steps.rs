@@ -14,7 +14,7 @@ use crate::world::{
     SENT_AGAIN, Seen, Step, THEFT, TOO_LATE, Task, Who, World,
 };
 
-/// The interval that the default policy advertises, and the one it stops at.
+/// From the first interval of the default policy to its cap, in seconds.
 const INTERVALS: core::ops::RangeInclusive<u32> = 5..=60;
 
 const COMMITS: [Commit; 4] = [
@@ -80,7 +80,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// What a task may ask for when it starts.
+    /// Returns the requests with which a task may start.
     fn requests(&self) -> Vec<Request> {
         let mut seen = self.world.seen;
         match self.task.job {
@@ -105,7 +105,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// The exchange that the host runs, which is another one only by its fault.
+    /// Returns the exchange that the host runs. It differs from `flight` only if the machine has a fault.
     fn as_handled(&self, flight: Flight, row: Option<Row>) -> Flight {
         let request = match (self.machine.fault, flight.request) {
             (Some(Fault::HostSkipsTheClient), Request::Poll(_)) => Request::Poll(Client::Own),
@@ -131,8 +131,8 @@ impl<'a> Run<'a> {
         self.steps.push((Step(self.task.job, did), Box::new(next)));
     }
 
-    /// Adds the step by which the task is done and nothing else has changed, if it was not added before: whether it answered
-    /// or crashed, the store and the other tasks cannot tell.
+    /// Adds the step that ends the task and changes nothing else, unless it was added before. One such step is enough, because the store
+    /// and the other tasks cannot tell whether the task answered or crashed.
     fn rest(&mut self, did: Did) {
         if !self.rests {
             self.rests = true;
@@ -159,7 +159,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// What a read may return: the row as it is, or as it was.
+    /// Returns what a read may return: the row as it is, or as it was at an earlier time.
     fn reads(&self) -> Vec<Option<Row>> {
         let past = self.world.past.iter().copied().map(Some);
         let past = past.filter(|row| *row != self.world.row);
@@ -196,7 +196,7 @@ impl<'a> Run<'a> {
         let phase = match (&asked, row) {
             (Asked::Done(_), _) | (_, None) => Phase::Idle,
             (Asked::Pace(..), Some(row)) => Phase::Writing(flight, row, pace),
-            // It has drawn a secret only if it mints, or refreshes for one that was used before.
+            // It has drawn a secret only if it mints, or if the host refreshes for a token that was used before.
             (Asked::Write(writing), Some(row)) => {
                 let draws = writing.mints || self.machine.fault == Some(Fault::ReuseIsRefreshed);
                 Phase::Writing(if draws { drawing } else { flight }, row, pace)
@@ -218,7 +218,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// What an observer makes of an answer, in the world that it left.
+    /// Notes what an observer learns from an answer, in the world after it.
     fn answer(&self, seen: &mut Seen, after: &World, end: End) {
         let (End::Reply(answer), is_over) = (end, after.is_over()) else {
             return;
@@ -274,7 +274,7 @@ impl<'a> Run<'a> {
             if row.is_none() {
                 return;
             }
-            // Invariant 4 asks that none is lost, and what was made without the stored one loses it.
+            // Invariant 4 holds only while no pace is lost. A pace that was made without the stored one loses the stored one.
             seen.pace_lost |= next.pace != pace;
             let least = next.pace.map_or(*INTERVALS.start(), |pace| pace.interval);
             seen.must(INTERVAL, seen.pace_lost || save.interval >= least);
@@ -325,7 +325,7 @@ impl<'a> Run<'a> {
         let mut phase = Phase::Idle;
         if is_lost && commit == Commit::Heard {
             match choice.conflict {
-                // Another claimant would be named the next time.
+                // At the next try, the host could name another claimant.
                 Ok(_) if self.machine.fault == Some(Fault::NamesTheClaimant) => {}
                 Ok(lost) => {
                     phase = Phase::Loading(Flight {
@@ -370,7 +370,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// What an observer makes of the end of an exchange whose write was, or was taken for, committed.
+    /// Notes what an observer learns from the end of an exchange whose write was committed, or was taken for committed.
     fn observe_sent(
         &self,
         seen: &mut Seen,
@@ -445,7 +445,7 @@ impl<'a> Run<'a> {
     }
 }
 
-/// Holds a write that was stored against the invariants.
+/// Checks a stored write against the invariants.
 fn observe_write(seen: &mut Seen, job: Job, flight: Flight, before: Row, after: Row) {
     let scope = before.scope() == after.scope();
     let claimant = before.claimant() == after.claimant();
@@ -471,7 +471,7 @@ fn observe_write(seen: &mut Seen, job: Job, flight: Flight, before: Row, after: 
     }
 }
 
-/// Holds what an exchange asks for against the invariants, by the row and the clock it was decided on.
+/// Checks what an exchange asks for against the invariants, by the row and the clock reading on which it was decided.
 fn judge(seen: &mut Seen, flight: Flight, row: Option<Row>, pace: Option<PaceForm>, asked: &Asked) {
     let late = row.is_some_and(|row| flight.now >= row.ends());
     let writing = match asked {
@@ -504,7 +504,7 @@ fn judge(seen: &mut Seen, flight: Flight, row: Option<Row>, pace: Option<PaceFor
             seen.must(TOO_LATE, !(late && is_timed && writing.is_some()));
         }
         (Request::Refresh(_) | Request::Revoke(_), Some(row)) => {
-            // R4, R16: what is not active is not touched.
+            // R4, R16: a login that is not active does not change.
             let is_active = row.status() == Status::Active;
             seen.must(FINAL, is_active || writing.is_none());
         }
@@ -514,7 +514,7 @@ fn judge(seen: &mut Seen, flight: Flight, row: Option<Row>, pace: Option<PaceFor
     }
 }
 
-/// Holds the answer to a poll against the invariants.
+/// Checks the answer to a poll against the invariants.
 fn judge_poll(
     seen: &mut Seen,
     flight: Flight,
@@ -555,7 +555,7 @@ fn judge_poll(
             seen.must(FINAL, error == Some(expected));
         }
         Status::Active => {
-            // C4: it is refused, or the login is ended as replayed. C18: a lost race is no replay.
+            // C4: the poll is refused, or it ends the login as a replay. C18: a poll that lost a race is no replay.
             let replayed = write == Some(Cause::Replay);
             seen.must(FINAL, error == Some("invalid_grant") || replayed);
             let after_a_race = flight.losses > 0 && flight.lost != Some(Lost::Replay);

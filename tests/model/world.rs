@@ -4,13 +4,13 @@
 //!   two steps every other task may run, and the task may crash.
 //! - A read may come from a replica that is behind: it returns any row that was ever stored, also after a purge. A pace may be
 //!   missing at any read and its write may be lost.
-//! - A guarded write may be heard of or not, stored or not, and the process may crash before it answers. A device that got no
-//!   answer sends its request again: that is one more run of its task, at once with any other.
-//! - There is no one time. **Every reading of a clock is any of the machine's moments**, in any order: clocks that differ, that
-//!   stand, and that step back. Properties that need a true time are in `lone.rs`.
-//! - Two parties may have the refresh token: the owner of the device, and a thief who has copied the first one. Each presents the
-//!   last one that it was sent, until it is told that this is not valid.
-//! - Tasks of one kind are interchangeable, so they are kept in order: of states that differ by their order one is explored.
+//! - A guarded write may be stored or not, and its process may learn that or not. The process may also crash before it answers. A device
+//!   that got no answer sends its request again. That is one more run of its task, which may run at the same time as any other.
+//! - There is no common time. **Each reading of a clock may be any of the machine's moments**, in any order. So clocks differ, stand still
+//!   and step back. Properties that need a true time are in `lone.rs`.
+//! - Two parties may have the refresh token: the owner of the device, and a thief who has copied the first one. Each presents the last
+//!   token that it was sent, until it is told that this token is not valid.
+//! - Tasks of one kind are interchangeable, so they are kept sorted. Of states that differ only in the order of tasks, one is explored.
 
 use std::collections::{BTreeSet, HashSet};
 use std::sync::{Arc, Mutex};
@@ -27,27 +27,27 @@ use crate::steps::Run;
 /// What a host or its store may do wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
-    /// The store writes whatever is stored meanwhile.
+    /// The store writes without comparing the version.
     NoGuard,
-    /// The host decides at an old clock reading.
+    /// The host decides by an old clock reading.
     ClockStands,
     /// The store saves a pace by writing back the whole record as it was read.
     PaceCarriesTheSession,
-    /// The store raises the version with a pace.
+    /// The store raises the version when it saves a pace.
     PaceBumpsTheVersion,
-    /// The store inserts where it finds nothing to save a pace in.
+    /// If the session is gone, the store inserts it again to save its pace.
     PaceRevives,
-    /// The host names the claimant instead of who is signed in.
+    /// The host names the claimant instead of the user who is signed in.
     NamesTheClaimant,
-    /// The host takes a commit of unknown outcome for done.
+    /// The host treats a write of unknown outcome as done.
     UnknownIsDone,
-    /// The store purges what it pleases.
+    /// The store purges sessions before their purge time.
     PurgesEarly,
-    /// The host answers a foreign client from the session.
+    /// The host answers a foreign client as if it were the session's own.
     HostSkipsTheClient,
-    /// The host answers a refresh token that was used before, but does not end the login.
+    /// The host refuses a refresh token that was used before, but does not end the login.
     ReuseIsForgiven,
-    /// The host sends new tokens for one that was used before.
+    /// The host sends new tokens for a refresh token that was used before.
     ReuseIsRefreshed,
     /// The server was configured without a grace.
     NoGrace,
@@ -81,7 +81,7 @@ pub(crate) enum Who {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Phase {
     Idle,
-    /// About to load again.
+    /// It is about to load again.
     Loading(Flight),
     /// It has loaded this, and has something to write.
     Writing(Flight, Row, Option<PaceForm>),
@@ -98,14 +98,14 @@ pub(crate) struct World {
     pub(super) seen: Seen,
 }
 
-/// One who may have a refresh token.
+/// Somebody who may have a refresh token.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Party {
-    /// The last one that it was sent.
+    /// The last token that it was sent.
     pub(super) held: Option<Secret>,
-    /// The earliest clock reading at which that one was presented.
+    /// The earliest clock reading at which that token was presented.
     pub(super) since: Option<Moment>,
-    /// It was told that its token is not valid.
+    /// Whether it was told that its token is not valid.
     pub(super) is_over: bool,
     pub(super) has_refreshed: bool,
 }
@@ -113,21 +113,21 @@ pub(super) struct Party {
 /// What an observer has seen. It decides nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Seen {
-    /// Redemptions that were answered.
+    /// How many redemptions were answered with tokens.
     pub(super) successes: u8,
-    /// A denial or a withdrawal that a user was told of.
+    /// A denial or a withdrawal that was confirmed to a user.
     pub(super) refused: Option<Decision>,
-    /// Who was signed in when the claim that stands was written.
+    /// The user who was signed in when the current claim was written.
     pub(super) claimant: Option<User>,
-    /// The login was stored as ended.
+    /// Whether the login was stored as ended.
     pub(super) ended: bool,
     pub(super) owner: Party,
     pub(super) thief: Party,
-    /// Who refreshed first, where both have: what it holds is void.
+    /// If both have refreshed: the party that refreshed first. Its token is void.
     pub(super) loser: Option<Who>,
     /// How many guarded writes were stored.
     pub(super) changes: u64,
-    /// A pace was lost, or overwritten by one that was made without it.
+    /// Whether a pace was lost, or overwritten by one that was made without it.
     pub(super) pace_lost: bool,
     /// The properties that were broken, one bit each.
     pub(super) broken: u32,
@@ -151,9 +151,9 @@ pub(super) enum Did {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Commit {
     Heard,
-    /// It was stored, if the guard allowed it, and nobody heard.
+    /// It was stored, if the guard allowed it, but the process did not learn that.
     Unheard,
-    /// It was not stored, and nobody heard.
+    /// It was not stored, and the process did not learn that either.
     Dropped,
     /// It was stored, if the guard allowed it, and the process crashed before it answered: the answer is lost.
     Crashed,
@@ -171,7 +171,7 @@ pub(crate) struct Machine {
     /// Whether the host may find that the consent is gone.
     pub(crate) withdraws_consent: bool,
     pub(crate) fault: Option<Fault>,
-    /// What came up.
+    /// What the exploration has covered.
     pub(crate) covered: Arc<Mutex<HashSet<Covered>>>,
 }
 
@@ -209,8 +209,8 @@ pub(crate) enum Start {
     Active(Moment),
 }
 
-/// The properties: each is one of the invariants of the tables, by its number. 5 needs a true time: see `lone.rs`. 10 and 11
-/// are asserted at every first run of a real exchange: see `real.rs`.
+/// The properties. Each begins with the number of its invariant, as in `tests/properties/server.rs`, or with R for a rule of the refresh.
+/// Invariant 5 needs a true time: see `lone.rs`. Invariants 10 and 11 are asserted at every first run of a real exchange: see `real.rs`.
 pub(crate) const PROPERTIES: [&str; 18] = [
     "1: at most one success per session",
     "1: nothing is redeemed after a denial or a withdrawal, or denied after a redemption",
@@ -271,7 +271,7 @@ fn holds<const PROPERTY: usize>(_: &Machine, world: &World) -> bool {
 }
 
 impl Machine {
-    /// The login that the server is configured for.
+    /// Returns the login that is explored, without a grace if that is the fault.
     pub(super) fn setup(&self) -> Setup {
         match self.fault {
             Some(Fault::NoGrace) => Setup::Graceless,
@@ -279,7 +279,7 @@ impl Machine {
         }
     }
 
-    /// The clock reading that the host decides at.
+    /// Returns the clock reading by which the host decides.
     pub(super) fn clock(&self, now: Moment) -> Moment {
         match self.fault {
             Some(Fault::ClockStands) => self.moments[0],
@@ -287,12 +287,12 @@ impl Machine {
         }
     }
 
-    /// Whether the owner alone has something to do with the login, one thing after the other.
+    /// Returns whether nothing happens but the owner's refreshes, one after the other.
     pub(super) fn is_alone(&self) -> bool {
         matches!(self.tasks[..], [(Job::Refresh(Who::Owner), _)])
     }
 
-    /// What an exchange that nothing disturbs makes of a row.
+    /// Returns what an exchange that nothing disturbs makes of a row.
     fn written(&self, request: Request, row: Row, now: Moment) -> Row {
         let flight = Flight {
             secret: Some(0),
@@ -307,7 +307,7 @@ impl Machine {
 
 impl Model for Machine {
     type State = World;
-    /// The step and where it leads: the steps of a state are made together.
+    /// The step, and the world after it. All steps of a world are made together.
     type Action = (Step, Box<World>);
 
     fn init_states(&self) -> Vec<World> {
@@ -425,7 +425,7 @@ impl World {
         self.row = row;
     }
 
-    /// Stores what a guarded write left, if anything.
+    /// Stores the result of a guarded write, if there is one.
     pub(super) fn change(
         &mut self,
         machine: &Machine,
@@ -444,18 +444,19 @@ impl World {
             }
         }
         if is_lost && self.row.is_some() {
-            // A session is issued with version 1: the write loses to another one, made since its reading.
+            // A session is issued with version 1, and each stored change adds one. So if only changes cause conflicts, one was stored after
+            // this write had read the session.
             let won = self.seen.changes;
             self.seen.must(PACE_LOSES, write.read().version() <= won);
         }
     }
 
-    /// Whether no login is stored that is not over.
+    /// Returns whether the login has ended, or is no longer stored.
     pub(super) fn is_over(&self) -> bool {
         self.row.is_none_or(|row| row.status() == Status::Ended)
     }
 
-    /// The first secret that nobody has and nothing holds: of worlds that differ by the names of the secrets one is explored.
+    /// Returns the first secret that is not in use. So of worlds that differ only in the numbers of their secrets, one is explored.
     pub(super) fn free_secret(&self) -> Secret {
         let rotations = self.past.iter().filter_map(|row| row.rotation());
         let stored = rotations.flat_map(|of| [Some(of.current), of.previous]);

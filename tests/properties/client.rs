@@ -1,4 +1,4 @@
-//! The invariants of the client half, against oracles written from the tables of its specification.
+//! The invariants of the client half, tested against oracles that are written from the decision tables.
 
 use core::time::Duration;
 
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::support::client::{ISSUED, POLL, SLOW_DOWN, flow, ok, over, s, sends, start_at};
 
-/// Milliseconds, signed: the oracle needs no saturation.
+/// Signed milliseconds, in a type so large that the oracle never overflows.
 type Millis = i128;
 
 const SECOND: Millis = 1000;
@@ -24,7 +24,7 @@ fn millis(span: Duration) -> Millis {
     i128::try_from(span.as_millis()).unwrap()
 }
 
-/// What the tables under "Time" and "Polling" say, and nothing else.
+/// A model of the schedule of the polls, as table P has it, and nothing else.
 #[derive(Clone, Debug)]
 struct Oracle {
     t: Millis,
@@ -32,14 +32,14 @@ struct Oracle {
     lifetime: Millis,
     floor: Millis,
     k: u32,
-    /// The next poll, without the margin.
+    /// When the next poll is due, without the margin.
     next: Millis,
     margin: Millis,
     final_poll: bool,
     final_sent: bool,
     lost: bool,
     cause: Option<WaitingFor>,
-    /// After a restart at an unknown time: whether a final poll is permitted was settled before.
+    /// After a restart for which the elapsed time is unknown: whether the last poll was permitted before the restart.
     settled: Option<bool>,
 }
 
@@ -52,12 +52,12 @@ enum Said {
 
 impl Oracle {
     fn clock(&mut self, now: Millis) {
-        // "t = max(now, last now)"
+        // A reading that is earlier than the last one counts as the last one.
         self.t = self.t.max(now);
     }
 
-    /// "One final poll at the first permitted moment at or after the deadline is made … if that moment is no later than
-    /// deadline + max(2 * floor, 60 s) and the floor does not exceed the lifetime". The margin is the caller's and costs no poll.
+    /// Returns whether the last poll is still permitted. It goes out at the deadline or later, but not later than the deadline plus max(2 *
+    /// floor, 60 s), and not if the floor is longer than the lifetime. The margin, which the caller adds, does not count.
     fn final_permitted(&self) -> bool {
         if let Some(permitted) = self.settled {
             return permitted && !self.final_sent;
@@ -91,7 +91,7 @@ impl Oracle {
         }
     }
 
-    /// "the moment the last answer or failure was fed in + max(gap, Retry-After)"
+    /// Plans the next poll: the gap or `Retry-After` after the last answer or failure, whichever is longer.
     fn plan(&mut self, retry_after: Option<Millis>) {
         let gap = (self.floor * 2_i128.pow(self.k.min(60))).min((2 * self.floor).max(60 * SECOND));
         let pause = retry_after
@@ -106,7 +106,7 @@ impl Oracle {
         self.floor = floor.max(told.unwrap_or(0).min(3600 * SECOND));
     }
 
-    /// Takes an answer that ends nothing; says whether it goes on.
+    /// Takes an answer that does not end the login by itself. Returns whether the login goes on.
     fn go_on(&mut self, answer: &Answer, retry_after: Option<Millis>) -> bool {
         match answer {
             Answer::Pending(told) => {
@@ -124,7 +124,7 @@ impl Oracle {
             }
             Answer::Transient(status) => {
                 self.k += 1;
-                // "a 5xx (of the server after an unknown commit, of a gateway), a 2xx that cannot be read (cut short)"
+                // Tokens may be lost with a 5xx, of the server or of a gateway, and with a 2xx that is cut short.
                 self.lost |= *status != 429;
                 self.cause = Some(WaitingFor::Server(*status));
             }
@@ -202,18 +202,18 @@ fn paused(response: Response<String>, retry_after: Option<u32>) -> Response<Stri
     }
 }
 
-/// What the poller and its world do from one wake to the next.
+/// What happens from one wake of the login to the next.
 #[derive(Clone, Debug)]
 struct Turn {
-    /// The clock, relative to the wake that was named; or a jump to any moment.
+    /// By how much the clock differs from the planned wake. If `jump` is set, that is the reading instead.
     late: Millis,
     jump: Option<Millis>,
     margin: Millis,
-    /// From the request to the answer.
+    /// The time from the request to the answer.
     latency: Millis,
     answer: Answer,
     retry_after: Option<u32>,
-    /// Put aside and taken up again on another clock, between two polls or in flight.
+    /// The login is stored and resumed on another clock, between two polls or in flight.
     restart: Option<Restart>,
 }
 
@@ -302,7 +302,7 @@ fn turn() -> impl Strategy<Value = Turn> {
         )
 }
 
-/// What an ending has to look like.
+/// Asserts that the outcome of a login fits its ending.
 fn check_ending(ending: Ending, oracle: &Oracle, outcome: &Result<Tokens, LoginError>) {
     let fits = match (ending, outcome) {
         (Ending::Tokens, Ok(tokens)) => tokens.bearer() == Some("a"),
@@ -324,7 +324,7 @@ fn check_ending(ending: Ending, oracle: &Oracle, outcome: &Result<Tokens, LoginE
     assert!(fits, "{ending:?} {outcome:?} {oracle:?}");
 }
 
-/// Through the stored form, and up again on another clock; moves the oracle's moments to that clock.
+/// Stores a snapshot and resumes it on another clock. Moves the oracle's moments to that clock.
 fn restart(snapshot: &Snapshot, how: Restart, oracle: &mut Oracle) -> Login {
     let kept = serde_json::to_string(snapshot).unwrap();
     let snapshot = serde_json::from_str(&kept).unwrap();
@@ -335,7 +335,7 @@ fn restart(snapshot: &Snapshot, how: Restart, oracle: &mut Oracle) -> Login {
         *moment += shift;
     }
     if !how.known {
-        // "unknown: a full floor"
+        // If the elapsed time is unknown, the login waits for a whole interval.
         oracle.settled = Some(oracle.final_permitted());
         oracle.next = oracle.t + oracle.floor;
         oracle.margin = 0;
@@ -352,7 +352,7 @@ fn restart(snapshot: &Snapshot, how: Restart, oracle: &mut Oracle) -> Login {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 3000, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Invariants 1 to 8: the machine does what the oracle says on every trace, restarts included.
+    /// Invariants 1 to 8: the login does what the oracle says on every trace, also after restarts.
     #[test]
     fn the_poller_does_what_the_tables_say(
         (interval, lifetime) in (interval(), prop_oneof![1..40_u32, 290..310_u32, Just(100_000)]),
@@ -381,7 +381,8 @@ proptest! {
         let (mut polls, mut guessed, mut resumed) = (0, false, false);
         let mut last_answer: Option<Millis> = None;
         'turns: for turn in turns {
-            // A poll that was overdue when it was taken up again is due now; only then would a margin show the difference.
+            // If a poll was overdue when its login was resumed, it is due at once. A margin would be added to a different moment in the
+            // oracle.
             if !resumed {
                 login.jitter(span(turn.margin));
                 oracle.margin = turn.margin.min(oracle.floor);
@@ -389,13 +390,13 @@ proptest! {
             resumed = false;
             if let Some(how) = turn.restart.filter(|how| !how.in_flight) {
                 guessed |= !how.known;
-                // What has passed since the last answer goes on passing on the other clock.
+                // The time since the last answer is carried over to the other clock.
                 let passed = last_answer.map(|last| oracle.t + if how.known { how.elapsed } else { 0 } - last);
                 login = restart(&login.snapshot(span(oracle.t)).unwrap(), how, &mut oracle);
                 last_answer = passed.map(|passed| oracle.t - passed);
             }
 
-            // Asks near the wakes that it names, until it sends or ends. It may be asked any number of times.
+            // Asks near the wakes that the login names, until the login sends or ends. It may be asked any number of times.
             let mut now = turn.jump.unwrap_or(oracle.next + oracle.margin + turn.late);
             let ask = loop {
                 oracle.clock(now.max(0));
@@ -424,7 +425,7 @@ proptest! {
                     other => panic!("{said:?} {other:?}"),
                 }
             };
-            // 1. From answer to request at least the floor in force.
+            // 1. From an answer to the next request, at least the floor in force passes.
             if let Some(last) = last_answer {
                 prop_assert!(oracle.t - last >= oracle.floor);
             }
@@ -462,13 +463,13 @@ proptest! {
             prop_assert_eq!(login.interval().map(millis), Some(oracle.floor));
             last_answer = Some(oracle.t);
         }
-        // 7. At most the lifetime divided by the floor, plus two.
+        // 7. There are at most as many polls as the lifetime divided by the first floor, plus two.
         if !guessed {
             prop_assert!(polls <= lifetime / first_floor + 2, "{} polls", polls);
         }
     }
 
-    /// A clock at the end of time, a lifetime and an interval without end: nothing overflows, nothing goes out now.
+    /// Nothing overflows if the clock is near its end, or the lifetime or the interval is very long: the login waits, polls or expires.
     #[test]
     fn at_the_end_of_time_it_waits_or_expires(
         now in prop_oneof![Just(Duration::MAX), Just(Duration::from_secs(u64::MAX)), any::<u64>().prop_map(Duration::from_secs)],
@@ -482,8 +483,8 @@ proptest! {
         let (mut login, _) = start_at(&flow(), now, ok(200, &body), now).unwrap();
         for answer in [Err(TransportError::Other), Ok(Response::new(503, "").retry_after(&retry_after)), ok(400, SLOW_DOWN)] {
             match login.next(now) {
-                Next::Wait { until } => prop_assert!(until > now),
-                // At the last moment that there is, everything is past: one poll, and the end.
+                Next::Wait(until) => prop_assert!(until > now),
+                // At the last moment of the clock, everything is in the past: one poll goes out, and then the login ends.
                 Next::Send(ask) => ask.answer(answer, now),
                 Next::Done(outcome) => {
                     prop_assert!(matches!(outcome, Err(LoginError::TimedOut(_))));
@@ -495,7 +496,7 @@ proptest! {
     }
 }
 
-/// A verdict in one word, with the interval, the code or the token that it carries.
+/// Returns a verdict in one word, with the interval, the code or the token that it carries.
 fn word(verdict: &Verdict) -> String {
     let told = |interval: &Option<Duration>| {
         interval.map_or(String::new(), |span| span.as_secs().to_string())
@@ -514,7 +515,7 @@ fn word(verdict: &Verdict) -> String {
     }
 }
 
-/// Table V, row by row, on members in the order in which they stand.
+/// Returns the verdict of table V, row by row, for the members of a body in their order.
 fn table(status: u16, members: &[(String, Value)]) -> String {
     const OURS: [&str; 16] = [
         "error",
@@ -691,7 +692,7 @@ proptest! {
         prop_assert_eq!(word(&verdict), table(status, &members));
     }
 
-    /// 9. No `Debug` shows anything of a body; and no body panics, however it was cut or bent.
+    /// 9. No `Debug` shows anything of a body. No body causes a panic, even if it was cut short or changed.
     #[test]
     fn no_body_panics_and_none_is_shown(
         status in status(),

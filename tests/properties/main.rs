@@ -1,6 +1,6 @@
 //! The invariants of both halves over random inputs, each against an oracle that is written from the tables.
 //!
-//! They stand apart from the tests of the halves because they take a hundred times as long.
+//! They are a program of their own because they take a hundred times as long as the tests of the halves.
 
 #![allow(
     clippy::unwrap_used,

@@ -1,8 +1,8 @@
 //! The invariants of the server half, over random lists of operations.
 //!
-//! Each list is played twice over: by the crate on its embedded store, with a host that behaves as one should, and by the
-//! [oracle](oracle), a model written from the tables. They are compared answer by answer and record by record. The
-//! invariants are then read off what the crate did, without the oracle. A failure shrinks to a short list of operations.
+//! Each list is played twice: by the crate, with its embedded store and a host that behaves as the operations say, and by the
+//! [oracle](oracle), a model that is written from the tables. The test compares every answer and every record. Other tests check the
+//! invariants on what the crate did, without the oracle. A failing list is shrunk to a short one.
 
 use core::time::Duration;
 
@@ -132,8 +132,8 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
-/// What single operations hardly ever come to: a refresh that reads what was stored before the grace ended, and refreshes at the
-/// ends of the lifetime.
+/// One operation, or a sequence that single operations hardly ever form: a refresh that reads an old record at the end of the grace, or a
+/// refresh at the end of the login.
 fn fragment() -> impl Strategy<Value = Vec<Op>> {
     let refresh = |ago, how| Op::Refresh(Client::Own, Token::Sent(ago), None, how);
     let edge = || -1_i64..=1;
@@ -183,7 +183,7 @@ const BEFORE_LOADING: [&str; 4] = ["B2", "B7", "B9", "B8 C1 R14"];
 fn config(cases: u32) -> ProptestConfig {
     ProptestConfig {
         cases,
-        // What a failure shrinks to becomes a test of its own.
+        // The list to which a failure shrinks becomes a test of its own.
         failure_persistence: None,
         ..ProptestConfig::default()
     }
@@ -192,7 +192,7 @@ fn config(cases: u32) -> ProptestConfig {
 proptest! {
     #![proptest_config(config(1536))]
 
-    /// Answer by answer and record by record.
+    /// Compares every answer and every record.
     #[test]
     fn the_core_does_what_the_tables_say(ops in ops()) {
         for (place, (event, wanted, record)) in play(&mut World::new(), &ops).into_iter().enumerate() {
@@ -202,7 +202,7 @@ proptest! {
     }
 }
 
-/// The lists of operations are worth playing: between them they reach every row that the core answers.
+/// The random lists are worth playing, because together they reach every row that the crate answers.
 #[test]
 fn the_operations_reach_every_row() {
     let mut runner = TestRunner::deterministic();
@@ -291,7 +291,7 @@ proptest! {
         }
     }
 
-    /// A stored terminal state and its answer never change until purge. A login that is active ends, or stays.
+    /// A stored terminal state and its answer never change until purge. An active login stays active or ends.
     #[test]
     fn invariant_3_a_terminal_state_and_its_answer_stand_until_purge(ops in ops()) {
         for event in transcript(&ops) {
@@ -399,7 +399,7 @@ proptest! {
             if rejected && rejected_before && fresh || told.row == "C20" {
                 prop_assert_eq!(&event.before.pace, &event.after.pace);
             }
-            // Rejected, and the rejection was saved: the pace says so.
+            // Whether the pace says that the last poll was rejected.
             rejected_before = if event.before.pace == event.after.pace {
                 rejected_before
             } else {
@@ -425,7 +425,7 @@ proptest! {
             }
             let by = by.as_ref().map(Subject::as_str);
             match event.after.state() {
-                // Claimed by whoever entered; released by the claimant alone.
+                // Anybody who enters the code claims it. Only the claimant releases it.
                 "claimed" => claimant = by.map(str::to_owned),
                 "pending" => {
                     prop_assert_eq!(by, claimant.as_deref());
@@ -433,7 +433,7 @@ proptest! {
                 }
                 "approved" | "denied" => prop_assert_eq!(by, claimant.as_deref()),
                 "active" => prop_assert_eq!(by, None),
-                // By the claimant, or at a request of a client.
+                // Ended by the claimant, or by a request of a client.
                 "ended" => prop_assert!(by.is_none() || by == claimant.as_deref()),
                 other => panic!("{other} is no state"),
             }
@@ -456,14 +456,14 @@ proptest! {
         let codes = &world.codes;
         let codes = [&codes.device_code, &codes.user_code, &codes.user_code.replace('-', "")];
         let codes = codes.into_iter().map(String::as_str);
-        // Of a refresh token, what comes after the key of the session, which may be logged: 32 octets of 80.
+        // The first 32 of the 80 octets of a refresh token are the key of the session, which may be logged. The rest must not be shown.
         let tokens = world.sent.iter().map(|token| &token[43..]);
         for secret in codes.chain(tokens).chain([ACCESS_TOKEN]) {
             prop_assert!(!shown.contains(&secret.to_lowercase()));
         }
     }
 
-    /// No input of any kind panics: any bytes as body, header and media type, at every endpoint.
+    /// No input of any kind causes a panic: any bytes as body, header and media type, at every endpoint.
     #[test]
     fn invariant_11_no_request_panics(
         method in prop_oneof![9 => Just("POST".to_owned()), 1 => any::<String>()],
@@ -488,7 +488,7 @@ proptest! {
         prop_assert!(!shown.contains(SECRET));
     }
 
-    /// No code that a user types panics.
+    /// No text that a user types causes a panic.
     #[test]
     fn invariant_11_no_entry_panics(typed in any::<String>(), now in any::<i64>()) {
         let mut host = Host::new([cli()]);
@@ -496,7 +496,7 @@ proptest! {
         prop_assert!(entered.is_err_and(|error| error.is_wrong_code()));
     }
 
-    /// No reading of the clock panics, and none makes an expired code pending.
+    /// No clock reading causes a panic, or makes an expired code pending.
     #[test]
     fn invariant_11_no_clock_reading_panics(readings in any::<[i64; 6]>()) {
         let [issued, polled, entered, decided, redeemed, refreshed] = readings;
@@ -507,7 +507,7 @@ proptest! {
         let reply = host.poll(&server, &client, &codes.device_code, moment(polled));
         let late = i128::from(polled) - i128::from(issued) >= i128::from(LIFETIME);
         if late && reply.cause() == Cause::Pending {
-            // At the end of the calendar the lifetime is cut, never prolonged.
+            // `moment` folds the numbers, so only the moments themselves say whether the code has expired.
             prop_assert!(moment(polled) < host.session(&codes.key).unwrap().expires_at());
         }
         let entered = moment(entered);
@@ -528,7 +528,7 @@ proptest! {
 
     // The invariants of the refresh.
 
-    /// No refresh and no other success after the end, purged or not.
+    /// After the end of a login, purged or not, no refresh and no other request gets tokens.
     #[test]
     fn refresh_1_no_tokens_after_the_end(ops in ops()) {
         let mut is_over = false;
@@ -547,7 +547,7 @@ proptest! {
         }
     }
 
-    /// Of all the refresh tokens that were ever sent, one at most is good after a quiet moment longer than the grace.
+    /// Of all refresh tokens that were ever sent, at most one is valid after a pause that is longer than the grace.
     #[test]
     fn refresh_2_after_the_grace_one_token_is_good_at_most(ops in ops()) {
         let ops = [&ops[..], &[Op::Register(Registered::For(ASKED))]].concat();
@@ -568,15 +568,15 @@ proptest! {
         prop_assert!(good <= 1);
     }
 
-    /// A thief who has the token of the owner and uses it, as the owner does, ends the login: whoever of them succeeded first
-    /// holds a token that is void, and the next use of that is the end.
+    /// If a thief has the token of the owner and both of them use it, the login ends. The one who refreshed first then holds a void token,
+    /// and the next use of that token ends the login.
     #[test]
     fn refresh_3_a_thief_and_the_owner_who_both_refresh_end_the_login(
         turns in vec((any::<bool>(), prop_oneof![0..2 * oracle::GRACE, select(vec![0, 1, oracle::GRACE - 1, oracle::GRACE])]), 1..12),
     ) {
         let mut world = World::new();
         let _ = play(&mut world, &TO_TOKENS);
-        // Of each: the place of its token among those that were sent, and how often it was answered.
+        // For each of the two: the place of its token among those that were sent, and how often it was answered.
         let (mut held, mut answered) = ([0, 0], [0, 0]);
         let mut loser = None;
         let mut now = 0;
@@ -605,15 +605,14 @@ proptest! {
         prop_assert!(answered.iter().any(|times| *times < 2) || is_over(&mut world, now));
     }
 
-    /// A refresh whose answer was lost, whatever became of it at the server, may be sent again within the grace: that never ends
-    /// the login.
+    /// A refresh whose answer was lost may be sent again within the grace, whatever became of it at the server. That never ends the login.
     #[test]
     fn refresh_4_a_lost_answer_that_is_sent_again_within_the_grace_ends_nothing(
         rounds in vec((vec(how(), 0..3), 0_u8..3, 1_u8..4, 0..oracle::GRACE), 1..6),
     ) {
         let mut world = World::new();
         let _ = play(&mut world, &TO_TOKENS);
-        // What is read later is no older than the redemption.
+        // These operations fill the history, so that a stale read is not older than the redemption.
         let _ = [0; 4].map(|past| world.play(Op::Clock(Clock::By(past)), 0));
         let mut now = 0;
         for (lost, reads, age, gap) in rounds {
@@ -641,7 +640,7 @@ proptest! {
         }
     }
 
-    /// A revocation that was answered well has ended the login.
+    /// A revocation that was answered with 200 has ended the login.
     #[test]
     fn refresh_5_a_revoked_login_is_over(ops in ops()) {
         let events = transcript(&ops);
@@ -658,7 +657,7 @@ proptest! {
     }
 }
 
-/// Whether a poll with the code finds the login ended.
+/// Returns whether a poll with the code finds the login ended.
 fn is_over(world: &mut World, now: i64) -> bool {
     let Outcome::Reply { told, .. } = world.play(Op::Poll(Client::Own, How::WELL), now) else {
         panic!("a poll has an answer")
@@ -666,7 +665,7 @@ fn is_over(world: &mut World, now: i64) -> bool {
     told.row == "C5 R4"
 }
 
-/// Any moment that the type at the border can tell: the number is folded into its range.
+/// Returns a moment for any number, which is folded into the range of `OffsetDateTime`.
 fn moment(millis: i64) -> time::OffsetDateTime {
     let least = time::Date::MIN.midnight().assume_utc();
     let most = time::Date::MAX.midnight().assume_utc();
@@ -675,7 +674,7 @@ fn moment(millis: i64) -> time::OffsetDateTime {
     least + time::Duration::milliseconds(i64::try_from(folded).unwrap())
 }
 
-/// An `Authorization` header: any, or one that is nearly right.
+/// An `Authorization` header: any text, or one that is nearly right.
 fn header() -> impl Strategy<Value = String> {
     prop_oneof![
         any::<String>(),
@@ -712,7 +711,8 @@ fn body() -> impl Strategy<Value = Vec<u8>> {
 
 // Pacing, as one device sees it.
 
-/// Polls at the moments that `gap` gives after the interval told, and hands each answer on.
+/// Polls 300 times. `gap` gets the interval in force in seconds, and returns the time until the next poll in milliseconds. `told` gets each
+/// answer.
 fn device(policy: Policy, mut gap: impl FnMut(u64) -> u64, mut told: impl FnMut(u64, Cause)) {
     let mut login = login::Login::of(policy, cli());
     let mut interval = login.server.policy().options().interval.as_secs();
@@ -727,7 +727,7 @@ fn device(policy: Policy, mut gap: impl FnMut(u64) -> u64, mut told: impl FnMut(
     }
 }
 
-/// Any policy that paces, with the longest lifetime, and its cap in milliseconds.
+/// Policies with any interval and any cap, and the longest lifetime. Each comes with its cap in milliseconds.
 fn pacing() -> impl Strategy<Value = (Policy, u64)> {
     (1_u64..=60, 0_u64..=240).prop_map(|(interval, room)| {
         let cap = interval + room;
@@ -757,7 +757,7 @@ proptest! {
         });
     }
 
-    /// The tolerance holds for a clock that is a quarter fast, whatever the interval.
+    /// A device that polls after three quarters of its interval, because its clock is fast, is within the tolerance, whatever the interval.
     #[test]
     fn invariant_5_a_poller_whose_clock_is_fast_is_never_slowed_down((policy, _) in pacing()) {
         device(policy, |interval| interval * 750, |now, cause| {

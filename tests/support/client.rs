@@ -1,4 +1,4 @@
-//! What the tests of the client half share: a client, its answers, and the whole of what it sends and says.
+//! What the tests of the client half share: a client, the answers that it gets, and JSON values of all that it sends and reports.
 
 use core::time::Duration;
 
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 pub(crate) const DEVICE: &str = "https://as.example/oauth2/device_authorization";
 pub(crate) const TOKEN: &str = "https://as.example/oauth2/token";
 
-/// What a server issues: 300 s to live, 5 s between polls.
+/// The response with codes. They live for 300 s, with 5 s between polls.
 pub(crate) const ISSUED: &str = r#"{"device_code":"GmRhmhcxhwAzkoEqiMEg_DnyEysNkuNhszIySk9eS",
     "user_code":"WDJB-MJHT","verification_uri":"https://as.example/device",
     "verification_uri_complete":"https://as.example/device?user_code=WDJB-MJHT","expires_in":300,"interval":5}"#;
@@ -29,12 +29,12 @@ pub(crate) type Answer<'a> = Result<Response<&'a str>, TransportError>;
 
 pub(crate) const TIMEOUT: Answer<'static> = Err(TransportError::ConnectionTimeout);
 
-/// Seconds.
+/// Returns a span of this many seconds.
 pub(crate) const fn s(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
-/// An answer with this status and body.
+/// Returns a response with this status and body.
 #[allow(clippy::unnecessary_wraps, reason = "it stands beside the failures")]
 pub(crate) fn ok(status: u16, body: &str) -> Answer<'_> {
     Ok(Response::new(status, body))
@@ -44,17 +44,17 @@ pub(crate) fn endpoints() -> Endpoints {
     Endpoints::new(DEVICE, TOKEN).unwrap()
 }
 
-/// A public client without a scope.
+/// Returns the flow of a public client without a scope.
 pub(crate) fn flow() -> DeviceFlow {
     DeviceFlow::new(endpoints(), "cli")
 }
 
-/// Asks for codes at 0 and answers at once. The prompt is shown.
+/// Starts a login at 0, and answers its request for codes at once. Returns the login and the prompt that it has shown, or the error.
 pub(crate) fn start(flow: &DeviceFlow, answer: Answer<'_>) -> Result<(Login, Prompt), StartError> {
     start_at(flow, s(0), answer, s(0))
 }
 
-/// The same, asked and answered at these moments.
+/// Starts a login as [`start`] does, but the request goes out at `asked` and is answered at `now`.
 pub(crate) fn start_at(
     flow: &DeviceFlow,
     asked: Duration,
@@ -73,12 +73,12 @@ pub(crate) fn start_at(
     }
 }
 
-/// A login of [`ISSUED`], issued at 0: the first poll is due at 5, the deadline is at 300.
+/// Returns a login with the codes of [`ISSUED`], issued at 0. Its first poll is due at 5 s, and its deadline is at 300 s.
 pub(crate) fn issued() -> Login {
     start(&flow(), ok(200, ISSUED)).unwrap().0
 }
 
-/// A login with another interval and lifetime.
+/// Returns a login with the codes of [`ISSUED`], but with another interval and lifetime, in seconds.
 pub(crate) fn issued_with(flow: &DeviceFlow, interval: u64, lifetime: u64) -> Login {
     let body = ISSUED
         .replace("\"expires_in\":300", &format!("\"expires_in\":{lifetime}"))
@@ -86,7 +86,7 @@ pub(crate) fn issued_with(flow: &DeviceFlow, interval: u64, lifetime: u64) -> Lo
     start(flow, ok(200, &body)).unwrap().0
 }
 
-/// The login has to wait at `now`; says until when.
+/// Asserts that the login waits at `now`. Returns the login, and until when it waits.
 pub(crate) fn waits(mut login: Login, now: Duration) -> (Login, Duration) {
     let until = match login.next(now) {
         Next::Wait { until } => until,
@@ -95,7 +95,7 @@ pub(crate) fn waits(mut login: Login, now: Duration) -> (Login, Duration) {
     (login, until)
 }
 
-/// The login has to send at `now`.
+/// Asserts that the login sends at `now`, and returns the [`Ask`] to answer.
 pub(crate) fn sends(login: &mut Login, now: Duration) -> Ask<'_> {
     match login.next(now) {
         Next::Send(ask) => ask,
@@ -103,7 +103,7 @@ pub(crate) fn sends(login: &mut Login, now: Duration) -> Ask<'_> {
     }
 }
 
-/// The login has to send at `sent`, and is answered at `now`.
+/// Asserts that the login sends at `sent`, and answers it at `now`.
 pub(crate) fn answered(
     mut login: Login,
     sent: Duration,
@@ -114,7 +114,7 @@ pub(crate) fn answered(
     login
 }
 
-/// The login is at its end at `now`.
+/// Asserts that the login has ended at `now`, and returns its outcome.
 pub(crate) fn ends(mut login: Login, now: Duration) -> Result<Tokens, LoginError> {
     match login.next(now) {
         Next::Done(outcome) => outcome,
@@ -122,24 +122,24 @@ pub(crate) fn ends(mut login: Login, now: Duration) -> Result<Tokens, LoginError
     }
 }
 
-/// The login is at its end, whatever the clock shows.
+/// Asserts that the login has ended, whatever the clock shows, and returns its outcome.
 pub(crate) fn over(login: Login) -> Result<Tokens, LoginError> {
-    assert_eq!(login.deadline(), None, "it goes on");
+    assert_eq!(login.deadline(), None, "the login has not ended");
     ends(login, s(0))
 }
 
-/// Polls [`issued`] once at 5 and ends.
+/// Answers the first poll of [`issued`] at 5 s. Asserts that this ends the login, and returns its outcome.
 pub(crate) fn outcome(answer: Answer<'_>) -> Result<Tokens, LoginError> {
     over(answered(issued(), s(5), answer, s(5)))
 }
 
-/// The whole of a request.
+/// Returns everything that a request has.
 pub(crate) fn whole(request: &Request) -> Value {
     let headers: Vec<_> = request.headers().collect();
     json!([request.method(), request.url(), headers, request.body()])
 }
 
-/// The request to expect, of a client without a header for its secret.
+/// Returns the expected request, in the form of [`whole`], of a client that sends no `Authorization` header.
 pub(crate) fn posted(url: &str, body: &str) -> Value {
     let headers = [
         ("content-type", "application/x-www-form-urlencoded"),
@@ -148,7 +148,7 @@ pub(crate) fn posted(url: &str, body: &str) -> Value {
     json!(["POST", url, headers, body])
 }
 
-/// The whole of a refusal.
+/// Returns everything that a refusal holds.
 pub(crate) fn told(refusal: &Refusal) -> Value {
     json!({
         "status": refusal.status,
@@ -159,12 +159,12 @@ pub(crate) fn told(refusal: &Refusal) -> Value {
     })
 }
 
-/// A refusal by a code alone.
+/// Returns a refusal with this status and code and nothing else, in the form of [`told`].
 pub(crate) fn refused(status: u16, code: &str) -> Value {
     json!({"status": status, "code": code, "description": null, "possibly_redeemed": false, "members": {}})
 }
 
-/// The whole of the tokens.
+/// Returns everything that tokens hold.
 pub(crate) fn granted(tokens: &Tokens) -> Value {
     json!({
         "bearer": tokens.bearer(),
@@ -179,7 +179,7 @@ pub(crate) fn granted(tokens: &Tokens) -> Value {
     })
 }
 
-/// A bearer token `a` and nothing else.
+/// Returns the bearer token `a` and nothing else, in the form of [`granted`].
 pub(crate) fn bearer_a() -> Value {
     json!({
         "bearer": "a", "access_token": "a", "token_type": "Bearer", "refresh_token": null, "id_token": null,
@@ -187,7 +187,7 @@ pub(crate) fn bearer_a() -> Value {
     })
 }
 
-/// The whole of a prompt, the warnings apart.
+/// Returns everything that a prompt holds, except the warnings.
 pub(crate) fn shown(prompt: &Prompt) -> Value {
     json!({
         "user_code": prompt.user_code,

@@ -1,4 +1,5 @@
-//! The host of the tests: it answers every question of an exchange, honestly unless it is told to fail, and notes what it was asked.
+//! The host of the tests. It answers every question of an exchange, and notes what it was asked. It is honest unless a test tells it to
+//! fail.
 
 use std::collections::VecDeque;
 
@@ -29,53 +30,53 @@ pub(crate) enum Question {
     SavePace,
 }
 
-/// What the store says to a guarded write, against what happens.
+/// A wrong answer of the store to a guarded write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Says {
-    /// That it lost, though nobody else wrote.
+    /// A conflict, although nobody else wrote.
     Conflict,
-    /// That it does not know; nothing was written.
+    /// The outcome is unknown. Nothing was written.
     UnknownNotDone,
-    /// That it does not know; it was written.
+    /// The outcome is unknown. The change was written.
     UnknownDone,
 }
 
-/// What becomes of the session before a guarded write: somebody else was faster.
+/// What somebody else does to the store just before a guarded write.
 pub(crate) type Meanwhile = Box<dyn FnOnce(&mut Memory)>;
 
-/// A host over [`Memory`]. It is honest unless a field says otherwise, and tells what it was asked and what was written.
+/// A host over [`Memory`]. It is honest unless a field says otherwise, and it notes what it was asked.
 pub(crate) struct Host {
     pub(crate) store: Memory,
     pub(crate) clients: Vec<Client>,
-    /// What the registry says instead of looking into `clients`.
+    /// The answer of the registry. If `None`, the registry looks into `clients`.
     pub(crate) found: Option<Found<Client>>,
-    /// The entropy of the next draws; then that of [`entropy`] for 100, 101 and so on.
+    /// The entropy of the next draws. After that, draws return the [`nth_entropy`] of 100, 101 and so on.
     pub(crate) entropy: VecDeque<Entropy>,
     pub(crate) drawn: u16,
-    /// What is minted.
+    /// The tokens that the host mints.
     pub(crate) tokens: Tokens<'static>,
-    /// Why nothing is minted.
+    /// If set, the host refuses to mint, for this reason.
     pub(crate) refusal: Option<GrantRefusal>,
-    /// The question that fails: its answer is `Unavailable`.
+    /// The question that the host answers with `Unavailable`.
     pub(crate) fails: Option<Question>,
-    /// What the store says to the next guarded writes, in order.
+    /// The wrong answers to the next guarded writes, in order.
     pub(crate) says: VecDeque<Says>,
-    /// What the store says to the next inserts, in order.
+    /// The answers of the store to the next inserts, in order. Only with `New` the session is inserted.
     pub(crate) inserts: VecDeque<Inserted>,
-    /// What happens before the next guarded write.
+    /// What somebody else does before each of the next guarded writes, in order.
     pub(crate) meanwhile: VecDeque<Meanwhile>,
-    /// What was asked, in order.
+    /// The questions of the last exchange, in order.
     pub(crate) asked: Vec<Question>,
-    /// The quotas that were asked for, in order.
+    /// What the last exchange asked to take from quotas, in order.
     pub(crate) takes: Vec<Take>,
-    /// The user keys that were looked up, in order.
+    /// The user keys that the last exchange looked up, in order.
     pub(crate) user_keys: Vec<UserKey>,
-    /// What was minted for, as (scope, is a refresh).
+    /// For each grant that the host was asked to mint for: its scope, and whether it is a refresh.
     pub(crate) minted: Vec<(String, bool)>,
 }
 
 impl Host {
-    /// An honest host of these clients, with an empty store.
+    /// Returns an honest host that knows these clients, with an empty store.
     pub(crate) fn new(clients: impl IntoIterator<Item = Client>) -> Self {
         Self {
             store: Memory::new(),
@@ -96,7 +97,7 @@ impl Host {
         }
     }
 
-    /// Runs an exchange to its end. `asked`, `takes` and `user_keys` start anew.
+    /// Runs an exchange to its end. Clears `asked`, `takes` and `user_keys` first.
     pub(crate) fn run<'r, T: Finish<'r>>(&mut self, mut exchange: Exchange<'r, T>) -> T {
         self.asked.clear();
         self.takes.clear();
@@ -183,7 +184,7 @@ impl Host {
         }
     }
 
-    /// How often this was asked in the last exchange.
+    /// Returns how often the last exchange asked this question.
     pub(crate) fn count(&self, question: Question) -> usize {
         self.asked
             .iter()
@@ -191,7 +192,7 @@ impl Host {
             .count()
     }
 
-    /// The session of this key, as it is stored.
+    /// Returns the stored session with this key.
     pub(crate) fn session(&self, key: &SessionKey) -> Option<&Session> {
         self.store.load(key).map(|stored| &stored.session)
     }
@@ -207,7 +208,7 @@ impl Host {
         self.issue_for(server, client, seed, "openid+profile", now)
     }
 
-    /// The same with a scope, form-encoded.
+    /// Issues codes as [`Self::issue`] does, but with this scope, which must be form-encoded.
     pub(crate) fn issue_for(
         &mut self,
         server: &Server,
@@ -225,7 +226,7 @@ impl Host {
         Codes::of(&reply)
     }
 
-    /// `user` enters a code, and so claims its session.
+    /// Enters a code for `user`, and so claims its session.
     pub(crate) fn claim(
         &mut self,
         server: &Server,
@@ -236,7 +237,7 @@ impl Host {
         self.run(server.enter(user_code, user, "", now))
     }
 
-    /// `user` claims and approves, with all of the scope.
+    /// Claims and approves a session for `user`, with all of the scope.
     pub(crate) fn approve(
         &mut self,
         server: &Server,
@@ -250,7 +251,7 @@ impl Host {
             .unwrap();
     }
 
-    /// `user` claims and denies.
+    /// Claims and denies a session for `user`.
     pub(crate) fn deny(
         &mut self,
         server: &Server,
@@ -262,7 +263,7 @@ impl Host {
         self.run(server.deny(&codes.key, user, now)).unwrap();
     }
 
-    /// One poll of `client`.
+    /// Polls once as `client`.
     pub(crate) fn poll(
         &mut self,
         server: &Server,
@@ -273,7 +274,7 @@ impl Host {
         self.token(server, client, &poll_body(client.id(), device_code), now)
     }
 
-    /// One refresh by `client`.
+    /// Refreshes once as `client`.
     pub(crate) fn refresh(
         &mut self,
         server: &Server,
@@ -284,7 +285,7 @@ impl Host {
         self.token(server, client, &refresh_body(client.id(), token), now)
     }
 
-    /// One request of `client` at the token endpoint.
+    /// Sends one request of `client` to the token endpoint.
     pub(crate) fn token(
         &mut self,
         server: &Server,
@@ -297,7 +298,7 @@ impl Host {
         })
     }
 
-    /// One revocation by `client`.
+    /// Revokes a token as `client`.
     pub(crate) fn revoke(
         &mut self,
         server: &Server,

@@ -1,6 +1,6 @@
 //! One login under test, and what each poll of it wrote.
 //!
-//! Moments are milliseconds after [`NOW`], at which its codes were issued.
+//! Moments are in milliseconds after [`NOW`], when its codes were issued.
 
 use device_flow::server::{
     Cause, Client, Consent, Pace, PageError, Policy, Reply, Server, Session, Status, Subject,
@@ -13,31 +13,31 @@ use crate::support::{
     policy, server_of, subject,
 };
 
-/// The default lifetime of a code.
+/// The default lifetime of a code, in milliseconds.
 pub(crate) const LIFETIME: i64 = 300_000;
 
-/// The default retention after the end of a session.
+/// The default retention after the end of a session, in milliseconds.
 pub(crate) const RETENTION: i64 = 300_000;
 
-/// How long an approval can be redeemed at least: the default cap and one interval.
+/// For how long an approval can be redeemed at least, in milliseconds: the default cap plus one interval.
 pub(crate) const REDEEM_TIME: i64 = 65_000;
 
-/// The moment so many milliseconds after [`NOW`].
+/// Returns the moment that is this many milliseconds after [`NOW`].
 pub(crate) fn at(millis: i64) -> OffsetDateTime {
     NOW + Duration::milliseconds(millis)
 }
 
-/// The same as it is stored: milliseconds since the epoch.
+/// Returns the same moment as it is stored: in milliseconds since the Unix epoch.
 pub(crate) fn stored_at(millis: i64) -> i64 {
     NOW.unix_timestamp() * 1000 + millis
 }
 
-/// Somebody else.
+/// Returns another user.
 pub(crate) fn bob() -> Subject {
     subject("bob")
 }
 
-/// A login: a host with one session, its codes, the server and the client of both.
+/// A login: the server, a host with one session, the client, and the codes of the session.
 pub(crate) struct Login {
     pub(crate) server: Server,
     pub(crate) host: Host,
@@ -45,7 +45,7 @@ pub(crate) struct Login {
     pub(crate) codes: Codes,
 }
 
-/// What became of a poll: the reply, and what was written for it.
+/// The result of a poll: the reply, and what was written.
 pub(crate) struct Answer {
     pub(crate) reply: Reply,
     pub(crate) wrote: Wrote,
@@ -57,17 +57,17 @@ pub(crate) enum Wrote {
     Nothing,
     /// The pace in its stored form; see [`pace`].
     Pace(Value),
-    /// The session, guarded.
+    /// The session, by a guarded change.
     Session,
 }
 
-/// A saved pace: the last accepted poll, the interval in force in seconds, whether it was widened since.
+/// Returns [`Wrote::Pace`] with the last accepted poll, the interval in force in seconds, and whether it was widened since then.
 pub(crate) fn pace(last: i64, interval: u32, widened: bool) -> Wrote {
     let last = stored_at(last);
     Wrote::Pace(json!({ "v": 2, "last": last, "interval": interval, "widened": widened }))
 }
 
-/// A pace that a store returned.
+/// Returns such a pace as a store returns it.
 pub(crate) fn pace_of(last: i64, interval: u32, widened: bool) -> Pace {
     let last = stored_at(last);
     let form = json!({ "v": 2, "last": last, "interval": interval, "widened": widened });
@@ -75,7 +75,7 @@ pub(crate) fn pace_of(last: i64, interval: u32, widened: bool) -> Pace {
 }
 
 impl Login {
-    /// With the default policy and the public client, issued now.
+    /// Issues codes with the default policy to the public client, at [`NOW`].
     pub(crate) fn new() -> Self {
         Self::of(policy(), cli())
     }
@@ -84,7 +84,7 @@ impl Login {
         Self::asking(policy, client, "openid+profile")
     }
 
-    /// The same with a scope, form-encoded.
+    /// Issues codes with this scope, which must be form-encoded.
     pub(crate) fn asking(policy: Policy, client: Client, scope: &str) -> Self {
         let server = server_of(policy);
         let mut host = Host::new([client.clone(), crate::support::backend()]);
@@ -97,7 +97,7 @@ impl Login {
         }
     }
 
-    /// The same, claimed and approved by Alice at a moment, with all of the scope.
+    /// Returns a login as [`Login::new`] does, which Alice has claimed and approved at `moment`, with all of the scope.
     pub(crate) fn approved_at(moment: i64) -> Self {
         let mut login = Self::new();
         login.approve(moment);
@@ -108,12 +108,12 @@ impl Login {
         self.host.session(&self.codes.key).unwrap()
     }
 
-    /// The session in its stored form: all there is to know of it.
+    /// Returns the session in its stored form, which holds everything.
     pub(crate) fn form(&self) -> Value {
         serde_json::to_value(self.session()).unwrap()
     }
 
-    /// The same, if it is stored.
+    /// Returns the session in its stored form, or `None` if it is not stored.
     pub(crate) fn form_if_any(&self) -> Option<Value> {
         let session = self.host.session(&self.codes.key)?;
         Some(serde_json::to_value(session).unwrap())
@@ -131,19 +131,19 @@ impl Login {
         self.host.store.save_pace(&self.codes.key, pace);
     }
 
-    /// A poll of the client, over the host as it is.
+    /// Polls as the client of the login, with the host as it is.
     pub(crate) fn poll(&mut self, now: i64) -> Answer {
         let client = self.client.clone();
         self.poll_as(&client, now)
     }
 
-    /// The same by any client. Asserts that the session changes with a guarded write alone.
+    /// Polls as any client. Asserts that the session changes only by a guarded change.
     pub(crate) fn poll_as(&mut self, client: &Client, now: i64) -> Answer {
         let code = self.codes.device_code.clone();
         self.poll_with(client, &code, now)
     }
 
-    /// A poll of this client with any code.
+    /// Registers this client, or replaces its registration, and polls as it with any code.
     pub(crate) fn poll_with(&mut self, client: &Client, code: &str, now: i64) -> Answer {
         let before = self.form_if_any();
         if !self.host.clients.iter().any(|own| own.id() == client.id()) {
@@ -173,7 +173,7 @@ impl Login {
         Answer { reply, wrote }
     }
 
-    /// Alice enters the code.
+    /// Enters the code as Alice.
     pub(crate) fn claim(&mut self, now: i64) {
         self.claim_by(&alice(), now);
     }
@@ -184,18 +184,18 @@ impl Login {
         assert_eq!(review.unwrap().session_key(), &self.codes.key);
     }
 
-    /// Alice enters the code and approves all of the scope.
+    /// Enters the code as Alice, and approves all of the scope.
     pub(crate) fn approve(&mut self, now: i64) {
         self.host
             .approve(&self.server, &alice(), &self.codes, at(now));
     }
 
-    /// Alice enters the code and denies.
+    /// Enters the code as Alice, and denies.
     pub(crate) fn deny(&mut self, now: i64) {
         self.host.deny(&self.server, &alice(), &self.codes, at(now));
     }
 
-    /// Alice takes her approval back.
+    /// Takes Alice's approval back.
     pub(crate) fn withdraw(&mut self) {
         self.withdraw_by(&alice(), 0).unwrap();
     }
@@ -205,7 +205,7 @@ impl Login {
             .run(self.server.withdraw(&self.codes.key, user, at(now)))
     }
 
-    /// What approving gives, with all of the scope.
+    /// Approves all of the scope as this user, and returns the result.
     pub(crate) fn approve_by(&mut self, user: &Subject, now: i64) -> Result<Session, PageError> {
         self.consent_by(user, &Consent::to_all(), now)
     }
@@ -260,7 +260,7 @@ pub(crate) fn assert_slow_down(answer: &Answer, interval: u32, wrote: &Wrote) {
     assert_eq!(answer.wrote, *wrote);
 }
 
-/// Asserts the one `invalid_grant` of every poll.
+/// Asserts the `invalid_grant` response, which is the same for every poll.
 #[track_caller]
 pub(crate) fn assert_invalid_grant(reply: &Reply, cause: Cause) {
     assert_refused(
@@ -271,7 +271,7 @@ pub(crate) fn assert_invalid_grant(reply: &Reply, cause: Cause) {
     );
 }
 
-/// Asserts `invalid_grant` for a code that was redeemed so many milliseconds ago.
+/// Asserts `invalid_grant` for a code that was redeemed this many milliseconds ago.
 #[track_caller]
 pub(crate) fn assert_used(reply: &Reply, cause: Cause, millis: u64) {
     assert_invalid_grant(reply, cause);
@@ -304,7 +304,7 @@ pub(crate) fn assert_granted(reply: &Reply, scope: &str) {
     assert_reply(reply, Cause::Granted, 200, &[], &body);
 }
 
-/// The status, the headers and the body, for comparing byte for byte.
+/// Returns the status, the headers and the body, to compare them byte for byte.
 pub(crate) fn bytes(reply: &Reply) -> (u16, Vec<(&'static str, String)>, String) {
     let response = reply.response();
     let headers = response
@@ -317,7 +317,7 @@ pub(crate) fn bytes(reply: &Reply) -> (u16, Vec<(&'static str, String)>, String)
     )
 }
 
-/// The bytes of the poll's `invalid_grant`, written out.
+/// Returns the bytes of the `invalid_grant` response to a poll, written out by hand.
 pub(crate) fn invalid_grant_bytes() -> (u16, Vec<(&'static str, String)>, String) {
     let headers = vec![
         ("content-type", "application/json".to_owned()),

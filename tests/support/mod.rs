@@ -1,18 +1,17 @@
-//! What the tests share. Every program of `tests/` and the fuzz targets compile it, and use a part.
+//! What the tests share. Every program of `tests/`, and the fuzz targets, compile this module and use a part of it.
 //!
 //! | file | what it is for |
 //! |---|---|
-//! | this one | the server half: a default policy, two clients, a user, a moment, requests, and the whole of a response |
-//! | `host` | a host over the embedded store that answers every question of an exchange, fails as it is told, and notes what it was asked |
-//! | `login` | one login under test, at that host: what each poll of it wrote |
-//! | `client` | the client half: a client, the answers that it gets, the whole of what it sends and says |
+//! | this one | the server half: a default policy, two clients, a user, a moment, requests, and checks of whole responses |
+//! | `host` | a host over the embedded store. It answers all questions of an exchange, can be told to fail, and notes what it was asked |
+//! | `login` | one login at that host, and what each poll of it wrote |
+//! | `client` | the client half: a client, the answers that it gets, and all that it sends and reports |
 //! | `oracle` | a model of one login, written from the tables and not from the code |
 //! | `world` | lists of operations, played by the crate and by the oracle: for `properties` and the fuzz target `server` |
-//! | `pair` | both halves, joined by a network that loses and repeats: for `two_ended` and the fuzz target `client_server` |
+//! | `pair` | both halves, joined by a network that loses and repeats messages: for `two_ended` and the fuzz target `client_server` |
 //!
-//! A test runs its exchanges at [`Host`]. A loop of its own has only a test that stops at a question, that looks at more of one
-//! than its answer (`allocations`, `secrets`, the model, the fuzz targets), or whose host does what a script says (the vectors,
-//! `world`).
+//! A test runs its exchanges with [`Host`]. Some tests have a loop of their own: those that stop at a question or inspect it
+//! (`allocations`, `secrets`, the model, the fuzz targets), and those whose host follows a script (the vectors, `world`).
 
 #![allow(dead_code, reason = "each program uses a part")]
 #![allow(
@@ -57,7 +56,7 @@ pub(crate) const NOW: OffsetDateTime = datetime!(2026-03-21 12:00:00 UTC);
 /// The address from which requests come.
 pub(crate) const SOURCE: &str = "203.0.113.7";
 
-/// Where users enter their codes.
+/// The URL of the page where users enter their codes.
 pub(crate) const PAGE: &str = "https://login.example.com/device";
 
 /// The media type of both endpoints.
@@ -75,23 +74,23 @@ pub(crate) const BACKEND: &str = "client_backend";
 /// The secret of the confidential client.
 pub(crate) const SECRET: &str = "7Fjfp0ZBr1KtDRbnfVdmIw";
 
-/// A device code that no test is issued: the right length, never drawn.
+/// A device code of the right length that is never issued.
 pub(crate) const NO_CODE: &str = "GmRhmhcxhwAzkoEqiMEg_DnyEysNkuNhszIySk9eS00";
 
 /// The access token of [`tokens`].
 pub(crate) const ACCESS_TOKEN: &str = "2YotnFZFEjr1zCsicMWpAA";
 
-/// The default policy.
+/// Returns the default policy.
 pub(crate) fn policy() -> Policy {
     policy_of(PolicyOptions::default())
 }
 
-/// A policy of these options, with the usual page.
+/// Returns a policy with these options and the usual page.
 pub(crate) fn policy_of(options: PolicyOptions) -> Policy {
     Policy::new(PAGE, options).unwrap()
 }
 
-/// The default, but for the refresh tokens.
+/// Returns the default options, but with these options for refresh tokens.
 pub(crate) fn with_refresh(refresh: RefreshOptions) -> PolicyOptions {
     PolicyOptions {
         refresh: Some(refresh),
@@ -99,17 +98,17 @@ pub(crate) fn with_refresh(refresh: RefreshOptions) -> PolicyOptions {
     }
 }
 
-/// A server of the default policy.
+/// Returns a server with the default policy.
 pub(crate) fn server() -> Server {
     server_of(policy())
 }
 
-/// A server of this policy, with the usual keys.
+/// Returns a server with this policy and the usual keys.
 pub(crate) fn server_of(policy: Policy) -> Server {
     Server::new(policy, keys())
 }
 
-/// A public client that may ask for `openid profile email`, and asks for `openid` by default.
+/// Returns a public client that may ask for `openid profile email`, and asks for `openid` by default.
 pub(crate) fn cli() -> Client {
     Client::new(CLI, ClientAuthMethod::None)
         .unwrap()
@@ -118,7 +117,7 @@ pub(crate) fn cli() -> Client {
         .default_scope(scope("openid"))
 }
 
-/// A confidential client with [`SECRET`], anywhere; the same scopes.
+/// Returns a confidential client that may send [`SECRET`] in the header or in the body. It has the scopes of [`cli`].
 pub(crate) fn backend() -> Client {
     let method = ClientAuthMethod::secret(SecretDigest::of(SECRET));
     Client::new(BACKEND, method)
@@ -136,27 +135,27 @@ pub(crate) fn subject(sub: &str) -> Subject {
     Subject::new(sub).unwrap()
 }
 
-/// The user who decides.
+/// Returns the user who decides.
 pub(crate) fn alice() -> Subject {
     subject("alice")
 }
 
-/// The secret keys of the server.
+/// Returns the secret keys of the server.
 pub(crate) fn keys() -> ServerKeys {
     ServerKeys::new(&key(7)).unwrap()
 }
 
-/// A key of the server, another one for each seed.
+/// Returns a key for the server, a different one for each seed.
 pub(crate) fn key(seed: u8) -> [u8; 32] {
     octets(seed)[..32].try_into().unwrap()
 }
 
-/// The entropy of one issuance: other codes for each seed.
+/// Returns the entropy of one issuance. Each seed gives different codes.
 pub(crate) fn entropy(seed: u8) -> Entropy {
     nth_entropy(seed.into())
 }
 
-/// The entropy of a draw by its number. For the first 256 it is that of [`entropy`].
+/// Returns the entropy of the draw with this number. For numbers under 256 it is that of [`entropy`].
 pub(crate) fn nth_entropy(number: u16) -> Entropy {
     let [low, high] = number.to_le_bytes();
     let mut octets = octets(low);
@@ -166,7 +165,7 @@ pub(crate) fn nth_entropy(number: u16) -> Entropy {
     Entropy::from(octets)
 }
 
-/// Entropy with one device code per first and one user code per second argument.
+/// Returns entropy whose device code depends only on `device`, and whose user code depends only on `user`.
 pub(crate) fn entropy_of(device: u8, user: u8) -> Entropy {
     let mut octets = octets(device);
     octets[32..].copy_from_slice(&self::octets(user)[32..]);
@@ -190,27 +189,27 @@ fn octets(seed: u8) -> [u8; Entropy::OCTETS] {
     octets
 }
 
-/// Tokens with an access token alone.
+/// Returns tokens that have only an access token.
 pub(crate) fn tokens() -> Tokens<'static> {
     Tokens::bearer(ACCESS_TOKEN).unwrap()
 }
 
-/// A request as a client sends it, without an `Authorization` header.
+/// Returns a request as a client sends it, without an `Authorization` header.
 pub(crate) fn post(body: &(impl AsRef<[u8]> + ?Sized)) -> Request<'_> {
     Request::new("POST", body.as_ref()).content_type(Some(FORM))
 }
 
-/// The value of an `Authorization` header. Give the halves form-encoded (see [`encoded`]) where they need it.
+/// Returns a Basic `Authorization` header. If `id` and `secret` need it, the caller must form-encode them (see [`encoded`]).
 pub(crate) fn basic(id: &str, secret: &str) -> String {
     format!("Basic {}", STANDARD.encode(format!("{id}:{secret}")))
 }
 
-/// Every octet as an escape: no reader may tell it from the plain text.
+/// Returns a text with every octet written as a percent escape. A reader must read it as the plain text.
 pub(crate) fn encoded(text: &str) -> String {
     escaped(text.as_bytes())
 }
 
-/// The same for octets that are no text.
+/// Returns octets as percent escapes, also octets that are not text.
 pub(crate) fn escaped(octets: &[u8]) -> String {
     let mut out = String::new();
     for octet in octets {
@@ -219,27 +218,28 @@ pub(crate) fn escaped(octets: &[u8]) -> String {
     out
 }
 
-/// The `Authorization` header of a client of this module: none for a public one.
+/// Returns the `Authorization` header of a client of this module, or `None` for a public client.
 pub(crate) fn authorization(client: &Client) -> Option<String> {
     (!client.is_public()).then(|| basic(client.id(), SECRET))
 }
 
-/// The body of a poll that names a client.
+/// Returns the body of a poll that names the client.
 pub(crate) fn poll_body(client_id: &str, device_code: &str) -> String {
     format!("grant_type={GRANT}&device_code={device_code}&client_id={client_id}")
 }
 
-/// The body of a refresh that names a client.
+/// Returns the body of a refresh that names the client.
 pub(crate) fn refresh_body(client_id: &str, token: &str) -> String {
     format!("grant_type=refresh_token&refresh_token={token}&client_id={client_id}")
 }
 
-/// The body of a revocation that names a client.
+/// Returns the body of a revocation that names the client.
 pub(crate) fn revocation_body(client_id: &str, token: &str) -> String {
     format!("token={token}&client_id={client_id}")
 }
 
-/// What `then` makes of a request with this body, as this client sends it: with its `Authorization` header, if it has a secret.
+/// Calls `then` with a request of this client with this body, and returns the result. The request has an `Authorization` header if the
+/// client has a secret.
 pub(crate) fn sent_by<T>(client: &Client, body: &str, then: impl FnOnce(Request<'_>) -> T) -> T {
     let header = authorization(client);
     then(post(body).authorization(header.as_ref()))
@@ -247,8 +247,8 @@ pub(crate) fn sent_by<T>(client: &Client, body: &str, then: impl FnOnce(Request<
 
 // Responses.
 
-/// Asserts the whole of a response: the status, every header in order, the body. `headers` are those after the three that
-/// every response has.
+/// Asserts the whole response: the status, every header in order, and the body. `headers` are the headers after the three that every
+/// response has.
 #[track_caller]
 pub(crate) fn assert_response(
     response: &Response,
@@ -288,13 +288,13 @@ pub(crate) fn assert_reply(
     assert_response(reply.response(), status, headers, body);
 }
 
-/// Asserts an error with status 400 and no header of its own.
+/// Asserts an error with status 400 and no further header.
 #[track_caller]
 pub(crate) fn assert_refused(reply: &Reply, cause: Cause, error: &str, description: &str) {
     assert_reply(reply, cause, 400, &[], &error_body(error, description));
 }
 
-/// Asserts the one 401 of the rows A11 and B2 to B7.
+/// Asserts the 401 response, which is the same for the rows A11 and B2 to B7.
 #[track_caller]
 pub(crate) fn assert_invalid_client(reply: &Reply, cause: Cause) {
     let challenge = [("www-authenticate", r#"Basic realm="oauth""#)];
@@ -302,14 +302,14 @@ pub(crate) fn assert_invalid_client(reply: &Reply, cause: Cause) {
     assert_reply(reply, cause, 401, &challenge, &body);
 }
 
-/// Asserts the 503, which says when to come back.
+/// Asserts the 503 response, which says when to try again.
 #[track_caller]
 pub(crate) fn assert_unavailable(reply: &Reply, cause: Cause) {
     let body = error_body("temporarily_unavailable", "try again later");
     assert_reply(reply, cause, 503, &[("retry-after", "5")], &body);
 }
 
-/// The body of an error.
+/// Returns the body of an error response.
 pub(crate) fn error_body(error: &str, description: &str) -> String {
     format!(r#"{{"error":"{error}","error_description":"{description}"}}"#)
 }
@@ -325,7 +325,7 @@ pub(crate) struct Codes {
 }
 
 impl Codes {
-    /// Those of a response.
+    /// Reads the codes from a response.
     pub(crate) fn of(reply: &Reply) -> Self {
         let body: serde_json::Value = serde_json::from_str(reply.response().body()).unwrap();
         let device_code = body["device_code"].as_str().unwrap().to_owned();
@@ -337,12 +337,12 @@ impl Codes {
     }
 }
 
-/// The key of a session: the SHA-256 of its device code.
+/// Returns the key of a session: the SHA-256 of its device code.
 pub(crate) fn key_of(device_code: &str) -> SessionKey {
     SessionKey::from_bytes(*SecretDigest::of(device_code).as_bytes())
 }
 
-/// The refresh token of a response.
+/// Returns the refresh token of a response.
 pub(crate) fn refresh_token(reply: &Reply) -> String {
     let body: serde_json::Value = serde_json::from_str(reply.response().body()).unwrap();
     body["refresh_token"].as_str().unwrap().to_owned()

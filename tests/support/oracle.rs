@@ -1,9 +1,10 @@
 //! The oracle: a model of one login, written from the tables of the server half and not from the code.
 //!
-//! It knows nothing of the crate under test. Moments are milliseconds after issuance, states are plain data, and each answer
-//! names its row. Interval and cap are chosen so that both halves of the tolerance matter, and so that no number of steps
-//! ends at the cap: 3 s, 8 s, 11 s. A refresh token lives as shortly as a policy allows, so that its ends are reached. All else is
-//! the default policy: step 5 s, lifetime 300 s, retention 300 s, grace 30 s, five guesses at once and one a minute.
+//! The oracle does not use the crate under test. Moments are in milliseconds after issuance, states are plain data, and each answer names
+//! its row. The interval and the cap are chosen so that both parts of the tolerance matter, the second and the quarter, and so that the
+//! last step to the cap is shorter than the others: 3 s, 8 s, 11 s. A refresh token lives as short a time as a policy allows, so that tests
+//! reach its ends. The retry window and the quota of refreshes are not the default ones either. All else is the default policy: step 5 s,
+//! lifetime 300 s, retention 300 s, grace 30 s, five guesses at once and one a minute.
 
 use core::{fmt, mem};
 
@@ -16,7 +17,7 @@ pub(crate) const RETRY_WINDOW: i64 = 1500;
 pub(crate) const GRACE: i64 = 30_000;
 pub(crate) const IDLE: i64 = 600_000;
 pub(crate) const ABSOLUTE: i64 = 900_000;
-/// A poll so soon after an accepted one is the same, repeated on the way (C20).
+/// A poll that comes sooner than this after an accepted one counts as the same poll, repeated on the way (C20).
 const REPEATED: i64 = 1000;
 const ATTEMPTS: u8 = 3;
 
@@ -24,9 +25,9 @@ const ATTEMPTS: u8 = 3;
 type Limit = (i64, i64);
 const GUESSES: Limit = (5, 60_000);
 pub(crate) const REFRESHES: Limit = (4, 20_000);
-/// By how much clocks that agree may differ.
+/// By how much the clocks of servers may differ.
 const DRIFT: i64 = 60_000;
-/// A quota that says nothing any more is kept for this long.
+/// For how long a quota is kept after everything was given back.
 const QUOTA_KEPT: i64 = 60_000;
 
 /// What the device asked for.
@@ -47,17 +48,17 @@ pub(crate) enum Client {
     Foreign,
 }
 
-/// What the registration of the own client says now.
+/// The current registration of the own client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Registered {
-    /// It may ask for this.
+    /// It may ask for this scope.
     For(&'static str),
     WithoutDeviceGrant,
     Disabled,
     Removed,
 }
 
-/// What the host says of a grant before it writes.
+/// What the host decides about a grant before it writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
     Mints,
@@ -66,7 +67,7 @@ pub(crate) enum Verdict {
     MintingFails,
 }
 
-/// Whether the host hears what became of its guarded write.
+/// Whether the host learns the outcome of its guarded write, and if not, whether it was done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Commit {
     Heard,
@@ -83,7 +84,7 @@ pub(crate) enum Part {
     Generator,
 }
 
-/// Which of the reads of an operation are of an older copy, and how many operations older.
+/// How many of the first reads of an operation return an older copy, and by how many operations that copy is older.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Stale {
     pub(crate) reads: u8,
@@ -100,14 +101,14 @@ pub(crate) struct How {
     pub(crate) verdict: Verdict,
     pub(crate) commit: Commit,
     pub(crate) stale: Stale,
-    /// So many other requests take from the same quota first.
+    /// How many other requests take from the same quota first.
     pub(crate) rivals: u8,
     pub(crate) down: Option<Part>,
     pub(crate) saves_pace: bool,
 }
 
 impl How {
-    /// As it should.
+    /// The host behaves well.
     pub(crate) const WELL: Self = Self {
         verdict: Verdict::Mints,
         commit: Commit::Heard,
@@ -118,7 +119,7 @@ impl How {
     };
 }
 
-/// What differs from [`How::WELL`].
+/// Shows only what differs from [`How::WELL`].
 impl fmt::Debug for How {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("host")?;
@@ -151,45 +152,45 @@ pub(crate) enum Typed {
 /// A refresh token that somebody presents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Token {
-    /// One that was sent: the last one, the one before that, and so on. If none was: malformed.
+    /// A token that was sent: 0 is the last one, 1 the one before it, and so on. If there is no such token: a malformed one.
     Sent(u8),
-    /// Of a login that is not stored.
+    /// A token of a login that is not stored.
     OfAnotherLogin,
-    /// Of the right form, with a tag that the server did not make.
+    /// A token of the right form, with a tag that the server did not make.
     Forged,
-    /// Of no form at all.
+    /// Something that does not have the form of a token.
     Malformed,
 }
 
 /// The secret of a refresh token: the number of the operation that drew it.
 type Secret = usize;
 
-/// What a client is told.
+/// The answer to a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Told {
     pub(crate) row: &'static str,
     pub(crate) status: u16,
-    /// The error code; none for a success.
+    /// The error code; `None` for a success.
     pub(crate) error: Option<String>,
     /// The member `interval`, in seconds.
     pub(crate) interval: Option<i64>,
-    /// The header `Retry-After`, in seconds; 0 where any will do.
+    /// The header `Retry-After`, in seconds. In a 503 it is 0, because any value is right there.
     pub(crate) retry_after: Option<i64>,
-    /// The time since redemption, where the cause carries it.
+    /// The time since the redemption in milliseconds, if the cause carries it.
     pub(crate) since: Option<i64>,
     /// The scope of a success.
     pub(crate) scope: Option<String>,
     pub(crate) has_refresh_token: bool,
 }
 
-/// What the page is told of an event.
+/// The answer to the page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Page {
-    /// U1, with the time to try again.
+    /// U1: too many attempts, with the milliseconds until the next one.
     RateLimited(i64),
     WrongCode(&'static str),
     Review,
-    /// Whether it is done now, or stood already.
+    /// It is done now, or was done already.
     Done,
     Error(&'static str),
 }
@@ -218,7 +219,7 @@ pub(crate) struct Rotation {
 }
 
 impl Rotation {
-    /// When the token that this secret replaces was first replaced; none if the secret may not be used (R6, R8).
+    /// Returns the `rotated_at` that the login has after this refresh, or `None` if the presented secret may not be used (R6, R8).
     fn rotated_at(self, presented: Secret, now: i64) -> Option<i64> {
         let is_recent = (now - self.rotated_at).max(0) < GRACE;
         if presented == self.current {
@@ -256,7 +257,7 @@ pub(crate) struct Pace {
 }
 
 impl Pace {
-    /// The first moment that is not early.
+    /// Returns the first moment at which a poll is not early.
     pub(crate) fn due(self) -> i64 {
         let tolerance = (self.interval / 4).max(1000);
         self.last + self.interval - tolerance
@@ -271,7 +272,7 @@ pub(crate) struct Oracle {
     pub(crate) session: Option<Session>,
     pub(crate) pace: Option<Pace>,
     registered: Registered,
-    /// By user. Each quota is the moment at which all is given back.
+    /// The quota of each user, as the moment at which everything is given back.
     guesses: [Option<i64>; 2],
     refreshes: Option<i64>,
     /// The refresh tokens that were sent, in order.
@@ -308,12 +309,12 @@ impl Oracle {
         self.registered = registered;
     }
 
-    /// To be called after each operation.
+    /// Keeps what is stored now, for stale reads. To be called after each operation.
     pub(crate) fn remember(&mut self) {
         self.history.push((self.session.clone(), self.pace));
     }
 
-    /// The number of the operation that is played, which is also the secret that it draws.
+    /// Returns the number of the current operation, which is also the secret that it draws.
     fn operation(&self) -> usize {
         self.history.len()
     }
@@ -326,7 +327,7 @@ impl Oracle {
         self.history[newest.saturating_sub(how.stale.age.into())].clone()
     }
 
-    /// A guarded write: where the version is still the one that was read; never inserts.
+    /// Writes if the stored version is still `version`. Never inserts.
     fn write(&mut self, version: u64, state: State, how: How, now: i64) -> Written {
         let mut written = Written::Conflict;
         if how.commit == Commit::UnheardAndNotDone {
@@ -354,11 +355,11 @@ impl Oracle {
         }
     }
 
-    // Table B, where the client has no secret or the right one.
+    // Table B, for a client without a secret or with the right one.
 
     fn client(&self, by: Client, how: How) -> Option<Told> {
         let row = match (by, self.registered) {
-            // Whether there is a quota left is asked before a secret is compared.
+            // The quota of wrong secrets is checked before the secret is compared.
             (Client::Foreign, _) if how.down == Some(Part::Quotas) => return Some(down()),
             _ if how.down == Some(Part::Registry) => return Some(down()),
             (Client::Foreign, _) | (Client::Own, Registered::For(_)) => return None,
@@ -374,7 +375,7 @@ impl Oracle {
         })
     }
 
-    /// What of a scope the client may ask for now; none if that is nothing.
+    /// Returns the part of a scope that the client may ask for now, or `None` if no part is left.
     fn allowed(&self, scope: &str) -> Option<String> {
         let Registered::For(allowed) = self.registered else {
             return None;
@@ -621,7 +622,7 @@ impl Oracle {
         unavailable("C18 R13 R18 503")
     }
 
-    /// The quota of the refreshes of this login.
+    /// Takes one from the quota of refreshes of this login.
     fn meter(&mut self, how: How, now: i64) -> Result<(), Told> {
         if how.down == Some(Part::Quotas) {
             return Err(down());
@@ -686,7 +687,7 @@ impl Oracle {
                 return Page::WrongCode("U2");
             };
             match session.state {
-                // A code that was redeemed finds nothing any more.
+                // The code of a redeemed or ended session can no longer be looked up.
                 State::Active(_) | State::Ended(_) => return Page::WrongCode("U2"),
                 State::Approved(_) | State::Denied(_) => return Page::WrongCode("U3 decided"),
                 State::Pending | State::Claimed(_) if now >= LIFETIME => {
@@ -710,7 +711,7 @@ impl Oracle {
         Page::Error("unavailable")
     }
 
-    /// U14.
+    /// Returns the error if the client of the session can no longer sign in (U14), or cannot be looked up.
     fn client_of_session(&self, how: How) -> Option<Page> {
         if how.down == Some(Part::Registry) {
             return Some(Page::Error("unavailable"));
@@ -781,7 +782,7 @@ impl Oracle {
         })
     }
 
-    /// U5 first, then the event; a write that lost is decided again.
+    /// Checks first whether the user has claimed the session (U5), then applies the event. After a conflict it decides again.
     fn decide(
         &mut self,
         user: User,
@@ -841,13 +842,13 @@ impl Oracle {
     }
 }
 
-/// Takes one from a quota after so many others have, or says in how many milliseconds one is left.
+/// Takes one from a quota after `rivals` others did, or returns in how many milliseconds one is available.
 fn take(quota: &mut Option<i64>, (burst, period): Limit, rivals: u8, now: i64) -> Result<(), i64> {
     let mut taken = Ok(());
     for _ in 0..=rivals {
         let from = match *quota {
             None => now,
-            // A clock that ran ahead wrote that: one is left.
+            // A clock that was ahead wrote this moment. Then one is left.
             Some(until) if until > now + burst * period + DRIFT => now + (burst - 1) * period,
             Some(until) => until.max(now),
         };
@@ -866,7 +867,7 @@ fn tokens(scope: &str) -> impl Iterator<Item = &str> {
     scope.split(' ').filter(|token| !token.is_empty())
 }
 
-/// RFC 6749, section 3.3, as far as the operations go.
+/// Returns whether a text is a scope by RFC 6749, section 3.3, as far as the operations need it.
 fn is_scope(scope: &str) -> bool {
     !scope.contains(['"', '\\']) && !scope.contains("  ")
 }
@@ -892,7 +893,7 @@ fn unavailable(row: &'static str) -> Told {
     }
 }
 
-/// B8, C1, R14: a part of the host could not answer.
+/// Returns the answer of B8, C1 and R14: a part of the host could not answer.
 fn down() -> Told {
     unavailable("B8 C1 R14")
 }

@@ -1,10 +1,9 @@
-//! Both halves of the crate, joined by a network that delays, loses, repeats and reorders, with clocks that drift and jump,
-//! processes that die, stores that fail, and others who meddle.
+//! Both halves of the crate, joined by a network that delays, loses, repeats and reorders messages. Clocks drift and jump, processes die,
+//! stores fail, and strangers send requests of their own.
 //!
-//! A [`Dialogue`] is a set-up and a list of turns: what happens before the client is asked what is next. Once the turns are at
-//! their end nothing goes wrong any more. A client that has its tokens before that refreshes them in the turns that are left.
-//! [`play`] asserts, at every step and at the end, what must hold: the last section of the client's tables, table R, and the
-//! invariants of both halves.
+//! A [`Dialogue`] is a set-up and a list of turns. A turn is what happens before the client's next step. After the last turn nothing goes
+//! wrong any more. If the client has its tokens before that, it refreshes them in the turns that are left. [`play`] asserts, at every step
+//! and at the end, what must hold: how a login may end, table R, and the invariants of both halves.
 //!
 //! The server's time is in milliseconds after the codes were issued, the client's in milliseconds of its own clock.
 
@@ -32,24 +31,24 @@ mod server;
 
 const ASKED: &str = "openid profile offline_access";
 
-/// No run takes as many turns.
+/// The most turns that a run may take.
 const MAX_TURNS: usize = 20_000;
 
 /// How long the client waits for an answer.
 const TIMEOUT: i64 = 10_000;
 
-/// What a dialogue came to, for whoever counts.
+/// The result of a dialogue, for tests that count results.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Summary {
-    /// The requests that reached the server.
+    /// How many requests reached the server.
     pub(crate) messages: u64,
     pub(crate) ending: &'static str,
-    /// The ending that the user chose, if they did.
+    /// The ending that the user chose, if the user decided.
     pub(crate) chosen: Option<&'static str>,
     pub(crate) slowed_down: bool,
-    /// After a grant with a refresh token.
+    /// The refreshes, after a grant with a refresh token.
     pub(crate) refreshes: Refreshes,
-    /// Whether the login is active in the end.
+    /// Whether the login is active at the end.
     pub(crate) is_active: bool,
 }
 
@@ -58,7 +57,7 @@ pub(crate) fn play(dialogue: &Dialogue) -> Summary {
     run(dialogue, None)
 }
 
-/// The same, written down line by line: what is there is right even where this panics.
+/// Plays a dialogue, and writes it to `lines`, line by line. If this panics, the lines up to there have been written.
 pub(crate) fn transcribe(dialogue: &Dialogue, lines: &mut String) {
     let _ = run(dialogue, Some(lines));
 }
@@ -89,16 +88,16 @@ type Outcome = Result<Tokens, LoginError>;
 
 // The pair.
 
-/// What becomes of the next exchange.
+/// What happens to the next exchange.
 #[derive(Clone, Copy, Debug)]
 #[allow(clippy::struct_excessive_bools, reason = "what may go wrong")]
 struct Weather {
     request_lost: bool,
     answer_lost: bool,
-    /// The answer is that of a gateway: before the server saw the request, or after.
+    /// A gateway answers. If `true`, the server has seen the request.
     gateway: Option<bool>,
     twice: Option<Heard>,
-    /// So many turns later.
+    /// After how many turns a copy of the request arrives.
     late_copy: Option<u8>,
     dies: bool,
     delays: [i64; 2],
@@ -119,7 +118,7 @@ const FAIR: Weather = Weather {
 };
 
 impl Weather {
-    /// Whether the server decides, and the client hears what it says.
+    /// Returns whether the server decides, and its answer reaches the client.
     fn is_fair(&self) -> bool {
         !self.request_lost
             && !self.answer_lost
@@ -138,39 +137,39 @@ struct Pair<'l> {
     secrets: Vec<String>,
     device_code: String,
     user_code: String,
-    /// The time that passes for both.
+    /// The true time that has passed, in milliseconds.
     real: i64,
     /// How far the server's clock was set forwards.
     stepped: i64,
     /// The client's clock.
     reading: i64,
-    /// How fast that runs: a thousand is right.
+    /// How fast the client's clock runs, in thousandths: 1000 is right.
     rate: i64,
-    /// The latest reading that the poller saw.
+    /// The latest clock reading that the client has had.
     held: i64,
-    /// The rest is in the client's time too.
+    /// When the last answer arrived. This and `deadline` are readings of the client's clock, too.
     answered: i64,
     floor: i64,
     deadline: i64,
     polls: i64,
-    /// Whether it polled at the deadline or after it.
+    /// Whether the client polled at the deadline or later.
     asked_last: bool,
-    /// Until when the poller said to wait.
+    /// Until when the client said that it waits.
     due: Option<i64>,
     weather: Weather,
     late: Vec<(u8, Late)>,
     /// The refresh token that a thief may have copied from the device.
     copied: Option<String>,
-    /// What the client does not know, or knows as a loss, of what it asked.
+    /// Whether an answer did not reach the client, or its process died before it had the answer.
     lost: bool,
     /// Whether the server, or a gateway, said that it could not answer.
     failed: bool,
     twice: bool,
     unheard: bool,
-    /// What the server's clocks did.
+    /// Whether the clock of the server was set back.
     set_back: bool,
     fastest: i64,
-    /// The clocks of the processes: the furthest behind and the furthest ahead.
+    /// How far the clocks of the server's processes were behind and ahead at most, in milliseconds.
     skews: [i64; 2],
     /// The cause of the last reply that reached the client.
     told: Option<Cause>,
@@ -264,7 +263,7 @@ impl<'l> Pair<'l> {
         }
     }
 
-    /// Nothing that is formatted holds a secret.
+    /// Asserts that the `Debug` output of a value shows no secret.
     fn shows(&mut self, value: &dyn Debug) {
         let shown = format!("{value:?}");
         for secret in &self.secrets {
@@ -272,7 +271,7 @@ impl<'l> Pair<'l> {
         }
     }
 
-    /// Lets so many milliseconds pass.
+    /// Lets this many milliseconds pass.
     fn pass(&mut self, millis: i64) {
         self.real += millis;
         self.reading += millis * self.rate / 1000;
@@ -290,12 +289,12 @@ impl<'l> Pair<'l> {
         span(self.reading)
     }
 
-    /// The clock of the server's first process.
+    /// Returns the reading of the clock of the server's first process.
     fn wall(&self) -> i64 {
         self.real + self.stepped
     }
 
-    /// Plays until the client is done. Gives the turns that are left.
+    /// Plays until the client is done. Returns its outcome, and the turns that are left.
     fn play<'t>(&mut self, mut login: Login, turns: &'t [Vec<Op>]) -> (Outcome, &'t [Vec<Op>]) {
         let mut left = turns;
         for _ in 0..MAX_TURNS {
@@ -306,7 +305,7 @@ impl<'l> Pair<'l> {
                 Next::Wait { until } => {
                     let until = millis(until);
                     assert!(until > self.held, "the time to wait until is past");
-                    // Asked early, and however often, it says the same.
+                    // If the client is asked again too early, it names the same moment as before (P1).
                     assert!(self.due.is_none_or(|due| due == until));
                     self.due = Some(until);
                     self.shows(&login);
@@ -323,7 +322,7 @@ impl<'l> Pair<'l> {
                     login = resumed.unwrap_or(login);
                     let outcome = self.outcome(&mut login);
                     if let Some(choice) = choice {
-                        // What the user chose arrives with the first answer that does.
+                        // The user's decision must arrive with the first answer that reaches the client.
                         let is_right = match &outcome {
                             Some(Ok(_)) => choice == Status::Approved,
                             Some(Err(LoginError::Denied(_))) => choice == Status::Denied,
@@ -339,7 +338,7 @@ impl<'l> Pair<'l> {
                     }
                 }
                 Next::Done(outcome) => {
-                    // Expiry is the server's word, unless the caller does not want to hear it, or it would come too late.
+                    // The client asks the server once more before it expires, unless this last poll is switched off or would come too late.
                     let too_late =
                         self.answered > self.deadline || self.floor > self.server.lifetime;
                     let excused = !self.setup.polls_at_the_end || too_late;
@@ -352,7 +351,7 @@ impl<'l> Pair<'l> {
         panic!("no end");
     }
 
-    /// How the login ended with the last answer, if it did.
+    /// Returns the outcome if the login ended with the last answer.
     fn outcome(&mut self, login: &mut Login) -> Option<Outcome> {
         if login.deadline().is_some() {
             return None;
@@ -363,13 +362,13 @@ impl<'l> Pair<'l> {
         }
     }
 
-    /// Invariants 1 and 7 of the client's tables.
+    /// Asserts that the client may poll now: not sooner than its interval allows, and not more often than the lifetime allows.
     fn may_send(&mut self) {
         let first_at_once = self.setup.polls_at_once && self.polls == 0;
         let gap = self.held - self.answered;
         assert!(
             first_at_once || gap >= self.floor,
-            "{gap} ms after an answer, {} were told",
+            "polled {gap} ms after an answer, but the interval is {} ms",
             self.floor
         );
         self.polls += 1;
@@ -380,8 +379,8 @@ impl<'l> Pair<'l> {
         );
     }
 
-    /// One poll, in the weather of the turn. Gives what must be the outcome, where the user has decided, and the login of another
-    /// process, where this one died.
+    /// Polls once, with the faults of the turn. Returns the decision that must be the outcome, if the user has decided and the client
+    /// learns it. Also returns the login of another process, if this one died.
     fn exchange(&mut self, ask: Ask<'_>) -> (Option<Status>, Option<Login>) {
         let request = &ask.request().clone();
         let weather = core::mem::replace(&mut self.weather, FAIR);
@@ -391,7 +390,7 @@ impl<'l> Pair<'l> {
         }
         self.note(|| "the client polls".into());
         self.pass(weather.delays[0]);
-        // Whether the user has decided, and the server can still say so.
+        // The user's decision, if the server can still announce it.
         let mut choice = None;
         if !weather.request_lost && weather.gateway != Some(false) {
             let now = self.wall() + weather.skew;
@@ -452,7 +451,7 @@ impl<'l> Pair<'l> {
         (choice.filter(|_| weather.is_fair()), None)
     }
 
-    /// An answer reaches the client, or the news that none will.
+    /// Notes that an answer reaches the client, or that the client learns that it gets none.
     fn answers(&mut self, reply: Option<&Reply>) {
         let _ = self.now();
         self.answered = self.held;
@@ -466,11 +465,11 @@ impl<'l> Pair<'l> {
         }
     }
 
-    /// Another process takes the login up.
+    /// Resumes the login in another process.
     fn resume(&mut self, snapshot: &Snapshot) -> Login {
         let kept = serde_json::to_string(snapshot).unwrap();
         let snapshot = serde_json::from_str(&kept).unwrap();
-        // Its clock begins where it stands now: all else is counted from there.
+        // If the clock was set back, the new process has not seen the latest reading. So all moments move back with the clock.
         let back = self.held - self.reading;
         self.held -= back;
         self.answered -= back;
@@ -481,7 +480,7 @@ impl<'l> Pair<'l> {
             .unwrap()
     }
 
-    /// What happens before the client asks what is next. Gives how many tenths of the wait it sleeps, if not all.
+    /// Plays what happens before the client's next step. Returns how many tenths of the next wait it sleeps, or `None` for the whole wait.
     fn happens(&mut self, login: &mut Login, turn: &[Op]) -> Option<i64> {
         self.late_copies();
         let mut partly = None;
@@ -504,7 +503,7 @@ impl<'l> Pair<'l> {
         partly
     }
 
-    /// What happens to the next exchange, to the clocks or to the server. The rest is of the poller alone.
+    /// Plays what happens to the next exchange, to the clocks or to the server. Skips what happens to the login itself.
     fn befalls(&mut self, op: Op) {
         match op {
             Op::WakesEarly(_) | Op::Jitter(_) | Op::TakenOver => {}
@@ -588,7 +587,7 @@ impl<'l> Pair<'l> {
             Op::Release => server.release(&alice(), now),
             Op::Purge => server.purge(now),
             Op::Meddles(Meddler::Thief) => {
-                // As the network would repeat a request: nobody can tell.
+                // The poll of the thief looks like a request that the network repeats.
                 let body = format!(
                     r#"{{"device_code":"{}","user_code":"A","verification_uri":"https://as.example/","expires_in":900}}"#,
                     self.device_code
@@ -611,7 +610,7 @@ impl<'l> Pair<'l> {
     }
 }
 
-/// A reply as it reaches the client.
+/// Returns a reply as the client receives it.
 fn answer_of(reply: &Reply) -> Response<&str> {
     let response = reply.response();
     let answer = Response::new(response.status(), response.body());
@@ -621,7 +620,7 @@ fn answer_of(reply: &Reply) -> Response<&str> {
     }
 }
 
-/// The moment so many milliseconds after the codes were issued.
+/// Returns the moment this many milliseconds after the codes were issued.
 fn at(millis: i64) -> OffsetDateTime {
     NOW + time::Duration::milliseconds(millis)
 }
@@ -634,7 +633,7 @@ fn span(millis: i64) -> Duration {
     Duration::from_millis(u64::try_from(millis).unwrap())
 }
 
-/// Rounded up: nobody wakes before it is time.
+/// Returns a span in milliseconds, rounded up so that nobody wakes too early.
 fn millis(span: Duration) -> i64 {
     i64::try_from(span.as_nanos().div_ceil(1_000_000)).unwrap_or(i64::MAX)
 }

@@ -1,5 +1,5 @@
-//! The world of the properties: the operations, the crate on its embedded store, a host that behaves as it is told, and the
-//! oracle beside them.
+//! The world of the properties: the operations, the crate with its embedded store, a host that behaves as each operation says, and the
+//! oracle.
 
 use core::fmt::{self, Write as _};
 use core::time::Duration;
@@ -37,13 +37,13 @@ pub(crate) enum Op {
     Deny(User, How),
     Withdraw(User, How),
     Release(User, How),
-    /// The registration of the own client changes.
+    /// The registration of the own client changes. The own client is the one that got the codes.
     Register(Registered),
     Purge,
     LosePace,
 }
 
-/// Each on one line, also in a list that is printed at length: a failure is read as a list of operations.
+/// Each operation is on one line, even in pretty-printed output (`{:#?}`), so that a failure reads as a list of operations.
 impl fmt::Debug for Op {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -65,21 +65,20 @@ impl fmt::Debug for Op {
     }
 }
 
-/// Where the clock goes: by so many milliseconds, or to a boundary and so many milliseconds past it. A boundary in the past
-/// is a clock that goes back.
+/// How the clock moves: by some milliseconds, or to a boundary plus some milliseconds. If the boundary is in the past, the clock goes back.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Clock {
     By(i64),
     /// The first moment at which the next poll is not early.
     PollDue(i64),
-    /// The whole interval after the last accepted poll.
+    /// One interval after the last accepted poll.
     WholeInterval(i64),
     LastAcceptedPoll(i64),
     Expiry(i64),
     EndOfRedeemTime(i64),
     EndOfRetryWindow(i64),
     PurgeTime(i64),
-    /// A second after the last accepted poll: no repetition any more.
+    /// A second after the last accepted poll. From then on a poll no longer counts as repeated.
     EndOfRepetition(i64),
     EndOfGrace(i64),
     IdleEnd(i64),
@@ -124,22 +123,22 @@ impl Clock {
 
 pub(crate) struct World {
     server: &'static Server,
-    /// The registration of the own client, if there is one now.
+    /// The current registration of the own client, or `None` if it was removed.
     own: Option<Registration>,
     foreign: Registration,
     sessions: Memory,
-    /// Apart, so that a pace can be lost by putting the session alone into a new store.
+    /// A store of its own for the quotas. So they survive when a pace is lost, because then only the session is put into a new store.
     quotas: Memory,
     pub(crate) codes: Codes,
     wrong_code: &'static str,
     history: Vec<Option<Stored>>,
     /// The refresh tokens that were sent, in order.
     pub(crate) sent: Vec<String>,
-    /// Everything that was formatted, where that is asked for.
+    /// The `Debug` output of everything, if a test asks for it.
     pub(crate) shown: Option<String>,
 }
 
-/// One operation and what came of it.
+/// One operation: its time, what was stored before and after it, and its outcome.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Event {
     pub(crate) now: i64,
@@ -148,7 +147,7 @@ pub(crate) struct Event {
     pub(crate) outcome: Outcome,
 }
 
-/// What is stored: the forms of session and pace, null if nothing is stored.
+/// What is stored: the stored forms of the session and of the pace, or null.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Record {
     pub(crate) session: Value,
@@ -176,7 +175,7 @@ pub(crate) enum Outcome {
     },
 }
 
-/// The default but for what the [oracle] says.
+/// A server with the default policy, except for the numbers of the [oracle].
 static SERVER: LazyLock<Server> = LazyLock::new(|| {
     let (burst, period) = oracle::REFRESHES;
     let refreshes = RateLimit::new(u32::try_from(burst).unwrap(), millis(period)).unwrap();
@@ -209,7 +208,7 @@ fn millis(span: i64) -> Duration {
     Duration::from_millis(u64::try_from(span).unwrap())
 }
 
-/// The own client, which may ask for this.
+/// Returns the own client, which may ask for this scope.
 fn own(allowed: &str) -> Registration {
     let method = device_flow::server::ClientAuthMethod::None;
     let client = Registration::new(support::CLI, method).unwrap();
@@ -223,12 +222,12 @@ pub(crate) fn subject(user: User) -> Subject {
     }
 }
 
-/// What is drawn in an operation, by its number.
+/// Returns the octets that are drawn in the operation with this number.
 fn drawn(operation: usize) -> [u8; Entropy::OCTETS] {
     super::octets(u8::try_from(operation % 251).unwrap() + 1)
 }
 
-/// The digest of the secret that was drawn in an operation, as a record keeps it.
+/// Returns the digest of the secret that was drawn in an operation, as a record holds it.
 fn digest(operation: usize) -> Value {
     json!(URL_SAFE_NO_PAD.encode(Sha256::digest(&drawn(operation)[..32])))
 }
@@ -374,7 +373,7 @@ impl World {
         outcome
     }
 
-    /// Who sends a request, whatever the registry says of it.
+    /// Returns the client that sends a request, regardless of its current registration.
     fn client(&self, by: Client) -> Registration {
         match by {
             Client::Own => own(ASKED),
@@ -391,7 +390,7 @@ impl World {
             }
             Token::OfAnotherLogin => TOKEN_OF_ANOTHER_LOGIN.clone(),
             Token::Forged => {
-                // The last character but one is of the tag alone.
+                // The second to last character encodes only bits of the tag.
                 let (head, tail) = last.split_at(last.len() - 2);
                 let other = if tail.starts_with('A') { 'B' } else { 'A' };
                 format!("{head}{other}{}", &tail[1..])
@@ -410,7 +409,7 @@ impl World {
             };
             self.run(exchange, how)
         });
-        // A success holds what is sent to the device, and is as silent.
+        // Also the `Debug` output of a success must not show the tokens.
         self.show(&reply);
         let told = told(&reply);
         if told.has_refresh_token {
@@ -431,7 +430,7 @@ impl World {
         Outcome::Page(page(decided.map(|_| Page::Done)))
     }
 
-    /// Runs an exchange to its end over this host.
+    /// Runs an exchange to its end, with a host that behaves as `how` says.
     fn run<'r, T: Finish<'r>>(&mut self, mut exchange: Exchange<'r, T>, how: How) -> T {
         let mut reads = 0;
         let part = |part| match how.down {
@@ -539,7 +538,7 @@ fn page(done: Result<Page, PageError>) -> Page {
     }
 }
 
-/// A reply in the words of the oracle.
+/// Returns a reply in the form that the oracle uses.
 #[expect(
     clippy::wildcard_enum_match_arm,
     reason = "the other causes are of requests that nobody sends here"
@@ -608,7 +607,7 @@ pub(crate) fn told(reply: &Reply) -> Told {
 
 // Playing.
 
-/// Plays the operations, and gives what the crate did beside what the oracle would have done.
+/// Plays the operations. Returns for each what the crate did, and the outcome and the record that the oracle expects.
 pub(crate) fn play(world: &mut World, ops: &[Op]) -> Vec<(Event, Outcome, Record)> {
     let mut oracle = Oracle::new();
     let mut now = 0;
@@ -633,11 +632,11 @@ pub(crate) fn play(world: &mut World, ops: &[Op]) -> Vec<(Event, Outcome, Record
     events
 }
 
-/// What the oracle says of an operation.
+/// Returns the outcome that the oracle expects of an operation.
 pub(crate) fn foretell(oracle: &mut Oracle, op: Op, now: i64, event: &Event) -> Outcome {
     let reply = |foretold: Told| {
         let mut outcome = event.outcome.clone();
-        // The bytes are not the oracle's to say.
+        // The oracle does not predict the bytes, so they are taken from the outcome of the crate.
         if let Outcome::Reply { told, .. } = &mut outcome {
             *told = foretold;
         }
@@ -670,8 +669,7 @@ pub(crate) fn foretell(oracle: &mut Oracle, op: Op, now: i64, event: &Event) -> 
     outcome
 }
 
-/// The record that the oracle would have stored, in the stored form. What is fixed at issuance is taken from what was stored
-/// before.
+/// Returns the record that the oracle expects, in the stored form. Members that never change are taken from what was stored before.
 pub(crate) fn foretold(oracle: &Oracle, event: &Event) -> Record {
     let sub = |user: User| json!(subject(user).as_str());
     let grant = |grant: &oracle::Grant| {
@@ -711,7 +709,7 @@ pub(crate) fn foretold(oracle: &Oracle, event: &Event) -> Record {
             }
             oracle::State::Ended(own) => json!({ "ended": grant(own) }),
         };
-        // A code that was redeemed or taken back is not looked up any more.
+        // The code of a redeemed or ended session can no longer be looked up.
         if let oracle::State::Active(_) | oracle::State::Ended(_) = session.state {
             form["user_key"] = Value::Null;
         }
@@ -731,7 +729,7 @@ pub(crate) fn foretold(oracle: &Oracle, event: &Event) -> Record {
     }
 }
 
-/// What the crate did.
+/// Plays the operations, and returns what the crate did.
 pub(crate) fn transcript(ops: &[Op]) -> Vec<Event> {
     let events = play(&mut World::new(), ops);
     events.into_iter().map(|(event, ..)| event).collect()
@@ -740,13 +738,13 @@ pub(crate) fn transcript(ops: &[Op]) -> Vec<Event> {
 // Reading a transcript.
 
 impl Event {
-    /// The answer to a poll.
+    /// Returns the answer to a poll, who polled, and whether no read was stale. Returns `None` for other operations.
     pub(crate) fn poll(&self) -> Option<(&Told, Client, bool)> {
         let (asked, told, by, fresh) = self.reply()?;
         (asked == Asked::Poll).then_some((told, by, fresh))
     }
 
-    /// The answer to any request of a client.
+    /// Returns the same for any request of a client, and which request it was.
     pub(crate) fn reply(&self) -> Option<(Asked, &Told, Client, bool)> {
         match &self.outcome {
             Outcome::Reply {
@@ -762,7 +760,7 @@ impl Event {
 }
 
 impl Record {
-    /// The name of the state; empty where there is no session.
+    /// Returns the name of the state, or an empty string if there is no session.
     pub(crate) fn state(&self) -> &str {
         match &self.session["state"] {
             Value::String(name) => name,
@@ -771,7 +769,7 @@ impl Record {
         }
     }
 
-    /// Who claimed or decided.
+    /// Returns the user who claimed or decided.
     pub(crate) fn claimant(&self) -> Option<&str> {
         match self.state() {
             name @ ("claimed" | "denied") => self.session["state"][name].as_str(),
@@ -779,7 +777,7 @@ impl Record {
         }
     }
 
-    /// The approval, wherever the state has it.
+    /// Returns the approval, wherever it is in this state.
     pub(crate) fn approval(&self) -> &Value {
         let state = &self.session["state"];
         match self.state() {
@@ -788,12 +786,12 @@ impl Record {
         }
     }
 
-    /// The refresh tokens, where there are some.
+    /// Returns what is stored of the refresh tokens, or null.
     pub(crate) fn rotation(&self) -> &Value {
         &self.session["state"]["active"]["refresh"]
     }
 
-    /// What no request may change: all but state, version, and what follows from the state.
+    /// Returns what no request may change: everything but the state, the version, and the members that depend on the state.
     pub(crate) fn fixed(&self) -> Value {
         let mut fixed = self.session.clone();
         if let Value::Object(members) = &mut fixed {

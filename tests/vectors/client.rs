@@ -181,7 +181,7 @@ fn flow(client: &Client) -> DeviceFlow {
     flow
 }
 
-/// A login with these codes, which came at once.
+/// Returns a login that got these codes at once.
 fn issued(flow: &DeviceFlow, answer: &Answer) -> Login {
     let mut login = flow.login().unwrap();
     let Next::Send(ask) = login.next(Duration::ZERO) else {
@@ -192,7 +192,7 @@ fn issued(flow: &DeviceFlow, answer: &Answer) -> Login {
     login
 }
 
-/// What the login does after an answer. A millisecond before the end of a wait nothing is sent.
+/// Returns what the login does after an answer. If it waits, it must still wait a millisecond before the end.
 fn then(login: &mut Login, now: Duration) -> Result<Value, String> {
     match login.next(now) {
         Next::Show(prompt) => {
@@ -213,7 +213,7 @@ fn then(login: &mut Login, now: Duration) -> Result<Value, String> {
     }
 }
 
-/// The order of the parameters is free.
+/// Checks a request. The order of its parameters does not matter.
 fn sends(request: &Request, url: &str, expected: Option<&Sent>) -> Result<(), String> {
     let mut headers: BTreeMap<_, _> = request.headers().collect();
     let authorization = headers.remove("authorization");
@@ -273,7 +273,7 @@ fn ended(outcome: &Result<Tokens, LoginError>) -> Value {
     }
 }
 
-/// Without what is absent, empty or not so.
+/// Returns a value without the members that are null, empty or false.
 fn given(value: Value) -> Value {
     let Value::Object(mut members) = value else {
         return value;

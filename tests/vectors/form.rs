@@ -192,13 +192,13 @@ pub(crate) struct Step {
     pub(crate) review: Option<Map<String, Value>>,
     pub(crate) refused: Option<Refused>,
     pub(crate) retry_after: Option<u32>,
-    /// Which one, in the order in which they were issued, from one.
+    /// The number of the session, in the order in which they were issued, from one.
     pub(crate) session: Option<usize>,
     #[serde(default)]
     pub(crate) clients: BTreeMap<String, Option<Client>>,
 }
 
-/// That something was refused; or also what the user is told.
+/// Whether something was refused, or the reason that the user is told.
 #[derive(Clone, Deserialize)]
 #[serde(untagged)]
 pub(crate) enum Refused {
@@ -277,7 +277,7 @@ pub(crate) enum Fails {
     Fails,
 }
 
-/// What the generator does.
+/// What the generator of random octets does.
 #[derive(Clone, Copy, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Drawn {
@@ -341,7 +341,7 @@ pub(crate) enum Meanwhile {
     Withdrawn,
     Released,
     Removed,
-    /// With this refresh token, in the order in which they were issued, from one.
+    /// With the refresh token of this number, in the order in which they were issued, from one.
     Refreshed(usize),
     /// By this user.
     Entered(String),

@@ -1,6 +1,6 @@
 //! The conformance vectors, run through the public API: `tests/vectors/README.md` says what they are.
 //!
-//! They stand apart so that `cargo test --test vectors` runs all of them, and nothing else.
+//! They are a program of their own so that `cargo test --test vectors` runs all of them, and nothing else.
 
 #![allow(
     clippy::unwrap_used,
@@ -33,13 +33,13 @@ fn read<T: DeserializeOwned>(name: &str) -> T {
     serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap()
 }
 
-/// Past the capture of the test, which `eprintln!` is not: how many ran is worth knowing even where all is well.
+/// Says how many vectors ran, also if all of them passed. It writes to stderr itself, because a test captures the output of `eprintln!`.
 fn tell(name: &str, count: usize) {
     let line = format!("{name}: {count} vectors\n");
     io::stderr().write_all(line.as_bytes()).unwrap();
 }
 
-/// Runs all, and tells of every one that failed.
+/// Runs all vectors, and fails with a list of those that failed.
 fn all_hold<'v, V: 'v>(name: &str, vectors: &'v [V], run: impl Fn(&'v V) -> Result<(), String>) {
     let faults: Vec<_> = vectors
         .iter()
@@ -178,8 +178,8 @@ fn the_vectors_of_workos_hold() {
     reads("workos.json");
 }
 
-/// B2 to B7 and A11 are one response, and so are every `invalid_grant` of a poll, every one of a refresh, and every success
-/// of a revocation.
+/// Rows B2 to B7 and A11 have one and the same response. So have all `invalid_grant` answers to polls, all of them to refreshes, and all
+/// successful revocations.
 #[test]
 fn what_must_not_be_told_apart_is_the_same_byte_for_byte() {
     let mut known = BTreeMap::new();
@@ -276,7 +276,7 @@ fn every_body_of_every_provider_has_a_vector_and_every_vector_a_name_of_its_own(
     assert_eq!(bodies, known.collect());
 }
 
-/// Each exchange says what comes of it: a client that comes to nothing fails it.
+/// Each exchange states one result, so a client that does nothing fails it.
 #[test]
 fn no_vector_of_the_client_holds_for_a_core_that_does_nothing() {
     for name in CLIENT {

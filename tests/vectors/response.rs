@@ -15,7 +15,7 @@ pub(crate) struct Response {
     pub(crate) body: String,
 }
 
-/// The response as it is sent.
+/// Returns the response as it is sent.
 #[cfg(not(feature = "http"))]
 pub(crate) fn sent(reply: Reply) -> Response {
     let response = reply.into_response();
@@ -29,7 +29,7 @@ pub(crate) fn sent(reply: Reply) -> Response {
     }
 }
 
-/// The same by way of the types of `http`.
+/// Returns the response as it is sent, converted to the types of `http`.
 #[cfg(feature = "http")]
 pub(crate) fn sent(reply: Reply) -> Response {
     let response: http::Response<std::borrow::Cow<'static, [u8]>> = reply.into();
@@ -45,7 +45,7 @@ pub(crate) fn sent(reply: Reply) -> Response {
 }
 
 impl Expected {
-    /// Compares a response: all but the free texts exactly.
+    /// Compares a response with the expected one: everything exactly, except the free texts.
     pub(crate) fn check(&self, file: &File, response: &Response) -> Result<(), String> {
         is("the status", &response.status, &self.status)?;
         let mut headers = file.headers.clone();

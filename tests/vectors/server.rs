@@ -1,4 +1,4 @@
-//! Runs the vectors of the server half: a host around the crate that does what a vector says of it.
+//! Runs the vectors of the server half, with a host around the crate that behaves as a vector says.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ use crate::support::{self, Codes};
 mod host;
 mod start;
 
-/// Runs a vector, and gives the responses that are to be told from no other of their name.
+/// Runs a vector. Returns the responses that must be identical to all others of the same name.
 pub(crate) fn run(file: &File, vector: &Vector) -> Result<Vec<(String, Response)>, String> {
     let says = |fault: String| format!("{}: {}: {fault}", vector.id, vector.says);
     let mut world = World::new(file, vector);
@@ -70,7 +70,7 @@ struct World<'v> {
     refresh_tokens: Vec<String>,
     /// How often the generator was asked.
     drawn: u8,
-    /// The draw that the last user code came from.
+    /// The number of the draw that gave the last user code.
     last_user_code: u8,
 }
 
@@ -81,7 +81,7 @@ struct Done {
     draws: usize,
     looked_up_client: bool,
     looked_up_session: bool,
-    /// How much of what the store was to say nobody asked for.
+    /// How many of the store's answers in the step were not asked for.
     unasked: usize,
     /// Whether somebody else changed the session meanwhile.
     rivals: bool,
@@ -92,7 +92,7 @@ struct Done {
 /// The stored forms of a session and of its pace.
 type Record = (Option<Value>, Option<Value>);
 
-/// What a request came to: a response, or a grant type that the host serves itself.
+/// The result of a request: a response, or a grant type that the host serves itself.
 #[derive(Debug)]
 enum Answer {
     Reply(Reply),
@@ -105,7 +105,7 @@ fn span(millis: u64) -> Duration {
 
 fn policy(numbers: &Numbers) -> Policy {
     let rate = |rate: &Rate| RateLimit::new(rate.burst, span(rate.period)).unwrap();
-    // What is no choice of this crate's policy, but is one of its own.
+    // A policy of this crate cannot set these numbers, so they must be those of the crate.
     assert_eq!((numbers.tolerance, numbers.tolerance_part), (1000, 4));
     assert_eq!((numbers.max_parameters, numbers.retry_later), (64, 5));
     assert_eq!(numbers.redeem_time, numbers.cap + numbers.interval);
@@ -222,7 +222,7 @@ impl<'v> World<'v> {
         OffsetDateTime::from_unix_timestamp_nanos(nanos).unwrap()
     }
 
-    /// The codes that a step is about: the last that were issued, or those that it names.
+    /// Returns the codes that a step is about: the last that were issued, or those that it names.
     fn codes(&self, step: &Step) -> Option<&Codes> {
         match step.session {
             None => self.issued.last(),
@@ -261,7 +261,7 @@ impl<'v> World<'v> {
         Ok(())
     }
 
-    /// A user does something at the page. What there is to review is there after an entry alone.
+    /// Plays what a user does at the page. Returns a review only after an entry.
     fn acts(
         &mut self,
         step: &Step,
@@ -318,7 +318,7 @@ impl<'v> World<'v> {
                     };
                     is("when to come back", &limited.seconds(), &expected)?;
                 }
-                // Where more is to be said of it, the step does.
+                // If the step states what is stored afterwards, that is compared elsewhere.
                 if step.after.is_none() {
                     is("what is stored", &self.record(step), &done.before)?;
                 }
@@ -331,7 +331,7 @@ impl<'v> World<'v> {
         is("the review", &shown(&review), expected)
     }
 
-    /// The placeholders of a body.
+    /// Returns a body with its placeholders filled in.
     fn filled_in(&self, step: &Step, body: &str) -> String {
         let own = self.codes(step);
         let code = own.map_or(support::NO_CODE, |codes| &codes.device_code);
@@ -340,7 +340,7 @@ impl<'v> World<'v> {
             .replace("{unknown_device_code}", support::NO_CODE)
             .replace("{device_code_in_the_other_case}", &flipped(code));
         for (number, token) in (1..).zip(&self.refresh_tokens) {
-            // The character in the middle, which is within what the server made up.
+            // Alters the character in the middle, which is in the secret of the token.
             let (start, end) = token.split_at(token.len() / 2);
             let other = if end.starts_with('A') { 'B' } else { 'A' };
             body = body
@@ -357,7 +357,7 @@ impl<'v> World<'v> {
         body
     }
 
-    /// Keeps a refresh token that is sent. It must be another one each time, and of no fewer than 256 bits.
+    /// Keeps a refresh token that is sent. Each one must be new and have at least 256 bits.
     fn note_refresh_token(&mut self, reply: &Reply) -> Result<(), String> {
         let body: Option<Map<String, Value>> = serde_json::from_str(reply.response().body()).ok();
         let token = body.as_ref().and_then(|body| body.get("refresh_token"));
@@ -424,7 +424,7 @@ impl<'v> World<'v> {
     }
 }
 
-/// The same with the case of its letters changed.
+/// Returns a text with the case of its letters changed.
 fn flipped(text: &str) -> String {
     let flip = |c: char| {
         if c.is_ascii_lowercase() {
@@ -445,7 +445,7 @@ fn pace_of((_, pace): &Record, base: i64) -> Option<Pace> {
     })
 }
 
-/// What the user is shown, as a vector says it.
+/// Returns what the user is shown, in the form of the vectors.
 fn shown(review: &Review) -> Map<String, Value> {
     let millis = |span: Duration| u64::try_from(span.as_millis()).unwrap();
     let shown = json!({
@@ -459,7 +459,7 @@ fn shown(review: &Review) -> Map<String, Value> {
     shown.as_object().unwrap().clone()
 }
 
-/// What the user is told, by a name.
+/// Returns what the user is told, as a name.
 fn reason(why: PageError) -> &'static str {
     match why {
         PageError::RateLimited(_) => "too_many",

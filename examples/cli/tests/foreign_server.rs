@@ -16,7 +16,7 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 
 use tool::Home;
 
-/// The server, and its user who does what is written to it.
+/// The server, and its user, who does what the test writes to the input of the server.
 struct Foreign {
     child: Child,
     lines: BufReader<ChildStdout>,
@@ -24,7 +24,7 @@ struct Foreign {
 }
 
 impl Foreign {
-    /// Starts it; none where something is missing, which is said.
+    /// Starts the server. If something is missing, says so and returns `None`.
     fn start() -> Option<Self> {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/foreign_server");
         let node = Command::new("node").arg("--version").output();
@@ -53,7 +53,7 @@ impl Foreign {
         Some(foreign)
     }
 
-    /// The next line that begins like this. It ends with the server.
+    /// Returns the next line that begins like this. Panics if the server ends before that.
     fn line(&mut self, beginning: &str) -> String {
         for line in self.lines.by_ref().lines() {
             let line = line.unwrap();
@@ -65,7 +65,7 @@ impl Foreign {
         panic!("the server has ended");
     }
 
-    /// The user decides, in a browser of sorts.
+    /// Lets the user decide, in a program that acts as a browser.
     fn decide(&mut self, decision: &str, user_code: &str) -> String {
         let mut input = self.child.stdin.as_ref().unwrap();
         writeln!(input, "{decision} {user_code}").unwrap();
@@ -80,7 +80,8 @@ impl Drop for Foreign {
     }
 }
 
-/// Says what is missing, past the capture of the tests' output; where nothing may be, that is a failure.
+/// Says what is missing, and returns `None`. It writes to stderr itself, because a test captures its output. With `REQUIRE_ALL` set, it
+/// fails instead.
 fn missing<T>(what: &str) -> Option<T> {
     assert!(std::env::var_os("REQUIRE_ALL").is_none(), "{what}");
     let _ = writeln!(std::io::stderr(), "skipped, {what}");

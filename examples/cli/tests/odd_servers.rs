@@ -1,7 +1,7 @@
-//! Servers whose answers are not what RFC 8628 says, played against this crate and against the crate `oauth2`, in one run. The
-//! README has the table of what came of it.
+//! Servers whose answers are not what RFC 8628 says. This crate and the crate `oauth2` try to sign in to each of them. The README has the
+//! table of the results.
 //!
-//! Both get the same responses in the same order, from memory: each server ends with tokens.
+//! Both get the same responses in the same order, from memory. At the end, each server sends tokens.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "in tests")]
 
@@ -39,7 +39,7 @@ const TOKENS: Said = (
     r#"{"access_token":"a","token_type":"Bearer","expires_in":3600}"#,
 );
 
-/// A server, and who answers like that.
+/// What a server answers, and who answers like that.
 struct Odd {
     says: &'static str,
     responses: &'static [Said],
@@ -123,7 +123,7 @@ const SERVERS: [Odd; 10] = [
     },
 ];
 
-/// The access token that this crate comes to, or the error.
+/// Returns the access token that this crate gets, or the error.
 fn with_this_crate(responses: &[Said]) -> Result<String, String> {
     let endpoints = Endpoints::new(DEVICE, TOKEN).unwrap();
     let mut responses = responses.iter();
@@ -148,7 +148,7 @@ fn with_this_crate(responses: &[Said]) -> Result<String, String> {
     }
 }
 
-/// The same with the crate `oauth2`.
+/// Returns the access token that the crate `oauth2` gets, or the error.
 fn with_oauth2(responses: &[Said]) -> Result<String, String> {
     let responses = RefCell::new(responses.iter());
     let send = |_: HttpRequest| -> Result<HttpResponse, std::io::Error> {

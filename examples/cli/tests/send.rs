@@ -1,4 +1,4 @@
-//! What the documentation gives for `ureq` and for `reqwest` sends as it says.
+//! The functions that the documentation gives for `ureq` and `reqwest` send as it says.
 
 #![allow(
     clippy::unwrap_used,
@@ -22,7 +22,7 @@ mod with_reqwest;
 #[path = "../../send/ureq.rs"]
 mod with_ureq;
 
-/// What came back, as a login sees it.
+/// The result of sending a request, as a login takes it.
 type Answer = Result<http::Response<Vec<u8>>, TransportError>;
 
 /// Both ways to send.
@@ -35,7 +35,7 @@ const WAYS: [fn(Request) -> Answer; 2] = [
     },
 ];
 
-/// A request for codes at this origin.
+/// Returns a request for codes at this origin.
 fn request(origin: &str) -> Request {
     let at = |path| format!("{origin}/{path}");
     let endpoints = Endpoints::new(at("device"), at("token")).unwrap();
@@ -49,7 +49,7 @@ fn request(origin: &str) -> Request {
     }
 }
 
-/// An address at which each request gets this answer.
+/// Starts a server that gives this answer to each request, and returns its address.
 fn server(answer: impl Fn(&str, &mut TcpStream) + Send + 'static) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let origin = listener.local_addr().unwrap().to_string();
@@ -127,7 +127,7 @@ fn a_temporary_failure_is_told_from_one_that_does_not() {
             failure(&format!("http://{cut_short}")),
             TransportError::Other
         );
-        // No trusted connection: what answers speaks no TLS.
+        // The connection cannot be trusted, because the server does not speak TLS.
         assert_eq!(
             failure(&format!("https://{plain}")),
             TransportError::Permanent

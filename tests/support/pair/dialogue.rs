@@ -9,7 +9,7 @@ pub(crate) struct Dialogue {
     pub(crate) turns: Vec<Vec<Op>>,
 }
 
-/// Each turn on one line, also where it is printed at length: a failure is read as what happened.
+/// Each turn is on one line, even in pretty-printed output (`{:#?}`), so that a failure shows what happened step by step.
 impl Debug for Dialogue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:?}", self.setup)?;
@@ -37,41 +37,41 @@ pub(crate) enum Client {
     SecretInBody,
 }
 
-/// What happens before the client is asked what is next. All spans are in milliseconds.
+/// Something that happens before the client's next step. All spans are in milliseconds.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Op {
-    // The next exchange.
+    // To the next exchange.
     LoseRequest,
     LoseAnswer,
     /// A gateway answers in place of the server, which has not seen the request.
     GatewayBefore,
-    /// The same, after it has.
+    /// A gateway answers in place of the server, which has seen the request.
     GatewayAfter,
-    /// The request comes twice, and this answer is heard: the first, or the second.
+    /// The request reaches the server twice. The client gets this one of the two answers.
     Twice(Heard),
-    /// A copy of the request comes so many turns later, or, of a request that was lost, the request itself.
+    /// A copy of the request reaches the server this many turns later. If the request was lost, only the copy arrives.
     LateCopy(u8),
     DelayRequest(i64),
     DelayAnswer(i64),
-    /// The process of the client dies while it waits for the answer; another one goes on.
+    /// The process of the client dies while it waits for the answer. Another process goes on with the login.
     Dies,
     Commits(Commit),
-    /// The other process of the server answers, whose clock differs by so much.
+    /// Another process of the server answers. Its clock differs by this much.
     OtherServer(i64),
     // The users.
     Enter(User),
-    /// With `openid`, or with all that was asked for.
+    /// The user approves all that was asked for, or only `openid`.
     Approve(User, Granted),
     Deny,
     Withdraw,
     Release,
     // The clocks.
-    /// The client's clock runs so fast, in thousandths.
+    /// How fast the client's clock runs, in thousandths: 1000 is right.
     Rate(i64),
-    /// The client wakes after so many tenths of its wait.
+    /// The client wakes after this many tenths of its wait.
     WakesEarly(i64),
     Suspended(i64),
-    /// The same, with a clock that stands still meanwhile.
+    /// The client is suspended, and its clock stands still meanwhile.
     SuspendedClock(i64),
     ClientClockBack(i64),
     ServerClock(i64),
@@ -89,13 +89,13 @@ pub(crate) enum Heard {
     Second,
 }
 
-/// What becomes of the next guarded write of a redemption.
+/// What happens to the guarded write of the next exchange.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Commit {
     Heard,
     UnheardButDone,
     UnheardAndNotDone,
-    /// The store does not even answer.
+    /// The session cannot even be loaded.
     Down,
 }
 
@@ -114,17 +114,17 @@ pub(crate) enum Granted {
 /// Somebody else, who sends a request of their own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Meddler {
-    /// With a code that was never issued.
+    /// Polls with a code that was never issued.
     UnknownCode,
     ShortCode,
-    /// Another client, with the device's own code.
+    /// Another client polls with the device's code.
     OtherClient,
-    /// As the client, but with a credential that is not its own.
+    /// Polls as the client, but with a wrong credential.
     WrongCredential,
     Malformed,
     OtherMethod,
-    /// Who enters codes at random.
+    /// A user enters a code that was not issued.
     WrongUserCode,
-    /// Who has the device's code, and passes for its client.
+    /// Has the device's code or its refresh token, and poses as its client.
     Thief,
 }

@@ -1,4 +1,4 @@
-//! The ending of a login of a [pair](super): what the client came to, held to what the server has stored.
+//! How a login of a [pair](super) ends. The client's outcome must agree with what the server has stored.
 
 use device_flow::client::LoginError;
 use device_flow::server::{Cause, Status};
@@ -8,14 +8,14 @@ use super::{ASKED, Outcome, Pair, Summary};
 use crate::support::ACCESS_TOKEN;
 
 impl Pair<'_> {
-    /// The last section of the client's tables: what the user chose, or expiry, or, where an answer was lost or a request came
-    /// twice, rejection.
+    /// Asserts that the login ends as the user chose, or that it expires. It may be rejected only if an answer was lost, a request came
+    /// twice, a redemption was written but not answered, or the session was withdrawn or purged.
     pub(super) fn ends_in(&mut self, outcome: &Outcome) -> Summary {
         self.shows(outcome);
         self.note(|| format!("the end: {outcome:?}"));
         let status = self.server.status();
         let past_deadline = self.held >= self.deadline;
-        // An answer that may have had the tokens did not arrive, or could not be read.
+        // An answer that may have had the tokens did not arrive, or was a 5xx.
         let is_lost = self.lost || self.failed;
         let ending = match outcome {
             Ok(tokens) => {
@@ -51,7 +51,7 @@ impl Pair<'_> {
             }
             Err(LoginError::TimedOut(_)) => {
                 assert!(past_deadline);
-                // Nobody was told of a decision, or else it were the outcome.
+                // The client was not told of a decision. Otherwise the decision would be the outcome.
                 let undecided = [
                     Cause::Pending,
                     Cause::Repeated,
@@ -66,7 +66,7 @@ impl Pair<'_> {
                 assert_eq!(refusal.code(), Some("invalid_grant"));
                 assert_eq!(refusal.possibly_redeemed, is_lost);
                 assert!(is_lost || !past_deadline);
-                // An answer was lost, a request came twice, or the server lost its own word.
+                // An answer was lost, a request came twice, or a write was done but the client got a 5xx.
                 let is_copied = self.lost || self.twice || self.unheard;
                 match status {
                     Some(Status::Active) => assert!(is_copied),
@@ -78,8 +78,8 @@ impl Pair<'_> {
             }
             other => panic!("{other:?}"),
         };
-        // "With one server clock and no loss the server never says slow_down"; with two, as long as the tolerance covers
-        // what they and the client's differ by.
+        // With one server clock and without a loss, the server never says `slow_down`. With two clocks, this holds as long as the tolerance
+        // covers the difference between them and the speed of the client's clock.
         let interval = self.server.interval;
         let tolerance = (interval / 4).max(1000);
         let [behind, ahead] = self.skews;

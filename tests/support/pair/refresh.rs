@@ -1,7 +1,7 @@
-//! The refreshes of a [pair](super): a device that got its tokens and sends its refresh token, once for each turn that is left.
+//! The refreshes of a [pair](super). A device that has its tokens refreshes them once in each turn that is left.
 //!
-//! The device is the client half: it keeps the tokens that it heard of last. When it got no answer, or one that says "later", it sends
-//! the same refresh again.
+//! The device uses the client half. It keeps the last tokens that it received. If it gets no answer, or is told to try again later, it
+//! sends the same refresh again.
 
 use core::time::Duration;
 
@@ -12,30 +12,30 @@ use super::server::Server;
 use super::{ASKED, Commit, FAIR, Heard, Late, Op, Pair, TIMEOUT, answer_of};
 use crate::support::{ACCESS_TOKEN, refresh_token};
 
-/// How long a refresh token is good for if it is not used.
+/// For how long a refresh token is valid if it is not used.
 pub(crate) const IDLE: Duration = Duration::from_mins(10);
 
-/// For how long one that was replaced may be sent again: the default policy.
+/// For how long a refresh token that was replaced may be sent again, by default, in milliseconds.
 const GRACE: i64 = 30_000;
 
-/// The quota of refreshes of one login, by default: so many at once, then one a minute.
+/// The default quota of refreshes of one login: this many at once, then one per minute.
 const BURST: i64 = 20;
 const REFILL: i64 = 60_000;
 
-/// For how long a quota is kept after that.
+/// For how long a quota is kept after everything was given back, in milliseconds.
 const KEPT: i64 = 60_000;
 
-/// How far the clocks of servers may be apart.
+/// By how much the clocks of servers may differ, in milliseconds.
 const DRIFT: i64 = 60_000;
 
-/// How long the device waits before it refreshes, and before it tries again after a 5xx.
+/// How long the device waits before it refreshes, and before it tries again after a 5xx, in milliseconds.
 const PAUSE: i64 = 60_000;
 const RETRY: i64 = 5_000;
 
-/// What the refreshes of a login came to.
+/// The results of the refreshes of a login.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Refreshes {
-    /// How many brought new tokens that the device heard of.
+    /// How many gave the device new tokens.
     pub(crate) heard: u64,
     /// How many were sent again.
     pub(crate) resent: u64,
@@ -43,10 +43,10 @@ pub(crate) struct Refreshes {
     pub(crate) ended: Option<Cause>,
 }
 
-/// What the server must know of the refresh tokens of a login: the tables, written once more.
+/// The refresh tokens of a login, by a second implementation of table R.
 #[derive(Clone)]
 pub(super) struct Rotation {
-    /// The one in force. `None` if nobody has heard of it.
+    /// The token in force. `None` if no response has contained it.
     current: Option<String>,
     previous: Option<String>,
     rotated_at: i64,
@@ -56,7 +56,7 @@ pub(super) struct Rotation {
 }
 
 impl Rotation {
-    /// That of the first refresh token of a login.
+    /// Returns the state after the first refresh token of a login was issued.
     pub(super) fn first(token: String, now: i64) -> Self {
         Self {
             current: Some(token),
@@ -67,14 +67,14 @@ impl Rotation {
         }
     }
 
-    /// A quota is removed a minute after everything was given back.
+    /// Removes the quota if everything was given back a minute ago or earlier.
     pub(super) const fn purge(&mut self, now: i64) {
         if self.quota.saturating_add(KEPT) <= now {
             self.quota = i64::MIN;
         }
     }
 
-    /// Takes one from the quota, if there is one left.
+    /// Takes one from the quota, and returns whether there was one left.
     fn take(&mut self, now: i64) -> bool {
         let room = (BURST - 1) * REFILL;
         let is_from_a_fast_clock = self.quota > now + BURST * REFILL + DRIFT;
@@ -90,7 +90,7 @@ impl Rotation {
         is_left
     }
 
-    /// Replaces the one that was presented. `None` for a successor that nobody hears of.
+    /// Replaces the token that was presented. `successor` is `None` if no response contains the new token.
     fn rotate(&mut self, presented: &str, successor: Option<String>, now: i64) {
         if self.current.as_deref() == Some(presented) {
             self.previous = Some(presented.to_owned());
@@ -106,7 +106,8 @@ fn idle() -> i64 {
 }
 
 impl Server {
-    /// A refresh with a token that this server made: by the device, or by whoever has a copy.
+    /// Answers a refresh with a token that this server made, sent by the device or by anybody with a copy. Asserts that the answer is
+    /// right.
     fn refresh(&mut self, request: &Request, token: &str, commit: Commit, now: i64) -> Reply {
         self.messages += 1;
         let (before, status) = (self.record(), self.status());
@@ -115,7 +116,7 @@ impl Server {
         let is_current = rotation.current.as_deref() == Some(token);
         let is_previous = rotation.previous.as_deref() == Some(token);
         let is_good = is_current || is_previous && now - rotation.rotated_at < GRACE;
-        // What is to be answered if the write is heard of. Where nothing is written, that does not matter.
+        // The expected cause if the outcome of the write is known, and whether anything is to be written.
         let (cause, writes) = match status {
             _ if commit == Commit::Down => (Cause::StoreFailed, false),
             None => (Cause::UnknownRefreshToken, false),
@@ -149,7 +150,7 @@ impl Server {
 }
 
 impl Pair<'_> {
-    /// Plays the turns that are left; then two more in which nothing goes wrong.
+    /// Plays the turns that are left, and then two more in which nothing goes wrong.
     pub(super) fn refreshes(&mut self, token: &str, turns: &[Vec<Op>]) -> Refreshes {
         let mut played = Refreshes::default();
         let mut device = Device::new(self, token);
@@ -191,8 +192,8 @@ impl Pair<'_> {
         played
     }
 
-    /// One refresh, in the weather of the turn. Gives the server's reply, if it arrives, what the device makes of it, and the time
-    /// until the next.
+    /// Refreshes once, with the faults of the turn. Returns the server's reply, if it arrives, and what the device makes of it. Sets
+    /// `pause` to the time until the next refresh.
     fn exchange_refresh(
         &mut self,
         device: &mut Device,
@@ -223,7 +224,7 @@ impl Pair<'_> {
             *pause = 0;
             device.is_lost = true;
             if weather.dies {
-                // Another process knows that there was one before.
+                // The other process knows that the refresh was sent before.
                 device.refresh = self.flow.refresh(&token).unwrap().sent_before();
                 return (None, Err(RequestError::Failed(TransportError::Other)));
             }
@@ -247,7 +248,7 @@ impl Pair<'_> {
         (reply, answer)
     }
 
-    /// A request with a refresh token reaches the server.
+    /// Sends a request with a refresh token to the server.
     pub(super) fn refresh(
         &mut self,
         request: &Request,
@@ -269,7 +270,7 @@ impl Pair<'_> {
 struct Device {
     refresh: Refresh,
     token: String,
-    /// Whether an answer did not arrive that may have had a success.
+    /// Whether an answer did not arrive that may have been a success.
     is_lost: bool,
 }
 

@@ -1,4 +1,4 @@
-//! The server of a [pair](super): what it answers is held to what it has stored.
+//! The server of a [pair](super). Its answers must agree with what it has stored.
 
 use core::time::Duration;
 
@@ -14,10 +14,10 @@ use super::refresh::{IDLE, Rotation};
 use super::{ASKED, Client, Commit, Granted, Meddler, Setup, at, bob};
 use crate::support::{self, BACKEND, CLI, Host, Question, SECRET, SOURCE, Says};
 
-/// Where strangers are.
+/// The address from which strangers send their requests.
 const ELSEWHERE: &str = "198.51.100.66";
 
-/// How many wrong secrets the default policy takes at once.
+/// How many wrong secrets the default policy permits at once.
 const WRONG_SECRETS: u32 = 10;
 
 /// The widest interval of the default policy, in milliseconds.
@@ -32,7 +32,7 @@ pub(crate) struct Server {
     key: SessionKey,
     pub(crate) interval: i64,
     pub(crate) lifetime: i64,
-    /// For how long after the redemption a second one is only a duplicate.
+    /// For how long after the redemption a second poll counts as a duplicate, in milliseconds.
     pub(crate) retry_window: i64,
     /// Until when an approval may be redeemed.
     pub(crate) redeemable_until: i64,
@@ -43,10 +43,10 @@ pub(crate) struct Server {
     /// The interval that was announced last, in seconds.
     announced: i64,
     wrong_secrets: u32,
-    /// The latest of them.
+    /// The latest moment at which a wrong secret was sent.
     last_wrong_secret: i64,
     pub(crate) messages: u64,
-    /// Once the device's code was redeemed for a refresh token.
+    /// The refresh tokens, once the device has redeemed its code for one.
     pub(super) rotation: Option<Rotation>,
 }
 
@@ -132,13 +132,13 @@ impl Server {
         self.session().map(Session::status)
     }
 
-    /// What is stored, session and pace.
+    /// Returns the stored session and pace as one text.
     pub(super) fn record(&self) -> Option<String> {
         let stored = self.host.store.load(&self.key)?;
         Some(serde_json::to_string(&(&stored.session, stored.pace)).unwrap())
     }
 
-    /// The last accepted poll, as far as it is stored.
+    /// Returns the moment of the last accepted poll, if it is stored.
     fn last_poll(&self) -> Option<i64> {
         let pace = self.host.store.load(&self.key)?.pace?;
         let pace = serde_json::to_value(pace).unwrap();
@@ -152,7 +152,7 @@ impl Server {
         }
     }
 
-    /// A poll with the device's own code, by whomever.
+    /// Answers a poll with the device's code, whoever sends it. Asserts that the answer is right.
     pub(crate) fn poll(&mut self, request: &client::Request, commit: Commit, now: i64) -> Reply {
         self.messages += 1;
         let before = self.status();
@@ -172,7 +172,7 @@ impl Server {
         let redeemable = approved && now < self.redeemable_until;
         let active = before == Some(Status::Active);
         let written = commit == Commit::Heard;
-        // A clock that went back makes no replay.
+        // If the clock went back, the poll is no replay.
         let since = reply.since_redemption().unwrap_or_default();
         let window = Duration::from_millis(self.retry_window.unsigned_abs());
         let right = match reply.cause() {
@@ -231,7 +231,7 @@ impl Server {
         })
     }
 
-    /// A request while this becomes of its guarded write.
+    /// Runs a request while the store behaves as `commit` says.
     fn during(
         &mut self,
         commit: Commit,
@@ -249,12 +249,12 @@ impl Server {
         reply
     }
 
-    /// Tells whether the code was of use.
+    /// Returns whether the code was accepted.
     pub(crate) fn enter(&mut self, user: &Subject, code: &str, now: i64) -> bool {
         let before = self.record();
         let entered = self.host.run(self.core.enter(code, user, "", at(now)));
         let Ok(review) = entered else {
-            assert_eq!(before, self.record(), "an entry in vain changed something");
+            assert_eq!(before, self.record(), "a refused entry changed the record");
             return false;
         };
         assert_eq!(review.session_key(), &self.key);
@@ -298,7 +298,7 @@ impl Server {
         });
     }
 
-    /// Tells whether that changed anything. The claimant does, in time; nobody else does, and nobody too late.
+    /// Returns whether the decision changed anything. Asserts that it did if the claimant decided in time, and did not otherwise.
     fn decide<'r>(
         &'r mut self,
         user: &'r Subject,
@@ -343,7 +343,7 @@ impl Server {
         is_changed
     }
 
-    /// A request of somebody who has no right to the session: it gets nothing and changes nothing.
+    /// Sends a request of somebody who has no right to the session. Asserts that it is refused and changes nothing.
     pub(crate) fn meddle(&mut self, meddler: Meddler, device_code: &str, now: i64) {
         let before = self.record();
         let (own, other) = (self.own.id(), self.other.id());
@@ -363,12 +363,12 @@ impl Server {
             Meddler::WrongCredential | Meddler::OtherMethod => support::poll_body(own, device_code),
             Meddler::Malformed => format!("{}&client_id=%", support::poll_body(own, device_code)),
             Meddler::WrongUserCode => {
-                // The entropy is given, and this is not the code that comes of it.
+                // The entropy is fixed, and this is not the code that it gives.
                 assert!(!self.enter(&bob(), "BCDF-GHJK", now));
                 assert_eq!(before, self.record(), "{meddler:?} changed the session");
                 return;
             }
-            Meddler::Thief => unreachable!("whoever has the code and the name of a client is one"),
+            Meddler::Thief => unreachable!("the requests of a thief are made by the pair"),
         };
         self.messages += 1;
         let method = if meddler == Meddler::OtherMethod {
@@ -381,7 +381,7 @@ impl Server {
             .authorization(header.as_ref());
         let reply = self.host.run(self.core.token(request, ELSEWHERE, at(now)));
         let (status, error) = match meddler {
-            // After many wrong secrets right ones are refused, too, and after few where the clock went back.
+            // After many wrong secrets, right ones are refused, too. If the clock went back, fewer are enough.
             _ if reply.cause() == Cause::SecretQuotaSpent => {
                 assert!(self.wrong_secrets >= WRONG_SECRETS || now < self.last_wrong_secret);
                 (429, "temporarily_unavailable")

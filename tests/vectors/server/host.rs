@@ -1,4 +1,4 @@
-//! The host of the server's vectors: it answers each question by what a step says of it, and else as a host should.
+//! The host of the server's vectors. It answers each question as the step says, and otherwise as a good host does.
 
 use core::slice::Iter;
 use core::time::Duration;
@@ -21,7 +21,7 @@ use crate::form::{
 };
 use crate::support::{self, Codes};
 
-/// What a step says of the host and of its store, and the moment for what somebody else does meanwhile.
+/// What a step says about the host and its store, and the moment at which somebody else acts meanwhile.
 #[derive(Clone, Copy)]
 pub(super) struct Script<'s> {
     host: &'s form::Host,
@@ -89,7 +89,7 @@ impl World<'_> {
         Ok(Answer::Reply(reply))
     }
 
-    /// A grant of the host's own, for which the core authenticates the client alone.
+    /// Serves a grant of the host itself. The crate only authenticates the client for it.
     fn dispatched(&mut self, step: &Step, request: Request<'_>, reply: Reply) -> Answer {
         let (server, now) = (self.server.clone(), self.at(step.at));
         let exchange = server.authenticate(request, "", now);
@@ -101,7 +101,7 @@ impl World<'_> {
         }
     }
 
-    /// Runs an exchange over a host and a store that work, for this client.
+    /// Runs an exchange for this client, with a host and a store that work.
     pub(super) fn honestly<'r, T: Finish<'r>>(
         &mut self,
         exchange: Exchange<'r, T>,
@@ -116,7 +116,7 @@ impl World<'_> {
         self.ask(exchange, None, script, &mut Done::default())
     }
 
-    /// Runs an exchange to its end. `codes` are of the session that it is about.
+    /// Runs an exchange to its end. `codes` are those of the session that it is about.
     pub(super) fn ask<'r, 'c, T: Finish<'r>>(
         &mut self,
         mut exchange: Exchange<'r, T>,
@@ -203,7 +203,7 @@ impl World<'_> {
         end
     }
 
-    /// Other codes with every draw.
+    /// Draws octets. Each draw gives other codes, unless the step says otherwise.
     fn draws(&mut self, drawn: Option<Drawn>) -> Result<Entropy, Unavailable> {
         self.drawn += 1;
         match drawn {
@@ -233,7 +233,7 @@ impl World<'_> {
         }
         let is_done = match write.says {
             Says::Won => true,
-            // Where somebody was faster the guard must see it; else the store lost it for reasons of its own.
+            // If somebody else was faster, the guard must notice that. Otherwise the store reports a conflict without a reason.
             Says::Lost => write.meanwhile.is_some(),
             Says::Unknown => write.written == Some(true),
         };
@@ -251,7 +251,7 @@ impl World<'_> {
         }
     }
 
-    /// What somebody else does between a load and a write.
+    /// Does what somebody else does between a load and a write.
     fn is_faster(&mut self, meanwhile: &Meanwhile, codes: &Codes, now: OffsetDateTime) {
         let server = self.server.clone();
         let session = self.session(codes).unwrap();
@@ -278,7 +278,7 @@ impl World<'_> {
     }
 }
 
-/// Why nothing is minted, if a step says so.
+/// Returns why the host refuses to mint, if the step says so.
 fn refusal(host: &form::Host) -> Option<GrantRefusal> {
     if let Some(refusal) = &host.refuses {
         let error = GrantRefusal::error(refusal.error.clone().leak(), "no").unwrap();
@@ -292,7 +292,7 @@ fn refusal(host: &form::Host) -> Option<GrantRefusal> {
     is_gone.or_else(|| host.minting.map(|_| GrantRefusal::failed()))
 }
 
-/// A stored form that cannot be read says so when it is read.
+/// Returns the error that comes of reading a stored form that cannot be read.
 fn unreadable(load: Load, session: &Session) -> Unavailable {
     let mut form = serde_json::to_value(session).unwrap();
     match load {
@@ -320,7 +320,7 @@ fn tokens(minted: &Map<String, Value>) -> Tokens<'_> {
     tokens
 }
 
-/// The request as the core takes it. It has no query: that of the vector stays where it is.
+/// Calls `then` with the request as the crate takes it. The crate takes no query, so the query of the vector is left out.
 #[cfg(not(feature = "http"))]
 fn with_request<T>(
     request: &Sent,
@@ -334,7 +334,7 @@ fn with_request<T>(
     then(sent)
 }
 
-/// The same out of the types of `http`, where the query is.
+/// Calls `then` with the request converted from the types of `http`, where the URL has the query.
 #[cfg(feature = "http")]
 fn with_request<T>(
     request: &Sent,

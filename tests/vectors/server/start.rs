@@ -1,4 +1,4 @@
-//! What is stored at first, reached by the steps that lead to it.
+//! Takes the steps that lead to what a vector stores at first.
 
 use device_flow::digest::SecretDigest;
 use device_flow::server::{Cause, Client, ClientAuthMethod, Consent, PageError, Reply};
@@ -53,7 +53,7 @@ impl World<'_> {
         assert_eq!(self.state(&codes), Some(start.state));
     }
 
-    /// Polls until the pace is this one: each widening takes an accepted poll and an early one.
+    /// Polls until the pace is this one. Each widening takes an accepted poll and an early one.
     fn reach(&mut self, pace: Pace, codes: &Codes, client: &Client) {
         const HOUR: i64 = 3_600_000;
         const STEP: u64 = 5000;
@@ -73,7 +73,7 @@ impl World<'_> {
         assert_eq!(pace_of(&self.record_of(codes), self.file.base), Some(pace));
     }
 
-    /// One poll of the session, as a host runs it.
+    /// Polls the session once.
     fn polls(&mut self, codes: &Codes, client: &Client, at: i64) {
         let _ = self.redeems(codes, client, self.at(at));
     }
@@ -86,7 +86,7 @@ impl World<'_> {
         reply
     }
 
-    /// Another poll redeems the session.
+    /// Redeems the session by another poll.
     pub(super) fn is_redeemed(&mut self, codes: &Codes, now: OffsetDateTime) {
         let session = self.session(codes).unwrap();
         let client = anybody(session.client_id(), session.scope().as_str());
@@ -94,7 +94,7 @@ impl World<'_> {
         assert_eq!(reply.cause(), Cause::Granted);
     }
 
-    /// Another request uses a refresh token.
+    /// Uses a refresh token in another request.
     pub(super) fn is_refreshed(&mut self, codes: &Codes, number: usize, now: OffsetDateTime) {
         let session = self.session(codes).unwrap();
         let client = anybody(session.client_id(), session.scope().as_str());
@@ -129,7 +129,7 @@ impl World<'_> {
                     assert_eq!(reply.cause(), Cause::Issued);
                 }
                 Kind::GuessesOfUser => self.guesses(&taken.user, "", now),
-                // Others at the same address, whose own quotas are another matter.
+                // Other users at the same address. Their own quotas are not the ones of the vector.
                 Kind::GuessesFromSource => {
                     self.guesses(&format!("somebody {time}"), &taken.source, now);
                 }
@@ -137,7 +137,7 @@ impl World<'_> {
         }
     }
 
-    /// A user enters what is no code.
+    /// Enters a malformed code for a user.
     fn guesses(&mut self, user: &str, source: &str, now: OffsetDateTime) {
         let (server, user) = (self.server.clone(), support::subject(user));
         let entry = server.enter("", &user, source, now);
@@ -146,7 +146,7 @@ impl World<'_> {
     }
 }
 
-/// A public client of this id that may ask for this scope, whatever the registry says.
+/// Returns a public client with this id that may ask for this scope, whatever the registry says.
 pub(super) fn anybody(id: &str, scope: &str) -> Client {
     Client::new(id, ClientAuthMethod::None)
         .unwrap()

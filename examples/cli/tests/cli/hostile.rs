@@ -1,4 +1,4 @@
-//! Servers that are not what they should be.
+//! Servers that do not behave as they should.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
@@ -10,7 +10,7 @@ use serde_json::json;
 use crate::server::{Server, respond};
 use crate::tool::{Ended, Home, PATIENCE};
 
-/// What a login comes to where one path answers like this.
+/// Runs a login at a server where one path answers like this. Returns the server, and how the tool ended.
 fn login_where(path: &'static str, answer: fn(&mut TcpStream)) -> (Server, Ended) {
     let server = Server::with_trouble(move |asked, stream| {
         let mine = asked.path == path;
@@ -77,8 +77,8 @@ fn no_redirect_is_followed() {
     }
 }
 
-/// What a login comes to where one path answers with `head` and then `line` for as long as somebody reads; how much was taken.
-/// What lies in the buffers of the sockets was taken too, but never read.
+/// Runs a login at a server where one path answers with `head`, and then with `line` for as long as somebody reads. Returns how the tool
+/// ended, and how many bytes were taken. Some of them were not read, but are in the buffers of the sockets.
 fn flooded(path: &'static str, head: &'static str, line: &[u8]) -> (Ended, usize) {
     let chunk = line.repeat(65_536 / line.len());
     let (sender, taken) = mpsc::channel();
@@ -101,7 +101,7 @@ fn flooded(path: &'static str, head: &'static str, line: &[u8]) -> (Ended, usize
     (ended, taken.recv_timeout(PATIENCE).unwrap())
 }
 
-/// What nobody reads to its end: sixteen times the limit of a body, and more than sockets hold.
+/// More than anybody may read: sixteen times the limit of a body, and more than sockets hold.
 const ENOUGH: usize = 16 << 20;
 
 #[test]
@@ -131,12 +131,12 @@ fn a_head_without_an_end_is_not_read_to_its_end() {
 fn an_answer_that_takes_for_ever_is_given_up() {
     let (_, ended) = login_where("/device_authorization", |stream| {
         let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n");
-        // A drop at a time, so that no single read takes long, and for longer than anybody waits.
+        // The server sends one byte at a time, so that no single read takes long, and for longer than the tool waits.
         let until = Instant::now() + PATIENCE;
         let drip = Duration::from_millis(50);
         stream.set_read_timeout(Some(drip)).unwrap();
         while Instant::now() < until && stream.write_all(b" ").is_ok() {
-            // It says nothing more: this is a pause that ends when it hangs up.
+            // The tool says nothing more. So this is a pause, which ends when the tool hangs up.
             let _ = stream.read(&mut [0]);
         }
     });
@@ -224,7 +224,7 @@ fn a_page_that_must_not_be_opened_is_not_shown() {
     assert!(!ended.err.contains("javascript"), "{ended:?}");
 }
 
-/// What is said of a login where the ID token is made like this.
+/// Runs a login for which the ID token is made like this. Returns what the tool says.
 fn login_with(prepare: &(dyn Fn(&Server) + Sync)) -> String {
     let server = Server::start();
     prepare(&server);
@@ -266,7 +266,7 @@ fn an_id_token_is_accepted_only_if_all_of_it_is_right() {
             server.claim(json!({ "sub": null }));
         }),
     ];
-    // Each waits for one interval; side by side they wait for one.
+    // Each of them waits for one interval. Side by side they all wait for the same one.
     std::thread::scope(|scope| {
         for (said, prepare) in cases {
             scope.spawn(move || {

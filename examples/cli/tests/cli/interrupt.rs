@@ -15,7 +15,7 @@ struct Holding {
 }
 
 impl Holding {
-    /// It holds back the answers to requests for `path`, once [`hold`](Self::hold) was called.
+    /// Starts a server that holds back the answers to requests for `path`, once [`hold`](Self::hold) was called.
     fn at(path: &'static str) -> Self {
         let holds = Arc::new(AtomicBool::new(false));
         let seen = Arc::clone(&holds);
@@ -42,7 +42,7 @@ impl Holding {
         self.holds.store(false, Ordering::SeqCst);
     }
 
-    /// Starts the tool, which is interrupted while the answer is held back.
+    /// Starts the tool, and interrupts it while the answer is held back.
     fn interrupt(&self, home: &Home, arguments: &[&str]) -> Tool {
         let before = self.server.requests(self.path);
         self.hold();

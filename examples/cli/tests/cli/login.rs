@@ -111,7 +111,7 @@ fn a_killed_login_is_resumed() {
     let home = Home::new(&server.issuer);
     let first = home.start(&["login"]);
     let code = first.user_code();
-    // At any moment: here with the first poll behind it.
+    // A login can be killed at any moment. Here it is killed after the first poll.
     wait_for("a poll", || (server.requests("/token") > 0).then_some(()));
     first.signal("KILL");
     assert_eq!(first.end().code, None);
@@ -149,7 +149,7 @@ fn an_expired_login_is_not_resumed_and_neither_is_one_for_another_scope() {
     assert_ne!(first, second);
     let third = kill(&["login", "--scope", "openid"]);
     assert_ne!(second, third);
-    // What nobody can read is nothing to go on with.
+    // A file that nobody can read is not resumed.
     home.write("login.json", &json!({ "v": 99 }));
     let fourth = kill(&["login", "--scope", "openid"]);
     assert_ne!(third, fourth);
@@ -271,7 +271,7 @@ fn a_wrong_command_line_is_told_before_a_code_is_asked_for() {
     assert!(help.out.contains("Exit codes:"), "{help:?}");
 }
 
-/// Has the server answer one poll like this before the rest.
+/// Starts a server that answers the first poll like this.
 fn with_a_poll_answered(answer: fn(&mut std::net::TcpStream)) -> Server {
     let polls = AtomicUsize::new(0);
     Server::with_trouble(move |asked, stream| {
@@ -288,7 +288,7 @@ fn a_login_says_why_it_waits() {
     let slow = with_a_poll_answered(|stream| {
         respond(stream, 400, "", r#"{"error":"slow_down"}"#);
     });
-    // It hangs up without a word.
+    // The server hangs up without an answer.
     let away = with_a_poll_answered(|_| ());
     std::thread::scope(|scope| {
         for (server, said) in [
@@ -306,7 +306,7 @@ fn a_login_says_why_it_waits() {
     });
 }
 
-/// django-oauth-toolkit's metadata lack the endpoint.
+/// The metadata of django-oauth-toolkit do not have the endpoint.
 #[test]
 fn an_endpoint_that_the_metadata_lack_is_named_on_the_command_line() {
     let server = Server::with_trouble(|asked, stream| {

@@ -1,4 +1,4 @@
-//! The tool as a person or a script runs it, against a server around the server half, over loopback.
+//! The tool as a person or a script runs it, over loopback, against a server that is built on the server half.
 
 #![allow(
     clippy::unwrap_used,

@@ -1,5 +1,5 @@
-//! An authorization server around the server half: in memory, on a port of loopback, with a clock that can be put forward and
-//! an ear for what a test wants to go wrong.
+//! An authorization server that is built on the server half. It is in memory, on a port of loopback. A test can put its clock forward, and
+//! can make requests go wrong.
 
 use std::collections::HashMap;
 use std::io::{Read as _, Write as _};
@@ -22,7 +22,7 @@ use time::OffsetDateTime;
 
 pub(crate) const CLIENT: &str = "client_cli";
 
-/// A request, as far as it matters.
+/// What matters of a request.
 pub(crate) struct Asked {
     pub(crate) method: String,
     pub(crate) path: String,
@@ -31,17 +31,17 @@ pub(crate) struct Asked {
 }
 
 impl Asked {
-    /// A parameter of the form. What is sent here needs no unescaping.
+    /// Returns a parameter of the form. What is sent here needs no unescaping.
     pub(crate) fn parameter(&self, name: &str) -> Option<&str> {
         let mut pairs = self.body.split('&').filter_map(|pair| pair.split_once('='));
         pairs.find(|(key, _)| *key == name).map(|(_, value)| value)
     }
 }
 
-/// What a test wants to happen instead: it answers by itself, or not.
+/// What a test does instead of the server. It returns whether it has dealt with the request.
 type Trouble = Box<dyn Fn(&Asked, &mut TcpStream) -> bool + Send + Sync>;
 
-/// A server, until the process ends.
+/// A server that runs until the process ends.
 pub(crate) struct Server {
     pub(crate) issuer: String,
     shared: Arc<Shared>,
@@ -54,7 +54,7 @@ struct Shared {
     trouble: Trouble,
 }
 
-/// What changes.
+/// The state that changes.
 struct Host {
     server: server::Server,
     client: Arc<Client>,
@@ -62,7 +62,7 @@ struct Host {
     issuer: String,
     /// How far the clock was put forward.
     ahead: Duration,
-    /// The keys that everybody may see.
+    /// The public keys, as a JSON document.
     published: String,
     signer: EncodingKey,
     claims: Value,
@@ -87,7 +87,7 @@ impl Server {
         let options = PolicyOptions {
             verification_uri_complete: true,
             interval: Duration::from_secs(1),
-            refresh: None, // it has its own, to do with them what tests want
+            refresh: None, // it has its own, so that tests can change what becomes of them
             ..PolicyOptions::default()
         };
         let policy = Policy::new(&format!("{issuer}/device"), options);
@@ -127,7 +127,7 @@ impl Server {
         Self { issuer, shared }
     }
 
-    /// How often a path was asked for.
+    /// Returns how often a path was asked for.
     pub(crate) fn requests(&self, path: &str) -> usize {
         let requests = self.shared.requests.lock().unwrap();
         requests.get(path).copied().unwrap_or_default()
@@ -148,12 +148,12 @@ impl Server {
         deny.run_blocking(&*host).unwrap().unwrap();
     }
 
-    /// Lets time go by, for the server.
+    /// Puts the clock of the server forward.
     pub(crate) fn put_forward(&self, span: Duration) {
         self.shared.host.lock().unwrap().ahead += span;
     }
 
-    /// Puts these claims into ID tokens, over the right ones.
+    /// Puts these claims into ID tokens, instead of the right ones.
     pub(crate) fn claim(&self, claims: Value) {
         self.shared.host.lock().unwrap().claims = claims;
     }
@@ -164,14 +164,14 @@ impl Server {
         host.signer = signer();
     }
 
-    /// Signs with a secret.
+    /// Signs with a secret instead of a key pair.
     pub(crate) fn sign_with_a_secret(&self) {
         let mut host = self.shared.host.lock().unwrap();
         host.signer = EncodingKey::from_secret(b"a secret that both sides know");
         host.algorithm = Algorithm::HS256;
     }
 
-    /// Keeps the same refresh token from now on, and returns none.
+    /// From now on, a refresh keeps the same refresh token, and does not return it.
     pub(crate) fn stop_rotating(&self) {
         self.shared.host.lock().unwrap().rotates = false;
     }
@@ -181,12 +181,12 @@ impl Server {
         self.shared.host.lock().unwrap().refresh_tokens.clear();
     }
 
-    /// Everything that must not be shown.
+    /// Returns everything that must not be shown.
     pub(crate) fn secrets(&self) -> Vec<String> {
         self.shared.host.lock().unwrap().secrets.clone()
     }
 
-    /// The tokens that were revoked.
+    /// Returns the tokens that were revoked.
     pub(crate) fn revoked(&self) -> Vec<String> {
         self.shared.host.lock().unwrap().revoked.clone()
     }
@@ -201,7 +201,7 @@ fn signer() -> EncodingKey {
     EncodingKey::from_ec_der(pair.to_pkcs8v1().unwrap().as_ref())
 }
 
-/// The document of keys: one of a kind that nobody knows, one for another use, and the one that counts.
+/// Returns the document of keys: one of an unknown kind, one for another use, and the right one.
 fn published(signer: &EncodingKey) -> String {
     let mut key = Jwk::from_encoding_key(signer, Algorithm::ES256).unwrap();
     key.common.key_id = Some("key".to_owned());
@@ -326,7 +326,7 @@ impl Host {
 }
 
 impl Host {
-    /// The user enters a code.
+    /// Enters a code, as the user.
     fn enter(&self, user_code: &str) -> Review {
         let (user, now) = (user(), self.now());
         let enter = self.server.enter(user_code, &user, "", now);
@@ -370,7 +370,7 @@ impl Asked {
     }
 }
 
-/// A text of the response.
+/// Returns a member of the response that is a text.
 fn member(reply: &Reply, name: &str) -> Option<String> {
     let body: Value = serde_json::from_str(reply.response().body()).ok()?;
     Some(body.get(name)?.as_str()?.to_owned())
@@ -382,7 +382,7 @@ fn random<const N: usize>() -> [u8; N] {
     octets
 }
 
-/// A token that says nothing.
+/// Returns a random token, which has no meaning.
 fn token() -> String {
     let octets = random::<24>();
     let hex = |text: String, octet: &u8| text + &format!("{octet:02x}");
@@ -393,7 +393,7 @@ fn text(value: &Value) -> String {
     value.as_str().unwrap_or_default().to_owned()
 }
 
-/// Reads one request; none where the peer says nothing that is one.
+/// Reads one request, or returns `None` if the peer does not send a valid one.
 fn read(stream: &mut TcpStream) -> Option<Asked> {
     const MAX: usize = 64 * 1024;
     stream
@@ -431,7 +431,7 @@ fn read(stream: &mut TcpStream) -> Option<Asked> {
     })
 }
 
-/// Sends a response, and no more.
+/// Sends a response, and nothing after it.
 pub(crate) fn respond(stream: &mut TcpStream, status: u16, headers: &str, body: &str) {
     let length = body.len();
     let response = format!(

@@ -1,4 +1,4 @@
-//! What a login leaves behind.
+//! The commands that use the tokens of a login.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::server::{Server, respond};
 use crate::tool::{Home, wait_for};
 
-/// A home that is signed in.
+/// Returns a home that is signed in.
 pub(crate) fn signed_in(server: &Server) -> Home {
     let home = Home::new(&server.issuer);
     sign_in(server, &home);
@@ -36,7 +36,7 @@ fn the_tokens_of_another_user_are_revoked_once_there_are_new_ones() {
     home.run(&["refresh"]).with(0);
 }
 
-/// Some servers end a whole grant with one of its tokens.
+/// They are not revoked, because some servers end a whole grant when one of its tokens is revoked.
 #[test]
 fn the_tokens_of_the_same_user_are_left_to_expire() {
     let server = Server::start();
@@ -82,7 +82,7 @@ fn a_result_that_nobody_can_read_is_a_failure() {
         }
         assert_eq!(run(&[command, "--json"], full()), (Some(1), String::new()));
     }
-    // It did what it was told all the same.
+    // The command has done its work all the same.
     assert_eq!(run(&["logout"], full()).0, Some(1));
     home.run(&["whoami"]).with(7);
 }
@@ -213,7 +213,7 @@ fn a_refused_refresh_token_asks_for_a_new_login() {
         "{ended:?}"
     );
     assert_eq!(server.requests("/token"), 2);
-    // It is not presented again.
+    // The refused token is not sent again.
     home.run(&["refresh"]).with(7);
     assert_eq!(server.requests("/token"), 2);
     home.run(&["whoami"]).with(0);
@@ -245,13 +245,13 @@ fn renewed_tokens_are_kept_where_the_keys_cannot_be_had() {
         before = renewed;
     }
     assert_eq!(server.revoked(), [""; 0]);
-    // What is not there is another matter.
+    // With a 404, the keys are not just away for a while, so the tokens are not kept.
     status.store(404, Ordering::SeqCst);
     home.run(&["refresh"]).with(9);
     assert_eq!(server.revoked().len(), 2);
 }
 
-/// A server that has withdrawn what is not among these.
+/// Returns a server, and a flag. Once the flag is set, the metadata name only these endpoints.
 fn with_only(endpoints: &'static [&str]) -> (Server, Arc<AtomicBool>) {
     let withdrawn = Arc::new(AtomicBool::new(false));
     let seen = Arc::clone(&withdrawn);
@@ -429,14 +429,13 @@ fn logout_forgets_a_login_that_was_killed() {
     assert_eq!(home.names(), [""; 0]);
 }
 
-/// The server has replaced the refresh token, and nobody heard of the new one.
 #[test]
 fn a_renewal_whose_answer_was_lost_is_sent_again() {
     let losses = Arc::new(AtomicU16::new(0));
     let seen = Arc::clone(&losses);
     let server = Server::with_trouble(move |asked, _| {
         let is_refresh = asked.body.contains("grant_type=refresh_token");
-        // It hangs up without a word.
+        // The server hangs up without an answer.
         is_refresh && seen.fetch_add(1, Ordering::SeqCst) == 0
     });
     let home = signed_in(&server);

@@ -1,4 +1,4 @@
-//! The tool: started, watched, asked to end.
+//! Starts the tool, watches it, and asks it to end.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// How long anything may take: far more than it does.
+/// How long anything may take. Everything takes far less.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
-/// A home of its own, and a server to sign in to.
+/// A home folder for one test, and the server to sign in to.
 pub(crate) struct Home {
     folder: TempDir,
     issuer: String,
@@ -53,7 +53,7 @@ impl Home {
         self.start(arguments).end()
     }
 
-    /// The names of all files, but for the locks, which stay and are empty.
+    /// Returns the names of all files, except the locks, which stay and are empty.
     pub(crate) fn names(&self) -> Vec<String> {
         let mut files = self.files();
         files.retain(|path| path.extension().is_none_or(|extension| extension != "lock"));
@@ -63,7 +63,7 @@ impl Home {
             .collect()
     }
 
-    /// The one file of this name.
+    /// Returns the only file of this name.
     pub(crate) fn file(&self, name: &str) -> PathBuf {
         let mut files = self.files();
         files.retain(|path| path.file_name().is_some_and(|file| file == name));
@@ -71,7 +71,7 @@ impl Home {
         files.remove(0)
     }
 
-    /// Whether nothing was ever made here.
+    /// Returns whether nothing was ever made here.
     pub(crate) fn is_untouched(&self) -> bool {
         std::fs::read_dir(self.folder.path())
             .unwrap()
@@ -122,7 +122,7 @@ impl Tool {
         Self { child, out, err }
     }
 
-    /// The user code, once it is shown as text or in JSON.
+    /// Returns the user code, once it is shown as text or in JSON.
     pub(crate) fn user_code(&self) -> String {
         wait_for("the user code", || {
             let ended = self.err.has_ended();
@@ -138,7 +138,7 @@ impl Tool {
         })
     }
 
-    /// Waits until this was said.
+    /// Waits until the tool has said this.
     pub(crate) fn says(&self, text: &str) {
         wait_for(text, || {
             let said = self.err.text() + &self.out.text();
@@ -153,7 +153,7 @@ impl Tool {
         assert!(killed.unwrap().success());
     }
 
-    /// Waits until it waits for a lock that another process has.
+    /// Waits until the tool waits for a lock that another process has.
     pub(crate) fn waits_for_a_lock(&self) {
         let id = self.child.id().to_string();
         wait_for("the lock", || {
@@ -163,7 +163,7 @@ impl Tool {
         });
     }
 
-    /// What it said, when it has ended.
+    /// Waits until the tool has ended, and returns what it said.
     pub(crate) fn end(mut self) -> Ended {
         let status = wait_for("the end", || self.child.try_wait().unwrap());
         Ended {
@@ -184,7 +184,7 @@ impl Drop for Tool {
 /// The tool, ended.
 #[derive(Debug)]
 pub(crate) struct Ended {
-    /// None where a signal ended it.
+    /// `None` if a signal ended it.
     pub(crate) code: Option<i32>,
     pub(crate) out: String,
     pub(crate) err: String,
@@ -198,7 +198,7 @@ impl Ended {
         self
     }
 
-    /// The events of `--json`. Nothing else may be said.
+    /// Returns the events of `--json`. Asserts that nothing else was said.
     #[track_caller]
     pub(crate) fn events(&self) -> Vec<Value> {
         assert_eq!(self.err, "", "under --json everything is an event");
@@ -211,7 +211,7 @@ impl Ended {
         events
     }
 
-    /// Checks that none of these was said.
+    /// Asserts that none of these secrets was said.
     #[track_caller]
     pub(crate) fn without(self, secrets: &[String]) -> Self {
         assert!(!secrets.is_empty());

@@ -1,14 +1,14 @@
-//! How many polls a second one server answers, by store, and what part of its work is the core's.
+//! How many polls a second one server answers with each store, and what part of its work is that of the crate.
 //!
 //! ```sh
 //! cargo run --release -p example-server --example load
 //! ```
 //!
-//! It starts the server and the databases on this machine, each run anew, and asks with `wrk` (Debian's package of that name).
-//! Every poll is that of a pending session, comes in time, and so has a pace to save: the most work that a poll can be without
-//! a decision. The devices have an interval of one second, which is never enforced, so that a few thousand suffice.
+//! It starts the databases on this machine, and the server anew for each store. It polls with `wrk` (Debian's package of that name). Every
+//! poll is of a pending session and comes in time, so it has a pace to save. A poll without a decision can cause no more work than that.
+//! The interval of the devices is one second. With such an interval no poll is early, so a few thousand devices are enough.
 //!
-//! For comparison it asks a foreign server in the same way, `oidc-provider` on Node, which keeps all in memory. Install it with
+//! For comparison it polls a foreign server in the same way: `oidc-provider` on Node, which keeps everything in memory. Install it with
 //! `npm ci --prefix examples/cli/tests/foreign_server`.
 
 #![allow(
@@ -36,16 +36,16 @@ use support::processes::Process;
 use support::services::Service;
 use time::OffsetDateTime;
 
-/// Devices that poll.
+/// How many devices poll.
 const DEVICES: usize = 5000;
 
-/// Devices that poll the foreign server. Its store forgets the oldest of a thousand entries.
+/// How many devices poll the foreign server. They are few, because its store keeps only a thousand entries.
 const FOREIGN_DEVICES: usize = 300;
 
-/// Connections at once.
+/// How many connections are open at once.
 const CONNECTIONS: &str = "32";
 
-/// How long a run takes, and how many there are; the median counts.
+/// How many seconds a run takes, and how many runs there are. The median counts.
 const SECONDS: u32 = 5;
 const RUNS: usize = 5;
 
@@ -59,7 +59,7 @@ async fn main() {
     );
     println!("|---|---|---:|---:|---:|---:|---:|");
     let mut first = None;
-    // As they are installed: Postgres waits for the disk, Redis writes its log once a second.
+    // The databases are set up as they are installed: Postgres waits for the disk, Redis writes its log once a second.
     let (postgres, redis) = (Service::postgres_with(&[]), Service::redis());
     let disk = server.parent().unwrap(); // the temporary folder may be in memory
     let sqlite = tempfile::tempdir_in(disk).unwrap();
@@ -108,7 +108,7 @@ fn median(numbers: impl Iterator<Item = f64>) -> f64 {
     numbers[numbers.len() / 2]
 }
 
-/// The server, built as this program was.
+/// Builds the server as this program was built, and returns its path.
 fn build() -> PathBuf {
     let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
     let build = [
@@ -184,13 +184,13 @@ async fn measure(server: &Path, store: &str, pace: Option<&str>) -> Figures {
     figures
 }
 
-/// The same of the foreign server, where it is installed.
+/// Measures the foreign server in the same way. Returns `None` if it is not installed.
 async fn foreign() -> Option<Figures> {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../cli/tests/foreign_server");
     let mut node = Command::new("node")
         .arg("server.js")
         .current_dir(folder)
-        .stdin(Stdio::piped()) // it ends with this
+        .stdin(Stdio::piped()) // the server ends when this is closed
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()
@@ -225,14 +225,14 @@ fn poll(server: u32, url: &str, codes: &str) -> Figures {
     }
 }
 
-/// Device codes, a line each.
+/// Asks for device codes, and returns them, a line each.
 async fn issue(url: &str, devices: usize) -> String {
     let http = reqwest::Client::new();
     let mut codes = String::new();
     for number in 0..devices {
         let asked = http
             .post(url)
-            // Each from an address of its own, for an address gets few.
+            // Each request has an address of its own, because one address gets only a few codes.
             .header(
                 "x-forwarded-for",
                 format!("198.18.{}.{}", number / 256, number % 256),
@@ -246,7 +246,7 @@ async fn issue(url: &str, devices: usize) -> String {
     codes
 }
 
-/// Polls for some seconds; how many a second.
+/// Polls for some seconds, and returns how many polls a second were answered.
 fn wrk(url: &str, codes: &Path) -> f64 {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/load/poll.lua");
     let output = Command::new("wrk")
@@ -271,7 +271,7 @@ fn wrk(url: &str, codes: &Path) -> f64 {
     rate.and_then(|rate| rate.trim().parse().ok()).expect(&text)
 }
 
-/// The CPU time of a process so far.
+/// Returns the CPU time of a process so far.
 fn cpu(id: u32) -> Duration {
     let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap();
     let (_, after_name) = stat.rsplit_once(')').unwrap();
@@ -283,7 +283,7 @@ fn cpu(id: u32) -> Duration {
     Duration::from_millis(ticks * 10) // a hundred a second, on every Linux of today
 }
 
-/// The resident memory of a process, in MB.
+/// Returns the resident memory of a process, in MB.
 fn memory(id: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap();
     let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
@@ -291,7 +291,7 @@ fn memory(id: u32) -> u64 {
     resident.unwrap().parse::<u64>().unwrap() / 1024
 }
 
-/// What the core takes for such a poll: from the request's body to the reply.
+/// Returns how long the crate takes for such a poll, from the body of the request to the reply.
 fn core() -> Duration {
     let now = OffsetDateTime::now_utc();
     let policy = Policy::new("https://login.example.com/device", PolicyOptions::default());

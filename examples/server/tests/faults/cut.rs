@@ -4,7 +4,7 @@ use sqlx::Connection as _;
 
 use super::support::services::Cable;
 
-/// How connections are cut: by the database, on the way to it.
+/// How connections to a store are cut: by the database, or on the way to it.
 pub(crate) enum Cut {
     Nothing,
     Postgres(Cable, String),
@@ -28,7 +28,7 @@ impl Cut {
             }
             Self::Redis(_, url) => {
                 let client = redis::Client::open(url.as_str()).unwrap();
-                // On a busy machine it may not answer in time: then nothing is cut this once.
+                // On a busy machine Redis may not answer in time. Then nothing is cut this time.
                 let Ok(mut connection) = client.get_multiplexed_async_connection().await else {
                     return;
                 };

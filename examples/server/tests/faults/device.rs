@@ -16,18 +16,18 @@ use super::user::{Wish, user};
 use super::world::{Answer, World, refresh_token};
 use super::{ISSUER, millis};
 
-/// What became of a login.
+/// The result of a login.
 pub(crate) struct Login {
     pub(crate) session: SessionKey,
     pub(crate) outcome: Result<Tokens, LoginError>,
     pub(crate) wish: Wish,
-    /// Whether the page said that it is so.
+    /// Whether the page confirmed the user's decision.
     pub(crate) is_acknowledged: bool,
     /// What the device did with its tokens, if it got any.
     pub(crate) refreshes: Option<Refreshes>,
 }
 
-/// A login on a device; none where no codes were to be had.
+/// Plays a login on a device. Returns `None` if the device could not get codes.
 pub(crate) async fn device(world: Arc<World>, number: usize, mut rng: Rng) -> Option<Login> {
     let wishes = [
         Wish::Approve,
@@ -96,7 +96,7 @@ pub(crate) async fn device(world: Arc<World>, number: usize, mut rng: Rng) -> Op
     });
     if let Some(refreshes) = &mut refreshes {
         let trouble = world.plan.trouble;
-        // Once at least: where the machine is slow, the tokens come after the trouble.
+        // At least once, because on a slow machine the tokens come after the trouble.
         loop {
             sleep(millis(&mut rng, 200, 2000)).await;
             refreshes.refresh(&world, &flow, &source, &mut rng).await;
@@ -119,7 +119,7 @@ pub(crate) async fn device(world: Arc<World>, number: usize, mut rng: Rng) -> Op
 pub(crate) struct Refreshes {
     /// The refresh token that the device has.
     pub(crate) token: String,
-    /// The last ones that it has no more, or that came in an answer that it did not see.
+    /// The last tokens that it no longer has, or that came in an answer that it did not get.
     pub(crate) others: Vec<String>,
     /// Whether somebody on the way sends a request twice at once. Then the device may be given a token that the other request has
     /// made void, and its login ends with the next refresh.
@@ -132,7 +132,7 @@ pub(crate) struct Refreshes {
     pub(crate) repeats: usize,
 }
 
-/// How many of the tokens that a device has no more are tried in the end.
+/// How many of the tokens that a device no longer has are tried at the end.
 const MOST_OTHERS: usize = 2;
 
 impl Refreshes {
@@ -188,7 +188,7 @@ impl Refreshes {
     }
 }
 
-/// The refresh token of a success.
+/// Returns the refresh token of a success.
 fn token_of(answer: &Answer) -> Option<String> {
     let (_, body) = answer.as_ref().ok()?;
     refresh_token(&serde_json::from_slice::<Value>(body).ok()?)

@@ -1,4 +1,4 @@
-//! What is compared in the end: what was told with what is stored, and which refresh tokens are good.
+//! Compares, at the end, what devices and users were told with what is stored, and finds out which refresh tokens are valid.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use super::device::{Login, Refreshes};
 use super::user::Wish;
 use super::world::World;
 
-/// Compares what was told with what is stored. A summary, where nothing is wrong.
+/// Compares what was told with what is stored. Returns a summary if nothing is wrong.
 pub(crate) async fn judge(world: &World, store: &Store, logins: &[Login]) -> String {
     let mut counts = BTreeMap::<String, usize>::new();
     let mut wrong = Vec::new();
@@ -32,7 +32,7 @@ pub(crate) async fn judge(world: &World, store: &Store, logins: &[Login]) -> Str
                 && (successes == 0 || (successes == 1 && is_redeemed))
                 && ending_is_right(ending, successes, status, may_have_ended)
         });
-        // What a device was given can be used, unless its login has ended.
+        // The tokens of a device can be used, unless its login has ended.
         let is_active = status == Some(Status::Active);
         let branches = match &login.refreshes {
             Some(refreshes) => branches(world, refreshes, is_active).await,
@@ -66,8 +66,8 @@ pub(crate) async fn judge(world: &World, store: &Store, logins: &[Login]) -> Str
     )
 }
 
-/// Tries the tokens that the device had, one after the other. At most one may be good: a login has one branch. The device's own is
-/// good if the login is active, unless a request that was sent twice has made it void.
+/// Tries the tokens that the device had, one after the other. At most one may be valid, because a login has one branch. The device's own
+/// token is valid if the login is active, unless a request that was sent twice has made it void.
 async fn branches(world: &World, refreshes: &Refreshes, is_active: bool) -> Result<(), String> {
     let mut tokens = vec![&refreshes.token];
     tokens.extend(&refreshes.others);
@@ -89,25 +89,25 @@ async fn branches(world: &World, refreshes: &Refreshes, is_active: bool) -> Resu
     Ok(())
 }
 
-/// Whether the session is as its user wished it, or as it was before where the page did not say so.
+/// Returns whether the session is as its user wished, or as it was before if the page did not confirm the decision.
 fn decision_stands(login: &Login, status: Status) -> bool {
     match status {
         Status::Pending => !login.is_acknowledged,
         Status::Claimed => !login.is_acknowledged && login.wish != Wish::Ignore,
-        // A code that came back after it was redeemed has ended its login.
+        // If a code was sent again after it was redeemed, the login has ended.
         Status::Approved | Status::Active | Status::Ended => login.wish == Wish::Approve,
         Status::Denied => login.wish == Wish::Deny,
     }
 }
 
-/// Whether a device may have ended so.
+/// Returns whether a login may have ended like this.
 fn ending_is_right(ending: &str, successes: usize, status: Status, may_have_ended: bool) -> bool {
     match ending {
         "granted" => successes == 1 && (status == Status::Active || may_have_ended),
         "denied" => status == Status::Denied,
-        "expired" => true, // each can be late
-        // The success was lost on its way to the device, or was not sent: a write of unknown outcome is a 503, which the device
-        // takes for a lost answer. Sent or not, the session is redeemed, and by then the code may have come back too late.
+        "expired" => true, // any device can be late
+        // The success was lost on its way to the device, or was not sent: a write of unknown outcome gives a 503, which the device treats
+        // as a lost answer. In both cases the session is redeemed. If the code was sent again too late, the login has also ended.
         "possibly redeemed" | "rejected" => matches!(status, Status::Active | Status::Ended),
         _ => false,
     }

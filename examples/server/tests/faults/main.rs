@@ -1,13 +1,13 @@
-//! Logins while servers are killed and connections to the database are cut: no code is redeemed twice, no decision is lost, no login
-//! has two refresh tokens that are good, and none ends because the answer to a refresh was lost.
+//! Logins while servers are killed and connections to the database are cut. No code is redeemed twice, no decision is lost, no login has
+//! two valid refresh tokens, and no login ends because the answer to a refresh was lost.
 //!
-//! Hundreds of devices, each a client half over HTTP, and their users on the real verification page, talk to any of the
-//! servers; half of the polls are sent twice at once. A device that has its tokens refreshes them again and again, and repeats a
-//! refresh whose answer it did not get; a quarter of the devices send some refreshes twice at once. Meanwhile servers are killed and
-//! started again, and every connection to the database is cut now and then. Afterwards what devices and users were told is compared
-//! with what is stored, and the refresh tokens are tried.
+//! Hundreds of devices use the client half over HTTP, and their users use the real verification page. Each request goes to any of the
+//! servers, and half of the polls are sent twice at once. A device that has its tokens refreshes them again and again, and repeats a
+//! refresh if it got no answer. A quarter of the devices send some refreshes twice at once. Meanwhile servers are killed and started again,
+//! and every connection to the database is cut now and then. Afterwards the test compares what devices and users were told with what is
+//! stored, and tries the refresh tokens.
 //!
-//! What happens is drawn from a seed, printed and taken from `FAULT_SEED`; how long things take is not.
+//! What happens is drawn from a seed, which is printed, and which `FAULT_SEED` can set. How long things take is not.
 
 #![allow(
     clippy::unwrap_used,
@@ -41,22 +41,22 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use world::World;
 
-/// How large, and for how long.
+/// How large a run is, and for how long it lasts.
 #[derive(Clone, Copy, Debug)]
 struct Plan {
     seed: u64,
     servers: usize,
     devices: usize,
-    /// In which the devices begin.
+    /// The time within which the devices begin.
     rush: Duration,
-    /// In which servers are killed, connections are cut, and devices refresh their tokens.
+    /// The time in which servers are killed, connections are cut, and devices refresh their tokens.
     trouble: Duration,
-    /// Of a code.
+    /// The lifetime of a code.
     lifetime: Duration,
 }
 
 impl Plan {
-    /// The short one of a plain run of the tests, and the one of CI.
+    /// Returns the short plan of a plain run of the tests, or the full one of CI.
     fn new(servers: usize, devices: usize) -> Self {
         let is_full = std::env::var_os("REQUIRE_ALL").is_some();
         let seed = std::env::var("FAULT_SEED").ok();
@@ -73,7 +73,7 @@ impl Plan {
     }
 }
 
-/// All of it must end within this.
+/// A whole run must end within this time.
 const BOUND: Duration = Duration::from_secs(110);
 
 /// How long devices and users wait for an answer.
@@ -108,7 +108,7 @@ async fn with_redis_nothing_is_lost_or_doubled() {
     }
 }
 
-/// The servers reach the store at `store`, the judge directly.
+/// Plays a plan. The servers reach the store at `store`, and the judge reaches it at `direct`.
 async fn play(plan: Plan, store: &str, direct: &str, cut: Cut) {
     let folder = tempfile::tempdir().unwrap();
     let config = folder.path().join("config.toml");
@@ -185,12 +185,13 @@ fn millis(rng: &mut Rng, least: u64, most: u64) -> Duration {
 
 const SERVER: &str = env!("CARGO_BIN_EXE_example-server");
 
-/// What the servers call themselves; nobody listens there.
+/// The issuer of the servers. Nobody listens at this address.
 const ISSUER: &str = "http://127.0.0.1:1";
 
 const PASSWORD: &str = "password";
 
-/// A user for each device, for each may enter a few codes only. Their password is hashed at next to no cost.
+/// Returns the configuration. It has a user for each device, because a user may enter only a few codes. The hash of their password costs
+/// next to nothing.
 fn configuration(plan: &Plan, store: &str) -> String {
     let lifetime = plan.lifetime.as_secs();
     let users = (0..plan.devices).map(|number| {

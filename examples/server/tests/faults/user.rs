@@ -18,7 +18,7 @@ pub(crate) enum Wish {
     Ignore,
 }
 
-/// A user at the page, until it says that it is as they wish, or the code has expired.
+/// Plays a user at the page, until the page confirms the decision, or the code has expired. Returns whether the page confirmed it.
 pub(crate) async fn user(
     world: Arc<World>,
     number: usize,
@@ -77,7 +77,7 @@ pub(crate) async fn user(
         match (step, answer) {
             (Some("approve" | "deny"), Some((303, _))) => return true,
             (_, Some((303, path))) => page = Page::at(path), // on to the form for a code, or to the review
-            // It was decided, by an answer that was lost or by the clock; or claimed, and nobody knows.
+            // The session was decided or claimed before, but the answer was lost; or the code has expired.
             (Some("approve" | "deny") | None, Some((403..=410, _)))
             | (Some("enter"), Some((400, _))) => {
                 return false;
@@ -110,7 +110,7 @@ impl Page {
         }
     }
 
-    /// One that was not opened yet.
+    /// Returns a page that was not opened yet.
     fn at(path: String) -> Self {
         Self {
             path,

@@ -1,4 +1,4 @@
-//! What all devices and users see: the servers, and what was said so far.
+//! What all devices and users share: the servers, and what was answered so far.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -13,7 +13,7 @@ use tokio::time::sleep;
 
 use super::{ISSUER, PATIENCE, Plan};
 
-/// For how long a code that comes back is taken for the same request, where the interval is a second.
+/// For how long after the redemption a code that is sent again counts as the same request, if the interval is a second.
 const RETRY_WINDOW: Duration = Duration::from_millis(500);
 
 /// What a server answered: the status and the body. Or why there is no answer.
@@ -24,9 +24,9 @@ pub(crate) struct World {
     pub(crate) servers: Vec<SocketAddr>,
     pub(crate) http: reqwest::Client,
     pub(crate) started: Instant,
-    /// How many successes were sent for a session, to whomever.
+    /// How many successes were sent for each session, whoever received them.
     pub(crate) successes: Mutex<BTreeMap<SessionKey, usize>>,
-    /// Sessions of which a poll came twice, and the second time so late that it may have been a replay.
+    /// The sessions with a poll that was sent twice, and the second time so late that it may have been a replay.
     pub(crate) replayed: Mutex<BTreeSet<SessionKey>>,
 }
 
@@ -35,7 +35,7 @@ impl World {
         self.started.elapsed()
     }
 
-    /// One of the servers, as a balancer would choose it: another one where it cannot be reached.
+    /// Sends a request to one of the servers, as a load balancer would: if a server cannot be reached, it takes another one.
     pub(crate) async fn send(&self, request: &Request, source: &str, rng: &mut Rng) -> Answer {
         let path = request.url().strip_prefix(ISSUER).unwrap();
         for _ in 0..4 {
@@ -59,8 +59,7 @@ impl World {
         Err(TransportError::Other)
     }
 
-    /// A request that somebody on the way sends twice at once, if `is_doubled`: the answer that the device sees, and the one that it does
-    /// not see.
+    /// Sends a request, twice at once if `is_doubled`. Returns the answer that the device gets, and the one that it does not get.
     pub(crate) async fn deliver(
         &self,
         request: &Request,
@@ -81,7 +80,7 @@ impl World {
         }
     }
 
-    /// A poll, half of which are doubled; counts what successes come of it.
+    /// Polls, in half of the cases twice at once, and counts the successes.
     pub(crate) async fn poll(
         &self,
         request: &Request,
@@ -103,7 +102,7 @@ impl World {
         seen.map(|(status, body)| Response::new(status, body))
     }
 
-    /// The next refresh token, once the servers are well; or the status of the refusal.
+    /// Refreshes with a token, once the servers are well. Returns the next refresh token, or the status of the refusal.
     pub(crate) async fn refreshed(&self, token: &str) -> Result<String, u16> {
         let form = [
             ("grant_type", "refresh_token"),
@@ -125,7 +124,7 @@ impl World {
     }
 }
 
-/// The refresh token of an answer.
+/// Returns the refresh token of an answer.
 pub(crate) fn refresh_token(answer: &Value) -> Option<String> {
     Some(answer.get("refresh_token")?.as_str()?.to_owned())
 }

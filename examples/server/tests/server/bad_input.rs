@@ -18,7 +18,7 @@ type Case<'a> = (
     &'a str,
 );
 
-/// `client_backend` with the right secret, with a wrong one, nonsense, another scheme, a colon missing.
+/// The `Authorization` headers of `client_backend` with the right secret and with a wrong one.
 const RIGHT: &str = "Basic Y2xpZW50X2JhY2tlbmQ6YmFja2VuZC1zZWNyZXQtZm9yLWRldmVsb3BtZW50LW9ubHk=";
 const WRONG: &str = "Basic Y2xpZW50X2JhY2tlbmQ6d3Jvbmc=";
 
@@ -394,7 +394,7 @@ async fn a2_a_body_of_another_media_type_is_told_what_came_and_what_is_wanted() 
     assert_eq!(server.count("token", "media_type").await, 3);
 }
 
-/// Status, error, description, and the headers of every answer; for a 401 the challenge.
+/// Asserts the status, the error, that there is a description, the headers of every answer, and the challenge of a 401.
 async fn assert_answer(row: &str, response: reqwest::Response, status: u16, error: &str) {
     assert_eq!(response.status(), status, "{row}");
     let header = |name: &str| {

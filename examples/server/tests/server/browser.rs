@@ -9,10 +9,10 @@ use crate::support::server::{Running, config};
 use crate::support::{missing, node};
 use example_server::config::Quota;
 
-/// Where Debian and its kin have the browser.
+/// Where Debian and similar systems have the browser.
 const CHROMIUM: [&str; 2] = ["/usr/bin/chromium", "/usr/bin/chromium-browser"];
 
-/// The scenarios, where all that they need is there.
+/// Returns the folder of the scenarios, if all that they need is installed.
 fn scenarios() -> Option<PathBuf> {
     if !CHROMIUM.iter().any(|path| Path::new(path).exists()) {
         return missing("Chromium is missing: apt-get install chromium");

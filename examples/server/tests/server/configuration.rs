@@ -9,12 +9,12 @@ use crate::support::server::*;
 use example_server::Server;
 use example_server::config::{Config, DEFAULT};
 
-/// The program.
+/// Returns a command that runs the program.
 fn command() -> Command {
     Command::new(env!("CARGO_BIN_EXE_example-server"))
 }
 
-/// The program with these arguments, which ends by itself: whether it succeeded, and what it said.
+/// Runs the program with these arguments until it ends by itself. Returns whether it succeeded, and what it said.
 fn run(arguments: &[&str]) -> (bool, String) {
     program::run(command().args(arguments))
 }
@@ -57,7 +57,7 @@ async fn either_development_credential_alone_keeps_it_on_this_machine() {
     assert!(in_capitals.await.is_some());
 }
 
-/// What is wrong, and what is said of it.
+/// Configurations that are wrong, and what is said about each.
 const WRONG: &[(&str, &str)] = &[
     ("lisen = \"127.0.0.1:0\"", "line 1: unknown field `lisen`"),
     ("\n[policy]\ninterval = \"5\"", "line 3: invalid type"),
@@ -141,7 +141,7 @@ fn what_is_wrong_with_a_configuration_is_said() {
         let (succeeded, said) = run(&arguments);
         assert!(!succeeded, "{text}");
         assert!(said.contains(expected), "{text}: {said}");
-        assert!(!database.exists(), "{text}: nothing is begun before");
+        assert!(!database.exists(), "{text}: the database was made");
         assert!(
             !said.contains("oh dear") && !said.contains("sesame"),
             "{said}"
@@ -266,7 +266,7 @@ fn the_url_of_the_store_can_come_from_the_environment() {
     let (_, said) = with(&listen);
     assert!(said.contains("the store must be"), "{said}");
     assert!(!said.contains("sesame"), "{said}");
-    // It would be seen in the list of processes, and in the help.
+    // A URL in the arguments would be seen in the list of processes. One in the environment must not be seen in the help.
     let help = command().arg("--help").env(url.0, url.1).output().unwrap();
     let help = String::from_utf8(help.stdout).unwrap();
     assert!(help.contains(url.0) && !help.contains("sesame"), "{help}");

@@ -1,4 +1,4 @@
-//! Connections over loopback: what a peer may take its time with, and what a request must say.
+//! Connections over loopback: how long a peer may take, and what a request must contain.
 
 use std::time::Duration;
 
@@ -20,13 +20,13 @@ async fn a_request_that_has_begun_is_answered_before_the_server_stops() {
         body.len()
     );
     open.write_all(head.as_bytes()).await.unwrap();
-    // It has been read: the server asks for the rest.
+    // The head was read, because the server asks for the rest.
     let mut read = [0; 64];
     let length = open.read(&mut read).await.unwrap();
     assert!(read[..length].starts_with(b"HTTP/1.1 100"));
     server.stop();
     let refused = eventually(async || TcpStream::connect(server.address).await.is_err());
-    assert!(refused.await, "nobody new");
+    assert!(refused.await, "the server still takes new connections");
     open.write_all(body.as_bytes()).await.unwrap();
     let mut answer = String::new();
     open.read_to_string(&mut answer).await.unwrap();
@@ -51,7 +51,7 @@ async fn heads_and_bodies_have_their_time_and_connections_their_number() {
     let head = "POST /oauth2/token HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-www-form-urlencoded\r\n\
         Content-Length: 9\r\n\r\ngrant";
     slow_body.write_all(head.as_bytes()).await.unwrap();
-    // The third one waits in line until one of the others is through.
+    // The third connection waits until one of the others has ended.
     let third = server
         .get("/oauth2/jwks")
         .timeout(Duration::from_secs(9))
@@ -65,7 +65,7 @@ async fn heads_and_bodies_have_their_time_and_connections_their_number() {
     assert!(body.starts_with("HTTP/1.1 408"), "{body}");
 }
 
-/// What comes until the server closes, which it has to within some seconds.
+/// Returns what comes until the server closes. Asserts that it closes within some seconds.
 async fn ended(mut stream: TcpStream) -> String {
     let mut text = String::new();
     let reading = stream.read_to_string(&mut text);
@@ -150,7 +150,7 @@ async fn a_request_names_one_host() {
     for host in ["login.example.com", "127.0.0.1:8628", "[::1]:8628"] {
         assert_eq!(status("1.1", &[host]).await, "200", "{host}");
     }
-    assert_eq!(status("1.0", &[]).await, "200", "it has none");
+    assert_eq!(status("1.0", &[]).await, "200", "HTTP/1.0 needs no host");
 }
 
 #[tokio::test]
@@ -170,7 +170,7 @@ async fn whoever_closes_its_half_after_the_request_gets_the_answer() {
     assert!(answer.contains("device_code"));
 }
 
-/// Asks on a connection that stays open: the status.
+/// Asks on a connection that stays open, and returns the status.
 async fn ask(stream: &mut TcpStream) -> String {
     let head = "HEAD /oauth2/jwks HTTP/1.1\r\nHost: x\r\n\r\n";
     stream.write_all(head.as_bytes()).await.unwrap();
@@ -179,7 +179,7 @@ async fn ask(stream: &mut TcpStream) -> String {
         let mut read = [0; 1024];
         let reading = timeout(Duration::from_secs(9), stream.read(&mut read));
         let length = reading.await.expect("an answer in time").unwrap();
-        assert!(length > 0, "it is open");
+        assert!(length > 0, "the server has closed");
         answer.push_str(std::str::from_utf8(&read[..length]).unwrap());
     }
     answer[9..12].to_owned()
@@ -192,14 +192,14 @@ async fn idle_connections_live_longer_than_a_head_may_take() {
     let server = Running::with(config).await;
     let mut idle = TcpStream::connect(server.address).await.unwrap();
     assert_eq!(ask(&mut idle).await, "200");
-    // As long as it takes until a head that does not come is given up.
+    // Each of these takes as long as the server waits for a head that does not come.
     for begun in ["", "GET /oauth2/jwks HTTP/1.1\r\nHost:"] {
         let mut slow = TcpStream::connect(server.address).await.unwrap();
         slow.write_all(begun.as_bytes()).await.unwrap();
         assert_eq!(ended(slow).await, "");
         assert_eq!(ask(&mut idle).await, "200");
     }
-    // A second head has no longer than the first.
+    // A second head has no more time than the first.
     idle.write_all(b"GET /oauth2/jwks HTTP").await.unwrap();
     assert_eq!(ended(idle).await, "");
 }

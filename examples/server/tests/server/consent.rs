@@ -4,7 +4,7 @@ use crate::support::server::*;
 use reqwest::StatusCode;
 use serde_json::Value;
 
-/// Approves with these boxes ticked: the status, the page, and what the device is told.
+/// Approves with these boxes ticked. Returns the status and the page, and the status and the body that the device gets.
 async fn approve(
     server: &Running,
     scope: &str,

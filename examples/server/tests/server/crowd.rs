@@ -1,5 +1,5 @@
-//! Many at once: nobody is refused because others ask at the same time, and nobody gets more for it. And peers that do not go on:
-//! they are answered, or given up.
+//! Many requests at once: nobody is refused because others ask at the same time, and nobody gets more because of it. Also peers that stop
+//! in the middle: the server answers them, or gives them up.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,10 +12,10 @@ use tokio::task::JoinSet;
 
 const ISSUE: &str = "/oauth2/device_authorization";
 
-/// How many ask at once.
+/// How many requests are sent at once.
 const CROWD: usize = 40;
 
-/// How many of a crowd that presents this secret get which status.
+/// Sends a crowd of requests with this secret. Returns how many got each status.
 async fn statuses(server: &Running, secret: &str) -> BTreeMap<u16, usize> {
     let form = [("client_id", "client_backend"), ("client_secret", secret)];
     let mut requests = JoinSet::new();
@@ -31,7 +31,7 @@ async fn statuses(server: &Running, secret: &str) -> BTreeMap<u16, usize> {
     statuses
 }
 
-/// One client's limits, whoever asks: the codes by the client, the secrets by client and source.
+/// Asserts that a crowd gets what the limits of one client allow: codes are counted by client, secrets by client and source.
 async fn is_fair(store: String) {
     let mut config = config();
     config.store = store.into();
@@ -42,14 +42,14 @@ async fn is_fair(store: String) {
     let codes = statuses(&server, SECRET).await;
     let of = |status| codes.get(&status).copied().unwrap_or_default();
     assert_eq!(of(200) + of(429), CROWD, "{codes:?}");
-    // Who came a moment before the first that was counted is a moment early for the last one.
+    // A request that read its clock a moment before the first counted one may come a moment too early for the last code.
     assert!((29..=30).contains(&of(200)), "{codes:?}");
-    // What is under way when the last one is counted is compared all the same (B1).
+    // Requests that are under way when the last wrong secret is counted are compared, too (B1).
     let secrets = statuses(&server, "wrong").await;
     let of = |status| secrets.get(&status).copied().unwrap_or_default();
     assert_eq!(of(401) + of(429), CROWD, "{secrets:?}");
     assert!(of(401) >= 10, "{secrets:?}");
-    // For the same reason one may have been left.
+    // For the same reason as with the codes, one may be left.
     let form = [("client_id", "client_backend"), ("client_secret", "wrong")];
     let last = server.post(ISSUE, &form).send().await.unwrap();
     assert!([401, 429].contains(&last.status().as_u16()));
@@ -105,7 +105,7 @@ async fn who_never_reads_does_not_keep_others_out() {
     for _ in 0..2 {
         let mut stream = TcpStream::connect(server.address).await.unwrap();
         let get = "GET /device/style.css HTTP/1.1\r\nHost: x\r\n\r\n".repeat(4000);
-        // It may have been given up before all of it is written.
+        // The server may give the connection up before all of it is written.
         let write = stream.write_all(get.as_bytes());
         let _ = tokio::time::timeout(Duration::from_secs(1), write).await;
         deaf.push(stream);

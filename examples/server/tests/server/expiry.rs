@@ -1,4 +1,4 @@
-//! What the store in Redis leaves to Redis: that everything expires in its time.
+//! The store in Redis leaves it to Redis to remove everything at its time. These tests look at the expiry of each key.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ fn now() -> OffsetDateTime {
     OffsetDateTime::now_utc()
 }
 
-/// A Redis of its own, whose store is looked into: every write there has an expiry to set, and nothing else removes anything.
+/// A Redis of its own. The tests look at its keys, because each write must set an expiry, and nothing else removes anything.
 struct Expiring {
     site: Site,
     service: Service,
@@ -32,7 +32,7 @@ impl Expiring {
         })
     }
 
-    /// When each key of a kind expires, in milliseconds; -1 for never.
+    /// Returns when each key of a kind expires, in milliseconds; -1 for never.
     async fn of(&self, kind: &str) -> Vec<i128> {
         let mut connection = self.connection.clone();
         let mut keys = ::redis::cmd("KEYS");
@@ -54,7 +54,7 @@ impl Expiring {
         expiries[0]
     }
 
-    /// When the store may remove the only session, which must be when it expires.
+    /// Returns when the store may remove the only session. Asserts that Redis removes it then.
     async fn purge_time(&self, codes: &Codes) -> i128 {
         let stored = self.site.store.load(&codes.session).await.unwrap().unwrap();
         let purge_at = millis(stored.session.purge_at());
@@ -78,13 +78,13 @@ async fn in_redis_a_session_expires_with_its_user_code_whenever_it_changes() {
     assert_eq!(redis.of("2:user").await, [issued]);
     site.enter(&codes, now()).await;
     assert_eq!(redis.of("2:user").await, [redis.purge_time(&codes).await]);
-    // In the last second, so that the device has time to redeem it.
+    // The approval comes in the last second. So the session must be kept longer, because the device needs time to redeem it.
     let late = now() + Site::LIFETIME - time::Duration::SECOND;
     site.approve(&codes, late).await;
     let approved = redis.purge_time(&codes).await;
     assert!(approved > issued, "it moves");
     assert_eq!(redis.of("2:user").await, [approved]);
-    // The code is of no use any more, and the login lives as long as its refresh token.
+    // The user code is no longer needed, and the login lives as long as its refresh token.
     let (_, token) = site.poll(&codes, late).await;
     let redeemed = redis.purge_time(&codes).await;
     assert!(redeemed > approved, "it moves");
@@ -103,13 +103,13 @@ async fn in_redis_quotas_and_paces_expire_and_the_servers_keys_stay() {
     let limit = RateLimit::new(3, Duration::from_hours(1)).unwrap();
     let take = limit.take(QuotaKey::of_host("test", &[]), now());
     redis.site.store.take(take).await.unwrap().unwrap();
-    // Not too early, for then it would limit nobody; a little late is no matter.
+    // The quota must not expire too early, because then it would limit nobody. A little too late does no harm.
     let purge_at = take.apply(None).unwrap().unwrap().purge_at();
     let latest = purge_at + time::Duration::minutes(2);
     let expiry = redis.the_one_of("2:quota").await;
     assert!((millis(purge_at)..=millis(latest)).contains(&expiry));
 
-    // A pace alone is kept for an hour.
+    // A pace without its session is kept for an hour.
     let apart = Store::open("memory:", Some(&redis.service.url())).await;
     let apart = Site::new(apart.unwrap());
     let codes = apart.issue().await;

@@ -2,9 +2,9 @@
 //! `openid-client` and `oauth4webapi` in JavaScript; Authlib, `oauthlib` and `requests_oauth2client` in Python. And one that sends what
 //! Go's `golang.org/x/oauth2` sends.
 //!
-//! Each signs in three times: approved, denied, and left alone until the code expires. After an approval it refreshes its tokens,
-//! revokes the refresh token, and tries it again. A client in another language prints the user code, and then what came of it. A browser
-//! without a screen decides.
+//! Each signs in three times: approved, denied, and left alone until the code expires. After an approval it refreshes its tokens, revokes
+//! the refresh token, and tries it again. A client in another language prints the user code, and then the result. A browser without a
+//! screen decides.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -29,7 +29,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 
-/// How long any of them may take: far more than it does.
+/// How long any of them may take. They take far less.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The lifetime of the codes that nobody enters, in seconds. A client polls three times before it hears that its code has expired.
@@ -46,7 +46,7 @@ enum Decision {
     Ignore,
 }
 
-/// A server that may be polled every second.
+/// Returns a server that may be polled every second.
 async fn server(lifetime: Option<u64>) -> Running {
     let mut config = config();
     config.policy.interval = 1;
@@ -58,7 +58,7 @@ async fn server(lifetime: Option<u64>) -> Running {
     Running::with(config).await
 }
 
-/// Lets a client sign in three times at once, and checks what comes of each.
+/// Lets a client sign in three times at once, and checks the results.
 async fn sign_in(client: impl AsyncFn(&Running, Decision) -> Value) {
     let (server, brief) = (server(None).await, server(Some(BRIEF)).await);
     let (approved, denied, ignored) = tokio::join!(
@@ -75,15 +75,15 @@ async fn sign_in(client: impl AsyncFn(&Running, Decision) -> Value) {
     }
 }
 
-/// What a client says that got its tokens: whether a refresh gave it another access token, and the error of a refresh after the
-/// revocation.
+/// Returns what a client says after it got its tokens: the user's e-mail address, whether a refresh gave it another access token, and the
+/// error of a refresh after the revocation.
 fn granted(email: &str, renewed: bool, after_revocation: &str) -> Value {
     json!({
         "outcome": "granted", "email": email, "renewed": renewed, "after_revocation": after_revocation
     })
 }
 
-/// The user decides on a code.
+/// Decides on a code, as the user.
 async fn decide(server: &Running, user_code: &str, decision: Decision) {
     let codes = json!({ "user_code": user_code });
     match decision {
@@ -99,7 +99,7 @@ async fn decide(server: &Running, user_code: &str, decision: Decision) {
     }
 }
 
-/// Whose access token this is.
+/// Returns the e-mail address of the user whose access token this is.
 async fn email(server: &Running, access_token: &str) -> String {
     let asked = server.get("/oauth2/userinfo").bearer_auth(access_token);
     let user: Value = asked.send().await.unwrap().json().await.unwrap();
@@ -110,7 +110,7 @@ fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/foreign_clients")
 }
 
-/// What was installed in the folder, where it was.
+/// Returns the path of what was installed in the folder. If it is missing, says so and returns `None`.
 fn installed(what: &str, otherwise: &'static str) -> Option<PathBuf> {
     let path = folder().join(what);
     path.exists().then_some(path).or_else(|| missing(otherwise))
@@ -199,8 +199,8 @@ async fn requests_oauth2client_signs_in_and_verifies_the_id_token() {
     sign_in_with_python("with_requests_oauth2client.py").await;
 }
 
-/// What carries the requests of both crates. They revoke over TLS only, even on loopback, so their URL of the revocation endpoint
-/// says https; this is the proxy that takes the TLS off.
+/// Sends the requests of both crates. They revoke only over TLS, even on loopback, so their URL of the revocation endpoint says https. This
+/// function acts as the proxy that removes the TLS.
 async fn carry(request: HttpRequest) -> Result<HttpResponse, reqwest::Error> {
     let mut request: reqwest::Request = request.try_into()?;
     let _ = request.url_mut().set_scheme("http");
@@ -212,13 +212,13 @@ async fn carry(request: HttpRequest) -> Result<HttpResponse, reqwest::Error> {
     Ok(carried)
 }
 
-/// The revocation endpoint, as the crates allow it.
+/// Returns the URL of the revocation endpoint, with https because the crates demand it.
 fn revocation_url(server: &Running) -> RevocationUrl {
     let url = format!("{}/oauth2/revoke", server.url);
     RevocationUrl::new(url.replacen("http:", "https:", 1)).unwrap()
 }
 
-/// The error with which the server refused a request of either crate.
+/// Returns the error with which the server refused a request of either crate.
 fn refused<E: std::error::Error, T: ErrorResponseType + std::fmt::Display>(
     error: RequestTokenError<E, StandardErrorResponse<T>>,
 ) -> String {
@@ -331,9 +331,9 @@ async fn with_openidconnect(server: &Running, decision: Decision) -> Value {
     )
 }
 
-/// `golang.org/x/oauth2`, unless its user says how the server authenticates clients, does not know it until a first success. Until
-/// then it sends every request twice: with HTTP Basic and an empty secret, and after an error in the body as well. The second comes
-/// within the retry window, so the client is never slowed down ([C20](../../../docs/tables.md#c20)).
+/// Unless its user says how the server authenticates clients, `golang.org/x/oauth2` does not know it until a first success. Until then it
+/// sends every request twice: first with HTTP Basic and an empty secret, and after an error with the id in the body. The second request
+/// comes within a second, so it counts as the same request, and the client is never slowed down ([C20](../../../docs/tables.md#c20)).
 #[tokio::test(flavor = "multi_thread")]
 async fn what_go_sends_twice_for_each_poll_is_never_slowed_down() {
     sign_in(as_go_does).await;
@@ -369,7 +369,7 @@ async fn as_go_does(server: &Running, decision: Decision) -> Value {
             Err(refused) if text(&refused, "error") == "authorization_pending" => {}
             polled @ (Ok(_) | Err(_)) => break polled,
         }
-        // Only then, so that several polls have been sent twice.
+        // The user decides only now, after several polls that were sent twice.
         if polls == 2 {
             decide(server, text(&codes, "user_code"), decision).await;
         }
@@ -384,7 +384,7 @@ async fn as_go_does(server: &Running, decision: Decision) -> Value {
     };
     let renewed = refresh(text(&tokens, "refresh_token")).await.unwrap();
     let token = text(&renewed, "refresh_token");
-    // Go has no revocation: a user of it sends the request by hand.
+    // Go's package cannot revoke. Whoever uses it sends the request by hand.
     let form = [("client_id", "client_cli"), ("token", token)];
     let revoked = server.post("/oauth2/revoke", &form).send().await.unwrap();
     assert_eq!(revoked.status(), StatusCode::OK);

@@ -1,4 +1,4 @@
-//! Changing the keys of a server that runs: nobody is signed out by it.
+//! The keys of a running server are changed. That signs nobody out.
 
 use std::collections::BTreeSet;
 
@@ -10,7 +10,7 @@ use reqwest::StatusCode;
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// Servers on one store, as one issuer.
+/// Servers that share one store and one issuer.
 struct Site {
     config: Config,
     _folder: TempDir,
@@ -35,20 +35,20 @@ impl Site {
     }
 }
 
-/// The id of the key that signed a token.
+/// Returns the id of the key that signed a token.
 fn key_of(tokens: &Value) -> String {
     let header = jsonwebtoken::decode_header(text(tokens, "access_token"));
     header.unwrap().kid.unwrap()
 }
 
-/// The ids of the keys that a server publishes.
+/// Returns the ids of the keys that a server publishes.
 async fn keys(server: &Running) -> BTreeSet<String> {
     let jwks = json(server.get("/oauth2/jwks").send().await.unwrap()).await;
     let keys = jwks["keys"].as_array().unwrap().iter();
     keys.map(|key| text(key, "kid").to_owned()).collect()
 }
 
-/// Whether a server takes an access token.
+/// Returns whether a server accepts an access token.
 async fn takes(server: &Running, tokens: &Value) -> bool {
     let request = server.get("/oauth2/userinfo");
     let request = request.bearer_auth(text(tokens, "access_token"));
@@ -63,18 +63,18 @@ async fn rotating_the_signing_key_invalidates_no_token() {
     let second = site.with(|config| config.tokens.signing_key = 2).await;
     let of_second = second.log_in(SCOPE).await;
     assert_ne!(key_of(&of_first), key_of(&of_second));
-    // While the servers are restarted one after the other, and whoever keeps the set for a while.
+    // This must hold while the servers are restarted one after the other, and while somebody still has the old key set.
     for server in [&first, &second] {
         assert!(takes(server, &of_first).await && takes(server, &of_second).await);
         let keys = keys(server).await;
         assert!(keys.contains(&key_of(&of_first)) && keys.contains(&key_of(&of_second)));
     }
-    // At the next rotation the first one goes.
+    // The next rotation removes the first key.
     let third = site.with(|config| config.tokens.signing_key = 3).await;
     let of_third = third.log_in(SCOPE).await;
     assert!(!takes(&third, &of_first).await && !keys(&third).await.contains(&key_of(&of_first)));
     assert!(takes(&third, &of_second).await && takes(&third, &of_third).await);
-    // They are the same after a restart, and for a server that has not been there before.
+    // The keys are the same after a restart, and on a server that did not run before.
     let again = site.with(|config| config.tokens.signing_key = 3).await;
     assert_eq!(keys(&again).await, keys(&third).await);
 }
@@ -101,7 +101,7 @@ async fn replacing_the_server_key_keeps_codes_and_logins() {
     let (status, refreshed) = after.refresh(&[("refresh_token", old)]).await;
     assert_eq!(status, StatusCode::OK);
 
-    // Without the previous one, what was made under it is unknown.
+    // Without the previous key, what was made under it is unknown.
     let later = site.with(|config| config.server_key = key(32)).await;
     let browser = later.signed_in().await;
     let (status, _) = browser.enter(text(&others, "user_code")).await;

@@ -1,18 +1,18 @@
-//! The devices that are signed in, on the page: their user alone sees them, and ends them.
+//! The page with the devices that are signed in. Only their user sees them and can end them.
 
 use crate::support::server::*;
 use reqwest::StatusCode;
 
 const LIST: &str = "/device/logins";
 
-/// The page.
+/// Returns the page.
 async fn list(browser: &Browser) -> String {
     let response = browser.open(LIST).await;
     assert_eq!(response.status(), StatusCode::OK);
     response.text().await.unwrap()
 }
 
-/// Ends a login: where that leads.
+/// Ends a login, and returns where the response leads.
 async fn end(browser: &Browser, session: &str) -> String {
     let csrf = browser.csrf.as_str();
     let form = [("csrf", csrf), ("step", "end"), ("session", session)];
@@ -28,7 +28,7 @@ async fn a_user_sees_the_logins_of_their_devices_and_ends_one() {
     assert!(list(&browser).await.contains("No device is signed in"));
     let codes = server.codes(SCOPE).await;
     let session = browser.approve(&codes).await;
-    // Before the device comes for its tokens it can be taken back as well.
+    // An approval can also be taken back before the device fetches its tokens.
     assert!(list(&browser).await.contains("has not fetched its access"));
     let (_, tokens) = server.poll(&codes).await;
     let another = server.codes(SCOPE).await;
@@ -62,7 +62,7 @@ async fn a_user_sees_the_logins_of_their_devices_and_ends_one() {
         .refresh(&[("refresh_token", text(&others, "refresh_token"))])
         .await;
     assert_eq!(status, StatusCode::OK);
-    // Again is no mistake.
+    // To end it again is no mistake.
     assert_eq!(end(&browser, &session).await, ended);
     assert_eq!(server.count("page", "withdrawn").await, 2);
 }
@@ -91,7 +91,7 @@ async fn nobody_sees_or_ends_the_logins_of_another() {
         .refresh(&[("refresh_token", text(&tokens, "refresh_token"))])
         .await;
     assert_eq!(status, StatusCode::OK);
-    // A link that says so ends nothing, and says nothing.
+    // A link that says that a login has ended does not end it, and does not make the page say so.
     for ended in [session.as_str(), &unknown, "x"] {
         let response = bob.open(&format!("{LIST}?ended={ended}")).await;
         assert_eq!(response.status(), StatusCode::OK);

@@ -1,4 +1,4 @@
-//! The tests of the server but those of `faults`, which take all of the machine. They are one program, because every further one
+//! The tests of the server, except those of `faults`, which use the whole machine. They are one program, because every further program
 //! links the server again, and because the waits of its tests then overlap.
 
 #![allow(

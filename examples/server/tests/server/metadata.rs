@@ -1,10 +1,10 @@
-//! What clients read of the server, and what they may take its word for.
+//! The metadata that clients read, and whether the server does what they say.
 
 use crate::support::server::*;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
-/// The document.
+/// Returns the document.
 async fn metadata(server: &Running) -> Value {
     let path = "/.well-known/openid-configuration";
     crate::support::server::json(server.get(path).send().await.unwrap()).await

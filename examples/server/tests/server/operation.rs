@@ -16,7 +16,7 @@ use serde_json::Value;
 use sqlx::migrate::{Migration, MigrationType, Migrator};
 use sqlx::{Connection as _, SqlSafeStr as _};
 
-/// The program on a port of its own, with all of its log as it comes.
+/// Starts the program on a free port. Returns it, and the lines of its log as they come.
 fn logging(store: &str) -> (Program, Receiver<String>) {
     let command = &mut Command::new(env!("CARGO_BIN_EXE_example-server"));
     let command = command.args(["--listen", "127.0.0.1:0", "--store", store]);
@@ -25,7 +25,7 @@ fn logging(store: &str) -> (Program, Receiver<String>) {
     let mut program = Program(command.spawn().unwrap());
     let log = BufReader::new(program.0.stderr.take().unwrap());
     let (sender, lines) = mpsc::channel();
-    // Read along, or the pipe fills.
+    // The log must be read all the time, because otherwise the pipe fills up.
     std::thread::spawn(move || {
         let mut read = log.lines().map_while(Result::ok);
         read.try_for_each(|line| sender.send(line))
@@ -33,7 +33,7 @@ fn logging(store: &str) -> (Program, Receiver<String>) {
     (program, lines)
 }
 
-/// What `logging` gave until it said where it listens, and where that is.
+/// Waits until the program says where it listens. Returns the log up to there, and the address.
 fn until_it_listens(lines: &Receiver<String>) -> (Vec<String>, String) {
     let begun = Instant::now();
     let mut log = Vec::new();
@@ -48,7 +48,8 @@ fn until_it_listens(lines: &Receiver<String>) -> (Vec<String>, String) {
     }
 }
 
-/// A file as the first edition of this server left it, with a session and the family of a refresh token.
+/// Makes a file as the first edition of this server left it, with a session and the family of a refresh token. Returns the URL of the
+/// store.
 async fn first_edition(path: &Path) -> String {
     std::fs::write(path, "").unwrap();
     std::fs::set_permissions(path, Permissions::from_mode(0o600)).unwrap();
@@ -86,7 +87,7 @@ async fn a_database_of_the_first_edition_is_upgraded_and_that_is_said() {
     let form = [("client_id", "client_cli")];
     let ask = client().post(format!("http://{address}/oauth2/device_authorization"));
     assert_eq!(ask.form(&form).send().await.unwrap().status(), 200);
-    // What it kept, and nothing of what it could have misread.
+    // What must be kept is there, and what could be misread is gone.
     let path = store.strip_prefix("sqlite:").unwrap();
     let mut connection = sqlx::SqliteConnection::connect(path).await.unwrap();
     let read = "SELECT (SELECT count(*) FROM sessions WHERE key = x'01')
@@ -104,7 +105,7 @@ async fn a_database_of_the_first_edition_is_upgraded_and_that_is_said() {
         .unwrap();
     assert_eq!(kept, [6]);
     drop(program);
-    // Once.
+    // It says so only once.
     let (_program, lines) = logging(&store);
     let (log, _) = until_it_listens(&lines);
     assert!(!says_so(&log), "{log:?}");
@@ -122,7 +123,7 @@ async fn with_sqlite_the_log_tells_what_happened_and_no_secret_at_the_finest_lev
 #[tokio::test]
 async fn with_postgres_the_log_tells_what_happened_and_no_secret_at_the_finest_level() {
     if let Some(service) = Service::postgres() {
-        // It trusts whoever reaches it, but the server does not know.
+        // This database asks nobody for a password, but the server does not know that.
         let store = format!("{}&password={DATABASE_PASSWORD}", service.url());
         the_log_tells_what_happened_and_no_secret(&store).await;
     }
@@ -205,7 +206,7 @@ async fn the_log_tells_what_happened_and_no_secret(store: &str) {
         .bearer_auth(text(&tokens, "access_token"));
     assert_eq!(request.send().await.unwrap().status(), StatusCode::OK);
 
-    // It stops when it is told to.
+    // The program stops when it is told to.
     let id = program.0.id().to_string();
     assert!(
         Command::new("kill")
@@ -273,14 +274,14 @@ async fn operators_alone_see_health_and_counts() {
     let text = metrics.text().await.unwrap();
     let line = r#"device_login_replies_total{cause="issued",endpoint="device_authorization"} 1"#;
     assert!(text.contains(line), "{text}");
-    // Nobody else does.
+    // Nobody else sees them.
     for path in ["/healthz", "/metrics"] {
         let response = server.get(path).send().await.unwrap();
         assert_eq!(response.status(), StatusCode::NOT_FOUND, "{path}");
     }
     let public = server.get_as_operator("/oauth2/jwks").send().await.unwrap();
     assert_eq!(public.status(), StatusCode::NOT_FOUND);
-    // The address in a browser leads on.
+    // A browser that opens the address is led on to the page.
     let root = server.get("/").send().await.unwrap();
     assert_eq!(root.headers()["location"], "/device");
 }
@@ -300,7 +301,7 @@ async fn a_request_comes_from_where_a_trusted_proxy_says() {
     for (source, differs) in [
         ("198.51.100.7", true),
         ("203.0.113.9", false),
-        ("192.168.1.1", false), // it tells nothing
+        ("192.168.1.1", false), // a private address says nothing
     ] {
         let request = browser.http.get(&review).header("x-forwarded-for", source);
         let html = request.send().await.unwrap().text().await.unwrap();

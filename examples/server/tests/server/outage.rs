@@ -1,5 +1,4 @@
-//! A database that is lost, or whose connections fall silent: what is asked meanwhile has an end, and then the server is well again
-//! by itself.
+//! A database that is lost, or whose connections fall silent. What is asked meanwhile ends in time, and then the server recovers by itself.
 
 use std::time::{Duration, Instant};
 
@@ -12,13 +11,14 @@ use example_server::store::Store;
 use time::OffsetDateTime;
 use tokio::task::JoinSet;
 
-/// More than the server has connections to its database.
+/// More requests than the server has connections to its database.
 const REQUESTS: usize = 24;
 
-/// What was begun on a silent connection ends within five seconds; twice that, and some.
+/// What was begun on a silent connection ends within five seconds. This is twice that, and some more.
 const BOUND: Duration = Duration::from_secs(15);
 
-/// Requests have so many seconds, which may be fewer than the store has.
+/// Asserts that the server recovers from silent connections. `request_timeout` is in seconds, and may be shorter than the time that the
+/// store has.
 async fn recovers(service: Option<Service>, request_timeout: u64) {
     let Some(service) = service else { return };
     let folder = tempfile::tempdir().unwrap();
@@ -27,7 +27,7 @@ async fn recovers(service: Option<Service>, request_timeout: u64) {
     config.store = url.into();
     config.limits.request_timeout = request_timeout;
     let server = Running::with(config).await;
-    // All connections are in use.
+    // These requests use all connections.
     assert_eq!(statuses(&server).await, [200; REQUESTS]);
     cable.silence();
     let silenced = Instant::now();
@@ -39,7 +39,7 @@ async fn recovers(service: Option<Service>, request_timeout: u64) {
     }
 }
 
-/// What requests at once are answered.
+/// Sends requests at once, and returns their statuses.
 async fn statuses(server: &Running) -> Vec<u16> {
     let mut requests = JoinSet::new();
     for _ in 0..REQUESTS {

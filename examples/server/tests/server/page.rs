@@ -1,10 +1,10 @@
-//! The verification page over loopback: who may decide, from where, and what is told to whom.
+//! The verification page over loopback: who may decide, from where, and what each user is told.
 
 use crate::support::server::*;
 use device_flow::scope::Scope;
 use reqwest::StatusCode;
 
-/// What stands on the page for every code that does not lead on.
+/// What the page says about every code that it does not accept.
 const WRONG_CODE: &str = "That code is wrong, has expired or was already used.";
 
 #[tokio::test]
@@ -16,7 +16,7 @@ async fn only_a_post_decides() {
     let user_code = text(&codes, "user_code");
     let mut browser = server.signed_in().await;
 
-    // A link fills in the form and looks nothing up: no session of a review, no guess paid.
+    // A link fills in the form, but looks nothing up: there is no session of a review, and no guess is taken.
     let html = browser.show(&format!("?user_code={user_code}")).await;
     assert_eq!(field(&html, "user_code").as_deref(), Some(user_code));
     assert_eq!(field(&html, "session"), None);
@@ -167,7 +167,7 @@ async fn u2_u3_wrong_expired_and_used_codes_are_one_sentence() {
         let (status, html) = bob.enter(code).await;
         assert_eq!(status, StatusCode::BAD_REQUEST, "{cause}");
         pages.push(html.replace(code, ""));
-        // The reason is for the metrics.
+        // Only the metrics show the reason.
         assert_eq!(server.count("page", cause).await, 1, "{cause}");
     }
     let waiting = eventually(async || brief.poll(&expired).await.1["error"] == "expired_token");
@@ -194,7 +194,7 @@ async fn u1_guesses_are_counted_by_user_right_or_wrong() {
     let (status, html) = browser.enter(text(&codes, "user_code")).await;
     assert_eq!(status, StatusCode::TOO_MANY_REQUESTS);
     assert!(html.contains("Too many codes were entered. Try again in"));
-    // Another sign-in of the same user is the same user.
+    // After another sign-in, it is still the same user.
     let again = server.signed_in().await;
     assert_eq!(
         again.enter("BCDF-GHJK").await.0,
@@ -243,7 +243,7 @@ async fn the_review_shows_who_asks_for_what_from_where_and_since_when() {
         "not asked for"
     );
     assert!(!html.contains("<script"));
-    // An attacker can ask from the user's own address: that it is the same reassures nobody.
+    // An attacker can ask from the user's own address. So the page must not reassure the user by saying that the addresses are the same.
     assert!(!html.contains("network address"), "{html}");
 }
 
@@ -288,7 +288,7 @@ async fn u5_to_u10_the_claimant_alone_decides_and_is_told_what_stands() {
     assert!(html.contains("Enter the code first"));
     let (status, html) = alice.decide("deny", &session).await;
     assert!(status == StatusCode::OK && html.contains("Access denied"));
-    // The same again is no mistake; the other one is.
+    // The same decision again is no mistake, but the other one is.
     let (status, html) = alice.decide("deny", &session).await;
     assert!(status == StatusCode::OK && html.contains("Access denied"));
     let (status, html) = alice.decide("approve", &session).await;
@@ -321,7 +321,7 @@ async fn u14_a_client_that_is_gone_meanwhile_signs_nobody_in() {
     let (entered, other) = (before.codes("email").await, before.codes("email").await);
     let mut browser = before.signed_in().await;
     let session = browser.review(&entered).await;
-    // Another server on the same store knows already.
+    // Another server on the same store knows already that the client is gone.
     let after = Running::with(without).await;
     browser.url = format!("{}/device", after.url);
     let approve = [
@@ -361,7 +361,7 @@ async fn what_was_done_leads_on_to_a_get_that_shows_what_stands() {
         let html = browser.open(&request).await.text().await.unwrap();
         let session = field(&html, "session").unwrap();
         assert!(html.contains(text(&codes, "user_code")));
-        // Nobody else sees it, and nobody without the code to compare.
+        // It is not shown to a browser that has not entered the code, or that is not signed in.
         let other = server.signed_in().await;
         assert_eq!(location(&other.open(&request).await).unwrap(), "/device");
         let nobody = server.browser().await;

@@ -1,4 +1,4 @@
-//! The endpoints over loopback: the grants go their ways.
+//! The endpoints over loopback: every grant, and what can go wrong with it.
 
 use std::collections::BTreeSet;
 
@@ -29,7 +29,7 @@ async fn a_login_yields_tokens_that_the_published_key_verifies() {
         (status.as_u16(), &body["error"]),
         (400, &json!("authorization_pending"))
     );
-    // At once it is the same request, repeated on the way (C20). After a second it is too early (C12).
+    // A poll at once counts as the same request, sent twice on the way (C20). A poll after a second is too early (C12).
     let (_, body) = server.poll(&codes).await;
     assert_eq!(body["error"], "authorization_pending");
     assert_eq!(server.count("token", "repeated").await, 1);
@@ -90,7 +90,7 @@ async fn a_login_yields_tokens_that_the_published_key_verifies() {
         assert_eq!(id[name], value);
     }
     assert!(id["auth_time"].as_i64().unwrap() <= id["iat"].as_i64().unwrap());
-    // One login, two tokens.
+    // Both tokens are of one login.
     assert_eq!(id["sid"], access["sid"]);
     assert!(id["jti"].is_string() && id["jti"] != access["jti"]);
 
@@ -103,7 +103,7 @@ async fn a_login_yields_tokens_that_the_published_key_verifies() {
     assert_eq!(server.count("token", "granted").await, 1);
 }
 
-/// The claims of a token for `audience`, if the key set verifies it.
+/// Returns the claims of a token for `audience`. Asserts that the key set verifies it.
 fn verified(jwks: &JwkSet, token: &str, issuer: &str, audience: &str) -> Value {
     let key_id = jsonwebtoken::decode_header(token).unwrap().kid.unwrap();
     let key = DecodingKey::from_jwk(jwks.find(&key_id).unwrap()).unwrap();
@@ -115,7 +115,7 @@ fn verified(jwks: &JwkSet, token: &str, issuer: &str, audience: &str) -> Value {
         .claims
 }
 
-/// The names of the claims of a token.
+/// Returns the names of the claims of a token.
 fn claims(token: &str) -> BTreeSet<String> {
     let payload = token.split('.').nth(1).unwrap();
     let payload = URL_SAFE_NO_PAD.decode(payload).unwrap();
@@ -159,7 +159,7 @@ async fn scopes_decide_what_there_is() {
         let expected = BTreeSet::from(of_access.map(str::to_owned));
         assert_eq!(claims(text(&tokens, "access_token")), expected, "{scope}");
     }
-    // What is not allowed is left out of what is asked (D5), and a default stands for nothing (D3).
+    // The part of the scope that is not allowed is left out (D5). Without a scope, the default is used (D3).
     let tokens = server.log_in("openid admin").await;
     assert_eq!(tokens["scope"], "openid");
     let tokens = server.log_in("").await;
@@ -179,7 +179,7 @@ async fn a_confidential_client_authenticates_by_basic_or_by_the_body() {
 
     let mut browser = server.signed_in().await;
     browser.approve(&codes).await;
-    // Not the client that it was issued to: nothing is learnt, nothing burnt (C3).
+    // A client that the code was not issued to learns nothing, and does not use the code up (C3).
     let (_, body) = server.poll(&codes).await;
     assert_eq!(body["error"], "invalid_grant");
     let form = [
@@ -188,7 +188,7 @@ async fn a_confidential_client_authenticates_by_basic_or_by_the_body() {
     ];
     let request = server.post(TOKEN, &form).header(AUTHORIZATION, RIGHT);
     let tokens = json(request.send().await.unwrap()).await;
-    // Nor does its refresh token serve another client.
+    // The refresh token does not serve another client either.
     let token = text(&tokens, "refresh_token");
     let (_, body) = server.refresh(&[("refresh_token", token)]).await;
     assert_eq!(body["error"], "invalid_grant");
@@ -230,14 +230,14 @@ async fn r8_a_refresh_rotates_and_a_token_that_comes_back_ends_the_login() {
     assert!(second["id_token"].is_string());
     let second = text(&second, "refresh_token");
     assert_ne!(first, second);
-    // Somebody has the first one still.
+    // Somebody still has the first token.
     let (status, body) = server.refresh(&[("refresh_token", first)]).await;
     assert_eq!(
         (status.as_u16(), &body["error"]),
         (400, &json!("invalid_grant"))
     );
     assert_eq!(server.count("token", "reuse").await, 1);
-    // Nobody knows who was first: none of them is good any more.
+    // Nobody knows which of the two is the thief, so neither token is valid any more.
     let (_, body) = server.refresh(&[("refresh_token", second)]).await;
     assert_eq!(body["error"], "invalid_grant");
     assert_eq!(server.count("token", "ended").await, 1);
@@ -330,10 +330,10 @@ async fn r15_to_r17_a_revoked_refresh_token_ends_its_login() {
     assert_eq!(revoke(&[of_cli]).await, (400, json!("invalid_request")));
     let nobody = [("client_id", "client_gone"), ("token", second)];
     assert_eq!(revoke(&nobody).await, (401, json!("invalid_client")));
-    // It may not use the device grant, and so has no login to end (B9).
+    // This client may not use the device grant, so it has no login to end (B9).
     let web = [("client_id", "client_web"), ("token", second)];
     assert_eq!(revoke(&web).await, (400, json!("unauthorized_client")));
-    // What is not a refresh token of this client is as good as revoked. An access token stays good until it expires.
+    // Everything that is not a refresh token of this client is treated as already revoked. An access token stays valid until it expires.
     let backend = [("client_id", "client_backend"), ("client_secret", SECRET)];
     let foreign = [&backend[..], &[("token", second)]].concat();
     assert_eq!(revoke(&foreign).await, (200, Value::Null));
@@ -349,7 +349,7 @@ async fn r15_to_r17_a_revoked_refresh_token_ends_its_login() {
     assert_eq!(status, StatusCode::OK);
     let second = text(&refreshed, "refresh_token");
 
-    // The one that was rotated away will do.
+    // A token that was replaced before also ends the login.
     let hinted = [
         of_cli,
         ("token", first),

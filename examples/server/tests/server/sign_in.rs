@@ -14,7 +14,7 @@ async fn signing_in_to_somebody_elses_account_by_a_forged_form_fails() {
     ];
     let response = client().post(format!("{}/device", server.url)).form(&form);
     assert_eq!(response.send().await.unwrap().status(), 403);
-    // The token of before the sign-in is worth nothing after it.
+    // A token from before the sign-in is worth nothing after it.
     let mut browser = server.browser().await;
     let before = browser.csrf.clone();
     browser.sign_in(EMAIL, PASSWORD).await;
@@ -30,7 +30,7 @@ async fn the_cookie_is_for_this_server_and_no_script() {
         let mut config = config();
         config.issuer = issuer.map(str::to_owned);
         config.trusted_proxies = vec!["127.0.0.1".parse().unwrap()];
-        // Not the ones that everybody can read.
+        // These are without the client and the users whose secrets everybody can read.
         config
             .clients
             .retain(|client| client.secret_sha256.is_empty());
@@ -128,7 +128,7 @@ async fn a_wrong_password_an_unknown_and_a_locked_account_are_one_sentence() {
         pages.push(html.replace(email, ""));
     }
     assert!(pages.iter().all(|page| *page == pages[0]));
-    // Capital letters in an address are no matter.
+    // Capital letters in an address do not matter.
     let (status, _) = browser.sign_in(" Alice@Example.COM ", PASSWORD).await;
     assert_eq!(status, StatusCode::SEE_OTHER);
 }
@@ -178,18 +178,18 @@ async fn a_linked_code_survives_the_sign_in_in_the_cookie_and_not_in_a_url() {
     let mut browser = server.browser().await;
     let html = browser.show("?user_code=BCDF-GHJK").await;
     assert!(!html.contains("BCDF-GHJK"), "{html}");
-    // One that is too long for a code is not kept.
+    // A text that is too long for a code is not kept.
     let long = format!("?user_code={}", "x".repeat(65));
     browser.show(&long).await;
     assert_eq!(signed_in_again(&mut browser).await, "BCDF-GHJK");
-    // Once another was entered, it is forgotten.
+    // Once another code was entered, the linked one is forgotten.
     let codes = server.codes("openid").await;
     browser.review(&codes).await;
     let html = browser.show("").await;
     assert_eq!(field(&html, "user_code").as_deref(), Some(""));
 }
 
-/// Signs in: the code that is then in the form.
+/// Signs in, and returns the code that is then in the form.
 async fn signed_in_again(browser: &mut Browser) -> String {
     let form = [
         ("step", "sign_in"),
@@ -202,7 +202,7 @@ async fn signed_in_again(browser: &mut Browser) -> String {
     field(&browser.show("").await, "user_code").unwrap()
 }
 
-/// Waits until the sign-in has lapsed.
+/// Waits until the sign-in has lapsed, and returns whether it has.
 async fn lapses(browser: &mut Browser) -> bool {
     eventually(async || {
         let html = browser.show("").await;
@@ -223,7 +223,7 @@ async fn a_sign_in_lapses_and_the_typed_code_survives_in_the_cookie() {
     assert!(html.contains("You were signed out after a while."));
     assert!(!html.contains("BCDF-GHJK"), "it is in the cookie");
     assert_eq!(signed_in_again(&mut browser).await, "BCDF-GHJK");
-    // From the review as well.
+    // A code also survives if the sign-in lapses at the review.
     for step in ["approve", "deny"] {
         let codes = server.codes("openid").await;
         let session = browser.review(&codes).await;
@@ -259,7 +259,7 @@ async fn a_cookie_that_was_signed_out_is_worth_nothing() {
     let (status, _) = browser.submit(&[("step", "sign_out")]).await;
     assert_eq!(status, StatusCode::SEE_OTHER);
     assert!(page_of_copy().await.contains("<h1>Sign in</h1>"));
-    // Nor do its forms do anything.
+    // The forms of that cookie do nothing either.
     let csrf = field(&html, "csrf").unwrap();
     let form = [
         ("csrf", csrf.as_str()),

@@ -33,7 +33,7 @@ fn now() -> OffsetDateTime {
     OffsetDateTime::now_utc()
 }
 
-/// A race may go well by luck.
+/// How often a race is run, because a race may go well by luck.
 const ROUNDS: u32 = 12;
 
 async fn keeps_the_contract(home: Home) {
@@ -41,7 +41,7 @@ async fn keeps_the_contract(home: Home) {
     let check = Check::default().rounds(ROUNDS).without_purges();
     check_store(&servers, &check).await.unwrap();
     if !home.expires {
-        // A purge is for all sessions: of years past, of which no other test has any.
+        // A purge is for all sessions. So this check runs in years past, in which no other test has sessions.
         let long_ago = now() - time::Duration::days(365 * 10);
         let check = Check::default().rounds(ROUNDS).now(long_ago);
         check_store(&servers, &check).await.unwrap();
@@ -73,7 +73,7 @@ async fn of_redemptions_at_once_one_wins_and_its_refresh_token_is_the_stored_one
     }
 }
 
-/// A redeemed login: its codes and its refresh token.
+/// Returns the codes and the refresh token of a redeemed login.
 async fn redeemed(site: &Site) -> (Codes, String) {
     let codes = site.approved().await;
     let (cause, token) = site.poll(&codes, now()).await;
@@ -90,7 +90,7 @@ async fn of_two_refreshes_at_once_one_token_stays_in_force(home: Home) {
             let first = first.clone();
             async move { site.refresh(&first, now()).await }
         });
-        // The answer to the first could have been lost: within the grace the second is answered as well.
+        // The answer to the first refresh could have been lost. So within the grace the second one is answered, too.
         let refreshed = refreshed.await;
         assert!(
             refreshed
@@ -173,7 +173,7 @@ async fn a_login_that_was_not_refreshed_for_too_long_ends(home: Home) {
     assert_eq!(stored.session.status(), Status::Ended);
 }
 
-/// The contract says how many are given; and when is the next?
+/// The contract says how many are given. This test also checks when the next one is given.
 async fn a_quota_is_told_when_it_has_something_left_again(home: Home) {
     let servers = home.open().await;
     let limit = RateLimit::new(3, Duration::from_mins(1)).unwrap();
@@ -203,7 +203,7 @@ async fn a_quota_is_told_when_it_has_something_left_again(home: Home) {
         .await
         .unwrap()
         .unwrap_err();
-    // After a clock that was ahead by a year, one is given all the same.
+    // If a clock was ahead by a year, one is given all the same.
     let key = QuotaKey::of_host("test", &[&seed("ahead")]);
     servers
         .take(limit.take(key, after(365 * 24 * 3600)))
@@ -277,7 +277,7 @@ async fn a_users_logins_are_listed_from_the_approval_to_the_end(home: Home) {
     assert_eq!(listed().await, [(codes.session, Status::Active)]);
     let (_, token) = site.refresh(&token.unwrap(), now()).await;
     assert_eq!(listed().await, [(codes.session, Status::Active)]);
-    // A second one of the same user, and one of another.
+    // A second login of the same user, and one of another user.
     let second = site.issue().await;
     let second = Codes {
         user: codes.user.clone(),
@@ -295,13 +295,13 @@ async fn a_users_logins_are_listed_from_the_approval_to_the_end(home: Home) {
     assert_eq!(both, expected);
     site.revoke(&token.unwrap(), now()).await;
     assert_eq!(listed().await, [(second.session, Status::Approved)]);
-    // Past its time it is not listed, purged or not.
+    // A login that is past its time is not listed, purged or not.
     let late = now() + time::Duration::DAY;
     let logins = servers.store().logins(&codes.user, late).await.unwrap();
     assert_eq!(logins.len(), 0);
 }
 
-/// The contract lets a store lose it; a store that always does slows nobody down.
+/// The contract lets a store lose a pace. But a store that always loses it slows nobody down, so this server's stores must keep it.
 async fn a_pace_is_found_again(home: Home) {
     for pace in [None, Some("memory:")] {
         let site = Site::new(Store::open(&home.url, pace).await.unwrap());
@@ -333,7 +333,7 @@ async fn with_postgres_the_pace_can_be_in_redis() {
     assert_eq!(pace_of(&beside, &codes).await, None);
 }
 
-/// A process of [`open_at_once`]: it opens the store of a URL, at a moment that all of them have.
+/// In a process of [`open_at_once`], this opens the store of a URL, at the same moment as the other processes. Otherwise it does nothing.
 #[tokio::test]
 async fn opens_the_store_of_the_environment() {
     let (Ok(url), Ok(moment)) = (std::env::var(OPEN), std::env::var(OPEN_AT)) else {
@@ -349,7 +349,7 @@ async fn opens_the_store_of_the_environment() {
 const OPEN: &str = "TEST_OPEN_STORE";
 const OPEN_AT: &str = "TEST_OPEN_STORE_AT";
 
-/// Processes that bring a new store's schema up to date at once.
+/// Starts processes that bring the schema of a new store up to date at once.
 fn open_at_once(url: &str) {
     let moment = (now() + time::Duration::SECOND).unix_timestamp_nanos();
     let open = |_| {

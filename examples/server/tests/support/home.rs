@@ -1,4 +1,4 @@
-//! Where a store is, as several servers open it.
+//! The place of a store, and several servers that open it.
 
 use std::any::Any;
 use std::sync::Arc;
@@ -18,13 +18,13 @@ use super::site::Site;
 /// Where a store is.
 pub(crate) struct Home {
     pub(crate) url: String,
-    /// Whether processes share it.
+    /// Whether several processes share it.
     is_shared: bool,
-    /// Whether it removes what has expired by itself.
+    /// Whether it removes by itself what has expired.
     pub(crate) expires: bool,
     /// Whether the pace is in each process, where it outlives its session by an hour.
     has_paces_apart: bool,
-    /// What must live as long: a folder, a service.
+    /// What must live as long as this value: a folder, a service.
     _kept: Box<dyn Any + Send>,
 }
 
@@ -73,7 +73,7 @@ impl Home {
         Some(Self { expires, ..home })
     }
 
-    /// As several servers open it.
+    /// Opens the store as several servers.
     pub(crate) async fn open(&self) -> Servers {
         let mut sites = Vec::new();
         for _ in 0..if self.is_shared { 3 } else { 1 } {
@@ -105,7 +105,7 @@ impl Servers {
         &self.sites[next % self.sites.len()].store
     }
 
-    /// Does this many things at once, each by the next server; the answers in their order.
+    /// Runs this many tasks at once, each on the next server. Returns the answers in order.
     pub(crate) async fn at_once<T: Send + 'static, F: Future<Output = T> + Send + 'static>(
         &self,
         count: usize,
@@ -122,7 +122,8 @@ impl Servers {
     }
 }
 
-/// Each operation by the next server. A pace apart is not in the database that they share: the contract is checked without it.
+/// Each operation goes to the next server. A pace that is kept apart is not in the database that they share, so the contract is checked
+/// without it.
 impl device_flow::server::Store for Servers {
     async fn insert(&self, session: &Session) -> Result<Inserted, Unavailable> {
         self.store().insert(session).await

@@ -19,8 +19,8 @@ use std::io::Write as _;
 use std::process::Command;
 use std::sync::Mutex;
 
-/// Says what is missing and how to get it, once, past the capture of the tests' output. Where nothing may be missing, that is a
-/// failure.
+/// Says once what is missing and how to get it, and returns `None`. It writes to stderr itself, because a test captures its output. Where
+/// nothing may be missing (`REQUIRE_ALL`), it fails instead.
 pub(crate) fn missing<T>(sentence: &'static str) -> Option<T> {
     static SAID: Mutex<BTreeSet<&str>> = Mutex::new(BTreeSet::new());
     assert!(std::env::var_os("REQUIRE_ALL").is_none(), "{sentence}");
@@ -30,7 +30,7 @@ pub(crate) fn missing<T>(sentence: &'static str) -> Option<T> {
     None
 }
 
-/// Node, where it is there.
+/// Returns the program `node`, if it is installed.
 pub(crate) fn node() -> Option<&'static str> {
     match Command::new("node").arg("--version").output() {
         Ok(_) => Some("node"),

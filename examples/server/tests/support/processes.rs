@@ -15,7 +15,7 @@ use tokio::time::sleep;
 pub(crate) struct Process {
     program: PathBuf,
     address: SocketAddr,
-    /// For health and metrics.
+    /// The address for health and metrics.
     operators: SocketAddr,
     config: PathBuf,
     log: PathBuf,
@@ -25,11 +25,11 @@ pub(crate) struct Process {
 /// How long a server may take to be well after its start.
 const STARTS_WITHIN: Duration = Duration::from_secs(20);
 
-/// How long one that listens may take to say that it is well; then it is asked again.
+/// How long a server that listens may take to say that it is well. After that it is asked again.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(2);
 
 impl Process {
-    /// A server with this configuration, on addresses that are free, not started yet.
+    /// Returns a server with this configuration, on addresses that are free. It is not started yet.
     pub(crate) fn new(program: &Path, config: &Path, log: &Path) -> Self {
         Self {
             program: program.to_owned(),
@@ -53,8 +53,8 @@ impl Process {
         self.child.as_ref().map(Child::id)
     }
 
-    /// Starts it, until it is well. It listens before it opens its store, and ends where the connection to that breaks just
-    /// then, or where somebody else's connection has its port for a moment: then again.
+    /// Starts the server, and waits until it is well. It listens before it opens its store. If the connection to the store breaks just
+    /// then, or if somebody else's connection has its port for a moment, it ends. Then it is started again.
     pub(crate) async fn start(&mut self) {
         let http = Client::builder().no_proxy().timeout(ANSWERS_WITHIN);
         let http = http.build().unwrap();
@@ -107,8 +107,8 @@ impl Process {
     }
 }
 
-/// An address below the ports that the system gives to outgoing connections: one of those could be on it whenever the server is
-/// not, even one that tries to reach it.
+/// Returns an address whose port is below those that the system gives to outgoing connections. Otherwise such a connection could take the
+/// port while the server is down, even a connection that tries to reach the server.
 fn free_address() -> SocketAddr {
     static TRIED: AtomicU32 = AtomicU32::new(0);
     loop {

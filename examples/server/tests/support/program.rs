@@ -14,14 +14,14 @@ impl Drop for Program {
     }
 }
 
-/// Runs a command that ends by itself: whether it succeeded, and what it said on its standard error.
+/// Runs a command that ends by itself. Returns whether it succeeded, and what it said on its standard error.
 pub(crate) fn run(command: &mut Command) -> (bool, String) {
     let mut program = Program(command.stderr(Stdio::piped()).spawn().unwrap());
     let begun = Instant::now();
     while program.0.try_wait().unwrap().is_none() {
         assert!(
             begun.elapsed() < Duration::from_secs(30),
-            "it runs: {command:?}"
+            "it does not end: {command:?}"
         );
         std::thread::sleep(Duration::from_millis(10));
     }

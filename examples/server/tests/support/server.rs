@@ -16,7 +16,7 @@ pub(crate) const SECRET: &str = "backend-secret-for-development-only";
 pub(crate) const DEVICE_GRANT: &str = "urn:ietf:params:oauth:grant-type:device_code";
 pub(crate) const SCOPE: &str = "openid profile email offline_access reports:read";
 
-/// The default, in memory, on a free port.
+/// Returns the default configuration, with a store in memory, on a free port.
 pub(crate) fn config() -> Config {
     let mut config = Config::parse(DEFAULT).unwrap();
     config.listen = "127.0.0.1:0".parse().unwrap();
@@ -25,7 +25,7 @@ pub(crate) fn config() -> Config {
     config
 }
 
-/// So many at once, and nothing after that.
+/// Returns a quota of this many at once, and nothing after that.
 pub(crate) const fn quota(burst: u32) -> Quota {
     let period = 24 * 60 * 60;
     Quota { burst, period }
@@ -34,7 +34,7 @@ pub(crate) const fn quota(burst: u32) -> Quota {
 /// A server that answers until it is dropped or stopped.
 pub(crate) struct Running {
     pub(crate) url: String,
-    /// Of health and metrics.
+    /// The URL for health and metrics.
     pub(crate) operators: String,
     pub(crate) address: SocketAddr,
     stop: Option<oneshot::Sender<()>>,
@@ -65,8 +65,8 @@ impl Running {
         }
     }
 
-    /// Two on one store, which lives as long as the folder: as configured, and one whose codes live for a few seconds, so that
-    /// waiting for one of these hurries nobody else.
+    /// Starts two servers on one store, which lives as long as the folder. One is as configured. The codes of the other live for a few
+    /// seconds. So a test can wait for one of them to expire, and no other code expires early.
     pub(crate) async fn beside_a_brief_one(
         mut config: Config,
         lifetime: u64,
@@ -79,14 +79,14 @@ impl Running {
         (Self::with(config).await, Self::with(brief).await, folder)
     }
 
-    /// Tells it to stop.
+    /// Tells the server to stop.
     pub(crate) fn stop(&mut self) {
         if let Some(stop) = self.stop.take() {
             let _ = stop.send(());
         }
     }
 
-    /// Waits until it has.
+    /// Stops the server, and waits until it has stopped.
     pub(crate) async fn stopped(mut self) {
         self.stop();
         self.task.take().unwrap().await.unwrap();
@@ -104,7 +104,7 @@ impl Running {
         self.http.post(format!("{}{path}", self.url)).form(form)
     }
 
-    /// Asks for codes: the answer.
+    /// Asks for codes, and returns the answer.
     pub(crate) async fn codes(&self, scope: &str) -> Value {
         let form = [("client_id", "client_cli"), ("scope", scope)];
         let response = self
@@ -116,7 +116,7 @@ impl Running {
         json(response).await
     }
 
-    /// Polls: the status and the answer.
+    /// Polls, and returns the status and the answer.
     pub(crate) async fn poll(&self, codes: &Value) -> (StatusCode, Value) {
         let form = [
             ("grant_type", DEVICE_GRANT),
@@ -134,7 +134,7 @@ impl Running {
         (response.status(), json(response).await)
     }
 
-    /// A whole login: the tokens.
+    /// Plays a whole login, and returns the tokens.
     pub(crate) async fn log_in(&self, scope: &str) -> Value {
         let codes = self.codes(scope).await;
         let mut browser = self.signed_in().await;
@@ -162,7 +162,7 @@ impl Running {
         browser
     }
 
-    /// The value of a counter.
+    /// Returns the value of a counter.
     pub(crate) async fn count(&self, endpoint: &str, cause: &str) -> u64 {
         let text = self
             .get_as_operator("/metrics")
@@ -185,7 +185,7 @@ impl Drop for Running {
     }
 }
 
-/// Keeps cookies, follows nothing.
+/// Returns an HTTP client that keeps cookies and follows no redirect.
 pub(crate) fn client() -> Client {
     let builder = Client::builder().redirect(redirect::Policy::none());
     builder.cookie_store(true).no_proxy().build().unwrap()
@@ -217,7 +217,7 @@ impl Browser {
         self.http.post(&self.url).form(form)
     }
 
-    /// Submits a form with the token; follows where it leads to a request.
+    /// Submits a form with the token. If the response leads to the page of a request, opens that page.
     pub(crate) async fn submit(&self, form: &[(&str, &str)]) -> (StatusCode, String) {
         let mut all = vec![("csrf", self.csrf.as_str())];
         all.extend(form);
@@ -250,7 +250,7 @@ impl Browser {
             .await
     }
 
-    /// Decides; for an approval with all boxes as they are on the review.
+    /// Decides. For an approval, the boxes are as they are on the review.
     pub(crate) async fn decide(&self, step: &str, session: &str) -> (StatusCode, String) {
         let boxes = match step {
             "approve" => self.boxes(session).await,
@@ -261,20 +261,20 @@ impl Browser {
         self.submit(&form).await
     }
 
-    /// The names of the boxes that can be unticked.
+    /// Returns the names of the boxes that can be unticked.
     pub(crate) async fn boxes(&self, session: &str) -> Vec<String> {
         let review = self.open(&format!("/device/request/{session}")).await;
         boxes(&review.text().await.unwrap())
     }
 
-    /// Enters the code: the session of the review.
+    /// Enters the code, and returns the session of the review.
     pub(crate) async fn review(&self, codes: &Value) -> String {
         let (status, html) = self.enter(text(codes, "user_code")).await;
         assert_eq!(status, StatusCode::OK, "{html}");
         field(&html, "session").unwrap()
     }
 
-    /// Enters the code and approves: the session.
+    /// Enters the code and approves. Returns the session.
     pub(crate) async fn approve(&mut self, codes: &Value) -> String {
         let session = self.review(codes).await;
         let (status, html) = self.decide("approve", &session).await;
@@ -283,13 +283,13 @@ impl Browser {
     }
 }
 
-/// Where a response leads.
+/// Returns where a response leads.
 pub(crate) fn location(response: &Response) -> Option<String> {
     let location = response.headers().get("location")?;
     Some(location.to_str().unwrap().to_owned())
 }
 
-/// The names of the boxes of a page that can be unticked.
+/// Returns the names of the boxes of a page that can be unticked.
 pub(crate) fn boxes(html: &str) -> Vec<String> {
     let inputs = html.split("<input ").filter_map(|input| {
         let (input, _) = input.split_once('>')?;
@@ -301,7 +301,7 @@ pub(crate) fn boxes(html: &str) -> Vec<String> {
     inputs.collect()
 }
 
-/// The value of the first input of a name.
+/// Returns the value of the first input of a name.
 pub(crate) fn field(html: &str, name: &str) -> Option<String> {
     let (_, rest) = html.split_once(&format!("name=\"{name}\""))?;
     let (_, rest) = rest.split_once("value=\"")?;

@@ -1,8 +1,8 @@
-//! Private instances of the databases, each in a temporary folder, reached by a socket in it.
+//! Private instances of the databases. Each is in a temporary folder, and is reached by a socket in it.
 //!
 //! Rules:
-//! 1. An instance lives as long as its value, and ends with the test however that ends.
-//! 2. Where a program is missing, one line says so and how to get it; with `REQUIRE_ALL` set that is a failure.
+//! 1. An instance lives as long as its value, and also ends if the test dies.
+//! 2. If a program is missing, one line says so and how to get it. With `REQUIRE_ALL` set, that is a failure.
 //! 3. Waits have a bound.
 
 use std::fs::Permissions;
@@ -39,7 +39,7 @@ enum Kind {
 }
 
 impl Kind {
-    /// The URL of a socket. That of Postgres has a name that is known.
+    /// Returns the URL of a socket. The socket of Postgres has a fixed name, so its URL names only the folder.
     fn url(self, socket: &Path) -> String {
         match self {
             Self::Postgres => {
@@ -51,27 +51,27 @@ impl Kind {
     }
 }
 
-/// Starts the program after its first argument, a signal, and sends it that when this shell's input ends: the process that
-/// started it dropped the service, or died.
+/// A shell script. It starts the program after its first argument, which is a signal. When its input ends, it sends the signal to the
+/// program. The input ends when the process that started the script drops the service, or dies.
 const KEEPER: &str = r#"signal=$1; shift; "$@" & read -r _; kill -s "$signal" $!; wait $!"#;
 
 /// How long a database may take to start.
 const STARTS_WITHIN: Duration = Duration::from_secs(30);
 
 impl Service {
-    /// A Postgres of its own; none where it is not installed.
+    /// Starts a Postgres, or returns `None` if it is not installed.
     pub(crate) fn postgres() -> Option<Self> {
         Self::postgres_with(&["fsync=off"]) // no test cuts the power
     }
 
-    /// The same with these settings.
+    /// Starts a Postgres with these settings.
     pub(crate) fn postgres_with(settings: &[&str]) -> Option<Self> {
         let Some(programs) = folder_of("initdb") else {
             return missing("Postgres is missing: apt-get install postgresql");
         };
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path();
-        // It refuses to run as root.
+        // Postgres refuses to run as root.
         let mut user = Vec::new();
         if output("id", &["-u"]) == "0" {
             let name = ["postgres", "nobody"].into_iter();
@@ -120,7 +120,7 @@ impl Service {
         Some(service)
     }
 
-    /// A Redis of its own, which writes all it is told to its log; none where it is not installed.
+    /// Starts a Redis, which writes everything to its log, or returns `None` if it is not installed.
     pub(crate) fn redis() -> Option<Self> {
         let Some(programs) = folder_of("redis-server") else {
             return missing("Redis is missing: apt-get install redis-server");
@@ -152,12 +152,12 @@ impl Service {
         Some(service)
     }
 
-    /// The URL for a server.
+    /// Returns the URL for a server.
     pub(crate) fn url(&self) -> String {
         self.kind.url(&self.socket)
     }
 
-    /// The URL of a way to it that can be cut.
+    /// Returns a way to the service that can be cut, and its URL.
     pub(crate) fn through(&self, folder: &Path) -> (String, Cable) {
         let socket = folder.join(self.socket.file_name().unwrap());
         let url = self.kind.url(&socket);
@@ -183,7 +183,7 @@ impl Drop for Service {
     }
 }
 
-/// A way to a service. It is there for as long as its value.
+/// A way to a service that can be cut. It is there for as long as its value.
 #[derive(Debug)]
 pub(crate) struct Cable {
     faults: watch::Sender<Fault>,
@@ -196,7 +196,7 @@ enum Fault {
     Silence,
 }
 
-/// How long requests still get through when nothing comes back any more.
+/// For how long requests still reach the service when no answer comes back any more.
 const ONE_WAY: Duration = Duration::from_millis(20);
 
 impl Cable {
@@ -212,12 +212,12 @@ impl Cable {
         Self { faults, listening }
     }
 
-    /// Cuts every connection, in the worst way: what was asked for is done, and nobody is told.
+    /// Cuts every connection, in the worst way: the service does what it was asked, but nobody learns that.
     pub(crate) fn cut(&self) {
         self.faults.send_replace(Fault::Cut);
     }
 
-    /// Lets every connection fall silent: nobody is told that it is dead. New ones work.
+    /// Lets every connection fall silent, without a sign that it is dead. New connections work.
     pub(crate) fn silence(&self) {
         self.faults.send_replace(Fault::Silence);
     }
@@ -250,7 +250,7 @@ async fn forward(near: UnixStream, far: PathBuf, mut fault: watch::Receiver<Faul
     }
 }
 
-/// A service that tests running at once share; the last one ends it.
+/// A service that tests share while they run at once. The last one ends it.
 pub(crate) struct Shared(Mutex<Weak<Service>>);
 
 impl Shared {
@@ -269,7 +269,7 @@ impl Shared {
     }
 }
 
-/// The folder of a program: one of the path, or where Debian keeps the programs of Postgres.
+/// Returns the folder of a program: one of the path, or where Debian keeps the programs of Postgres.
 fn folder_of(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let mut debian: Vec<_> = std::fs::read_dir("/usr/lib/postgresql")
@@ -283,7 +283,7 @@ fn folder_of(program: &str) -> Option<PathBuf> {
     debian.sort();
     let mut folders = std::env::split_paths(&path).chain(debian.into_iter().rev());
     let folder = folders.find(|folder| folder.join(program).is_file())?;
-    // Its fellows are where a link leads.
+    // If the program is a link, the other programs are where the link leads.
     let program = folder.join(program).canonicalize().ok()?;
     Some(program.parent()?.to_owned())
 }

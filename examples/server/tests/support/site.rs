@@ -32,7 +32,7 @@ pub(crate) struct Codes {
     pub(crate) user: Subject,
 }
 
-/// A text that no other run has used.
+/// Returns a text that no other run has used.
 pub(crate) fn seed(name: &str) -> String {
     static NUMBER: AtomicU64 = AtomicU64::new(0);
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
@@ -47,7 +47,7 @@ impl Site {
     /// How long a refresh token is good if it is not used.
     pub(crate) const REFRESH_IDLE: time::Duration = time::Duration::minutes(30);
 
-    /// All sites have the same keys.
+    /// Returns a server over this store. All of them have the same keys.
     pub(crate) fn new(store: Store) -> Self {
         let options = PolicyOptions {
             lifetime: Self::LIFETIME.unsigned_abs(),
@@ -70,7 +70,7 @@ impl Site {
         }
     }
 
-    /// A device asks for codes.
+    /// Asks for codes, as a device.
     pub(crate) async fn issue(&self) -> Codes {
         let source = seed("device"); // so that nobody is limited
         let body = b"client_id=client&scope=openid%20offline_access";
@@ -89,14 +89,14 @@ impl Site {
         }
     }
 
-    /// The user enters the code.
+    /// Enters the code, as the user.
     pub(crate) async fn enter(&self, codes: &Codes, now: OffsetDateTime) {
         let enter = self.server.enter(&codes.user_code, &codes.user, "", now);
         let review = enter.run(self).await.unwrap();
         assert_eq!(review.session_key(), &codes.session);
     }
 
-    /// The user approves.
+    /// Approves, as the user.
     pub(crate) async fn approve(&self, codes: &Codes, now: OffsetDateTime) {
         let consent = Consent::to_all();
         let approve = self
@@ -105,7 +105,7 @@ impl Site {
         approve.run(self).await.unwrap();
     }
 
-    /// Codes that were approved.
+    /// Returns codes that were approved.
     pub(crate) async fn approved(&self) -> Codes {
         let codes = self.issue().await;
         self.enter(&codes, OffsetDateTime::now_utc()).await;
@@ -113,14 +113,14 @@ impl Site {
         codes
     }
 
-    /// A device polls: what came of it, and the refresh token.
+    /// Polls, as a device. Returns the cause, and the refresh token if there is one.
     pub(crate) async fn poll(&self, codes: &Codes, now: OffsetDateTime) -> (Cause, Option<String>) {
         let code = &codes.device_code;
         let body = format!("grant_type={DEVICE_GRANT}&client_id=client&device_code={code}");
         self.token(&body, now).await
     }
 
-    /// A device refreshes: what came of it, and the next refresh token.
+    /// Refreshes, as a device. Returns the cause, and the next refresh token if there is one.
     pub(crate) async fn refresh(
         &self,
         token: &str,
@@ -136,7 +136,7 @@ impl Site {
         (reply.cause(), member(&reply, "refresh_token"))
     }
 
-    /// A device signs out.
+    /// Signs a device out.
     pub(crate) async fn revoke(&self, token: &str, now: OffsetDateTime) -> Cause {
         let body = format!("client_id=client&token={token}");
         let revoke = self.server.revocation(request(body.as_bytes()), "", now);
