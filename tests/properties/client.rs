@@ -483,7 +483,7 @@ proptest! {
         let (mut login, _) = start_at(&flow(), now, ok(200, &body), now).unwrap();
         for answer in [Err(TransportError::Other), Ok(Response::new(503, "").retry_after(&retry_after)), ok(400, SLOW_DOWN)] {
             match login.next(now) {
-                Next::Wait(until) => prop_assert!(until > now),
+                Next::Wait { until } => prop_assert!(until > now),
                 // At the last moment of the clock, everything is in the past: one poll goes out, and then the login ends.
                 Next::Send(ask) => ask.answer(answer, now),
                 Next::Done(outcome) => {
