@@ -289,7 +289,7 @@ impl<'r, T: Finish<'r>> Exchange<'r, T> {
                     None => Next::Done(T::finish(input, None, progress)),
                 }
             }
-            (Step::Mint, _, Some(own)) => match Grant::new(own, input.now) {
+            (Step::Mint, _, Some(own)) => match Grant::new(own, &input.now) {
                 Some(grant) => {
                     Next::Mint(grant, own.change(), Ask::new(input, Some(own), progress))
                 }

@@ -20,11 +20,11 @@ use crate::wire::debug_shows;
 pub struct Grant<'x> {
     prepared: &'x Prepared,
     login: &'x Login,
-    now: OffsetDateTime,
+    now: &'x OffsetDateTime,
 }
 
 impl<'x> Grant<'x> {
-    pub(super) fn new(prepared: &'x Prepared, now: OffsetDateTime) -> Option<Self> {
+    pub(super) fn new(prepared: &'x Prepared, now: &'x OffsetDateTime) -> Option<Self> {
         let login = prepared.session.login()?;
         Some(Self {
             prepared,
@@ -64,7 +64,7 @@ impl<'x> Grant<'x> {
 
     /// Returns the time of this request, as it was given to the exchange: `iat` of a token.
     pub const fn now(&self) -> OffsetDateTime {
-        self.now
+        *self.now
     }
 
     /// Returns when the user approved.

@@ -162,7 +162,7 @@ pub(super) fn tokens(
     tokens: &Tokens<'_>,
 ) -> Option<Response> {
     let prepared = prepared?;
-    let grant = Grant::new(prepared, input.now)?;
+    let grant = Grant::new(prepared, &input.now)?;
     let refresh = secret.map(|secret| secret.token(prepared.session.key(), input.keys));
     let refresh = refresh.as_ref().map(RefreshToken::as_str);
     let body = tokens.body(grant.scope().as_str(), refresh);
