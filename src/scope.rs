@@ -128,33 +128,22 @@ fn tokens(text: &str) -> impl Iterator<Item = &str> + Clone {
 
 /// Returns the tokens of `text` that are wanted, without repetitions. Returns `None` if none is wanted.
 fn pick(text: &str, wanted: impl Fn(&str) -> bool) -> Option<Scope> {
-    // One bit for each of at most 64 tokens.
-    let mut kept = 0_u64;
-    let mut all = true;
-    for (place, token) in tokens(text).enumerate() {
-        let is_first = tokens(text).position(|other| other == token) == Some(place);
-        let is_kept = is_first && wanted(token);
-        all &= is_kept;
-        kept |= u64::from(is_kept).checked_shl(u32::try_from(place).ok()?)?;
-    }
-    if all || kept == 0 {
-        return (kept != 0).then(|| Scope(text.into()));
-    }
     // The scope is no longer than the checked text, so it fits. The scope itself is the only allocation.
-    let mut room = [0; MAX_BYTES];
+    let mut room = [b' '; MAX_BYTES];
     let mut length = 0_usize;
-    for octet in text.bytes() {
-        // A space belongs to the token after it.
-        if octet == b' ' {
-            kept >>= 1;
+    for (place, token) in tokens(text).enumerate() {
+        let is_repeated = tokens(text).take(place).any(|earlier| earlier == token);
+        if is_repeated || !wanted(token) {
+            continue;
         }
-        if kept & 1 == 1 {
-            *room.get_mut(length)? = octet;
-            length = length.checked_add(1)?;
-        }
+        // The room has spaces already, so the one before this token needs no writing.
+        let start = length.checked_add(usize::from(length > 0))?;
+        length = start.checked_add(token.len())?;
+        room.get_mut(start..length)?
+            .copy_from_slice(token.as_bytes());
     }
-    let text = core::str::from_utf8(room.get(..length)?).ok()?;
-    Some(Scope(text.trim_start().into()))
+    let kept = core::str::from_utf8(room.get(..length)?).ok()?;
+    (length > 0).then(|| Scope(kept.into()))
 }
 
 fn check(text: &str) -> Result<(), ScopeError> {
