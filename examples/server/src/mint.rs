@@ -13,7 +13,6 @@ use device_flow::server::Grant;
 use device_flow::server::Tokens;
 use jsonwebtoken::{Algorithm, Header, Validation};
 use serde::{Deserialize, Serialize};
-use time::OffsetDateTime;
 
 use crate::config::{TokenNumbers, User, UserEntry};
 use crate::random;
@@ -125,10 +124,9 @@ impl Minter {
         grant: Grant<'_>,
         user: &User,
         auth_time: i64,
-        now: OffsetDateTime,
     ) -> Result<Claims, serde_json::Error> {
         let scope = grant.scope();
-        let issued_at = now.unix_timestamp();
+        let issued_at = grant.now().unix_timestamp();
         let expires_at = issued_at.saturating_add_unsigned(self.access_lifetime.as_secs());
         let access = AccessClaims {
             iss: self.issuer.clone(),
