@@ -113,9 +113,10 @@ pub(super) struct Progress {
     pub(super) client_id: Option<Arc<str>>,
     /// Whether a request for codes is counted together with its source.
     pub(super) is_by_source: bool,
-    /// The prepared session, until [`super::exchange::Exchange::next`] moves it to where a question can borrow it. While a user code
-    /// is looked up under the previous key, it is the session that was found under the current key.
+    /// The prepared session, until [`super::exchange::Exchange::next`] moves it to where a question can borrow it.
     pub(super) prepared: Option<Prepared>,
+    /// The session under the current user key, while the code is looked up under the previous one.
+    pub(super) found: Option<Box<Session>>,
     /// The secret of the next refresh token.
     pub(super) secret: Option<RefreshSecret>,
     pub(super) trouble: Option<PageError>,
@@ -185,6 +186,7 @@ impl Progress {
             client_id: None,
             is_by_source: false,
             prepared: None,
+            found: None,
             secret: None,
             trouble: None,
             shown: None,

@@ -125,12 +125,12 @@ pub(super) fn found(input: &Input<'_>, progress: &mut Progress, stored: Option<&
         return progress.unavailable(); // another session than the one asked for
     }
     if progress.step == Step::LoadCurrent && typed.previous.is_some() {
-        progress.prepared = session.map(|session| Prepared::new(session.status(), session.clone()));
+        progress.found = session.cloned().map(Box::new);
         return Step::LoadPrevious;
     }
-    match (progress.prepared.take(), session) {
+    match (progress.found.take(), session) {
         (Some(_), Some(_)) => progress.refuse(PageError::AmbiguousCode), // U13
-        (Some(found), None) => enter(input, progress, &found.session),
+        (Some(found), None) => enter(input, progress, &found),
         (None, Some(session)) => enter(input, progress, session),
         (None, None) => progress.refuse(PageError::UnknownCode), // U2
     }
@@ -175,14 +175,15 @@ pub(super) fn client(
     else {
         return progress.refuse(PageError::ClientGone);
     };
-    progress.shown = Some(Box::new(Shown {
-        name: client.name.clone(),
-        is_public: client.is_public(),
-    }));
-    // A session that this user claimed before is shown again, without a change.
-    let is_entry = matches!(input.task, Task::Enter { .. });
-    if is_entry && prepared.from == Status::Claimed {
-        return Step::Done;
+    if matches!(input.task, Task::Enter { .. }) {
+        progress.shown = Some(Box::new(Shown {
+            name: client.name.clone(),
+            is_public: client.is_public(),
+        }));
+        // A session that this user claimed before is shown again, without a change.
+        if prepared.from == Status::Claimed {
+            return Step::Done;
+        }
     }
     Step::Change
 }
