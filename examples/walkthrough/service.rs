@@ -73,7 +73,7 @@ impl Service {
     }
 
     /// Runs an exchange. This host never waits: its store is in memory, and it has no network.
-    fn run<'r, T: Finish<'r>>(&self, exchange: Exchange<'r, T>) -> Result<T> {
+    fn run<'r, T: Finish<'r>>(&self, mut exchange: Exchange<'r, T>) -> Result<T> {
         let end = exchange.run_blocking(&self.host);
         end.ok_or_else(|| "the host waited for something".into())
     }

@@ -235,6 +235,11 @@ pub enum FlowError {
     /// The scope is not a list of scope tokens.
     #[error("the scope cannot be requested: {0}")]
     Scope(ScopeError),
+    /// A refresh of a part of the scope names no scope token.
+    #[error(
+        "the scope to refresh is empty; name a scope token, or refresh without a scope to keep all of it"
+    )]
+    EmptyScope,
     /// An extra parameter has an empty name, or a name that the protocol uses.
     #[error(
         "an extra parameter has an empty name, or the name of a parameter that this crate sends itself; give it another name, or use the method for that parameter"

@@ -353,9 +353,7 @@ pub enum LoginError {
     Denied(Refusal),
     /// The code expired before the user decided. The server says so, or it answered `invalid_grant` after the deadline and no earlier
     /// answer was lost.
-    #[error(
-        "the code expired before it was approved ({0}); start again, and approve the new code in time"
-    )]
+    #[error("the code has expired ({0}); start again, and approve the new code in time")]
     Expired(Refusal),
     /// The code expired by your clock. Holds what the login waited for, if it has polled.
     #[error("the code expired {}", timed_out(*.0))]

@@ -27,13 +27,17 @@ impl DeviceFlow {
     }
 
     /// Returns a refresh that requests only this part of the granted scope: scope tokens separated by single spaces. The granted scope does
-    /// not shrink: a later refresh may request all of it again.
+    /// not shrink: a later refresh may request all of it again, so keep the whole scope yourself.
     ///
     /// # Errors
     ///
     /// [`FlowError`]: the token is empty, the scope cannot be requested, or the set-up has a mistake.
     pub fn refresh_narrowed(&self, refresh_token: &str, scope: &str) -> Result<Refresh, FlowError> {
-        self.refresh_of(refresh_token, scope.parse().map_err(FlowError::Scope)?)
+        let scope: Scope = scope.parse().map_err(FlowError::Scope)?;
+        if scope.is_empty() {
+            return Err(FlowError::EmptyScope);
+        }
+        self.refresh_of(refresh_token, scope)
     }
 
     fn refresh_of(&self, refresh_token: &str, scope: Scope) -> Result<Refresh, FlowError> {
@@ -82,7 +86,8 @@ pub struct Refresh {
 }
 
 impl Refresh {
-    /// Notes that the same refresh token was sent before and its answer was lost, for example because the program was killed.
+    /// Notes that the same refresh token was sent before and its answer was lost, for example because the program was killed. To know this,
+    /// store a mark before you send. It decides [`Refusal::possibly_redeemed`](super::Refusal::possibly_redeemed).
     pub const fn sent_before(mut self) -> Self {
         self.is_lost = true;
         self

@@ -69,7 +69,9 @@ impl fmt::Display for WaitingFor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::User => f.write_str("nobody has approved the code yet"),
-            Self::SlowDown => f.write_str("the server asks for fewer requests"),
+            Self::SlowDown => f.write_str(
+                "nobody has approved the code yet, and the server asks for fewer requests",
+            ),
             Self::Server(status) => {
                 write!(
                     f,

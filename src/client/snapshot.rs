@@ -46,8 +46,10 @@ use crate::wire::version::Version;
 /// ```
 ///
 /// Store the first snapshot by [`Login::snapshot`] when you show the prompt. From then on store one by [`Ask::snapshot`] before you send a
-/// poll, and one by [`Login::snapshot`] after each answer. After a crash the login then knows whether an answer was lost. The prompt is not
-/// part of a snapshot: store the [`Prompt`](super::Prompt) beside it.
+/// poll, and one by [`Login::snapshot`] after each answer. After a crash the login then knows whether an answer was lost. If that answer
+/// had the tokens, they cannot be had again: the user must sign in again. So call [`Login::next`] at once after an answer. A snapshot does
+/// not know of [`Ask::cancel`]: when the user gives up, mark what you stored, so that the login is not resumed. The prompt is not part of a
+/// snapshot: store the [`Prompt`](super::Prompt) beside it.
 ///
 /// # Security
 ///

@@ -159,12 +159,18 @@ debug_shows!(Claim<'_>: client_id());
 pub struct Authenticated<'r> {
     pub(super) form: Form<'r>,
     pub(super) client_id: Box<str>,
+    pub(super) is_public: bool,
 }
 
 impl<'r> Authenticated<'r> {
     /// Returns the id of the client.
     pub const fn client_id(&self) -> &str {
         &self.client_id
+    }
+
+    /// Returns whether the client is public. **It then has proved nothing**, because anybody can send its id.
+    pub const fn is_public(&self) -> bool {
+        self.is_public
     }
 
     /// Returns the value of a parameter, or the first value if it is repeated. Returns `None` if it is absent or empty.

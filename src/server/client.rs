@@ -135,7 +135,8 @@ pub enum ClientAuthMethod {
     Secret([Option<SecretDigest>; 2]),
     /// `client_secret_basic`: as [`Secret`](Self::Secret), but in the `Authorization` header only.
     SecretBasic([Option<SecretDigest>; 2]),
-    /// A secret that the host compares, with argon2 for example. It may be in the header or in the body.
+    /// A secret that the host compares, with argon2 for example. It may be in the header or in the body. If it is right, the host answers
+    /// [`Found::Verified`](super::Found::Verified). For an unknown client, hash something as well, so that the answer takes as long.
     HostSecret,
     /// As [`HostSecret`](Self::HostSecret), but in the `Authorization` header only.
     HostSecretBasic,

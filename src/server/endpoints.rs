@@ -73,7 +73,9 @@ impl Server {
 
     /// Serves the revocation endpoint ([RFC 7009, section 2](https://www.rfc-editor.org/rfc/rfc7009#section-2)). Revoking a refresh token
     /// ends its login. The answer is also 200 if the token is not known. The crate does not know access tokens. If yours can be revoked,
-    /// look for [`Cause::NothingToRevoke`](super::Cause::NothingToRevoke), and revoke the token yourself.
+    /// read the parameter `token` of the form yourself when the cause is [`Cause::NothingToRevoke`](super::Cause::NothingToRevoke), which
+    /// means that the client was authenticated. Do not run [`Server::authenticate`] on the same request, because it would show a proof
+    /// twice. A client without the device grant gets [`Cause::GrantNotAllowed`](super::Cause::GrantNotAllowed).
     pub fn revocation<'r>(
         &'r self,
         request: Request<'r>,
@@ -84,7 +86,8 @@ impl Server {
     }
 
     /// Authenticates a client for a grant or an endpoint of the host's own, by the same rules and quotas. The exchange ends in the client
-    /// and its parameters, or in the reply to send. You decide what the client may do.
+    /// and its parameters, or in the reply to send. You decide what the client may do. A public client has proved nothing: see
+    /// [`Authenticated::is_public`]. Send your own response as JSON with `cache-control: no-store`.
     pub fn authenticate<'r>(
         &'r self,
         request: Request<'r>,
@@ -134,8 +137,8 @@ impl Server {
     }
 
     /// Withdraws an approval, before or after the device got its tokens, and so ends the login. `session` is the [`Session::key`] of the
-    /// approved session. If the login has ended already, this is a success, until the session is purged. This crate cannot list the logins
-    /// of a user.
+    /// approved session. If the login has ended already, this is a success. After the purge it is [`PageError::Expired`]. This crate cannot
+    /// list the logins of a user.
     pub fn withdraw<'r>(
         &'r self,
         session: &SessionKey,

@@ -27,7 +27,8 @@ use crate::code::Entropy;
 use crate::digest::{SessionKey, UserKey};
 use crate::wire::debug_shows;
 
-/// One request or one action of a user. It ends in a `T`: a [`Reply`], an [`Authenticated`] client, a [`Review`] or a [`Session`].
+/// One request or one action of a user. It ends in a `T`: a [`Reply`], or a `Result` with an [`Authenticated`] client, a [`Review`] or a
+/// [`Session`].
 ///
 /// Run it with [`Exchange::run`], or call [`Exchange::next`] until it is done:
 ///
@@ -347,8 +348,16 @@ impl<'r, T: Finish<'r>> Exchange<'r, T> {
         }
     }
 
+    /// Returns the key of the session that the request or the action is about, once the exchange has read it: for a log, or to revoke what
+    /// the host has minted.
+    pub fn session_key(&self) -> Option<&SessionKey> {
+        let prepared = self.prepared.as_ref();
+        let prepared = prepared.map(|prepared| prepared.session.key());
+        self.input.key.as_ref().or(prepared)
+    }
+
     /// Runs the exchange to its end, and answers its questions from `host`.
-    pub async fn run<H: Host>(mut self, host: &H) -> T {
+    pub async fn run<H: Host>(&mut self, host: &H) -> T {
         let store = host.store();
         loop {
             match self.next() {
@@ -380,7 +389,7 @@ impl<'r, T: Finish<'r>> Exchange<'r, T> {
 
     /// Runs the exchange to its end with a blocking host, whose futures are ready at the first poll. Returns `None` if one was not,
     /// which is a mistake in the host.
-    pub fn run_blocking<H: Host>(self, host: &H) -> Option<T> {
+    pub fn run_blocking<H: Host>(&mut self, host: &H) -> Option<T> {
         let run = pin!(self.run(host));
         match run.poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(end) => Some(end),
@@ -434,6 +443,7 @@ impl<'r> Finish<'r> for Result<Authenticated<'r>, Reply> {
             Some(client_id) => Ok(Authenticated {
                 form: input.form,
                 client_id: (**client_id).into(),
+                is_public: progress.is_public,
             }),
             None => Err(Reply::finish(input, prepared, progress)),
         }

@@ -33,7 +33,7 @@ pub(super) fn ask(input: &Input<'_>, progress: &mut Progress, client: &Client) -
         Ok(scope) => {
             progress.requested = Some(scope);
             progress.client_id = Some(client.id.clone());
-            progress.is_by_source = client.is_public();
+            progress.is_public = client.is_public();
             Step::Take(Quota::Issuing)
         }
         Err(cause) => progress.end(cause),

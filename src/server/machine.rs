@@ -111,8 +111,8 @@ pub(super) struct Progress {
     pub(super) allowed: Option<Scope>,
     /// The id of the authenticated client, if a later step needs it.
     pub(super) client_id: Option<Arc<str>>,
-    /// Whether a request for codes is counted together with its source.
-    pub(super) is_by_source: bool,
+    /// Whether the client is public. Its requests for codes are then counted together with their source.
+    pub(super) is_public: bool,
     /// The prepared session, until [`super::exchange::Exchange::next`] moves it to where a question can borrow it.
     pub(super) prepared: Option<Prepared>,
     /// The session under the current user key, while the code is looked up under the previous one.
@@ -184,7 +184,7 @@ impl Progress {
             requested: None,
             allowed: None,
             client_id: None,
-            is_by_source: false,
+            is_public: false,
             prepared: None,
             found: None,
             secret: None,

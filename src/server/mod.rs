@@ -87,9 +87,9 @@
 //!            Denied     Ended     Ended (withdrawn, revoked, replayed, reused, expired)
 //! ```
 //!
-//! A success is sent only after the store has committed the change to `Active`. If a device code or a replaced refresh token is used
-//! again, the login ends, because two parties have it. There are two exceptions, because a network can repeat a request and lose a
-//! response: [`PolicyOptions::retry_window`] and [`RefreshOptions::grace`].
+//! A success is sent only after the store has committed the change to `Active`. If a device code or a replaced refresh token is used again,
+//! the login ends, because two parties have it. There are two exceptions. A network can repeat a poll: [`PolicyOptions::retry_window`]. The
+//! response to a refresh can be lost: [`RefreshOptions::grace`]. If the response to a redemption is lost, the user must sign in again.
 //!
 //! Ids such as [C12](crate::tables#c12) name rows of the decision [tables](crate::tables). The tests of a row are named after it.
 

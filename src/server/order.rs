@@ -80,6 +80,7 @@ impl Input<'_> {
     pub(super) fn authenticated(&self, progress: &mut Progress, client: &Client) -> Step {
         if matches!(self.task, Task::Client) {
             progress.client_id = Some(client.id.clone());
+            progress.is_public = client.is_public();
             return Step::Done; // this exchange ends in the client, so it has no cause
         }
         if !client.device_grant {
@@ -122,11 +123,7 @@ impl Input<'_> {
             Quota::Secret => policy.options.secret_limit.take(self.secrets(), now),
             Quota::Issuing => {
                 let client_id = progress.client_id.as_deref()?;
-                let source = if progress.is_by_source {
-                    self.source
-                } else {
-                    ""
-                };
+                let source = if progress.is_public { self.source } else { "" };
                 let key = QuotaKey::issuing(client_id, source);
                 policy.options.issuing_limit.take(key, now)
             }

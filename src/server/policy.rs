@@ -73,7 +73,8 @@ pub struct PolicyOptions {
     /// The longest interval that `slow_down` leads to. Whole seconds, from the interval to five minutes, default 60.
     pub cap: Duration,
 
-    /// For how long the codes can be approved. Whole seconds, at least twice the interval, at most a day, default 300.
+    /// For how long the codes can be approved. Whole seconds, at least twice the interval, at most a day, default 300. A long lifetime
+    /// needs long codes: see [`guess_limit`](Self::guess_limit).
     pub lifetime: Duration,
 
     /// Alphabet and length of the user codes. The default is eight characters from twenty consonants, as in `WDJB-MJHT`.
@@ -350,7 +351,7 @@ pub enum PolicyError {
     Realm,
     /// [L6](crate::tables#l6): the user codes are too short for the expected sessions and the guess limit.
     #[error(
-        "codes can be guessed: make them longer, allow fewer guesses, or expect fewer outstanding sessions"
+        "codes can be guessed: make them longer, allow fewer guesses, shorten the lifetime, or expect fewer outstanding sessions"
     )]
     Guessable,
     /// [L7](crate::tables#l7): the retry window is too long.

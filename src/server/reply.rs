@@ -213,7 +213,8 @@ causes! {
     /// [C3](crate::tables#c3), [R3](crate::tables#r3): the code or the token was issued to another client. Worth an alarm.
     ForeignClient, "foreign_client", Wire::InvalidGrant;
     /// [C4](crate::tables#c4): the code was redeemed before, [`Reply::since_redemption`] ago. The login has been ended, because two parties
-    /// have the code. Worth an alarm. If you mint refresh tokens of your own, revoke those of the session.
+    /// may have the code. Worth an alarm, although a device that lost the response with its tokens looks the same. If you mint refresh
+    /// tokens of your own, revoke those of [`Exchange::session_key`](super::Exchange::session_key).
     Replay, "replay", Wire::InvalidGrant;
     /// [C4](crate::tables#c4): the code was redeemed only a moment before, so this counts as the same request, sent twice. You need not do
     /// anything.

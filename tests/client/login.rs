@@ -670,7 +670,7 @@ fn at_any_moment_it_says_what_it_waits_for_and_the_interval_and_the_deadline() {
             Some(ok(400, SLOW_DOWN)),
             WaitingFor::SlowDown,
             10,
-            "the server asks for fewer requests",
+            "nobody has approved the code yet, and the server asks for fewer requests",
         ),
         (
             Some(ok(503, "")),
@@ -723,7 +723,7 @@ fn an_ending_says_to_the_user_what_happened_and_what_to_do() {
         ),
         (
             coded("expired_token"),
-            "the code expired before it was approved (expired_token (status 400)); start again, and approve the new code in time",
+            "the code has expired (expired_token (status 400)); start again, and approve the new code in time",
         ),
         (
             timed_out(ok(400, PENDING)),

@@ -52,6 +52,8 @@ fn r19_a_refresh_may_ask_for_less() {
     assert_eq!(whole(less.request()), posted(TOKEN, body));
     let answer = ok(200, r#"{"access_token":"a","scope":"openid"}"#);
     assert_eq!(less.answer(answer).unwrap().withheld(), ["email"]);
+    let fault = flow().refresh_narrowed("r1", "").unwrap_err();
+    assert_eq!(fault, FlowError::EmptyScope);
     let fault = flow().refresh_narrowed("r1", "a  b").unwrap_err();
     assert!(matches!(fault, FlowError::Scope(_)));
 }

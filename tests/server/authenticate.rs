@@ -123,6 +123,7 @@ fn at_own_grant(
         panic!("nobody");
     };
     assert_eq!(client.client_id(), named.id());
+    assert_eq!(client.is_public(), named.is_public());
     Ok(())
 }
 

@@ -320,17 +320,17 @@ fn of_sixteen_threads_that_poll_an_approved_code_one_gets_tokens() {
     for _ in 0..50 {
         let (server, shared) = (server(), Shared::new());
         let request = post("client_id=client_cli&scope=openid+offline_access");
-        let issuing = server.device_authorization(request, "", None, NOW);
+        let mut issuing = server.device_authorization(request, "", None, NOW);
         let codes = support::Codes::of(&issuing.run_blocking(&shared).unwrap());
         let user = alice();
-        let entered = server.enter(&codes.user_code, &user, "", NOW);
+        let mut entered = server.enter(&codes.user_code, &user, "", NOW);
         entered.run_blocking(&shared).unwrap().unwrap();
         let consent = device_flow::server::Consent::to_all();
-        let approving = server.approve(&codes.key, &user, &consent, NOW);
+        let mut approving = server.approve(&codes.key, &user, &consent, NOW);
         approving.run_blocking(&shared).unwrap().unwrap();
         let body = poll_body("client_cli", &codes.device_code);
         let causes = shared.at_once(|shared| {
-            let exchange = server.token(post(&body), "", NOW);
+            let mut exchange = server.token(post(&body), "", NOW);
             exchange.run_blocking(shared).unwrap().cause()
         });
         let granted = causes.iter().filter(|cause| **cause == Cause::Granted);
@@ -349,7 +349,7 @@ fn sixteen_guesses_at_once_take_exactly_the_burst() {
         let (server, shared) = (server(), Shared::new());
         let user = subject("alice");
         let ends = shared.at_once(|shared| {
-            let exchange = server.enter("BBBB-BBBB", &user, "", NOW);
+            let mut exchange = server.enter("BBBB-BBBB", &user, "", NOW);
             exchange.run_blocking(shared).unwrap().unwrap_err()
         });
         let looked_up = ends.iter().filter(|end| **end == PageError::UnknownCode);
@@ -370,13 +370,30 @@ fn a_lock_that_was_poisoned_still_serves() {
     assert!(poisoned.is_err());
     let server = server();
     let request = post("client_id=client_cli&scope=openid");
-    let issuing = server.device_authorization(request, "", None, NOW);
+    let mut issuing = server.device_authorization(request, "", None, NOW);
     assert_eq!(
         issuing.run_blocking(&shared).unwrap().cause(),
         Cause::Issued
     );
     let purged = core::pin::pin!(shared.store.purge(NOW));
     assert!(matches!(support::poll_once(purged), Some(Ok(0))));
+}
+
+/// A host logs which session it was, and revokes what it minted for it.
+#[test]
+fn an_exchange_names_the_session_that_it_was_about() {
+    let shared = Shared::new();
+    let server = server();
+    let request = post("client_id=client_cli&scope=openid");
+    let mut issuing = server.device_authorization(request, "", None, NOW);
+    assert_eq!(issuing.session_key(), None, "nothing was read yet");
+    let reply = issuing.run_blocking(&shared).unwrap();
+    let key = *issuing.session_key().unwrap();
+    let issued: serde_json::Value = serde_json::from_str(reply.response().body()).unwrap();
+    let body = poll_body("client_cli", issued["device_code"].as_str().unwrap());
+    let mut poll = server.token(post(&body), "", NOW);
+    assert_eq!(poll.run_blocking(&shared).unwrap().cause(), Cause::Pending);
+    assert_eq!(poll.session_key(), Some(&key));
 }
 
 /// If a method of the host would have to wait, the run returns `None` and does not wait for ever.
@@ -405,7 +422,7 @@ fn a_blocking_run_does_not_wait() {
     }
     let server = server();
     let request = post("client_id=client_cli&scope=openid");
-    let issuing = server.device_authorization(request, "", None, NOW);
+    let mut issuing = server.device_authorization(request, "", None, NOW);
     assert!(issuing.run_blocking(&Waiting(Shared::new())).is_none());
 }
 

@@ -23,7 +23,7 @@ pub(crate) async fn device_authorization(
 ) -> Response {
     let (key, shown) = (source.key(), source.to_string());
     let reply = async |request: Request<'_>| {
-        let exchange = app
+        let mut exchange = app
             .server
             .device_authorization(request, &key, Some(&shown), now());
         exchange.run(&*app).await
@@ -51,7 +51,7 @@ pub(crate) async fn revocation(
 ) -> Response {
     let key = source.key();
     let reply = async |request: Request<'_>| {
-        let exchange = app.server.revocation(request, &key, now());
+        let mut exchange = app.server.revocation(request, &key, now());
         exchange.run(&*app).await
     };
     serve(&app, Endpoint::Revocation, source, request, reply).await

@@ -292,7 +292,10 @@ fn a_login_says_why_it_waits() {
     let away = with_a_poll_answered(|_| ());
     std::thread::scope(|scope| {
         for (server, said) in [
-            (slow, "The server asks for fewer requests."),
+            (
+                slow,
+                "Nobody has approved the code yet, and the server asks for fewer requests.",
+            ),
             (away, "No connection to the server, trying again."),
         ] {
             scope.spawn(move || {

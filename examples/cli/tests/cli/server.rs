@@ -137,14 +137,14 @@ impl Server {
         let host = self.shared.host.lock().unwrap();
         let (session, user) = (*host.enter(user_code).session_key(), user());
         let consent = Consent::to_all();
-        let approve = host.server.approve(&session, &user, &consent, host.now());
+        let mut approve = host.server.approve(&session, &user, &consent, host.now());
         approve.run_blocking(&*host).unwrap().unwrap();
     }
 
     pub(crate) fn deny(&self, user_code: &str) {
         let host = self.shared.host.lock().unwrap();
         let (session, user) = (*host.enter(user_code).session_key(), user());
-        let deny = host.server.deny(&session, &user, host.now());
+        let mut deny = host.server.deny(&session, &user, host.now());
         deny.run_blocking(&*host).unwrap().unwrap();
     }
 
@@ -271,7 +271,7 @@ impl Host {
 
     fn device_authorization(&mut self, asked: &Asked) -> Reply {
         let request = asked.request();
-        let issuing = self
+        let mut issuing = self
             .server
             .device_authorization(request, "", None, self.now());
         let reply = issuing.run_blocking(self).unwrap();
@@ -280,7 +280,7 @@ impl Host {
     }
 
     fn token(&mut self, asked: &Asked) -> Reply {
-        let polled = self.server.token(asked.request(), "", self.now());
+        let mut polled = self.server.token(asked.request(), "", self.now());
         let reply = polled.run_blocking(self).unwrap();
         let tokens = ["access_token", "refresh_token", "id_token"];
         let tokens = tokens.into_iter().filter_map(|name| member(&reply, name));
@@ -329,7 +329,7 @@ impl Host {
     /// Enters a code, as the user.
     fn enter(&self, user_code: &str) -> Review {
         let (user, now) = (user(), self.now());
-        let enter = self.server.enter(user_code, &user, "", now);
+        let mut enter = self.server.enter(user_code, &user, "", now);
         enter.run_blocking(self).unwrap().unwrap()
     }
 }

@@ -92,7 +92,7 @@ impl App {
         user: &User,
         now: OffsetDateTime,
     ) -> Answered {
-        let withdraw = self.server.withdraw(session, &user.subject, now);
+        let mut withdraw = self.server.withdraw(session, &user.subject, now);
         match withdraw.run(self).await {
             Ok(_) => {
                 let list = format!("/device/logins?ended={session}");

@@ -145,7 +145,7 @@ impl App {
             (Step::SignOut { session }, user) => {
                 if let (Some(session), Some(user)) = (session, user) {
                     // If that fails, the session stays claimed, and expires.
-                    let release = self.server.release(&session, &user.subject, now);
+                    let mut release = self.server.release(&session, &user.subject, now);
                     let _ = release.run(self).await;
                 }
                 match login.sign_out(self).await {
@@ -165,7 +165,7 @@ impl App {
             }
             (Step::Enter { user_code }, Some(user)) => {
                 // Guesses are counted only by user, because many users may share one address.
-                let enter = self.server.enter(&user_code, &user.subject, "", now);
+                let mut enter = self.server.enter(&user_code, &user.subject, "", now);
                 match enter.run(self).await {
                     Ok(review) => {
                         let session = review.session_key();
@@ -189,7 +189,7 @@ impl App {
             }
             (Step::End { session }, Some(user)) => self.end(&session, user, now).await,
             (Step::Deny { session }, Some(user)) => {
-                let deny = self.server.deny(&session, &user.subject, now);
+                let mut deny = self.server.deny(&session, &user.subject, now);
                 let denied = deny.run(self).await;
                 self.decided(login, user, &session, "denied", denied).await
             }
@@ -207,7 +207,7 @@ impl App {
         let auth_time = login.signed_in_at().ok_or(PageError::Unavailable)?;
         let consent = self.consent(session, ticked, auth_time).await;
         let consent = consent.map_err(|Unavailable| PageError::Unavailable)?;
-        let approve = self.server.approve(session, &user.subject, &consent, now);
+        let mut approve = self.server.approve(session, &user.subject, &consent, now);
         approve.run(self).await
     }
 

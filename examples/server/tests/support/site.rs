@@ -75,7 +75,7 @@ impl Site {
         let source = seed("device"); // so that nobody is limited
         let body = b"client_id=client&scope=openid%20offline_access";
         let (request, now) = (request(body), OffsetDateTime::now_utc());
-        let issuing = self
+        let mut issuing = self
             .server
             .device_authorization(request, &source, None, now);
         let reply = issuing.run(self).await;
@@ -91,7 +91,7 @@ impl Site {
 
     /// Enters the code, as the user.
     pub(crate) async fn enter(&self, codes: &Codes, now: OffsetDateTime) {
-        let enter = self.server.enter(&codes.user_code, &codes.user, "", now);
+        let mut enter = self.server.enter(&codes.user_code, &codes.user, "", now);
         let review = enter.run(self).await.unwrap();
         assert_eq!(review.session_key(), &codes.session);
     }
@@ -99,7 +99,7 @@ impl Site {
     /// Approves, as the user.
     pub(crate) async fn approve(&self, codes: &Codes, now: OffsetDateTime) {
         let consent = Consent::to_all();
-        let approve = self
+        let mut approve = self
             .server
             .approve(&codes.session, &codes.user, &consent, now);
         approve.run(self).await.unwrap();
@@ -131,7 +131,7 @@ impl Site {
     }
 
     async fn token(&self, body: &str, now: OffsetDateTime) -> (Cause, Option<String>) {
-        let token = self.server.token(request(body.as_bytes()), "", now);
+        let mut token = self.server.token(request(body.as_bytes()), "", now);
         let reply = token.run(self).await;
         (reply.cause(), member(&reply, "refresh_token"))
     }
@@ -139,7 +139,7 @@ impl Site {
     /// Signs a device out.
     pub(crate) async fn revoke(&self, token: &str, now: OffsetDateTime) -> Cause {
         let body = format!("client_id=client&token={token}");
-        let revoke = self.server.revocation(request(body.as_bytes()), "", now);
+        let mut revoke = self.server.revocation(request(body.as_bytes()), "", now);
         revoke.run(self).await.cause()
     }
 }
