@@ -2,6 +2,7 @@
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
+use device_flow::digest::SessionKey;
 use device_flow::server::{Cause, Reply};
 use serde::Serialize;
 use serde_json::json;
@@ -34,11 +35,17 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
-    /// Returns the answer that the crate decided.
-    pub(crate) fn of(endpoint: Endpoint, reply: Reply, source: Source) -> Self {
+    /// Returns the answer that the crate decided. `login` is the session that the request was about, for an alarm.
+    pub(crate) fn of(
+        endpoint: Endpoint,
+        reply: Reply,
+        login: Option<SessionKey>,
+        source: Source,
+    ) -> Self {
         let mut alarms = ALARMS.iter().filter(|(cause, _)| *cause == reply.cause());
         if let Some((_, alarm)) = alarms.next() {
-            tracing::warn!(%source, "{alarm}");
+            let login = login.map(tracing::field::display);
+            tracing::warn!(%source, login, "{alarm}");
         }
         Self {
             endpoint,

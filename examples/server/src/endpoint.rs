@@ -6,6 +6,7 @@ use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::{self, HeaderMap, StatusCode, Uri, header};
 use axum::response::Response;
+use device_flow::digest::SessionKey;
 use device_flow::server::{Cause, Reply, Request};
 use http_body_util::BodyExt as _;
 use tokio::time::{Instant, timeout_at};
@@ -26,7 +27,7 @@ pub(crate) async fn device_authorization(
         let mut exchange = app
             .server
             .device_authorization(request, &key, Some(&shown), now());
-        exchange.run(&*app).await
+        (exchange.run(&*app).await, exchange.session_key().copied())
     };
     serve(&app, Endpoint::DeviceAuthorization, source, request, reply).await
 }
@@ -38,8 +39,10 @@ pub(crate) async fn token(
     request: http::Request<Body>,
 ) -> Response {
     let key = source.key();
-    let reply =
-        async |request: Request<'_>| app.server.token(request, &key, now()).run(&*app).await;
+    let reply = async |request: Request<'_>| {
+        let mut exchange = app.server.token(request, &key, now());
+        (exchange.run(&*app).await, exchange.session_key().copied())
+    };
     serve(&app, Endpoint::Token, source, request, reply).await
 }
 
@@ -52,7 +55,7 @@ pub(crate) async fn revocation(
     let key = source.key();
     let reply = async |request: Request<'_>| {
         let mut exchange = app.server.revocation(request, &key, now());
-        exchange.run(&*app).await
+        (exchange.run(&*app).await, exchange.session_key().copied())
     };
     serve(&app, Endpoint::Revocation, source, request, reply).await
 }
@@ -64,7 +67,7 @@ async fn serve(
     endpoint: Endpoint,
     source: Source,
     request: http::Request<Body>,
-    reply: impl AsyncFnOnce(Request<'_>) -> Reply,
+    reply: impl AsyncFnOnce(Request<'_>) -> (Reply, Option<SessionKey>),
 ) -> Response {
     let deadline = Instant::now() + app.request_timeout;
     let body = timeout_at(
@@ -83,11 +86,11 @@ async fn serve(
             };
             match (reply, described(request.headers(), request.uri())) {
                 (Err(elapsed), _) => late(elapsed),
-                (Ok(reply), Some(what)) if reply.cause() == Cause::MediaType => {
+                (Ok((reply, _)), Some(what)) if reply.cause() == Cause::MediaType => {
                     let cause = reply.cause().as_str();
                     refused(cause, StatusCode::BAD_REQUEST, ("invalid_request", what))
                 }
-                (Ok(reply), _) => Answer::of(endpoint, reply, source),
+                (Ok((reply, login)), _) => Answer::of(endpoint, reply, login, source),
             }
         }
         Ok(None) => {
