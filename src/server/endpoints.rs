@@ -58,8 +58,8 @@ impl Server {
     /// Serves the device authorization endpoint ([RFC 8628, section 3.1](https://www.rfc-editor.org/rfc/rfc8628#section-3.1)).
     ///
     /// `source` is used only for quotas. `shown` is stored for the user who decides. It says where the request came from, for example by an
-    /// address, a place or a user agent. Not `source` but `shown` comes back as [`Review::shown_source`]. It is cut at 256 bytes. Its control and
-    /// format characters are replaced, because some of them change the order in which a text is shown.
+    /// address, a place or a user agent. It comes back as [`Review::shown_source`]. It is cut at 256 bytes, and its control and format
+    /// characters are replaced, because some of them change the order in which a text is shown.
     #[inline(always)]
     pub fn device_authorization<'r>(
         &'r self,

@@ -136,8 +136,8 @@ pub trait Host: Sync {
     /// Returns the store.
     fn store(&self) -> &Self::Store;
 
-    /// Finds the registration, as it is now, of the client that [`Claim::client_id`] names: `Ok(claim.client_id().and_then(|id|
-    /// registry.get(id)).cloned().into())`.
+    /// Finds the registration, as it is now, of the client that [`Claim::client_id`] names:
+    /// `Ok(claim.client_id().and_then(|id| registry.get(id)).cloned().into())`.
     fn client(
         &self,
         claim: Claim<'_>,

@@ -116,7 +116,7 @@ pub struct PolicyOptions {
     pub max_body: usize,
 
     /// How the core issues refresh tokens. `None` switches them off, for a host that mints its own
-    /// ([`Tokens::refresh_token`](super::tokens::Tokens::refresh_token)). A refresh is then answered with
+    /// ([`Tokens::refresh_token`](super::Tokens::refresh_token)). A refresh is then answered with
     /// `unsupported_grant_type`.
     pub refresh: Option<RefreshOptions>,
 }
