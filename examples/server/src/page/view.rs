@@ -255,7 +255,7 @@ impl<'a> Outcome<'a> {
 
     pub(crate) fn expired(frame: Frame<'a>) -> Self {
         let text = "It has expired, or the request was answered before. Start again on your device: it shows you a new code.";
-        Self::bad(frame, "The code has expired", text)
+        Self::bad(frame, "The code can no longer be used", text)
     }
 
     pub(crate) fn client_gone(frame: Frame<'a>) -> Self {

@@ -188,7 +188,7 @@ test("a used code is a wrong one, and an expired one is told to the one who had 
   await allow(page).waitFor();
   await expired(late, HASTY);
   await allow(page).click();
-  await heading(page, "The code has expired");
+  await heading(page, "The code can no longer be used");
   await page.getByRole("link", { name: "Enter a code" }).click();
   await enter(page, late.user_code);
   await page.getByRole("alert").getByText(WRONG_CODE).waitFor();
@@ -425,7 +425,7 @@ const PAGES = {
     await allow(page).waitFor();
     await expired(issued, HASTY);
     await allow(page).click();
-    await heading(page, "The code has expired");
+    await heading(page, "The code can no longer be used");
   },
   problem: async (page) => {
     await page.goto(`${SERVER}/device`);

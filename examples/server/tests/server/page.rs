@@ -301,12 +301,12 @@ async fn u5_to_u10_the_claimant_alone_decides_and_is_told_what_stands() {
     assert!(expired.await);
     let (status, html) = alice.decide("approve", &session).await;
     assert_eq!(status, StatusCode::GONE);
-    assert!(html.contains("The code has expired"));
+    assert!(html.contains("The code can no longer be used"));
 
     let unknown = "A".repeat(43);
     let (status, html) = alice.decide("approve", &unknown).await;
     assert_eq!(status, StatusCode::GONE);
-    assert!(html.contains("The code has expired"));
+    assert!(html.contains("The code can no longer be used"));
     assert_eq!(alice.decide("approve", "nonsense").await.0, 422);
 }
 
