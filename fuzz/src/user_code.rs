@@ -189,7 +189,7 @@ fn enter(
     }
 }
 
-/// Returns the keys that are looked up for a text that is nobody's code. There are none if the text is malformed.
+/// Returns the keys that are looked up for a text that is nobody's code. The list is empty if the text is malformed.
 fn keys(typed: &str, server: &Server) -> Vec<UserKey> {
     let (keys, end) = enter(typed, server, &mut Memory::new());
     let wanted = if keys.is_empty() {

@@ -50,7 +50,7 @@ where
     checker.assert_properties();
 }
 
-/// Explores a machine for each property until a counterexample is found, and fails if there is none.
+/// Explores a machine for each property until a counterexample is found, and fails if it finds no counterexample.
 fn refute<M>(name: &str, machine: impl Fn() -> M, properties: &[&'static str])
 where
     M: Model + Send + Sync + 'static,

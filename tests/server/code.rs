@@ -25,7 +25,7 @@ fn with_shape(alphabet: &str, length: u8) -> Server {
     server_of(policy)
 }
 
-/// Returns the user keys that a host is asked for when a user has typed this text. There are none if the text is not a code.
+/// Returns the user keys that a host is asked for when a user has typed this text. The list is empty if the text is not a code.
 fn looked_up(server: &Server, typed: &str) -> Vec<UserKey> {
     let mut host = Host::new([]);
     let error = host

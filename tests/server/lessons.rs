@@ -18,7 +18,7 @@ use crate::support::{
     server_of,
 };
 
-/// Enters the code of the login as this user. Returns the review, or why there is none.
+/// Enters the code of the login as this user. Returns the review, or why the code was refused.
 fn enter(login: &mut Login, user: &Subject, now: i64) -> Result<Review, PageError> {
     let code = login.codes.user_code.clone();
     login.host.claim(&login.server, user, &code, at(now))
