@@ -10,10 +10,10 @@ use core::time::Duration;
 use super::body::{Body, Format, Malformed};
 use super::flow::Setup;
 use super::prompt::{Prompt, Warning, fault_of_user_code};
-use super::refusal::Refusal;
+use super::refusal::{Meaning, Refusal};
 use super::response::{Response, TransportError};
 use super::schedule::{DEFAULT_INTERVAL, MAX_ANNOUNCED};
-use super::verdict::{Meaning, code, is_transient};
+use super::verdict::{code, is_transient};
 use crate::wire::uri;
 use crate::wire::version::Version;
 

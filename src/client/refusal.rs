@@ -69,9 +69,7 @@ impl Refusal {
             Some("unsupported_grant_type") => {
                 "check the endpoint's URL, and whether the server supports this grant"
             }
-            Some("invalid_grant" | "bad_verification_code" | "incorrect_device_code") => {
-                "sign in again"
-            }
+            Some(code) if Meaning::of(code) == Some(Meaning::InvalidGrant) => "sign in again",
             Some("unsupported_token_type") => "revoke the refresh token instead",
             Some("invalid_request") => "check which parameters this server requires",
             Some(_) => "look the error up in the server's documentation",
@@ -91,3 +89,33 @@ impl fmt::Display for Refusal {
 }
 
 debug_shows!(Refusal: status, possibly_redeemed);
+
+/// What a known error code means, under all the names that servers give it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Meaning {
+    Pending,
+    SlowDown,
+    Denied,
+    Expired,
+    InvalidGrant,
+    Transient,
+}
+
+impl Meaning {
+    /// Returns `None` if the code is unknown.
+    pub(crate) fn of(code: &str) -> Option<Self> {
+        Some(match code {
+            "authorization_pending" => Self::Pending,
+            "slow_down" => Self::SlowDown,
+            // Entra ID sends `authorization_declined`.
+            "access_denied" | "authorization_declined" => Self::Denied,
+            // GitHub has used several names.
+            "expired_token" | "token_expired" | "code_expired" => Self::Expired,
+            "invalid_grant" | "bad_verification_code" | "incorrect_device_code" => {
+                Self::InvalidGrant
+            }
+            "temporarily_unavailable" | "server_error" | "too_many_requests" => Self::Transient,
+            _ => return None,
+        })
+    }
+}

@@ -11,7 +11,7 @@ use alloc::borrow::Cow;
 use core::time::Duration;
 
 use super::body::{Body, Format, Malformed, Members};
-use super::refusal::Refusal;
+use super::refusal::{Meaning, Refusal};
 use super::response::Response;
 use super::tokens::Tokens;
 
@@ -118,33 +118,4 @@ pub(crate) fn code<'a>(status: u16, members: &Members<'a>) -> Option<Cow<'a, str
 /// Returns whether the status alone says that the same request may succeed later.
 pub(crate) const fn is_transient(status: u16) -> bool {
     matches!(status, 408 | 429 | 500..=599)
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Meaning {
-    Pending,
-    SlowDown,
-    Denied,
-    Expired,
-    InvalidGrant,
-    Transient,
-}
-
-impl Meaning {
-    /// Returns `None` if the code is unknown.
-    pub(crate) fn of(code: &str) -> Option<Self> {
-        Some(match code {
-            "authorization_pending" => Self::Pending,
-            "slow_down" => Self::SlowDown,
-            // Entra ID sends `authorization_declined`.
-            "access_denied" | "authorization_declined" => Self::Denied,
-            // GitHub has used several names.
-            "expired_token" | "token_expired" | "code_expired" => Self::Expired,
-            "invalid_grant" | "bad_verification_code" | "incorrect_device_code" => {
-                Self::InvalidGrant
-            }
-            "temporarily_unavailable" | "server_error" | "too_many_requests" => Self::Transient,
-            _ => return None,
-        })
-    }
 }
