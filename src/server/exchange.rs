@@ -351,8 +351,7 @@ impl<'r, T: Finish<'r>> Exchange<'r, T> {
     /// Returns the key of the session that the request or the action is about, once the exchange has read it: for a log, or to revoke what
     /// the host has minted.
     pub fn session_key(&self) -> Option<&SessionKey> {
-        let prepared = self.prepared.as_ref();
-        let prepared = prepared.map(|prepared| prepared.session.key());
+        let prepared = self.prepared.as_ref().map(|own| own.session.key());
         self.input.key.as_ref().or(prepared)
     }
 

@@ -7,7 +7,7 @@ use axum::extract::State;
 use axum::http::{self, HeaderMap, StatusCode, Uri, header};
 use axum::response::Response;
 use device_flow::digest::SessionKey;
-use device_flow::server::{Cause, Reply, Request};
+use device_flow::server::{Cause, Exchange, Reply, Request};
 use http_body_util::BodyExt as _;
 use tokio::time::{Instant, timeout_at};
 
@@ -24,10 +24,10 @@ pub(crate) async fn device_authorization(
 ) -> Response {
     let (key, shown) = (source.key(), source.to_string());
     let reply = async |request: Request<'_>| {
-        let mut exchange = app
+        let exchange = app
             .server
             .device_authorization(request, &key, Some(&shown), now());
-        (exchange.run(&*app).await, exchange.session_key().copied())
+        run(&app, exchange).await
     };
     serve(&app, Endpoint::DeviceAuthorization, source, request, reply).await
 }
@@ -39,10 +39,8 @@ pub(crate) async fn token(
     request: http::Request<Body>,
 ) -> Response {
     let key = source.key();
-    let reply = async |request: Request<'_>| {
-        let mut exchange = app.server.token(request, &key, now());
-        (exchange.run(&*app).await, exchange.session_key().copied())
-    };
+    let reply =
+        async |request: Request<'_>| run(&app, app.server.token(request, &key, now())).await;
     serve(&app, Endpoint::Token, source, request, reply).await
 }
 
@@ -53,11 +51,15 @@ pub(crate) async fn revocation(
     request: http::Request<Body>,
 ) -> Response {
     let key = source.key();
-    let reply = async |request: Request<'_>| {
-        let mut exchange = app.server.revocation(request, &key, now());
-        (exchange.run(&*app).await, exchange.session_key().copied())
-    };
+    let reply =
+        async |request: Request<'_>| run(&app, app.server.revocation(request, &key, now())).await;
     serve(&app, Endpoint::Revocation, source, request, reply).await
+}
+
+/// Runs an exchange. Returns the reply, and the session that the request was about.
+async fn run(app: &App, mut exchange: Exchange<'_, Reply>) -> (Reply, Option<SessionKey>) {
+    let reply = exchange.run(app).await;
+    (reply, exchange.session_key().copied())
 }
 
 /// Reads the request and sends the answer, within one deadline. If the exchange takes longer, the client gets a 503 and does not learn how
