@@ -102,7 +102,7 @@ struct Decision {
 }
 
 struct Pace {
-    /// The moment of the last accepted poll, or `i64::MIN` if there was none.
+    /// The moment of the last accepted poll, or `i64::MIN` if no poll was accepted yet.
     last: i64,
     interval: u8,
     widened: bool,

@@ -151,10 +151,10 @@ pub trait Host: Sync {
     fn entropy(&self) -> Result<Entropy, Unavailable>;
 
     /// Mints the tokens of a grant, in memory. **Store and send nothing here**, because another request may still change the session first.
-    /// If it does, the exchange asks again, for the same request. So check a proof that is good only once, such as one of `DPoP`, before
-    /// you run the exchange. A host can be made for each request, and hold what was checked. If the subject or the consent is no longer
-    /// valid, return [`GrantRefusal::consent_gone`]. Tokens that must be stored need a loop of your own, which stores them together with
-    /// the change of [`Next::Mint`](super::Next::Mint).
+    /// If it does, the exchange calls this method again for the same request. Check a proof that is good only once, such as one of `DPoP`,
+    /// before you run the exchange, because the second call would refuse it. A host can be made for each request, and hold what was
+    /// checked. If the subject or the consent is no longer valid, return [`GrantRefusal::consent_gone`]. Tokens that must be stored need a
+    /// loop of your own, which stores them together with the change of [`Next::Mint`](super::Next::Mint).
     fn mint(
         &self,
         grant: Grant<'_>,

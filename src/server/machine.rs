@@ -104,10 +104,10 @@ pub(super) struct Progress {
     pub(super) pace: Option<Pace>,
     /// The response, if its body was made for this request.
     pub(super) made: Option<Response>,
-    /// The scope that the client asks for, for new codes.
+    /// The scope that the client asks for when it requests new codes.
     pub(super) requested: Option<Scope>,
-    /// The scope that the client may ask for, for a refresh. A poll does not set it, because that would make every pending poll a tenth
-    /// slower.
+    /// The scope that the client may ask for when it refreshes. A poll does not set this field, because setting it would make every pending
+    /// poll a tenth slower.
     pub(super) allowed: Option<Scope>,
     /// The id of the authenticated client, if a later step needs it.
     pub(super) client_id: Option<Arc<str>>,

@@ -2,7 +2,8 @@
 
 use super::rate_limit::RateLimited;
 
-/// Why an action of a user failed. `Display` is a sentence for the user. The variant says more, for the host only.
+/// The reason why an action of a user failed. `Display` writes a sentence for the user. The variant tells more to the host. Do not show it
+/// to the user, because it says which codes exist.
 ///
 /// Suitable HTTP statuses are 429 for [`RateLimited`](Self::RateLimited), 503 for [`Unavailable`](Self::Unavailable), 409 for
 /// [`Decided`](Self::Decided) and [`Undecided`](Self::Undecided), and 400 for the others.

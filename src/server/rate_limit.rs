@@ -112,8 +112,8 @@ impl Take {
         Ok((self.count > 0).then(|| RateState(at.after(self.cost()))))
     }
 
-    /// Returns the refusal to report, for a store that decides by a statement or a script of its own and not by [`Take::apply`]. `stored`
-    /// is the state that it found.
+    /// Returns the refusal. A store that decides by its own statement or script calls this, because it does not call [`Take::apply`].
+    /// `stored` is the state that the store found.
     pub fn refused(&self, stored: RateState) -> RateLimited {
         match self.apply(Some(stored)) {
             Err(limited) => limited,

@@ -515,7 +515,7 @@ fn word(verdict: &Verdict) -> String {
     }
 }
 
-/// Returns the verdict of table V, row by row, for the members of a body in their order.
+/// Checks the rows of table V one by one, and returns the verdict for a body. `members` has the members of the body in their order.
 fn table(status: u16, members: &[(String, Value)]) -> String {
     const OURS: [&str; 16] = [
         "error",

@@ -355,7 +355,7 @@ impl Oracle {
         }
     }
 
-    // Table B, for a client without a secret or with the right one.
+    // Table B. The client sends no secret, or it sends the right one.
 
     fn client(&self, by: Client, how: How) -> Option<Told> {
         let row = match (by, self.registered) {

@@ -35,7 +35,7 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
-    /// Returns the answer that the crate decided. `login` is the session that the request was about, for an alarm.
+    /// Returns the answer that the crate decided. `login` is the session that the request was about. An alarm names it.
     pub(crate) fn of(
         endpoint: Endpoint,
         reply: Reply,
